@@ -1,0 +1,33 @@
+# Needs Python 3.10 or newer and make; everything else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all format clean
+
+demo: .venv/.installed  ## the main job: train, test, export and predict on handwritten digits
+	$(BIN)/keras-resnet demo
+
+test: .venv/.installed-test  ## everything that is quick and needs no weights or data sets
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m pytest -n 2
+
+test-all: .venv/.installed-test  ## the slow proofs too
+	$(BIN)/python -m pytest -m ""
+
+format: .venv/.installed-test
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:
+	rm -rf .venv *.egg-info build runs
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@

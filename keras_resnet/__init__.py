@@ -1,0 +1,19 @@
+"""The ResNet and ResNeXt family, first-class for Keras 3 and TensorFlow.
+
+The names are listed in `__init__.pyi`; what stands behind one is imported when it is first used.
+"""
+
+import importlib
+
+import lazy_loader
+import wrapt
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+@wrapt.when_imported("keras")
+def _register_layers(keras):
+    """Let `keras.saving.load_model` find our layers, without importing Keras before it is used."""
+    importlib.import_module("keras_resnet.layers")

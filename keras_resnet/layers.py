@@ -1,0 +1,466 @@
+"""Layers that the family needs and Keras lacks, or runs slowly.
+
+Every class is an ordinary, serializable Keras layer on any backend. Where TensorFlow has a faster
+way than the one Keras takes, the layer takes it; those fast paths live in this file alone.
+"""
+
+import keras
+from keras import ops
+
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+else:
+    tf = None
+
+_serializable = keras.saving.register_keras_serializable(package="keras_resnet")
+
+# oneDNN convolves in blocks of 16 channels. Narrower groups are put together until they fill one
+# block: measured fastest, in float32 and bfloat16, for every stage of ResNeXt-50.
+_CHANNELS_PER_FILTER_GRADIENT = 16
+
+
+@_serializable
+class GroupedConv2D(keras.layers.Conv2D):
+    """2D convolution whose groups train on a CPU and never pass through XLA.
+
+    Takes what `keras.layers.Conv2D` takes, and computes the same. On the TensorFlow backend Keras
+    compiles a grouped convolution with XLA, because TensorFlow's CPU kernels have no gradient for
+    it; that costs two orders of magnitude in training, and leaves functions in a SavedModel which
+    TensorFlow Serving refuses to run. This layer calls TensorFlow's grouped kernel directly and
+    brings the missing gradient along: the input gradient is another grouped convolution, the filter
+    gradient a few ordinary ones. Second derivatives work too. On other devices the native
+    gradient is used; on other backends the layer is `keras.layers.Conv2D`.
+
+    Parameters
+    ----------
+    filters : int
+        Channels of the output; a multiple of `groups`.
+    kernel_size : int or pair of int
+        Height and width of the kernel in pixels.
+    strides : int or pair of int, default 1
+        Step of the kernel in pixels.
+    padding : {"valid", "same"}, int, pair of int or pair of pairs, default "valid"
+        A name as in Keras, or the rows and columns of zeros to add: one number for every side,
+        (vertical, horizontal), or ((top, bottom), (left, right)). `padding=1` of a 3x3 kernel is
+        what PyTorch calls `padding=1`, which differs from "same" where the stride is not 1.
+    data_format : None or "channels_last", default None
+        Order of the axes; None takes the one of the Keras configuration.
+    dilation_rate : int or pair of int, default 1
+        Spacing of the kernel's taps; must be 1 where `groups` is not.
+    groups : int, default 1
+        Number of groups (the cardinality of a ResNeXt block).
+    **kwargs
+        Everything else that `keras.layers.Conv2D` takes: `use_bias`, `kernel_initializer`, ...
+
+    Raises
+    ------
+    ValueError
+        If the channels are not divisible by `groups`, if `padding` is none of the above, or for
+        channels first or a dilated grouped convolution.
+
+    References
+    ----------
+    Xie et al., Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.layers import GroupedConv2D
+    >>> layer = GroupedConv2D(64, 3, strides=2, padding=1, groups=32, use_bias=False)
+    >>> layer(np.zeros((1, 56, 56, 64), "float32")).shape[1:3], layer.kernel.shape[2]
+    (TensorShape([28, 28]), 2)
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=1,
+        padding="valid",
+        data_format=None,
+        dilation_rate=1,
+        groups=1,
+        **kwargs,
+    ):
+        named = isinstance(padding, str)
+        super().__init__(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding if named else "valid",
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            groups=groups,
+            **kwargs,
+        )
+        self.explicit_padding = None if named else _pair_of_pairs(padding)
+        if self.data_format != "channels_last":
+            raise ValueError(
+                f"data_format={self.data_format!r} is not supported: use 'channels_last'."
+            )
+        if groups > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                f"dilation_rate={dilation_rate!r} with groups={groups}: a grouped convolution must "
+                "have dilation_rate=1."
+            )
+
+    def convolution_op(self, inputs, kernel):
+        if self.explicit_padding:
+            inputs = ops.pad(inputs, ((0, 0), *self.explicit_padding, (0, 0)))
+        if tf is None or self.groups == 1:
+            return super().convolution_op(inputs, kernel)
+        kernel = tf.convert_to_tensor(kernel)
+        if self.padding == "same" and (
+            max(self.strides) > 1 or not all(k % 2 for k in kernel.shape[:2])
+        ):
+            inputs, padding = _pad_same(inputs, self.kernel_size, self.strides), "VALID"
+        else:
+            padding = self.padding.upper()
+        if _has_native_gradient(inputs):
+            return tf.nn.conv2d(inputs, kernel, self.strides, padding)
+        return _grouped_convolution(inputs, kernel, self.groups, self.strides, padding)
+
+    def compute_output_shape(self, input_shape):
+        if self.explicit_padding:
+            batch, height, width, channels = input_shape
+            (top, bottom), (left, right) = self.explicit_padding
+            input_shape = (
+                batch,
+                None if height is None else height + top + bottom,
+                None if width is None else width + left + right,
+                channels,
+            )
+        return super().compute_output_shape(input_shape)
+
+    def get_config(self):
+        config = super().get_config()
+        if self.explicit_padding:
+            config["padding"] = self.explicit_padding
+        return config
+
+
+def _pair_of_pairs(padding):
+    """((top, bottom), (left, right)) from one number, two numbers or two pairs."""
+    try:
+        rows, columns = (padding, padding) if isinstance(padding, int) else padding
+        pairs = tuple(
+            (side, side) if isinstance(side, int) else tuple(map(int, side))
+            for side in (rows, columns)
+        )
+        if all(len(pair) == 2 and min(pair) >= 0 for pair in pairs):
+            return pairs
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(
+        f"padding={padding!r} must be 'valid', 'same', a number of pixels >= 0, two of them "
+        "(vertical, horizontal), or ((top, bottom), (left, right))."
+    )
+
+
+def _has_native_gradient(tensor):
+    """Whether the device that will hold `tensor` can differentiate a grouped convolution.
+
+    All but the CPU can. A tensor in a graph that names no device goes to an accelerator if there
+    is one.
+    """
+    accelerated = any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
+    return accelerated and "CPU" not in tensor.device.upper()
+
+
+def _pad_same(inputs, kernel_size, strides):
+    """Pad with zeros so that a "valid" convolution becomes TensorFlow's "same"."""
+    sizes = tf.shape(inputs)[1:3]
+    pads = []
+    for axis, (kernel, stride) in enumerate(zip(kernel_size, strides, strict=True)):
+        size = sizes[axis]
+        total = tf.maximum((-(-size // stride) - 1) * stride + kernel - size, 0)
+        pads.append([total // 2, total - total // 2])
+    return tf.pad(inputs, [[0, 0], *pads, [0, 0]])
+
+
+def _grouped_convolution(inputs, kernel, groups, strides, padding):
+    """Grouped convolution with a gradient that needs no grouped gradient kernel.
+
+    `inputs` is (batch, height, width, channels), `kernel` (height, width, channels / groups,
+    filters). `padding` is "VALID", or "SAME" for odd kernels with stride 1 only: where both the
+    convolution and its transpose pad alike.
+    """
+
+    @tf.custom_gradient
+    def convolve(inputs, kernel):
+        def gradient(upstream):
+            transposed = _transpose_groups(kernel, groups)
+            if padding == "SAME":
+                spread = upstream
+            else:
+                spread = _spread(upstream, tf.shape(inputs), kernel.shape, strides)
+            # The gradient is itself a grouped convolution, and so differentiable the same way.
+            input_gradient = _grouped_convolution(spread, transposed, groups, (1, 1), padding)
+            input_gradient = tf.ensure_shape(input_gradient, inputs.shape)
+            return input_gradient, _filter_gradient(
+                inputs, kernel.shape, upstream, groups, strides, padding
+            )
+
+        return tf.nn.conv2d(inputs, kernel, strides, padding), gradient
+
+    return convolve(inputs, kernel)
+
+
+def _transpose_groups(kernel, groups):
+    """Flip the kernel and swap the in- and outgoing channels of every group."""
+    height, width, channels, filters = kernel.shape
+    kernel = tf.reshape(tf.reverse(kernel, [0, 1]), (height, width, channels, groups, -1))
+    kernel = tf.transpose(kernel, (0, 1, 4, 3, 2))
+    return tf.reshape(kernel, (height, width, filters // groups, groups * channels))
+
+
+def _spread(upstream, input_shape, kernel_shape, strides):
+    """Set the incoming gradient `strides` apart, in zeros, ready for a "VALID" convolution.
+
+    The result is `kernel - 1` rows higher and columns wider than the input of the convolution.
+    """
+    batch, height, width, channels = tf.unstack(tf.shape(upstream))
+    (down, across), (kernel_height, kernel_width) = strides, kernel_shape[:2]
+    if max(strides) > 1:
+        upstream = tf.reshape(upstream, (batch, height, 1, width, 1, channels))
+        upstream = tf.pad(
+            upstream, ((0, 0), (0, 0), (0, down - 1), (0, 0), (0, across - 1), (0, 0))
+        )
+        height, width = height * down, width * across
+        upstream = tf.reshape(upstream, (batch, height, width, channels))
+    bottom = tf.maximum(input_shape[1] - height, 0)
+    right = tf.maximum(input_shape[2] - width, 0)
+    upstream = tf.pad(
+        upstream, [[0, 0], [kernel_height - 1, bottom], [kernel_width - 1, right], [0, 0]]
+    )
+    if kernel_height < down or kernel_width < across:
+        # A stride longer than the kernel has set zeros beyond the last input that was seen.
+        upstream = upstream[
+            :, : input_shape[1] + kernel_height - 1, : input_shape[2] + kernel_width - 1
+        ]
+    return upstream
+
+
+def _filter_gradient(inputs, kernel_shape, upstream, groups, strides, padding):
+    """Gradient with respect to the kernel: ordinary convolutions over a few groups each.
+
+    A convolution over several groups at once also computes the products between different groups;
+    only the diagonal blocks are kept. Up to 16 channels that waste is cheaper than more kernels.
+    """
+    height, width, channels, filters = kernel_shape
+    together = max(
+        count
+        for count in range(1, groups + 1)
+        if groups % count == 0 and count * channels <= max(_CHANNELS_PER_FILTER_GRADIENT, channels)
+    )
+    per_group = filters // groups
+    gradients = []
+    for some_inputs, some_upstream in zip(
+        tf.split(inputs, groups // together, axis=-1),
+        tf.split(upstream, groups // together, axis=-1),
+        strict=True,
+    ):
+        gradient = tf.raw_ops.Conv2DBackpropFilter(
+            input=some_inputs,
+            filter_sizes=(height, width, together * channels, together * per_group),
+            out_backprop=some_upstream,
+            strides=(1, *strides, 1),
+            # Never "EXPLICIT": oneDNN has no such gradient, and the fallback is 50 times slower.
+            padding=padding,
+        )
+        if together > 1:
+            gradient = tf.reshape(
+                gradient, (height, width, together, channels, together, per_group)
+            )
+            gradient = tf.linalg.diag_part(tf.transpose(gradient, (0, 1, 3, 5, 2, 4)))
+            gradient = tf.transpose(gradient, (0, 1, 2, 4, 3))
+            gradient = tf.reshape(gradient, (height, width, channels, together * per_group))
+        gradients.append(gradient)
+    return tf.concat(gradients, axis=-1)
+
+
+@_serializable
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization in one fused operation.
+
+    Takes what `keras.layers.BatchNormalization` takes, holds the same variables, and computes the
+    same outputs and moving averages. On the TensorFlow backend, for images with the channels last,
+    the chain of small operations is replaced by TensorFlow's fused one; statistics stay in
+    float32 under mixed precision. Everything else (synchronized statistics, masks,
+    renormalization, other ranks, float64) runs Keras' own code.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `keras.layers.BatchNormalization`, with its defaults.
+
+    References
+    ----------
+    Ioffe and Szegedy, Batch Normalization: Accelerating Deep Network Training by Reducing Internal
+    Covariate Shift, ICML 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.layers import BatchNormalization
+    >>> layer = BatchNormalization(momentum=0.9, epsilon=1e-5)
+    >>> images = np.random.default_rng(0).normal(3.0, 2.0, (8, 4, 4, 1)).astype("float32")
+    >>> round(float(np.std(layer(images, training=True))), 3)
+    1.0
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        if not self._is_fusable(inputs, mask):
+            return super().call(inputs, training=training, mask=mask)
+        inputs = tf.convert_to_tensor(inputs)
+        channels = inputs.shape[-1]
+        training = bool(training and self.trainable)
+        result = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=self.gamma if self.scale else tf.ones(channels),
+            offset=self.beta if self.center else tf.zeros(channels),
+            mean=tf.zeros(0) if training else self.moving_mean,
+            variance=tf.zeros(0) if training else self.moving_variance,
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # The operation returns the unbiased variance; Keras' moving average is of the biased.
+            count = tf.cast(tf.size(inputs) // channels, "float32")
+            variance = result.batch_variance * (tf.maximum(count - 1.0, 1.0) / count)
+            for average, value in (
+                (self.moving_mean, result.batch_mean),
+                (self.moving_variance, variance),
+            ):
+                average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        return result.y
+
+    def _is_fusable(self, inputs, mask):
+        return (
+            tf is not None
+            and mask is None
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and not self.synchronized
+            and not getattr(self, "renorm", False)
+            and self.compute_dtype in ("float32", "bfloat16", "float16")
+            and self.variable_dtype == "float32"
+        )
+
+
+@_serializable
+class ZeroPaddedShortcut(keras.layers.Layer):
+    """Parameter-free shortcut: every other pixel, and zeros for the new channels (option A).
+
+    Parameters
+    ----------
+    filters : int
+        Channels of the output, at least those of the input. Half of the new channels go before
+        the old ones, half after, as in the CIFAR-10 nets whose weights are published.
+    strides : int, default 1
+        Keep one pixel in every `strides` rows and columns.
+    **kwargs
+        `name`, `dtype` and the like of `keras.layers.Layer`.
+
+    Raises
+    ------
+    ValueError
+        On a call whose input has more than `filters` channels.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 3.3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.layers import ZeroPaddedShortcut
+    >>> shortcut = ZeroPaddedShortcut(4, strides=2)
+    >>> np.asarray(shortcut(np.ones((1, 2, 2, 2), "float32"))).tolist()
+    [[[[0.0, 1.0, 1.0, 0.0]]]]
+    """
+
+    def __init__(self, filters, strides=1, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.strides = strides
+
+    def build(self, input_shape):
+        if input_shape[-1] > self.filters:
+            raise ValueError(
+                f"shortcut='A' cannot drop channels: {input_shape[-1]} come in, filters="
+                f"{self.filters} go out. Use shortcut='B' for stages that get narrower."
+            )
+
+    def compute_output_shape(self, input_shape):
+        batch, *sizes, _ = input_shape
+        kept = (None if size is None else -(-size // self.strides) for size in sizes)
+        return (batch, *kept, self.filters)
+
+    def call(self, inputs):
+        new = self.filters - inputs.shape[-1]
+        kept = inputs[:, :: self.strides, :: self.strides, :]
+        return ops.pad(kept, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "strides": self.strides}
+
+
+# For every convention: whether RGB becomes BGR, then mean and standard deviation of the channels,
+# both on the scale of 0 to 255. "tf" fits any number of channels.
+NORMALIZATIONS = {
+    "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "caffe": (True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "tf": (False, 127.5, 127.5),
+}
+
+
+@_serializable
+class Preprocessing(keras.layers.Layer):
+    """Normalize raw images as the weights of a net expect it.
+
+    Computes in float32 whatever the precision of the net, so that no shade is lost.
+
+    Parameters
+    ----------
+    mode : {"torch", "caffe", "tf"}, default "torch"
+        "torch" subtracts the ImageNet mean and divides by its standard deviation; "caffe" turns
+        RGB to BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
+    **kwargs
+        `name` and the like of `keras.layers.Layer`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown mode, or images without three channels where the mode needs them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.layers import Preprocessing
+    >>> np.asarray(Preprocessing("caffe")(np.zeros((1, 1, 3)))).round(3).tolist()
+    [[[-103.939, -116.779, -123.68]]]
+    """
+
+    def __init__(self, mode="torch", **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if mode not in NORMALIZATIONS:
+            raise ValueError(
+                f"mode={mode!r} must be one of {', '.join(map(repr, NORMALIZATIONS))}."
+            )
+        self.mode = mode
+
+    def call(self, inputs):
+        reverse, mean, deviation = NORMALIZATIONS[self.mode]
+        if not isinstance(mean, float) and inputs.shape[-1] != 3:
+            raise ValueError(
+                f"mode={self.mode!r} needs RGB images, these have {inputs.shape[-1]} channels: "
+                "use mode='tf'."
+            )
+        images = ops.cast(inputs, "float32")
+        if reverse:
+            images = images[..., ::-1]
+        return (images - ops.array(mean, "float32")) / ops.array(deviation, "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode}

@@ -1,0 +1,16 @@
+import os
+from pathlib import Path
+
+import pytest
+
+# Before TensorFlow is imported by anything: its notices say nothing about a test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@pytest.fixture
+def assets():
+    """The folder of real weights and images, where this machine has one."""
+    folder = os.environ.get("KERAS_RESNET_ASSETS")
+    if not folder:
+        pytest.skip("KERAS_RESNET_ASSETS is not set: no folder of real weights and images")
+    return Path(folder)
