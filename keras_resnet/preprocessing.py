@@ -1,0 +1,34 @@
+"""Images as the nets expect them, outside of a model."""
+
+from keras_resnet.layers import Preprocessing
+
+
+def preprocess_input(x, mode="torch"):
+    """Normalize raw images for a net built without `include_preprocessing`.
+
+    Parameters
+    ----------
+    x : array or tensor of shape (..., height, width, channels)
+        RGB images with values of 0 to 255, of any dtype.
+    mode : {"torch", "caffe", "tf"}, default "torch"
+        What the net's weights were trained with: "torch" subtracts the ImageNet mean and divides
+        by its standard deviation; "caffe" turns RGB to BGR and subtracts the mean; "tf" scales to
+        -1 ... 1.
+
+    Returns
+    -------
+    tensor of the shape of `x`, float32
+
+    Raises
+    ------
+    ValueError
+        For an unknown mode, or images that are not RGB where the mode needs them to be.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet import preprocess_input
+    >>> np.asarray(preprocess_input(np.full((1, 1, 1, 3), 255))).round(2).tolist()
+    [[[[2.25, 2.43, 2.64]]]]
+    """
+    return Preprocessing(mode)(x)

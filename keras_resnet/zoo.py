@@ -1,0 +1,294 @@
+"""The public builders: the named models as a table, and thin functions."""
+
+import difflib
+import re
+from collections.abc import Callable
+
+import keras
+
+from keras_resnet import pretrained
+from keras_resnet.resnet import resnet
+
+# (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
+# of Xie et al. (2017) for ResNeXt; Wide ResNet doubles the inner width (Zagoruyko and Komodakis,
+# Wide Residual Networks, 2016).
+MODELS = {
+    "ResNet18": dict(block="basic", block_counts=(2, 2, 2, 2)),
+    "ResNet34": dict(block="basic", block_counts=(3, 4, 6, 3)),
+    "ResNet50": dict(block_counts=(3, 4, 6, 3)),
+    "ResNet101": dict(block_counts=(3, 4, 23, 3)),
+    "ResNet152": dict(block_counts=(3, 8, 36, 3)),
+    "ResNeXt50_32x4d": dict(block_counts=(3, 4, 6, 3), cardinality=32, base_width=4),
+    "ResNeXt101_32x8d": dict(block_counts=(3, 4, 23, 3), cardinality=32, base_width=8),
+    "ResNeXt101_64x4d": dict(block_counts=(3, 4, 23, 3), cardinality=64, base_width=4),
+    "WideResNet50_2": dict(block_counts=(3, 4, 6, 3), base_width=128),
+    "WideResNet101_2": dict(block_counts=(3, 4, 23, 3), base_width=128),
+}
+
+CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+"""The depths of the CIFAR-10 nets in the paper's table 6."""
+
+
+def ResNet(
+    block_counts,
+    block="bottleneck",
+    filters=(64, 128, 256, 512),
+    *,
+    weights=None,
+    **options,
+) -> keras.Model:
+    """Build any net of the family.
+
+    Parameters
+    ----------
+    block_counts : sequence of int
+        Blocks in each stage, conv2 first: (3, 4, 6, 3) for ResNet-50.
+    block : {"bottleneck", "basic"}, default "bottleneck"
+        Kind of the blocks.
+    filters : sequence of int, default (64, 128, 256, 512)
+        Width of each stage, as many as `block_counts`; the stem has the first one's.
+    weights : None or path, default None
+        Fresh weights, or a `.weights.h5` or `.keras` file of this architecture.
+    **options
+        Those of `keras_resnet.resnet.resnet`: `include_top`, `input_shape`, `classes`, `shortcut`,
+        `stem`, `cardinality`, `base_width`, ...
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range, naming it, what came and what is allowed.
+
+    Examples
+    --------
+    A ResNeXt-26 8x16d for 64 px:
+
+    >>> import keras_resnet
+    >>> net = keras_resnet.ResNet(
+    ...     (2, 2, 2, 2), cardinality=8, base_width=16, input_shape=(64, 64, 3), classes=10
+    ... )
+    >>> net.count_params()
+    14057034
+    """
+    return pretrained.load_weights(resnet(block_counts, block, filters, **options), weights)
+
+
+def CIFARResNet(
+    depth=20,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=10,
+    classifier_activation="softmax",
+    name=None,
+    *,
+    shortcut="A",
+    stem="cifar",
+    **options,
+) -> keras.Model:
+    """Build a CIFAR net of the paper: 6n + 2 layers in three stages of 16, 32 and 64 filters.
+
+    Parameters
+    ----------
+    depth : int, default 20
+        8, 14, 20, 26, ...: the paper has 20, 32, 44, 56, 110 and 1202.
+    include_top : bool, default True
+        Whether to end in global average pooling and a classifier.
+    weights : None or path, default None
+        Fresh weights, or a `.weights.h5` or `.keras` file of this architecture.
+    input_tensor : Keras tensor, optional
+        Use this as the input instead of a new `keras.Input`.
+    input_shape : tuple of (height, width, channels), default (32, 32, 3)
+        Shape of one image, 4 px or more a side; height and width may be None.
+    pooling : {None, "avg", "max"}, default None
+        What follows the last stage where `include_top` is False.
+    classes : int, default 10
+        Outputs of the classifier.
+    classifier_activation : str or callable, optional, default "softmax"
+        Activation of the classifier; None for logits.
+    name : str, default "cifar_resnet{depth}"
+        Name of the model.
+    shortcut : {"A", "B", "C", None}, default "A"
+        "A": zero-padded identity, as the paper has it here; "B", "C": projections; None: plain.
+    stem : {"cifar", "imagenet"}, default "cifar"
+        "cifar": 3x3 of stride 1; "imagenet": 7x7 of stride 2 and max-pooling.
+    **options
+        The remaining ones of `keras_resnet.resnet.resnet`: `include_preprocessing`,
+        `zero_init_residual`.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        For a depth that is not 6n + 2, and as `ResNet` does.
+
+    References
+    ----------
+    He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> keras_resnet.CIFARResNet(20).count_params()  # 1,376 of them moving averages
+    271098
+    """
+    if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
+        raise ValueError(f"depth={depth!r} must be 6n + 2 with n >= 1: 8, 14, 20, 26, 32, ...")
+    return ResNet(
+        [(depth - 2) // 6] * 3,
+        "basic",
+        (16, 32, 64),
+        include_top=include_top,
+        weights=weights,
+        input_tensor=input_tensor,
+        input_shape=input_shape,
+        pooling=pooling,
+        classes=classes,
+        classifier_activation=classifier_activation,
+        name=name or f"cifar_resnet{depth}",
+        shortcut=shortcut,
+        stem=stem,
+        **options,
+    )
+
+
+def _named(function_name):
+    """The builder of one row of the table."""
+    default_name = re.sub(r"(?<=Wide)(?=ResNet)", "_", function_name).lower()
+
+    def build(
+        include_top=True,
+        weights="imagenet",
+        input_tensor=None,
+        input_shape=None,
+        pooling=None,
+        classes=1000,
+        classifier_activation="softmax",
+        name=default_name,
+        **options,
+    ) -> keras.Model:
+        return ResNet(
+            **{**MODELS[function_name], **options},
+            include_top=include_top,
+            weights=weights,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name,
+        )
+
+    build.__name__ = build.__qualname__ = function_name
+    shape = ", ".join(f"{key}={value!r}" for key, value in MODELS[function_name].items())
+    build.__doc__ = f"""Build {function_name}: `ResNet({shape})`.
+
+    Takes what `keras.applications.ResNet50` takes, in the same order, and the keywords of `ResNet`.
+
+    Parameters
+    ----------
+    include_top : bool, default True
+        Whether to end in global average pooling and a classifier.
+    weights : str, path or None, default "imagenet"
+        None for fresh weights, or a `.weights.h5` or `.keras` file of this architecture.
+    input_tensor : Keras tensor, optional
+        Use this as the input instead of a new `keras.Input`.
+    input_shape : tuple of (height, width, channels), default (224, 224, 3)
+        Shape of one image, 32 px or more a side; height and width may be None.
+    pooling : {{None, "avg", "max"}}, default None
+        What follows the last stage where `include_top` is False: nothing (a 4D tensor), or global
+        average or max pooling.
+    classes : int, default 1000
+        Outputs of the classifier.
+    classifier_activation : str or callable, optional, default "softmax"
+        Activation of the classifier; None for logits.
+    name : str, default "{default_name}"
+        Name of the model.
+    **options
+        `shortcut`, `stride_in`, `stem`, `include_preprocessing`, `zero_init_residual`,
+        `cardinality`, `base_width`: see `keras_resnet.resnet.resnet`.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range, naming it, what came and what is allowed.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> backbone = keras_resnet.{function_name}(
+    ...     include_top=False, weights=None, input_shape=(64, 64, 3), pooling="avg"
+    ... )
+    >>> backbone.name, len(backbone.output_shape)
+    ('{default_name}', 2)
+    """
+    return build
+
+
+ResNet18 = _named("ResNet18")
+ResNet34 = _named("ResNet34")
+ResNet50 = _named("ResNet50")
+ResNet101 = _named("ResNet101")
+ResNet152 = _named("ResNet152")
+ResNeXt50_32x4d = _named("ResNeXt50_32x4d")
+ResNeXt101_32x8d = _named("ResNeXt101_32x8d")
+ResNeXt101_64x4d = _named("ResNeXt101_64x4d")
+WideResNet50_2 = _named("WideResNet50_2")
+WideResNet101_2 = _named("WideResNet101_2")
+
+
+def builder(name: str) -> Callable[..., keras.Model]:
+    """Find a builder by name, as the command line does.
+
+    Parameters
+    ----------
+    name : str
+        A named model ("ResNet50", "resnext50_32x4d") or a CIFAR net with its depth
+        ("CIFARResNet20", "cifar_resnet56"); case, "-" and "_" do not matter.
+
+    Returns
+    -------
+    callable
+        A function that takes the keywords of the builders and returns a `keras.Model`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, suggesting the nearest.
+
+    Examples
+    --------
+    >>> from keras_resnet import zoo
+    >>> zoo.builder("cifar-resnet-20")().name
+    'cifar_resnet20'
+    """
+    wanted = _plain(name)
+    if match := re.fullmatch(r"cifarresnet(\d+)", wanted):
+        depth = int(match[1])
+        return lambda **options: CIFARResNet(depth, **options)
+    by_plain_name = {_plain(model): model for model in MODELS}
+    if wanted not in by_plain_name:
+        known = [*MODELS, *(f"CIFARResNet{depth}" for depth in CIFAR_DEPTHS)]
+        plain_known = {_plain(model): model for model in known}
+        nearest = difflib.get_close_matches(wanted, plain_known, n=1, cutoff=0.0)
+        raise ValueError(
+            f"model {name!r} is not known. Did you mean {plain_known[nearest[0]]}? There are "
+            f"{', '.join(MODELS)} and CIFARResNet20 (any depth of 6n + 2)."
+        )
+    return globals()[by_plain_name[wanted]]
+
+
+def _plain(name):
+    return re.sub(r"[-_\s]", "", name).lower()
