@@ -1,0 +1,97 @@
+"""Pictures of images and of training, as PNG files."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from keras_resnet.files import written_beside
+
+RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+
+def contact_sheet(
+    path: str | os.PathLike,
+    images: Sequence[np.ndarray],
+    captions: Sequence[str],
+    right: Sequence[bool] | None = None,
+    columns: int = 8,
+) -> None:
+    """Save images with captions as one PNG file.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it is there.
+    images : sequence of array of shape (height, width, 1 or 3)
+        Images of 0 to 255.
+    captions : sequence of str
+        A line or two for each image.
+    right : sequence of bool, optional
+        Whether the caption is right: sets it in green, or in red.
+    columns : int, default 8
+        Images in a row.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from keras_resnet.analysis import contact_sheet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     contact_sheet(os.path.join(folder, "sheet.png"), [np.zeros((8, 8, 1))], ["a zero"])
+    ...     os.listdir(folder)
+    ['sheet.png']
+    """
+    rows = -(-len(images) // columns)
+    figure, axes = _figure(rows, columns, figsize=(1.5 * columns, 1.8 * rows))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for index, (axis, image, caption) in enumerate(zip(axes.flat, images, captions, strict=False)):
+        pixels = np.clip(np.asarray(image), 0, 255).astype("uint8")
+        axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray")
+        colour = "black" if right is None else RIGHT if right[index] else WRONG
+        axis.set_title(caption, fontsize=9, color=colour)
+    _save(figure, path)
+
+
+def training_curves(path: str | os.PathLike, history: Mapping[str, Sequence[float]]) -> None:
+    """Save loss and accuracy over the epochs as one PNG file.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it is there.
+    history : mapping of str to sequence of float
+        "loss", "val_loss", "accuracy" and "val_accuracy" of every epoch.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from keras_resnet.analysis import training_curves
+    >>> names = ("loss", "val_loss", "accuracy", "val_accuracy")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     training_curves(os.path.join(folder, "curves.png"), {name: [1, 2] for name in names})
+    """
+    figure, axes = _figure(1, 2, figsize=(10, 4))
+    for axis, metric in zip(axes.flat, ("loss", "accuracy"), strict=True):
+        epochs = range(1, len(history[metric]) + 1)
+        axis.plot(epochs, history[metric], label="training")
+        axis.plot(epochs, history[f"val_{metric}"], label="validation")
+        axis.set_xlabel("epoch")
+        axis.set_ylabel(metric)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    _save(figure, path)
+
+
+def _figure(rows, columns, figsize):
+    # A figure of its own, without pyplot, leaves the user's windows and settings alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=figsize, layout="tight")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _save(figure, path):
+    with written_beside(path) as partial:
+        figure.savefig(partial, dpi=110, format="png")

@@ -1,0 +1,429 @@
+"""The command line: `keras-resnet COMMAND`. Every command is thin; the work is in the package."""
+
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+# Nothing heavy is imported up here: `keras-resnet --help` answers at once.
+import keras_resnet
+
+MODEL_FILE = "model.keras"
+LABELS_FILE = "labels.txt"
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+class _Mistake(click.ClickException):
+    """A mistake that the user can mend: one line, exit code 2."""
+
+    exit_code = 2
+
+
+class _Commands(click.Group):
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except ValueError as error:
+            raise _Mistake(" ".join(str(error).split())) from error
+        except OSError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(keras_resnet.__version__)
+def main():
+    """The ResNet and ResNeXt family: train, look at and use its nets."""
+
+
+_json_option = click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else."
+)
+_seed_option = click.option("--seed", default=0, show_default=True, help="Seed of everything.")
+
+
+@main.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="Folder to write runs/digits and saved_models/digits into.  [default: this one]",
+)
+@_seed_option
+@_json_option
+def demo(output, seed, as_json):
+    """The whole way on the handwritten digits that come with the installation.
+
+    Trains a CIFARResNet20 on 1,222 real images, reports its accuracy on 360 others, exports a
+    SavedModel, compares that with the model in memory and saves a sheet of predictions.
+    """
+    with _answer(as_json) as answer:
+        answer.update(
+            _train_and_export(
+                source="digits",
+                name="CIFARResNet20",
+                output=output / "runs" / "digits",
+                exports=output / "saved_models" / "digits",
+                seed=seed,
+            )
+        )
+
+
+@main.command()
+@click.option("--data", "source", required=True, help='"digits", or a folder of class/image.')
+@click.option("--model", "name", default="ResNet50", show_default=True, help="A builder's name.")
+@click.option("--weights", help="Weights to start from: a .weights.h5 or .keras file.")
+@click.option("--epochs", default=20, show_default=True, help="Passes over the training images.")
+@click.option("--batch-size", default=64, show_default=True, help="Images a step.")
+@click.option("--learning-rate", default=0.1, show_default=True, help="For a batch of 64 images.")
+@click.option("--image-size", type=int, help="Pixels a side.  [default: what suits the data]")
+@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
+@_seed_option
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the model, its SavedModel, history and pictures.",
+)
+@_json_option
+def train(source, name, output, as_json, **options):
+    """Train a net on images, test it and export it.
+
+    Writes DIR/model.keras, labels.txt, history.csv, metrics.json, curves.png, predictions.png and
+    a SavedModel in DIR/saved_model/1 (the next number if there is one).
+    """
+    with _answer(as_json) as answer:
+        exports = output / "saved_model"
+        answer.update(_train_and_export(source, name, output, exports, **options))
+
+
+@main.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", default=3, show_default=True, help="Classes to show for every image.")
+@_json_option
+def predict(model, images, top, as_json):
+    """Classify images: files, or folders of them, with a trained MODEL.
+
+    MODEL is a model.keras that takes raw images, as `train` writes it, or the folder that holds it.
+    """
+    with _answer(as_json) as answer:
+        import numpy as np
+
+        from keras_resnet import data
+
+        files = data.image_files(images)
+        if not files:
+            raise ValueError(f"no images in {', '.join(map(str, images))}.")
+        data.check_images(files, whole=True)
+        net, labels = _load_model(Path(model))
+        split = data.Split(files, np.zeros(len(files), int))
+        height, _, channels = net.input_shape[1:]
+        probabilities = net.predict(
+            data.batches(split, image_size=height or 224, channels=channels), verbose=0
+        )
+        answer["predictions"] = [
+            {
+                "image": str(file),
+                "classes": [
+                    {"class": labels[index], "probability": float(row[index])}
+                    for index in np.argsort(-row)[:top]
+                ],
+            }
+            for file, row in zip(files, probabilities, strict=True)
+        ]
+        _table(
+            "",
+            ["image", *(["class", "probability"] * min(top, len(labels)))],
+            [
+                [
+                    prediction["image"],
+                    *(
+                        cell
+                        for guess in prediction["classes"]
+                        for cell in (guess["class"], f"{guess['probability']:.4f}")
+                    ),
+                ]
+                for prediction in answer["predictions"]
+            ],
+        )
+
+
+@main.command()
+@click.argument("name", required=False)
+@click.option("--all", "everything", is_flag=True, help="One line for every net of the family.")
+@click.option("--image-size", type=int, help="Pixels a side.  [default: 224, CIFAR nets 32]")
+@_json_option
+def summary(name, everything, image_size, as_json):
+    """Layers, output shapes, parameters and multiply-adds of a net, stage by stage."""
+    if everything == bool(name):
+        raise _Mistake("give the NAME of a net, or --all.")
+    with _answer(as_json) as answer:
+        from keras_resnet import zoo
+
+        options = {"input_shape": (image_size, image_size, 3)} if image_size else {}
+        if name:
+            answer.update(_summarize(name, options))
+            _table(
+                f"{answer['model']}, {_size(answer['input_shape'])}",
+                ["stage", "output", "layers", "parameters", "multiply-adds"],
+                [
+                    [
+                        stage["name"],
+                        _size(stage["output_shape"]),
+                        stage["layers"],
+                        f"{stage['parameters']:,}",
+                        _macs(stage["macs"]),
+                    ]
+                    for stage in answer["stages"]
+                ]
+                + [
+                    [
+                        "total",
+                        "",
+                        answer["layers"],
+                        f"{answer['parameters']:,}",
+                        _macs(answer["macs"]),
+                    ]
+                ],
+            )
+            return
+        # Depth 1202 takes half a minute to build, and says nothing that 110 does not.
+        names = [
+            *zoo.MODELS,
+            *(f"CIFARResNet{depth}" for depth in zoo.CIFAR_DEPTHS if depth < 1202),
+        ]
+        answer["models"] = [_summarize(name, options) for name in names]
+        _table(
+            "The family",
+            ["net", "image", "layers", "parameters", "multiply-adds"],
+            [
+                [
+                    name,
+                    _size(model["input_shape"]),
+                    model["layers"],
+                    f"{model['parameters']:,}",
+                    _macs(model["macs"]),
+                ]
+                for name, model in zip(names, answer["models"], strict=True)
+            ],
+        )
+
+
+def _train_and_export(
+    source,
+    name,
+    output,
+    exports,
+    *,
+    weights=None,
+    epochs=20,
+    batch_size=64,
+    learning_rate=0.1,
+    image_size=None,
+    precision="float32",
+    seed=0,
+):
+    """From images to a tested, exported model; returns what is worth knowing."""
+    import keras
+    import tensorflow as tf
+
+    from keras_resnet import analysis, data, export, training, zoo
+    from keras_resnet.files import written_beside
+
+    images = data.load(source, seed)
+    size = image_size or images.image_size
+    keras.utils.set_random_seed(seed)
+    recipe = training.Recipe(epochs, batch_size, learning_rate)
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    model = zoo.builder(name)(
+        weights=weights,
+        classes=len(images.class_names),
+        input_shape=(size, size, images.channels),
+        include_preprocessing=True,
+    )
+    _say(
+        f"{images.name}: {len(images.class_names)} classes, {len(images.train)} training, "
+        f"{len(images.validation)} validation and {len(images.test)} test images. "
+        f"{model.name}: {model.count_params():,} parameters."
+    )
+    test = data.batches(images.test, image_size=size, channels=images.channels)
+    try:
+        # A progress bar in a file or a pipe would be a thousand lines: there, one for each epoch.
+        verbose = 1 if sys.stdout.isatty() else 2
+        result = training.train(model, images, recipe, image_size=size, seed=seed, verbose=verbose)
+        quality = analysis.evaluate(model, test, images.class_names)
+    except tf.errors.InvalidArgumentError:
+        # TensorFlow does not say which file it could not decode.
+        for split in (images.train, images.validation, images.test):
+            data.check_images(split.images, whole=True)
+        raise
+
+    with written_beside(output / MODEL_FILE) as partial:
+        model.save(partial)
+    with written_beside(output / LABELS_FILE) as partial:
+        partial.write_text("".join(f"{label}\n" for label in images.class_names))
+    result.save(output / "history.csv")
+    analysis.training_curves(output / "curves.png", result.history)
+
+    exported = export.saved_model(model, export.next_version(exports), images.class_names)
+    examples, _ = next(iter(test))
+    difference = export.verify(
+        exported, model, examples.numpy(), tolerance=1e-4 if precision == "float32" else 1e-2
+    )
+    _show_predictions(output / "predictions.png", test, quality)
+    metrics = {
+        "model": model.name,
+        "data": images.name,
+        "test_accuracy": quality.accuracy,
+        "test_images": len(images.test),
+        "per_class": quality.per_class(),
+        "best_epoch": result.best_epoch,
+        "seconds": result.seconds,
+        "output": str(output),
+        "saved_model": str(exported),
+        "saved_model_difference": difference.largest_difference,
+    }
+    with written_beside(output / "metrics.json") as partial:
+        partial.write_text(json.dumps(metrics, indent=2) + "\n")
+
+    _table(
+        f"Test images, {quality.accuracy:.2%} right",
+        ["class", "precision", "recall", "F1", "images"],
+        [
+            [
+                label,
+                *(f"{scores[score]:.3f}" for score in ("precision", "recall", "f1-score")),
+                int(scores["support"]),
+            ]
+            for label, scores in metrics["per_class"].items()
+        ],
+    )
+    _say(f"Best epoch {result.best_epoch} of {epochs}, {result.seconds:.0f} s of training.")
+    _say(f"{output}: {MODEL_FILE}, {LABELS_FILE}, history.csv, metrics.json, curves.png")
+    _say(
+        f"{exported}: SavedModel, loaded back and compared on {difference.images} images: largest "
+        f"difference {difference.largest_difference:.1e}, same class {difference.agreement:.0%}"
+    )
+    _say(f"{output / 'predictions.png'}: predictions on test images, mistakes first")
+    return metrics
+
+
+def _show_predictions(path, test, quality, count=32):
+    """Save a sheet of test images with their predictions, the mistakes first."""
+    import numpy as np
+
+    from keras_resnet import analysis
+
+    right = quality.predictions == quality.labels
+    shown = np.argsort(right, kind="stable")[:count]
+    place = {index: position for position, index in enumerate(shown)}
+    pictures = [None] * len(shown)
+    for index, image in enumerate(test.unbatch().map(lambda image, label: image)):
+        if index in place:
+            pictures[place[index]] = image.numpy()
+    names = quality.class_names
+    captions = [
+        names[quality.predictions[index]]
+        + f" ({quality.probabilities[index].max():.0%})"
+        + ("" if right[index] else f"\nis {names[quality.labels[index]]}")
+        for index in shown
+    ]
+    analysis.contact_sheet(path, pictures, captions, right[shown])
+
+
+def _load_model(path):
+    """A trained model, and the names of its classes."""
+    import keras
+
+    from keras_resnet.resnet import deep_graphs
+
+    file = path / MODEL_FILE if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"MODEL {str(path)!r}: there is no file {str(file)!r}.")
+    try:
+        with deep_graphs():
+            model = keras.saving.load_model(file, compile=False)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"MODEL {str(file)!r} cannot be loaded: {reason}") from error
+    labels_file = file.with_name(LABELS_FILE)
+    if labels_file.is_file():
+        labels = labels_file.read_text().splitlines()
+    else:
+        labels = [str(index) for index in range(model.output_shape[-1])]
+    if len(labels) != model.output_shape[-1]:
+        raise ValueError(
+            f"{str(labels_file)!r} names {len(labels)} classes, the model has "
+            f"{model.output_shape[-1]}."
+        )
+    return model, labels
+
+
+def _summarize(name, options):
+    from keras_resnet import analysis, zoo
+
+    model = zoo.builder(name)(weights=None, **options)
+    stages = analysis.complexity(model)
+    return {
+        "model": model.name,
+        "input_shape": list(model.input_shape[1:]),
+        "layers": sum(stage.layers for stage in stages),
+        "parameters": sum(stage.parameters for stage in stages),
+        "macs": sum(stage.macs for stage in stages),
+        "stages": [vars(stage) for stage in stages],
+    }
+
+
+@contextlib.contextmanager
+def _answer(as_json):
+    """Run a command: with --json, its answer alone goes to standard output, as JSON."""
+    answer = {}
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        _import_tensorflow()
+        yield answer
+    if as_json:
+        click.echo(json.dumps(answer))
+
+
+def _import_tensorflow():
+    """Import TensorFlow without the lines that it writes before its log level counts."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def _say(text):
+    click.echo(text, file=sys.stdout)
+
+
+def _table(title, columns, rows):
+    import rich.box
+    import rich.console
+    import rich.table
+
+    table = rich.table.Table(title=title or None, box=rich.box.SIMPLE, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    console = rich.console.Console(file=sys.stdout)
+    # A table in a file or a pipe keeps its lines whole.
+    console.print(table, crop=console.is_terminal, width=None if console.is_terminal else 120)
+
+
+def _size(shape):
+    return "x".join(map(str, shape))
+
+
+def _macs(count):
+    return f"{count / 1e9:.2f} G" if count >= 1e8 else f"{count / 1e6:.1f} M"

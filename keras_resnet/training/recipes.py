@@ -1,0 +1,81 @@
+"""How to train: the choices that belong together, as data."""
+
+from dataclasses import dataclass
+
+import keras
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stochastic gradient descent with warm-up and cosine decay.
+
+    Parameters
+    ----------
+    epochs : int, default 20
+        Passes over the training images.
+    batch_size : int, default 64
+        Images a step.
+    learning_rate : float, default 0.1
+        Highest learning rate, for a batch of 64; scaled in proportion to `batch_size`.
+    momentum : float, default 0.9
+        Nesterov momentum.
+    weight_decay : float, default 5e-4
+        Decay of the kernels; biases and BatchNormalization are left alone.
+    warm_up : float, default 0.1
+        Fraction of the steps in which the learning rate rises from 0.
+
+    References
+    ----------
+    Goyal et al., Accurate, Large Minibatch SGD, 2017: linear scaling and warm-up.
+    Loshchilov and Hutter, SGDR, ICLR 2017: cosine decay.
+
+    Examples
+    --------
+    >>> from keras_resnet.training import Recipe
+    >>> optimizer = Recipe(epochs=2, warm_up=0.5).optimizer(steps_per_epoch=10)
+    >>> [round(float(optimizer.learning_rate(step)), 3) for step in (0, 10, 20)]
+    [0.0, 0.1, 0.0]
+    """
+
+    epochs: int = 20
+    batch_size: int = 64
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    warm_up: float = 0.1
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0.")
+        if not 0 <= self.warm_up < 1:
+            raise ValueError(f"warm_up={self.warm_up!r} must be at least 0 and below 1.")
+
+    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+        """Make the optimizer for a run of `epochs` times `steps_per_epoch` steps.
+
+        Parameters
+        ----------
+        steps_per_epoch : int
+            Batches in one pass over the training images.
+
+        Returns
+        -------
+        keras.optimizers.Optimizer
+        """
+        steps = self.epochs * steps_per_epoch
+        warm_up_steps = round(self.warm_up * steps)
+        highest = self.learning_rate * self.batch_size / 64
+        schedule = keras.optimizers.schedules.CosineDecay(
+            0.0 if warm_up_steps else highest,
+            steps - warm_up_steps,
+            warmup_target=highest if warm_up_steps else None,
+            warmup_steps=warm_up_steps,
+        )
+        optimizer = keras.optimizers.SGD(
+            schedule, momentum=self.momentum, nesterov=True, weight_decay=self.weight_decay
+        )
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        return optimizer
