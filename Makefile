@@ -25,7 +25,9 @@ clean:
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	# The pip that Python 3.10 brings along does not find its way through these requirements.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
 .venv/.installed-test: .venv/.installed

@@ -5,6 +5,8 @@ PyTorch pads, so that weights and outputs carry over. A block named `conv2_block
 `conv2_block1_1_conv`, `conv2_block1_1_bn`, ..., `conv2_block1_out`, as `keras.applications` does.
 """
 
+from numbers import Integral
+
 import keras
 
 from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedShortcut
@@ -271,10 +273,15 @@ def activation(x, *, name):
     return keras.layers.Activation("relu", name=name)(x)
 
 
+def is_count(number):
+    """Whether something is a whole number of at least 1, of Python's or NumPy's."""
+    return isinstance(number, Integral) and not isinstance(number, bool) and number >= 1
+
+
 def check_positive(**numbers):
     """Raise ValueError for the first argument that is not a whole number of at least 1."""
     for name, number in numbers.items():
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        if not is_count(number):
             raise ValueError(f"{name}={number!r} must be a whole number of at least 1.")
 
 

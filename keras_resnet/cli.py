@@ -416,9 +416,9 @@ def _table(title, columns, rows):
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
-    console = rich.console.Console(file=sys.stdout)
-    # A table in a file or a pipe keeps its lines whole.
-    console.print(table, crop=console.is_terminal, width=None if console.is_terminal else 120)
+    # In a file or a pipe, a row is a line however long it is.
+    width = None if sys.stdout.isatty() else 10_000
+    rich.console.Console(file=sys.stdout, width=width).print(table)
 
 
 def _size(shape):
@@ -427,3 +427,7 @@ def _size(shape):
 
 def _macs(count):
     return f"{count / 1e9:.2f} G" if count >= 1e8 else f"{count / 1e6:.1f} M"
+
+
+if __name__ == "__main__":
+    main()

@@ -438,8 +438,8 @@ class Preprocessing(keras.layers.Layer):
     --------
     >>> import numpy as np
     >>> from keras_resnet.layers import Preprocessing
-    >>> np.asarray(Preprocessing("caffe")(np.zeros((1, 1, 3)))).round(3).tolist()
-    [[[-103.939, -116.779, -123.68]]]
+    >>> np.asarray(Preprocessing("tf")(np.array([[[0.0, 127.5, 255.0]]]))).tolist()
+    [[[-1.0, 0.0, 1.0]]]
     """
 
     def __init__(self, mode="torch", **kwargs):

@@ -28,7 +28,8 @@ def preprocess_input(x, mode="torch"):
     --------
     >>> import numpy as np
     >>> from keras_resnet import preprocess_input
-    >>> np.asarray(preprocess_input(np.full((1, 1, 1, 3), 255))).round(2).tolist()
-    [[[[2.25, 2.43, 2.64]]]]
+    >>> white = preprocess_input(np.full((1, 1, 1, 3), 255))
+    >>> [f"{channel:.3f}" for channel in np.ravel(white)]
+    ['2.249', '2.429', '2.640']
     """
     return Preprocessing(mode)(x)

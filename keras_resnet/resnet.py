@@ -3,6 +3,7 @@
 import contextlib
 import re
 import sys
+from collections.abc import Iterable, Sized
 
 import keras
 
@@ -49,7 +50,7 @@ def resnet(
     include_top : bool, default True
         Whether to end in global average pooling and a classifier.
     input_tensor : Keras tensor, optional
-        Use this as the input instead of a new `keras.Input`.
+        Use this as the input instead of a new `keras.Input`; `input_shape` then follows from it.
     input_shape : tuple of (height, width, channels), optional
         Shape of one image; height and width may be None. Default (224, 224, 3), for the "cifar"
         stem (32, 32, 3).
@@ -101,7 +102,17 @@ def resnet(
     >>> resnet((1, 1), "basic", (16, 32), input_shape=(32, 32, 3), classes=10).output_shape
     (None, 10)
     """
-    _check(block_counts, block, filters, stem, pooling, classes, cardinality, base_width)
+    _check(block_counts, block, filters, stem, stride_in, pooling, classes, cardinality, base_width)
+    try:
+        keras.activations.get(classifier_activation)
+    except ValueError as error:
+        raise ValueError(
+            f"classifier_activation={classifier_activation!r} must be None, a callable, or the "
+            "name of a Keras activation such as 'softmax'."
+        ) from error
+    # Keras wants Python's own whole numbers, NumPy users have theirs.
+    block_counts, filters = [int(count) for count in block_counts], [int(f) for f in filters]
+    classes, cardinality, base_width = int(classes), int(cardinality), int(base_width)
     inputs = _input(input_tensor, input_shape, stem, total_stride(len(block_counts), stem))
 
     x = inputs
@@ -140,7 +151,8 @@ def resnet(
         x = keras.layers.GlobalMaxPooling2D(name="max_pool")(x)
 
     if input_tensor is not None:
-        inputs = keras.utils.get_source_inputs(input_tensor)
+        sources = keras.utils.get_source_inputs(input_tensor)
+        inputs = sources[0] if len(sources) == 1 else sources
     with deep_graphs(sum(block_counts)):
         return keras.Model(inputs, x, name=name)
 
@@ -149,8 +161,8 @@ def resnet(
 def deep_graphs(block_count=1000):
     """Let Keras walk the graph of a very deep net: it recurses once for every layer.
 
-    Needed around `keras.saving.load_model` and `keras.models.clone_model` of nets with more than
-    100 blocks or so; the builders use it themselves.
+    Needed around `keras.saving.load_model` and `keras.models.clone_model` of nets with several
+    hundred blocks; the builders use it themselves.
 
     Parameters
     ----------
@@ -206,7 +218,7 @@ def feature_pyramid(model, levels=None):
     >>> pyramid = keras_resnet.feature_pyramid(net)
     >>> {level: features.shape[1:] for level, features in pyramid.items()}
     {'C2': (16, 16, 64), 'C3': (8, 8, 128), 'C4': (4, 4, 256), 'C5': (2, 2, 512)}
-    >>> detector_backbone = keras.Model(net.inputs, pyramid)
+    >>> detector_backbone = keras.Model(net.input, pyramid)
     """
     stages = {}
     for layer in model.layers:
@@ -230,8 +242,11 @@ def total_stride(stages, stem):
     return (4 if stem == "imagenet" else 1) * 2 ** (stages - 1)
 
 
-def _check(block_counts, block, filters, stem, pooling, classes, cardinality, base_width):
-    if not block_counts or len(block_counts) != len(filters):
+def _check(
+    block_counts, block, filters, stem, stride_in, pooling, classes, cardinality, base_width
+):
+    stages = [len(counts) if isinstance(counts, Sized) else 0 for counts in (block_counts, filters)]
+    if stages[0] != stages[1] or not stages[0]:
         raise ValueError(
             f"block_counts={block_counts!r} and filters={filters!r} must have one number for each "
             "stage, and at least one stage."
@@ -242,6 +257,7 @@ def _check(block_counts, block, filters, stem, pooling, classes, cardinality, ba
     for argument, value, allowed in (
         ("block", block, BLOCKS),
         ("stem", stem, STEMS),
+        ("stride_in", stride_in, blocks.STRIDE_PLACES),
         ("pooling", pooling, POOLINGS),
     ):
         if value not in allowed:
@@ -263,20 +279,34 @@ def _check(block_counts, block, filters, stem, pooling, classes, cardinality, ba
 def _input(input_tensor, input_shape, stem, smallest):
     """The tensor that images enter by, checked."""
     if input_tensor is not None:
+        if not keras.backend.is_keras_tensor(input_tensor):
+            raise ValueError(
+                f"input_tensor of type {type(input_tensor).__name__} must be a Keras tensor: a "
+                "keras.Input, or the output of a layer."
+            )
         shape = tuple(input_tensor.shape[1:])
-    else:
+        if input_shape is not None and tuple(input_shape) != shape:
+            raise ValueError(
+                f"input_shape={input_shape} contradicts input_tensor, whose images are {shape}: "
+                "leave one of them out."
+            )
+    elif input_shape is None:
         size = 224 if stem == "imagenet" else 32
-        shape = (size, size, 3) if input_shape is None else tuple(input_shape)
-    if len(shape) != 3 or shape[2] is None:
+        shape = (size, size, 3)
+    else:
+        shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
+    if (
+        len(shape) != 3
+        or not all(size is None or blocks.is_count(size) for size in shape)
+        or shape[2] is None
+    ):
         raise ValueError(
-            f"input_shape={shape} must be (height, width, channels), for example (224, 224, 3) or "
-            "(None, None, 3)."
+            f"input_shape={input_shape} must be (height, width, channels), for example "
+            "(224, 224, 3) or (None, None, 3)."
         )
     if any(size is not None and size < smallest for size in shape[:2]):
         raise ValueError(
             f"input_shape={shape} is too small: height and width must be at least {smallest} "
             "pixels, the stride of this net."
         )
-    if input_tensor is None:
-        return keras.Input(shape)
-    return input_tensor
+    return keras.Input(shape) if input_tensor is None else input_tensor

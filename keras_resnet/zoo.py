@@ -71,7 +71,7 @@ def ResNet(
     ...     (2, 2, 2, 2), cardinality=8, base_width=16, input_shape=(64, 64, 3), classes=10
     ... )
     >>> net.count_params()
-    14057034
+    15749578
     """
     return pretrained.load_weights(resnet(block_counts, block, filters, **options), weights)
 
@@ -280,11 +280,11 @@ def builder(name: str) -> Callable[..., keras.Model]:
         return lambda **options: CIFARResNet(depth, **options)
     by_plain_name = {_plain(model): model for model in MODELS}
     if wanted not in by_plain_name:
-        known = [*MODELS, *(f"CIFARResNet{depth}" for depth in CIFAR_DEPTHS)]
-        plain_known = {_plain(model): model for model in known}
-        nearest = difflib.get_close_matches(wanted, plain_known, n=1, cutoff=0.0)
+        known = {_plain(model): model for model in [*MODELS, "CIFARResNet20"]}
+        nearest = [plain for plain in known if plain.startswith(wanted)]
+        nearest += difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)
         raise ValueError(
-            f"model {name!r} is not known. Did you mean {plain_known[nearest[0]]}? There are "
+            f"model {name!r} is not known. Did you mean {known[nearest[0]]}? There are "
             f"{', '.join(MODELS)} and CIFARResNet20 (any depth of 6n + 2)."
         )
     return globals()[by_plain_name[wanted]]

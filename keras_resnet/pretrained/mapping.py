@@ -76,7 +76,7 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, np.ndarray]) ->
     Raises
     ------
     ValueError
-        For missing, unexpected or misshapen tensors, naming them.
+        For missing, unexpected or misshapen tensors, or such of no real numbers, naming them.
 
     Examples
     --------
@@ -106,6 +106,8 @@ def load_state_dict(model: keras.Model, state_dict: Mapping[str, np.ndarray]) ->
                 f"state_dict: {name} has shape {arrays[name].shape}, {model.name} needs "
                 f"{tensor.shape}."
             )
+        if not np.can_cast(arrays[name].dtype, "float64", "same_kind"):
+            raise ValueError(f"state_dict: {name} holds {arrays[name].dtype}, not real numbers.")
     for name, (variable, axes) in tensors.items():
         variable.assign(arrays[name].transpose(np.argsort(axes)))
 

@@ -32,8 +32,8 @@ class Recipe:
     Examples
     --------
     >>> from keras_resnet.training import Recipe
-    >>> optimizer = Recipe(epochs=2, warm_up=0.5).optimizer(steps_per_epoch=10)
-    >>> [round(float(optimizer.learning_rate(step)), 3) for step in (0, 10, 20)]
+    >>> schedule = Recipe(epochs=2, warm_up=0.5).schedule(steps_per_epoch=10)
+    >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
     [0.0, 0.1, 0.0]
     """
 
@@ -53,6 +53,28 @@ class Recipe:
         if not 0 <= self.warm_up < 1:
             raise ValueError(f"warm_up={self.warm_up!r} must be at least 0 and below 1.")
 
+    def schedule(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
+        """Learning rate of every step.
+
+        Parameters
+        ----------
+        steps_per_epoch : int
+            Batches in one pass over the training images.
+
+        Returns
+        -------
+        keras.optimizers.schedules.LearningRateSchedule
+        """
+        steps = self.epochs * steps_per_epoch
+        warm_up_steps = round(self.warm_up * steps)
+        highest = self.learning_rate * self.batch_size / 64
+        return keras.optimizers.schedules.CosineDecay(
+            0.0 if warm_up_steps else highest,
+            steps - warm_up_steps,
+            warmup_target=highest if warm_up_steps else None,
+            warmup_steps=warm_up_steps,
+        )
+
     def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Make the optimizer for a run of `epochs` times `steps_per_epoch` steps.
 
@@ -65,17 +87,11 @@ class Recipe:
         -------
         keras.optimizers.Optimizer
         """
-        steps = self.epochs * steps_per_epoch
-        warm_up_steps = round(self.warm_up * steps)
-        highest = self.learning_rate * self.batch_size / 64
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warm_up_steps else highest,
-            steps - warm_up_steps,
-            warmup_target=highest if warm_up_steps else None,
-            warmup_steps=warm_up_steps,
-        )
         optimizer = keras.optimizers.SGD(
-            schedule, momentum=self.momentum, nesterov=True, weight_decay=self.weight_decay
+            self.schedule(steps_per_epoch),
+            momentum=self.momentum,
+            nesterov=True,
+            weight_decay=self.weight_decay,
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer

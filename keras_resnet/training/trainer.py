@@ -42,7 +42,8 @@ class Result:
         with written_beside(path) as partial, partial.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["epoch", *self.history])
-            writer.writerows(enumerate(zip(*self.history.values(), strict=True), start=1))
+            for epoch, values in enumerate(zip(*self.history.values(), strict=True), start=1):
+                writer.writerow([epoch, *values])
 
 
 def train(

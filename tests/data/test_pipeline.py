@@ -1,0 +1,71 @@
+import numpy as np
+import PIL.Image
+import pytest
+
+from keras_resnet import data
+
+
+def collect(dataset):
+    images, labels = zip(*dataset.as_numpy_iterator(), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+@pytest.fixture
+def split():
+    return data.load("digits").validation
+
+
+def test_evaluation_keeps_order_and_pixels(split):
+    images, labels = collect(data.batches(split, image_size=8, channels=1, batch_size=50))
+    np.testing.assert_array_equal(images, split.images.astype("float32"))
+    np.testing.assert_array_equal(labels, split.labels)
+
+
+def test_training_shuffles_anew_every_epoch_and_repeats_with_the_seed(split):
+    def epochs(seed):
+        dataset = data.batches(
+            split, image_size=8, channels=1, augmentation="handwriting", seed=seed
+        )
+        return [collect(dataset) for _ in range(2)]
+
+    (first, labels), (second, _) = epochs(seed=3)
+    (again, _), _ = epochs(seed=3)
+    (other, _), _ = epochs(seed=4)
+    np.testing.assert_array_equal(first, again)
+    assert (first != second).any()
+    assert (first != other).any()
+    np.testing.assert_array_equal(np.bincount(labels), np.bincount(split.labels))
+
+
+def test_augmented_digits_stay_what_they_are(split):
+    dataset = data.batches(split, image_size=16, channels=1, augmentation="handwriting")
+    images, _ = collect(dataset)
+    plain, _ = collect(data.batches(split, image_size=16, channels=1))
+    assert images.min() >= 0
+    assert images.max() <= 255
+    assert abs(images.mean() - plain.mean()) < 0.1 * plain.mean()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif"])
+def test_files_are_cropped_around_their_centre(tmp_path, suffix):
+    pixels = np.zeros((6, 10, 3), "uint8")
+    pixels[:, 2:8] = (255, 0, 0)
+    PIL.Image.fromarray(pixels).save(tmp_path / f"image{suffix}")
+    split = data.Split([tmp_path / f"image{suffix}"], np.array([1]))
+    images, labels = collect(data.batches(split, image_size=6))
+    np.testing.assert_array_equal(images, np.broadcast_to([255.0, 0, 0], (1, 6, 6, 3)))
+    assert labels.tolist() == [1]
+
+
+def test_photographs_are_varied(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), "uint8")
+    PIL.Image.fromarray(pixels).save(tmp_path / "image.png")
+    split = data.Split([tmp_path / "image.png"] * 8, np.zeros(8, int))
+    images, _ = collect(data.batches(split, image_size=16, augmentation="photograph"))
+    assert images.shape == (8, 16, 16, 3)
+    assert len({image.tobytes() for image in images}) == 8
+
+
+def test_an_unknown_augmentation_is_refused(split):
+    with pytest.raises(ValueError, match="augmentation='strong' must be None or one of"):
+        data.batches(split, image_size=8, augmentation="strong")

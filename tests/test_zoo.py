@@ -1,0 +1,302 @@
+import contextlib
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resnet
+from keras_resnet import pretrained, zoo
+
+# Name of the model, parameters and billions of multiply-adds at 224 px, as published for PyTorch.
+PUBLISHED = {
+    "ResNet18": ("resnet18", 11_689_512, 1.81),
+    "ResNet34": ("resnet34", 21_797_672, 3.66),
+    "ResNet50": ("resnet50", 25_557_032, 4.09),
+    "ResNet101": ("resnet101", 44_549_160, 7.80),
+    "ResNet152": ("resnet152", 60_192_808, 11.51),
+    "ResNeXt50_32x4d": ("resnext50_32x4d", 25_028_904, 4.23),
+    "ResNeXt101_32x8d": ("resnext101_32x8d", 88_791_336, 16.41),
+    "ResNeXt101_64x4d": ("resnext101_64x4d", 83_455_272, 15.46),
+    "WideResNet50_2": ("wide_resnet50_2", 68_883_240, 11.40),
+    "WideResNet101_2": ("wide_resnet101_2", 126_886_696, 22.75),
+}
+CIFAR_PARAMETERS = {20: 269_722, 32: 464_154, 44: 658_586, 56: 853_018, 110: 1_727_962}
+
+
+def trainable_parameters(model):
+    return sum(np.prod(weight.shape, dtype=int) for weight in model.trainable_weights)
+
+
+def multiply_adds(model):
+    """Those of the convolutions and the classifier, from nothing but shapes."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            pixels = np.prod(layer.output.shape[1:-1], dtype=int)
+            total += int(pixels) * int(np.prod(layer.kernel.shape, dtype=int))
+    return total
+
+
+def randomize(model):
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.uniform(0.1, 1, w.shape) for w in model.get_weights()])
+    return model
+
+
+def save(model, path):
+    model.save(path) if path.suffix == ".keras" else model.save_weights(path)
+
+
+def assert_equal_weights(ours, theirs):
+    for our_array, their_array in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(our_array, their_array)
+
+
+@contextlib.contextmanager
+def one_line_error(*parts):
+    with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
+        yield
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in parts), message
+
+
+def layers_with_weights(model):
+    return {layer.name for layer in model.layers if layer.weights}
+
+
+def small(**options):
+    return keras_resnet.CIFARResNet(8, **options)
+
+
+class TestNamedModels:
+    def test_the_table_holds_all_of_them(self):
+        assert zoo.MODELS.keys() == PUBLISHED.keys()
+
+    @pytest.mark.parametrize("function", PUBLISHED)
+    def test_has_the_published_size_and_cost(self, function, monkeypatch):
+        monkeypatch.setattr(
+            keras.initializers.VarianceScaling,
+            "__call__",
+            lambda self, shape, dtype=None: keras.ops.zeros(shape, dtype),
+        )
+        name, parameters, billions = PUBLISHED[function]
+        model = getattr(keras_resnet, function)(weights=None)
+        assert trainable_parameters(model) == parameters
+        assert round(multiply_adds(model) / 1e9, 2) == billions
+        assert model.name == name
+        assert (model.input_shape, model.output_shape) == ((None, 224, 224, 3), (None, 1000))
+
+    @pytest.mark.parametrize("function", PUBLISHED)
+    def test_signature_begins_like_that_of_keras_applications(self, function):
+        theirs = [
+            parameter
+            for parameter in inspect.signature(keras.applications.ResNet50).parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        ours = list(inspect.signature(getattr(keras_resnet, function)).parameters.values())
+        described = [
+            [(p.name, p.kind, None if p.name == "name" else p.default) for p in parameters]
+            for parameters in (ours[: len(theirs)], theirs)
+        ]
+        assert described[0] == described[1]
+        assert [parameter.name for parameter in theirs] == [
+            "include_top",
+            "weights",
+            "input_tensor",
+            "input_shape",
+            "pooling",
+            "classes",
+            "classifier_activation",
+            "name",
+        ]
+        assert ours[len(theirs) - 1].default == PUBLISHED[function][0]
+        keyword_kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
+        assert all(parameter.kind in keyword_kinds for parameter in ours[len(theirs) :])
+
+    def test_layers_with_weights_are_named_as_in_keras_applications(self):
+        ours = keras_resnet.ResNet50(weights=None, input_shape=(32, 32, 3))
+        theirs = keras.applications.ResNet50(weights=None)
+        assert layers_with_weights(ours) == layers_with_weights(theirs)
+
+    def test_default_weights_are_refused_as_long_as_there_are_none(self):
+        with one_line_error("weights='imagenet'", "Pass None"):
+            keras_resnet.ResNet18()
+
+    def test_keywords_of_the_builder_reach_it(self):
+        model = keras_resnet.ResNet50(
+            weights=None, input_shape=(32, 32, 3), cardinality=8, base_width=8, stem="cifar"
+        )
+        assert model.get_layer("conv2_block1_2_conv").kernel.shape == (3, 3, 8, 64)
+        assert model.get_layer("conv1_conv").kernel.shape == (3, 3, 3, 64)
+
+
+class TestCIFARResNet:
+    @pytest.mark.parametrize(("depth", "parameters"), CIFAR_PARAMETERS.items())
+    def test_has_the_size_that_the_paper_gives(self, depth, parameters):
+        model = keras_resnet.CIFARResNet(depth)
+        assert trainable_parameters(model) == parameters
+        convolutions = [x for x in model.layers if isinstance(x, keras.layers.Conv2D)]
+        assert len(convolutions) + 1 == depth
+        assert model.name == f"cifar_resnet{depth}"
+        assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 10))
+
+    @pytest.mark.parametrize("depth", [21, 2, 9, -4, 0, "20", 20.0, None, True])
+    def test_refuses_other_depths(self, depth):
+        with one_line_error(f"depth={depth!r} must be 6n + 2"):
+            keras_resnet.CIFARResNet(depth)
+
+    def test_takes_the_arguments_of_the_others_after_the_depth(self):
+        _, *ours = inspect.signature(keras_resnet.CIFARResNet).parameters
+        theirs = list(inspect.signature(keras_resnet.ResNet50).parameters)[:8]
+        assert ours[:8] == theirs
+
+
+class TestBuilder:
+    @pytest.mark.parametrize("function", PUBLISHED)
+    def test_finds_every_spelling(self, function):
+        name = PUBLISHED[function][0]
+        for spelling in (
+            *(function, function.lower(), function.upper()),
+            *(name, name.upper(), name.replace("_", "-"), name.replace("_", "")),
+        ):
+            assert zoo.builder(spelling) is getattr(keras_resnet, function), spelling
+
+    @pytest.mark.parametrize("spelling", ["CIFARResNet14", "cifar_resnet14", "Cifar-ResNet-14"])
+    def test_finds_the_cifar_nets_with_their_depth(self, spelling):
+        model = zoo.builder(spelling)(classes=7)
+        assert (model.name, model.output_shape) == ("cifar_resnet14", (None, 7))
+
+    @pytest.mark.parametrize(
+        ("name", "suggestion"),
+        [
+            ("ResNet51", "ResNet50"),
+            ("resnext50_4x32d", "ResNeXt50_32x4d"),
+            ("resnext50", "ResNeXt50_32x4d"),
+            ("wide-resnet-101", "WideResNet101_2"),
+            ("CIFARResNet", "CIFARResNet20"),
+        ],
+    )
+    def test_suggests_the_nearest_name(self, name, suggestion):
+        with pytest.raises(
+            ValueError, match=f"model '{name}'.*Did you mean {suggestion}"
+        ) as caught:
+            zoo.builder(name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
+class TestWeightFiles:
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_come_back_to_the_bit(self, tmp_path, suffix, kind):
+        model, path = randomize(small()), tmp_path / f"net{suffix}"
+        save(model, path)
+        assert_equal_weights(small(weights=kind(path)).get_weights(), model.get_weights())
+
+    def test_of_a_resnext_come_back_to_the_bit(self, tmp_path, suffix):
+        def build(**options):
+            return keras_resnet.ResNet(
+                (1, 1), filters=(8, 16), cardinality=2, base_width=32, classes=3, **options
+            )
+
+        model, path = randomize(build(input_shape=(32, 32, 3))), tmp_path / f"net{suffix}"
+        save(model, path)
+        again = build(input_shape=(None, None, 3), weights=path)
+        assert_equal_weights(again.get_weights(), model.get_weights())
+
+    def test_of_a_trained_model_come_without_its_optimizer(self, tmp_path, suffix):
+        model, path = small(), tmp_path / f"net{suffix}"
+        model.compile(keras.optimizers.Adam(), "sparse_categorical_crossentropy", run_eagerly=True)
+        model.train_on_batch(np.ones((2, 32, 32, 3), "float32"), np.array([1, 2]))
+        save(model, path)
+        assert_equal_weights(small(weights=path).get_weights(), model.get_weights())
+
+    @pytest.mark.parametrize("content", ["half", "nothing", "noise"])
+    def test_that_are_broken_are_named(self, tmp_path, suffix, content):
+        path = tmp_path / f"net{suffix}"
+        save(small(), path)
+        whole = path.read_bytes()
+        path.write_bytes(
+            {"half": whole[: len(whole) // 2], "nothing": b"", "noise": whole[::-1]}[content]
+        )
+        with one_line_error(f"weights={str(path)!r}"):
+            small(weights=path)
+
+    def test_lend_a_net_without_a_top_all_but_theirs(self, tmp_path, suffix):
+        model, path = randomize(small()), tmp_path / f"net{suffix}"
+        save(model, path)
+        backbone = small(include_top=False, weights=path)
+        assert_equal_weights(backbone.get_weights(), model.get_weights()[:-2])
+
+    @pytest.mark.filterwarnings("ignore:Skipping nested container")
+    @pytest.mark.parametrize(
+        "options",
+        [
+            dict(depth=14),
+            dict(classes=11),
+            dict(shortcut="B"),
+            dict(stem="imagenet"),
+            dict(input_shape=(32, 32, 1)),
+        ],
+        ids=str,
+    )
+    def test_of_another_net_are_refused(self, tmp_path, suffix, options):
+        path = tmp_path / f"net{suffix}"
+        save(small(), path)
+        with one_line_error(f"weights={str(path)!r}", "fit cifar_resnet"):
+            keras_resnet.CIFARResNet(**{"depth": 8, **options}, weights=path)
+
+    def test_of_a_deeper_net_are_refused(self, tmp_path, suffix):
+        def build(count, **options):
+            return keras_resnet.ResNet(
+                (count,), "basic", (8,), include_top=False, input_shape=(8, 8, 3), **options
+            )
+
+        path = tmp_path / f"net{suffix}"
+        save(build(3), path)
+        with one_line_error(f"weights={str(path)!r}"):
+            build(2, weights=path)
+
+    @pytest.mark.filterwarnings("ignore:Skipping nested container")
+    def test_that_do_not_fit_are_refused_with_the_tensor_and_both_shapes(self, tmp_path, suffix):
+        path = tmp_path / f"net{suffix}"
+        save(small(), path)
+        with one_line_error("predictions", "(64, 10)", "(64, 11)"):
+            small(classes=11, weights=path)
+
+    @pytest.mark.filterwarnings("ignore:Skipping nested container")
+    def test_that_do_not_fit_change_nothing(self, tmp_path, suffix):
+        path = tmp_path / f"net{suffix}"
+        save(randomize(small()), path)
+        other = small(classes=11)
+        before = other.get_weights()
+        with one_line_error(f"weights={str(path)!r}"):
+            pretrained.load_weights(other, path)
+        assert_equal_weights(other.get_weights(), before)
+
+
+class TestWeights:
+    @pytest.mark.parametrize("name", ["missing.keras", "missing.weights.h5", "imagenet"])
+    def test_a_missing_file_is_named(self, tmp_path, name):
+        with one_line_error(f"weights={str(tmp_path / name)!r}", "there is no such file"):
+            small(weights=tmp_path / name)
+
+    @pytest.mark.parametrize("name", ["net.txt", "net.h5", "keras", "net.pth"])
+    def test_a_file_of_another_format_is_named(self, tmp_path, name):
+        path = tmp_path / name
+        path.write_bytes(b"1234")
+        with one_line_error(f"weights={str(path)!r}", "must end in .weights.h5 or .keras"):
+            small(weights=path)
+
+    def test_what_is_no_path_is_refused(self):
+        with one_line_error("weights=42 must be None or a path"):
+            small(weights=42)
+
+    def test_none_leaves_the_model_as_it_is(self):
+        model = small()
+        before = model.get_weights()
+        assert pretrained.load_weights(model, None) is model
+        assert_equal_weights(model.get_weights(), before)
