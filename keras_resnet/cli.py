@@ -101,6 +101,46 @@ def train(source, name, output, as_json, **options):
 
 @main.command()
 @click.argument("model")
+@click.option(
+    "--data", "source", required=True, help='"digits" or a folder; behind a colon, the split.'
+)
+@_json_option
+def evaluate(model, source, as_json):
+    """Test a trained MODEL on labelled images, such as pets or pets:validation.
+
+    MODEL is a model.keras that takes raw images, or the folder that holds it.
+    """
+    with _answer(as_json) as answer:
+        from keras_resnet import analysis, data
+
+        name, _, split_name = source.rpartition(":")
+        if split_name not in data.SPLITS:
+            name, split_name = source, "test"
+        net, labels = _load_model(Path(model))
+        images = data.load(name)
+        if list(images.class_names) != labels:
+            raise ValueError(
+                f"data {name!r} has the classes {', '.join(images.class_names)}; MODEL knows "
+                f"{', '.join(labels)}."
+            )
+        split = getattr(images, split_name)
+        with _damaged_images_named(split):
+            quality = analysis.evaluate(
+                net, data.batches(split, **_input_of(net, images)), images.class_names
+            )
+        answer.update(
+            model=net.name,
+            data=images.name,
+            split=split_name,
+            images=len(split),
+            accuracy=quality.accuracy,
+            per_class=quality.per_class(),
+        )
+        _show_quality(f"{images.name}, {split_name} images", quality)
+
+
+@main.command()
+@click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", default=3, show_default=True, help="Classes to show for every image.")
 @_json_option
@@ -120,10 +160,7 @@ def predict(model, images, top, as_json):
         data.check_images(files, whole=True)
         net, labels = _load_model(Path(model))
         split = data.Split(files, np.zeros(len(files), int))
-        height, _, channels = net.input_shape[1:]
-        probabilities = net.predict(
-            data.batches(split, image_size=height or 224, channels=channels), verbose=0
-        )
+        probabilities = net.predict(data.batches(split, **_input_of(net)), verbose=0)
         answer["predictions"] = [
             {
                 "image": str(file),
@@ -228,15 +265,13 @@ def _train_and_export(
 ):
     """From images to a tested, exported model; returns what is worth knowing."""
     import keras
-    import tensorflow as tf
 
     from keras_resnet import analysis, data, export, training, zoo
-    from keras_resnet.files import written_beside
 
+    recipe = training.Recipe(epochs, batch_size, learning_rate)
     images = data.load(source, seed)
     size = image_size or images.image_size
     keras.utils.set_random_seed(seed)
-    recipe = training.Recipe(epochs, batch_size, learning_rate)
     keras.config.set_dtype_policy(PRECISIONS[precision])
     model = zoo.builder(name)(
         weights=weights,
@@ -244,36 +279,32 @@ def _train_and_export(
         input_shape=(size, size, images.channels),
         include_preprocessing=True,
     )
+    _check_writable(output, exports)
+
     _say(
         f"{images.name}: {len(images.class_names)} classes, {len(images.train)} training, "
         f"{len(images.validation)} validation and {len(images.test)} test images. "
         f"{model.name}: {model.count_params():,} parameters."
     )
     test = data.batches(images.test, image_size=size, channels=images.channels)
-    try:
+    with _damaged_images_named(images.train, images.validation, images.test):
         # A progress bar in a file or a pipe would be a thousand lines: there, one for each epoch.
         verbose = 1 if sys.stdout.isatty() else 2
         result = training.train(model, images, recipe, image_size=size, seed=seed, verbose=verbose)
         quality = analysis.evaluate(model, test, images.class_names)
-    except tf.errors.InvalidArgumentError:
-        # TensorFlow does not say which file it could not decode.
-        for split in (images.train, images.validation, images.test):
-            data.check_images(split.images, whole=True)
-        raise
 
-    with written_beside(output / MODEL_FILE) as partial:
-        model.save(partial)
-    with written_beside(output / LABELS_FILE) as partial:
-        partial.write_text("".join(f"{label}\n" for label in images.class_names))
+    _write(output / MODEL_FILE, model.save)
+    _write_text(output / LABELS_FILE, "".join(f"{label}\n" for label in images.class_names))
     result.save(output / "history.csv")
     analysis.training_curves(output / "curves.png", result.history)
-
+    analysis.prediction_sheet(output / "predictions.png", test, quality)
     exported = export.saved_model(model, export.next_version(exports), images.class_names)
-    examples, _ = next(iter(test))
     difference = export.verify(
-        exported, model, examples.numpy(), tolerance=1e-4 if precision == "float32" else 1e-2
+        exported,
+        model,
+        next(iter(test))[0].numpy(),
+        tolerance=1e-4 if precision == "float32" else 1e-2,
     )
-    _show_predictions(output / "predictions.png", test, quality)
     metrics = {
         "model": model.name,
         "data": images.name,
@@ -286,21 +317,9 @@ def _train_and_export(
         "saved_model": str(exported),
         "saved_model_difference": difference.largest_difference,
     }
-    with written_beside(output / "metrics.json") as partial:
-        partial.write_text(json.dumps(metrics, indent=2) + "\n")
+    _write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
-    _table(
-        f"Test images, {quality.accuracy:.2%} right",
-        ["class", "precision", "recall", "F1", "images"],
-        [
-            [
-                label,
-                *(f"{scores[score]:.3f}" for score in ("precision", "recall", "f1-score")),
-                int(scores["support"]),
-            ]
-            for label, scores in metrics["per_class"].items()
-        ],
-    )
+    _show_quality("Test images", quality)
     _say(f"Best epoch {result.best_epoch} of {epochs}, {result.seconds:.0f} s of training.")
     _say(f"{output}: {MODEL_FILE}, {LABELS_FILE}, history.csv, metrics.json, curves.png")
     _say(
@@ -311,27 +330,56 @@ def _train_and_export(
     return metrics
 
 
-def _show_predictions(path, test, quality, count=32):
-    """Save a sheet of test images with their predictions, the mistakes first."""
-    import numpy as np
+def _check_writable(*folders):
+    """Make sure, before hours of training, that the results can be written."""
+    for folder in folders:
+        existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            raise ValueError(
+                f"output {str(folder)!r}: nothing can be written to {str(existing)!r}."
+            )
 
-    from keras_resnet import analysis
 
-    right = quality.predictions == quality.labels
-    shown = np.argsort(right, kind="stable")[:count]
-    place = {index: position for position, index in enumerate(shown)}
-    pictures = [None] * len(shown)
-    for index, image in enumerate(test.unbatch().map(lambda image, label: image)):
-        if index in place:
-            pictures[place[index]] = image.numpy()
-    names = quality.class_names
-    captions = [
-        names[quality.predictions[index]]
-        + f" ({quality.probabilities[index].max():.0%})"
-        + ("" if right[index] else f"\nis {names[quality.labels[index]]}")
-        for index in shown
-    ]
-    analysis.contact_sheet(path, pictures, captions, right[shown])
+@contextlib.contextmanager
+def _damaged_images_named(*splits):
+    """TensorFlow does not say which file it could not decode: find it."""
+    import tensorflow as tf
+
+    from keras_resnet import data
+
+    try:
+        yield
+    except tf.errors.InvalidArgumentError:
+        for split in splits:
+            if isinstance(split.images, list):
+                data.check_images(split.images, whole=True)
+        raise
+
+
+def _write(path, save):
+    from keras_resnet.files import written_beside
+
+    with written_beside(path) as partial:
+        save(partial)
+
+
+def _write_text(path, text):
+    _write(path, lambda partial: partial.write_text(text))
+
+
+def _show_quality(title, quality):
+    _table(
+        f"{title}, {quality.accuracy:.2%} right",
+        ["class", "precision", "recall", "F1", "images"],
+        [
+            [
+                label,
+                *(f"{scores[score]:.3f}" for score in ("precision", "recall", "f1-score")),
+                int(scores["support"]),
+            ]
+            for label, scores in quality.per_class().items()
+        ],
+    )
 
 
 def _load_model(path):
@@ -360,6 +408,13 @@ def _load_model(path):
             f"{model.output_shape[-1]}."
         )
     return model, labels
+
+
+def _input_of(net, images=None):
+    """What `data.batches` must make for a net; a net of any size takes what suits the images."""
+    height, _, channels = net.input_shape[1:]
+    size = height or (images.image_size if images else 224)
+    return {"image_size": size, "channels": channels}
 
 
 def _summarize(name, options):

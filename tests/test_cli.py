@@ -158,6 +158,34 @@ class TestTrain:
         assert "png' is not an image that can be read" in result.stderr.splitlines()[-1]
         assert not (tmp_path / "run").exists()
 
+    def test_a_place_that_cannot_be_written_to_is_named_before_training(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        arguments = ["--data", "digits", "--model", "CIFARResNet8"]
+        line = refused(run("train", *arguments, "--output", tmp_path / "file" / "run"))
+        assert "nothing can be written to" in line
+
+
+class TestEvaluate:
+    def test_repeats_the_accuracy_of_training(self, trained, photographs):
+        output, result = trained
+        metrics = json.loads(result.stdout)
+        answer = json.loads(run("evaluate", output, "--data", photographs, "--json").stdout)
+        assert answer["accuracy"] == metrics["test_accuracy"]
+        assert answer["per_class"] == metrics["per_class"]
+        assert (answer["split"], answer["images"]) == ("test", 24)
+
+    def test_takes_a_split_and_prints_a_table(self, trained, photographs):
+        output, _ = trained
+        result = run("evaluate", output, "--data", f"{photographs}:validation")
+        assert result.exit_code == 0, result.output
+        assert "validation images" in result.stdout
+        assert result.stdout.split().count("zero") == 1
+
+    def test_refuses_other_classes(self, trained):
+        output, _ = trained
+        line = refused(run("evaluate", output, "--data", "digits"))
+        assert "MODEL knows one, zero" in line
+
 
 class TestPredict:
     def test_equals_the_model_in_python(self, trained, photographs):

@@ -1,7 +1,7 @@
 """Looking at models and their predictions."""
 
 from keras_resnet.analysis.complexity import StageComplexity, complexity
-from keras_resnet.analysis.plots import contact_sheet, training_curves
+from keras_resnet.analysis.plots import contact_sheet, prediction_sheet, training_curves
 from keras_resnet.analysis.report import Evaluation, evaluate
 
 __all__ = [
@@ -10,5 +10,6 @@ __all__ = [
     "complexity",
     "contact_sheet",
     "evaluate",
+    "prediction_sheet",
     "training_curves",
 ]

@@ -4,7 +4,9 @@ import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
+from keras_resnet.analysis.report import Evaluation
 from keras_resnet.files import written_beside
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
@@ -52,6 +54,51 @@ def contact_sheet(
         colour = "black" if right is None else RIGHT if right[index] else WRONG
         axis.set_title(caption, fontsize=9, color=colour)
     _save(figure, path)
+
+
+def prediction_sheet(
+    path: str | os.PathLike,
+    dataset: tf.data.Dataset,
+    evaluation: Evaluation,
+    count: int = 32,
+) -> None:
+    """Save evaluated images with what they were taken for, the mistakes first.
+
+    Parameters
+    ----------
+    path : path
+        The PNG file; replaced if it is there.
+    dataset : tf.data.Dataset
+        The batches of (images, labels) that were evaluated, in the same order.
+    evaluation : Evaluation
+        Their evaluation.
+    count : int, default 32
+        Images on the sheet.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np, tensorflow as tf
+    >>> from keras_resnet.analysis import Evaluation, prediction_sheet
+    >>> images, labels = np.zeros((2, 8, 8, 1)), np.array([0, 1])
+    >>> quality = Evaluation(labels, np.eye(2), ("cat", "dog"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
+    ...     prediction_sheet(os.path.join(folder, "sheet.png"), dataset, quality)
+    """
+    right = evaluation.predictions == evaluation.labels
+    shown = np.argsort(right, kind="stable")[:count]
+    images = dict.fromkeys(shown)
+    for index, (image, _) in enumerate(dataset.unbatch()):
+        if index in images:
+            images[index] = image.numpy()
+    captions = [
+        f"{evaluation.class_names[evaluation.predictions[index]]} "
+        f"({evaluation.probabilities[index].max():.0%})"
+        + ("" if right[index] else f"\nis {evaluation.class_names[evaluation.labels[index]]}")
+        for index in shown
+    ]
+    contact_sheet(path, list(images.values()), captions, right[shown])
 
 
 def training_curves(path: str | os.PathLike, history: Mapping[str, Sequence[float]]) -> None:
