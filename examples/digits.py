@@ -21,7 +21,7 @@ keras.utils.set_random_seed(0)
 
 digits = data.load("digits")
 model = keras_resnet.CIFARResNet(20, input_shape=(16, 16, 1), include_preprocessing=True)
-result = training.train(model, digits, training.Recipe(epochs=20), verbose=2)
+result = training.train(model, digits, training.Recipe(epochs=20, learning_rate=0.4), verbose=2)
 
 test = data.batches(digits.test, image_size=16, channels=1)
 quality = analysis.evaluate(model, test, digits.class_names)

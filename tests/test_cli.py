@@ -43,6 +43,7 @@ def photographs(tmp_path_factory):
 def trained(photographs, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "pair"
     arguments = ["--model", "cifar_resnet8", "--image-size", 16, "--epochs", 8, "--batch-size", 8]
+    arguments += ["--learning-rate", 0.4]
     result = run("train", "--data", photographs, *arguments, "--output", output, "--json")
     assert result.exit_code == 0, result.output
     return output, result

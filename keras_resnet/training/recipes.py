@@ -16,7 +16,7 @@ class Recipe:
     batch_size : int, default 64
         Images a step.
     learning_rate : float, default 0.1
-        Highest learning rate, for a batch of 64; scaled in proportion to `batch_size`.
+        Highest learning rate, for a batch of 256; scaled in proportion to `batch_size`.
     momentum : float, default 0.9
         Nesterov momentum.
     weight_decay : float, default 5e-4
@@ -32,7 +32,8 @@ class Recipe:
     Examples
     --------
     >>> from keras_resnet.training import Recipe
-    >>> schedule = Recipe(epochs=2, warm_up=0.5).schedule(steps_per_epoch=10)
+    >>> recipe = Recipe(epochs=2, batch_size=256, warm_up=0.5)
+    >>> schedule = recipe.schedule(steps_per_epoch=10)
     >>> [round(float(schedule(step)), 3) for step in (0, 10, 20)]
     [0.0, 0.1, 0.0]
     """
@@ -67,7 +68,7 @@ class Recipe:
         """
         steps = self.epochs * steps_per_epoch
         warm_up_steps = round(self.warm_up * steps)
-        highest = self.learning_rate * self.batch_size / 64
+        highest = self.learning_rate * self.batch_size / 256
         return keras.optimizers.schedules.CosineDecay(
             0.0 if warm_up_steps else highest,
             steps - warm_up_steps,

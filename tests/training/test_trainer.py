@@ -23,7 +23,7 @@ def digits():
 @pytest.fixture(scope="module")
 def trained(digits):
     model = small_net()
-    recipe = training.Recipe(epochs=3, learning_rate=0.05)
+    recipe = training.Recipe(epochs=3, learning_rate=0.2)
     return model, training.train(model, digits, recipe, image_size=8, verbose=0)
 
 
@@ -43,7 +43,7 @@ class TestTrain:
 
     def test_repeats_with_the_seed(self, trained, digits):
         _, result = trained
-        recipe = training.Recipe(epochs=3, learning_rate=0.05)
+        recipe = training.Recipe(epochs=3, learning_rate=0.2)
         again = training.train(small_net(), digits, recipe, image_size=8, verbose=0)
         np.testing.assert_allclose(again.history["loss"], result.history["loss"], rtol=1e-2)
 
@@ -71,8 +71,8 @@ class TestRecipe:
         recipe = training.Recipe(epochs=10, batch_size=128, learning_rate=0.1, warm_up=0.2)
         rate = recipe.schedule(steps_per_epoch=10)
         rates = np.array([float(rate(step)) for step in range(101)])
-        np.testing.assert_allclose(rates[:21], np.linspace(0, 0.2, 21), atol=1e-6)
-        cosine = 0.1 * (1 + np.cos(np.pi * np.arange(81) / 80))
+        np.testing.assert_allclose(rates[:21], np.linspace(0, 0.05, 21), atol=1e-6)
+        cosine = 0.025 * (1 + np.cos(np.pi * np.arange(81) / 80))
         np.testing.assert_allclose(rates[20:], cosine, atol=1e-6)
 
     def test_weights_decay_but_for_biases_and_normalization(self):
