@@ -6,6 +6,7 @@ PyTorch pads, so that weights and outputs carry over. A block named `conv2_block
 """
 
 from numbers import Integral
+from typing import Literal, get_args
 
 import keras
 
@@ -14,11 +15,21 @@ from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedSho
 EXPANSION = 4
 """Channels that leave a bottleneck block for every one of its `filters`."""
 
+Shortcut = Literal["A", "B", "C"] | None
+StridePlace = Literal["3x3", "1x1"]
 SHORTCUTS = ("A", "B", "C", None)
-STRIDE_PLACES = ("3x3", "1x1")
+STRIDE_PLACES = get_args(StridePlace)
 
 
-def basic_block(x, filters, strides=1, *, shortcut="B", zero_init_residual=False, name):
+def basic_block(
+    x: keras.KerasTensor,
+    filters: int,
+    strides: int = 1,
+    *,
+    shortcut: Shortcut = "B",
+    zero_init_residual: bool = False,
+    name: str,
+) -> keras.KerasTensor:
     """Two 3x3 convolutions and a shortcut: the block of ResNet-18, ResNet-34 and the CIFAR nets.
 
     Parameters
@@ -67,17 +78,17 @@ def basic_block(x, filters, strides=1, *, shortcut="B", zero_init_residual=False
 
 
 def bottleneck_block(
-    x,
-    filters,
-    strides=1,
+    x: keras.KerasTensor,
+    filters: int,
+    strides: int = 1,
     *,
-    shortcut="B",
-    stride_in="3x3",
-    cardinality=1,
-    base_width=64,
-    zero_init_residual=False,
-    name,
-):
+    shortcut: Shortcut = "B",
+    stride_in: StridePlace = "3x3",
+    cardinality: int = 1,
+    base_width: int = 64,
+    zero_init_residual: bool = False,
+    name: str,
+) -> keras.KerasTensor:
     """1x1, 3x3 and 1x1 convolution and a shortcut: the block of the deeper nets and of ResNeXt.
 
     Parameters
@@ -141,7 +152,7 @@ def bottleneck_block(
     return _join(residual, x, strides, shortcut, name)
 
 
-def bottleneck_width(filters, cardinality, base_width):
+def bottleneck_width(filters: int, cardinality: int, base_width: int) -> int:
     """Channels of a bottleneck block's 3x3 convolution: cardinality x channels a group.
 
     Parameters
@@ -175,7 +186,15 @@ def bottleneck_width(filters, cardinality, base_width):
     return int(width)
 
 
-def convolution(x, filters, kernel_size, strides=1, *, groups=1, name):
+def convolution(
+    x: keras.KerasTensor,
+    filters: int,
+    kernel_size: int,
+    strides: int = 1,
+    *,
+    groups: int = 1,
+    name: str,
+) -> keras.KerasTensor:
     """Convolution without bias, He-initialized, with `kernel_size // 2` zeros around the image.
 
     Parameters
@@ -222,7 +241,7 @@ def convolution(x, filters, kernel_size, strides=1, *, groups=1, name):
     return layer(x)
 
 
-def normalization(x, *, zero_init=False, name):
+def normalization(x: keras.KerasTensor, *, zero_init: bool = False, name: str) -> keras.KerasTensor:
     """BatchNormalization with PyTorch's constants: epsilon 1e-5, momentum 0.9 (its 0.1).
 
     Parameters
@@ -249,7 +268,7 @@ def normalization(x, *, zero_init=False, name):
     return BatchNormalization(momentum=0.9, epsilon=1e-5, gamma_initializer=gamma, name=name)(x)
 
 
-def activation(x, *, name):
+def activation(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     """ReLU.
 
     Parameters
@@ -273,12 +292,12 @@ def activation(x, *, name):
     return keras.layers.Activation("relu", name=name)(x)
 
 
-def is_count(number):
+def is_count(number: object) -> bool:
     """Whether something is a whole number of at least 1, of Python's or NumPy's."""
     return isinstance(number, Integral) and not isinstance(number, bool) and number >= 1
 
 
-def check_positive(**numbers):
+def check_positive(**numbers: object) -> None:
     """Raise ValueError for the first argument that is not a whole number of at least 1."""
     for name, number in numbers.items():
         if not is_count(number):

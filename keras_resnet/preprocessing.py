@@ -1,9 +1,11 @@
 """Images as the nets expect them, outside of a model."""
 
+from typing import Any, Literal
+
 from keras_resnet.layers import Preprocessing
 
 
-def preprocess_input(x, mode="torch"):
+def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] = "torch") -> Any:
     """Normalize raw images for a net built without `include_preprocessing`.
 
     Parameters

@@ -3,7 +3,8 @@
 import contextlib
 import re
 import sys
-from collections.abc import Iterable, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Literal
 
 import keras
 
@@ -16,25 +17,25 @@ POOLINGS = (None, "avg", "max")
 
 
 def resnet(
-    block_counts,
-    block="bottleneck",
-    filters=(64, 128, 256, 512),
+    block_counts: Sequence[int],
+    block: Literal["bottleneck", "basic"] = "bottleneck",
+    filters: Sequence[int] = (64, 128, 256, 512),
     *,
-    include_top=True,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=1000,
-    classifier_activation="softmax",
-    name="resnet",
-    shortcut="B",
-    stride_in="3x3",
-    stem="imagenet",
-    include_preprocessing=False,
-    zero_init_residual=False,
-    cardinality=1,
-    base_width=64,
-):
+    include_top: bool = True,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: Literal["avg", "max"] | None = None,
+    classes: int = 1000,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str = "resnet",
+    shortcut: blocks.Shortcut = "B",
+    stride_in: blocks.StridePlace = "3x3",
+    stem: Literal["imagenet", "cifar"] = "imagenet",
+    include_preprocessing: bool = False,
+    zero_init_residual: bool = False,
+    cardinality: int = 1,
+    base_width: int = 64,
+) -> keras.Model:
     """Build any net of the family, with fresh weights.
 
     `keras_resnet.ResNet` adds pretrained weights to this.
@@ -158,7 +159,7 @@ def resnet(
 
 
 @contextlib.contextmanager
-def deep_graphs(block_count=1000):
+def deep_graphs(block_count: int = 1000) -> Iterator[None]:
     """Let Keras walk the graph of a very deep net: it recurses once for every layer.
 
     Needed around `keras.saving.load_model` and `keras.models.clone_model` of nets with several
@@ -187,7 +188,9 @@ def deep_graphs(block_count=1000):
         sys.setrecursionlimit(limit)
 
 
-def feature_pyramid(model, levels=None):
+def feature_pyramid(
+    model: keras.Model, levels: Sequence[str] | None = None
+) -> dict[str, keras.KerasTensor]:
     """The outputs of a net's stages, for detectors and segmentation heads.
 
     Parameters
@@ -237,7 +240,7 @@ def feature_pyramid(model, levels=None):
     return {level: stages[level] for level in levels}
 
 
-def total_stride(stages, stem):
+def total_stride(stages: int, stem: str) -> int:
     """By how much a net shrinks height and width: also the smallest image it can see whole."""
     return (4 if stem == "imagenet" else 1) * 2 ** (stages - 1)
 

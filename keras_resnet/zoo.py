@@ -1,12 +1,15 @@
 """The public builders: the named models as a table, and thin functions."""
 
 import difflib
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import keras
 
 from keras_resnet import pretrained
+from keras_resnet.blocks import Shortcut
 from keras_resnet.resnet import resnet
 
 # (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
@@ -30,11 +33,11 @@ CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 
 
 def ResNet(
-    block_counts,
-    block="bottleneck",
-    filters=(64, 128, 256, 512),
+    block_counts: Sequence[int],
+    block: Literal["bottleneck", "basic"] = "bottleneck",
+    filters: Sequence[int] = (64, 128, 256, 512),
     *,
-    weights=None,
+    weights: str | os.PathLike | None = None,
     **options,
 ) -> keras.Model:
     """Build any net of the family.
@@ -77,18 +80,18 @@ def ResNet(
 
 
 def CIFARResNet(
-    depth=20,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=10,
-    classifier_activation="softmax",
-    name=None,
+    depth: int = 20,
+    include_top: bool = True,
+    weights: str | os.PathLike | None = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: tuple[int | None, int | None, int] | None = None,
+    pooling: Literal["avg", "max"] | None = None,
+    classes: int = 10,
+    classifier_activation: str | Callable | None = "softmax",
+    name: str | None = None,
     *,
-    shortcut="A",
-    stem="cifar",
+    shortcut: Shortcut = "A",
+    stem: Literal["imagenet", "cifar"] = "cifar",
     **options,
 ) -> keras.Model:
     """Build a CIFAR net of the paper: 6n + 2 layers in three stages of 16, 32 and 64 filters.
@@ -165,14 +168,14 @@ def _named(function_name):
     default_name = re.sub(r"(?<=Wide)(?=ResNet)", "_", function_name).lower()
 
     def build(
-        include_top=True,
-        weights="imagenet",
-        input_tensor=None,
-        input_shape=None,
-        pooling=None,
-        classes=1000,
-        classifier_activation="softmax",
-        name=default_name,
+        include_top: bool = True,
+        weights: str | os.PathLike | None = "imagenet",
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: Literal["avg", "max"] | None = None,
+        classes: int = 1000,
+        classifier_activation: str | Callable | None = "softmax",
+        name: str = default_name,
         **options,
     ) -> keras.Model:
         return ResNet(

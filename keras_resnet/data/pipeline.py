@@ -79,7 +79,9 @@ def batches(
     dataset = tf.data.Dataset.from_tensor_slices((images, split.labels.astype("int64")))
     if augmentation is not None:
         dataset = dataset.shuffle(len(split), seed=seed)
-    resize = keras.layers.Resizing(image_size, image_size, crop_to_aspect_ratio=True)
+    resize = keras.layers.Resizing(
+        image_size, image_size, crop_to_aspect_ratio=True, antialias=True
+    )
 
     def load(image, label):
         if on_disk:

@@ -69,3 +69,20 @@ def test_photographs_are_varied(tmp_path):
 def test_an_unknown_augmentation_is_refused(split):
     with pytest.raises(ValueError, match="augmentation='strong' must be None or one of"):
         data.batches(split, image_size=8, augmentation="strong")
+
+
+def test_real_photographs_are_read_as_pil_reads_them(assets):
+    source = data.load(assets / "cats_dogs")
+    assert source.class_names == ("cats", "dogs")
+    assert (len(source.train), len(source.validation), len(source.test)) == (1700, 300, 1000)
+    files = source.test.images[::100]
+    images, _ = collect(data.batches(data.Split(files, np.zeros(10, int)), image_size=64))
+    for image, file in zip(images, files, strict=True):
+        photograph = PIL.Image.open(file)
+        side = min(photograph.size)
+        left, top = ((size - side) / 2 for size in photograph.size)
+        box = (left, top, left + side, top + side)
+        expected = photograph.resize(
+            (64, 64), PIL.Image.Resampling.BILINEAR, box, reducing_gap=None
+        )
+        assert np.abs(image - np.asarray(expected)).mean() < 4
