@@ -288,7 +288,8 @@ def _input(input_tensor, input_shape, stem, smallest):
                 "keras.Input, or the output of a layer."
             )
         shape = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != shape:
+        known = zip(shape, shape if input_shape is None else input_shape, strict=False)
+        if any(None not in sizes and sizes[0] != sizes[1] for sizes in known):
             raise ValueError(
                 f"input_shape={input_shape} contradicts input_tensor, whose images are {shape}: "
                 "leave one of them out."
@@ -304,8 +305,8 @@ def _input(input_tensor, input_shape, stem, smallest):
         or shape[2] is None
     ):
         raise ValueError(
-            f"input_shape={input_shape} must be (height, width, channels), for example "
-            "(224, 224, 3) or (None, None, 3)."
+            f"input_shape={shape if input_shape is None else input_shape} must be (height, width, "
+            "channels), for example (224, 224, 3) or (None, None, 3)."
         )
     if any(size is not None and size < smallest for size in shape[:2]):
         raise ValueError(

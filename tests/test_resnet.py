@@ -114,6 +114,10 @@ class TestInput:
         assert net.inputs[0] is inputs
         assert net.input_shape == (None, 40, 48, 1)
 
+    def test_may_be_a_tensor_and_a_shape_that_agree(self):
+        net = small(input_tensor=keras.Input((None, None, 3)), input_shape=(32, 32, 3))
+        assert net.input_shape == (None, None, None, 3)
+
     def test_may_be_the_output_of_another_layer(self):
         inputs = keras.Input((32, 32, 3))
         net = randomize(
