@@ -4,15 +4,17 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import click
 
 # Nothing heavy is imported up here: `keras-resnet --help` answers at once.
 import keras_resnet
+from keras_resnet.files import LABELS_FILE, write_labels, write_text, written_beside
 
 MODEL_FILE = "model.keras"
-LABELS_FILE = "labels.txt"
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -41,7 +43,14 @@ def main():
 _json_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON object on standard output, and nothing else."
 )
-_seed_option = click.option("--seed", default=0, show_default=True, help="Seed of everything.")
+_at_least_1 = click.IntRange(min=1)
+_seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of weights, order and variation; the splits do not depend on it.",
+)
 
 
 @main.command()
@@ -56,7 +65,7 @@ _seed_option = click.option("--seed", default=0, show_default=True, help="Seed o
 def demo(output, seed, as_json):
     """The whole way on the handwritten digits that come with the installation.
 
-    Trains a CIFARResNet20 on 1,222 real images, reports its accuracy on 360 others, exports a
+    Trains a CIFARResNet20 on 1,222 real images, reports its accuracy on 359 others, exports a
     SavedModel, compares that with the model in memory and saves a sheet of predictions.
     """
     with _answer(as_json) as answer:
@@ -66,7 +75,7 @@ def demo(output, seed, as_json):
                 name="CIFARResNet20",
                 output=output / "runs" / "digits",
                 exports=output / "saved_models" / "digits",
-                learning_rate=0.4,  # best of 0.1, 0.2 and 0.4 on the validation images
+                recipe={"learning_rate": 0.4},  # best of 0.1, 0.2, 0.4 on the validation images
                 seed=seed,
             )
         )
@@ -76,10 +85,10 @@ def demo(output, seed, as_json):
 @click.option("--data", "source", required=True, help='"digits", or a folder of class/image.')
 @click.option("--model", "name", default="ResNet50", show_default=True, help="A builder's name.")
 @click.option("--weights", help="Weights to start from: a .weights.h5 or .keras file.")
-@click.option("--epochs", default=20, show_default=True, help="Passes over the training images.")
-@click.option("--batch-size", default=64, show_default=True, help="Images a step.")
-@click.option("--learning-rate", default=0.1, show_default=True, help="For a batch of 256 images.")
-@click.option("--image-size", type=int, help="Pixels a side.  [default: what suits the data]")
+@click.option("--epochs", type=_at_least_1, help="Passes over the training images.")
+@click.option("--batch-size", type=_at_least_1, help="Images a step.")
+@click.option("--learning-rate", type=float, help="The highest, for a batch of 256 images.")
+@click.option("--image-size", type=_at_least_1, help="Pixels a side.")
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
 @_seed_option
 @click.option(
@@ -89,15 +98,18 @@ def demo(output, seed, as_json):
     help="Folder for the model, its SavedModel, history and pictures.",
 )
 @_json_option
-def train(source, name, output, as_json, **options):
+def train(source, name, output, as_json, epochs, batch_size, learning_rate, **options):
     """Train a net on images, test it and export it.
+
+    What is not said is that of `keras_resnet.training.Recipe`, and of the data for the image size.
 
     Writes DIR/model.keras, labels.txt, history.csv, metrics.json, curves.png, predictions.png and
     a SavedModel in DIR/saved_model/1 (the next number if there is one).
     """
     with _answer(as_json) as answer:
+        recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         exports = output / "saved_model"
-        answer.update(_train_and_export(source, name, output, exports, **options))
+        answer.update(_train_and_export(source, name, output, exports, recipe=recipe, **options))
 
 
 @main.command()
@@ -143,7 +155,9 @@ def evaluate(model, source, as_json):
 @main.command()
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--top", default=3, show_default=True, help="Classes to show for every image.")
+@click.option(
+    "--top", type=_at_least_1, default=3, show_default=True, help="Classes to show for every image."
+)
 @_json_option
 def predict(model, images, top, as_json):
     """Classify images: files, or folders of them, with a trained MODEL.
@@ -161,7 +175,8 @@ def predict(model, images, top, as_json):
         data.check_images(files, whole=True)
         net, labels = _load_model(Path(model))
         split = data.Split(files, np.zeros(len(files), int))
-        probabilities = net.predict(data.batches(split, **_input_of(net)), verbose=0)
+        with _damaged_images_named(split):
+            probabilities = net.predict(data.batches(split, **_input_of(net)), verbose=0)
         answer["predictions"] = [
             {
                 "image": str(file),
@@ -191,8 +206,10 @@ def predict(model, images, top, as_json):
 
 @main.command()
 @click.argument("name", required=False)
-@click.option("--all", "everything", is_flag=True, help="One line for every net of the family.")
-@click.option("--image-size", type=int, help="Pixels a side.  [default: 224, CIFAR nets 32]")
+@click.option("--all", "everything", is_flag=True, help="One line a net, CIFAR nets to 110.")
+@click.option(
+    "--image-size", type=_at_least_1, help="Pixels a side.  [default: 224, CIFAR nets 32]"
+)
 @_json_option
 def summary(name, everything, image_size, as_json):
     """Layers, output shapes, parameters and multiply-adds of a net, stage by stage."""
@@ -228,7 +245,7 @@ def summary(name, everything, image_size, as_json):
                 ],
             )
             return
-        # Depth 1202 takes half a minute to build, and says nothing that 110 does not.
+        # Depth 1202 takes as long to build as all the others, and says nothing that 110 does not.
         names = [
             *zoo.MODELS,
             *(f"CIFARResNet{depth}" for depth in zoo.CIFAR_DEPTHS if depth < 1202),
@@ -256,10 +273,8 @@ def _train_and_export(
     output,
     exports,
     *,
+    recipe,
     weights=None,
-    epochs=20,
-    batch_size=64,
-    learning_rate=0.1,
     image_size=None,
     precision="float32",
     seed=0,
@@ -269,8 +284,13 @@ def _train_and_export(
 
     from keras_resnet import analysis, data, export, training, zoo
 
-    recipe = training.Recipe(epochs, batch_size, learning_rate)
-    images = data.load(source, seed)
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND={keras.backend.backend()}: training and export need "
+            "KERAS_BACKEND=tensorflow."
+        )
+    recipe = training.Recipe(**{key: value for key, value in recipe.items() if value is not None})
+    images = data.load(source)
     size = image_size or images.image_size
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(PRECISIONS[precision])
@@ -294,8 +314,9 @@ def _train_and_export(
         result = training.train(model, images, recipe, image_size=size, seed=seed, verbose=verbose)
         quality = analysis.evaluate(model, test, images.class_names)
 
-    _write(output / MODEL_FILE, model.save)
-    _write_text(output / LABELS_FILE, "".join(f"{label}\n" for label in images.class_names))
+    with written_beside(output / MODEL_FILE) as partial:
+        model.save(partial)
+    write_labels(output, images.class_names)
     result.save(output / "history.csv")
     analysis.training_curves(output / "curves.png", result.history)
     analysis.prediction_sheet(output / "predictions.png", test, quality)
@@ -318,10 +339,10 @@ def _train_and_export(
         "saved_model": str(exported),
         "saved_model_difference": difference.largest_difference,
     }
-    _write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
 
     _show_quality("Test images", quality)
-    _say(f"Best epoch {result.best_epoch} of {epochs}, {result.seconds:.0f} s of training.")
+    _say(f"Best epoch {result.best_epoch} of {recipe.epochs}, {result.seconds:.0f} s of training.")
     _say(f"{output}: {MODEL_FILE}, {LABELS_FILE}, history.csv, metrics.json, curves.png")
     _say(
         f"{exported}: SavedModel, loaded back and compared on {difference.images} images: largest "
@@ -335,10 +356,14 @@ def _check_writable(*folders):
     """Make sure, before hours of training, that the results can be written."""
     for folder in folders:
         existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
-        if not existing.is_dir() or not os.access(existing, os.W_OK):
+        try:
+            # Permissions alone do not tell, least of all root's.
+            with tempfile.TemporaryDirectory(dir=existing):
+                pass
+        except OSError as error:
             raise ValueError(
                 f"output {str(folder)!r}: nothing can be written to {str(existing)!r}."
-            )
+            ) from error
 
 
 @contextlib.contextmanager
@@ -355,17 +380,6 @@ def _damaged_images_named(*splits):
             if isinstance(split.images, list):
                 data.check_images(split.images, whole=True)
         raise
-
-
-def _write(path, save):
-    from keras_resnet.files import written_beside
-
-    with written_beside(path) as partial:
-        save(partial)
-
-
-def _write_text(path, text):
-    _write(path, lambda partial: partial.write_text(text))
 
 
 def _show_quality(title, quality):
@@ -392,6 +406,8 @@ def _load_model(path):
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"MODEL {str(path)!r}: there is no file {str(file)!r}.")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"MODEL {str(file)!r} is no .keras file, or not a whole one.")
     try:
         with deep_graphs():
             model = keras.saving.load_model(file, compile=False)
@@ -400,7 +416,7 @@ def _load_model(path):
         raise ValueError(f"MODEL {str(file)!r} cannot be loaded: {reason}") from error
     labels_file = file.with_name(LABELS_FILE)
     if labels_file.is_file():
-        labels = labels_file.read_text().splitlines()
+        labels = labels_file.read_text(encoding="utf-8").splitlines()
     else:
         labels = [str(index) for index in range(model.output_shape[-1])]
     if len(labels) != model.output_shape[-1]:
@@ -466,15 +482,22 @@ def _table(title, columns, rows):
     import rich.box
     import rich.console
     import rich.table
+    import rich.text
 
-    table = rich.table.Table(title=title or None, box=rich.box.SIMPLE, title_justify="left")
+    table = rich.table.Table(
+        title=rich.text.Text(title) if title else None, box=rich.box.SIMPLE, title_justify="left"
+    )
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(rich.text.Text(str(cell)) for cell in row))
     # In a file or a pipe, a row is a line however long it is.
     width = None if sys.stdout.isatty() else 10_000
-    rich.console.Console(file=sys.stdout, width=width).print(table)
+    # Names are data: what looks like markup in them is none.
+    console = rich.console.Console(
+        file=sys.stdout, width=width, markup=False, emoji=False, highlight=False
+    )
+    console.print(table)
 
 
 def _size(shape):

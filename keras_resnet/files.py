@@ -4,8 +4,11 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+LABELS_FILE = "labels.txt"
+"""Names of a model's classes, one a line, beside the model."""
 
 
 @contextlib.contextmanager
@@ -45,3 +48,38 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         partial.unlink(missing_ok=True)
         raise
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it is there.
+    text : str
+        Its content.
+    """
+    with written_beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
+    """Write the names of classes to `labels.txt` in a folder.
+
+    Parameters
+    ----------
+    folder : path
+        The folder; made where it is missing.
+    labels : sequence of str
+        The names.
+
+    Raises
+    ------
+    ValueError
+        For a name with a line break.
+    """
+    for label in labels:
+        if len(label.splitlines()) != 1:
+            raise ValueError(f"label {label!r} must be one line of text.")
+    write_text(Path(folder) / LABELS_FILE, "".join(f"{label}\n" for label in labels))

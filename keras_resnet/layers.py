@@ -4,6 +4,9 @@ Every class is an ordinary, serializable Keras layer on any backend. Where Tenso
 way than the one Keras takes, the layer takes it; those fast paths live in this file alone.
 """
 
+import operator
+from collections.abc import Iterable
+
 import keras
 from keras import ops
 
@@ -142,11 +145,9 @@ class GroupedConv2D(keras.layers.Conv2D):
 def _pair_of_pairs(padding):
     """((top, bottom), (left, right)) from one number, two numbers or two pairs."""
     try:
-        rows, columns = (padding, padding) if isinstance(padding, int) else padding
-        pairs = tuple(
-            (side, side) if isinstance(side, int) else tuple(map(int, side))
-            for side in (rows, columns)
-        )
+        sides = padding if isinstance(padding, Iterable) else (padding, padding)
+        rows, columns = (side if isinstance(side, Iterable) else (side, side) for side in sides)
+        pairs = tuple(tuple(map(operator.index, pair)) for pair in (rows, columns))
         if all(len(pair) == 2 and min(pair) >= 0 for pair in pairs):
             return pairs
     except (TypeError, ValueError):
@@ -340,6 +341,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             tf is not None
             and mask is None
             and len(inputs.shape) == 4
+            and inputs.shape[-1] is not None
+            and keras.backend.standardize_dtype(inputs.dtype) == self.compute_dtype
             and self.axis in (-1, 3)
             and not self.synchronized
             and not getattr(self, "renorm", False)
@@ -450,13 +453,15 @@ class Preprocessing(keras.layers.Layer):
             )
         self.mode = mode
 
+    def build(self, input_shape):
+        if self.mode != "tf" and input_shape[-1] != 3:
+            raise ValueError(
+                f"mode={self.mode!r} needs RGB images, these have {input_shape[-1]} channels: use "
+                "mode='tf'."
+            )
+
     def call(self, inputs):
         reverse, mean, deviation = NORMALIZATIONS[self.mode]
-        if not isinstance(mean, float) and inputs.shape[-1] != 3:
-            raise ValueError(
-                f"mode={self.mode!r} needs RGB images, these have {inputs.shape[-1]} channels: "
-                "use mode='tf'."
-            )
         images = ops.cast(inputs, "float32")
         if reverse:
             images = images[..., ::-1]

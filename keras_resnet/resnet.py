@@ -3,7 +3,7 @@
 import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import keras
@@ -142,9 +142,13 @@ def resnet(
 
     if include_top:
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        # Probabilities in float32 also where the net computes in half precision.
+        # Probabilities in float32 where the net computes in half precision.
+        half = keras.config.dtype_policy().compute_dtype in ("bfloat16", "float16")
         x = keras.layers.Dense(
-            classes, activation=classifier_activation, dtype="float32", name="predictions"
+            classes,
+            activation=classifier_activation,
+            dtype="float32" if half else None,
+            name="predictions",
         )(x)
     elif pooling == "avg":
         x = keras.layers.GlobalAveragePooling2D(name="avg_pool")(x)
@@ -248,8 +252,11 @@ def total_stride(stages: int, stem: str) -> int:
 def _check(
     block_counts, block, filters, stem, stride_in, pooling, classes, cardinality, base_width
 ):
-    stages = [len(counts) if isinstance(counts, Sized) else 0 for counts in (block_counts, filters)]
-    if stages[0] != stages[1] or not stages[0]:
+    try:
+        stages = len(block_counts) if len(block_counts) == len(filters) else 0
+    except TypeError:
+        stages = 0
+    if not stages:
         raise ValueError(
             f"block_counts={block_counts!r} and filters={filters!r} must have one number for each "
             "stage, and at least one stage."

@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 
 from keras_resnet import pretrained
-from keras_resnet.blocks import Shortcut
+from keras_resnet.blocks import Shortcut, is_count
 from keras_resnet.resnet import resnet
 
 # (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
@@ -143,7 +143,7 @@ def CIFARResNet(
     >>> keras_resnet.CIFARResNet(20).count_params()  # 1,376 of them moving averages
     271098
     """
-    if not isinstance(depth, int) or depth < 8 or depth % 6 != 2:
+    if not is_count(depth) or depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth={depth!r} must be 6n + 2 with n >= 1: 8, 14, 20, 26, 32, ...")
     return ResNet(
         [(depth - 2) // 6] * 3,

@@ -124,7 +124,6 @@ class TestTrain:
             (["--data", "digits", "--model", "ResNet51"], "Did you mean ResNet5"),
             (["--data", "digits", "--model", "CIFARResNet21"], "depth=21 must be 6n + 2"),
             (["--data", "digits", "--model", "ResNet50"], "is too small"),
-            (["--data", "digits", "--epochs", "0"], "epochs=0"),
             (
                 ["--data", "digits", "--model", "CIFARResNet8", "--weights", "lost.weights.h5"],
                 "weights='lost.weights.h5': there is no such file",
@@ -135,6 +134,38 @@ class TestTrain:
         line = refused(run("train", *arguments, "--output", tmp_path / "run"))
         assert complaint in line
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "option", [["--epochs", 0], ["--batch-size", 0], ["--image-size", 0], ["--seed", -1]]
+    )
+    def test_numbers_out_of_range_are_named(self, tmp_path, option):
+        result = run("train", "--data", "digits", *option, "--output", tmp_path / "run")
+        assert result.exit_code == 2
+        assert f"Invalid value for '{option[0]}'" in result.stderr
+
+    def test_names_of_classes_may_be_anything(self, photographs, tmp_path):
+        names = ["[bold]dog [x]", "odd [b] :cat:", "accuracy", "schön"]
+        for name, source in zip(names, ["one", "zero"] * 2, strict=True):
+            folder = tmp_path / "images" / name
+            folder.mkdir(parents=True)
+            for file in sorted((photographs / source).iterdir())[:6]:
+                (folder / file.name).write_bytes(file.read_bytes())
+        arguments = ["--model", "CIFARResNet8", "--image-size", 16, "--epochs", 1]
+        output = tmp_path / "run"
+        result = run("train", "--data", tmp_path / "images", *arguments, "--output", output)
+        assert result.exit_code == 0, result.output
+        assert "[bold]dog [x]" in result.stdout
+        assert "odd [b] :cat:" in result.stdout
+        image = tmp_path / "odd[" / "bold]x.png"
+        image.parent.mkdir()
+        image.write_bytes((photographs / "one" / "0.png").read_bytes())
+        result = run("predict", output, image)
+        assert "odd[/bold]x.png" in result.stdout
+
+    def test_another_backend_is_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+        line = refused(run("train", "--data", "digits", "--output", tmp_path / "run"))
+        assert "training and export need KERAS_BACKEND=tensorflow" in line
 
     def test_a_text_file_named_jpg_is_named(self, tmp_path, photographs):
         folder = tmp_path / "images"
@@ -174,6 +205,13 @@ class TestEvaluate:
         assert answer["accuracy"] == metrics["test_accuracy"]
         assert answer["per_class"] == metrics["per_class"]
         assert (answer["split"], answer["images"]) == ("test", 24)
+
+    def test_tests_on_the_same_images_whatever_the_seed(self, photographs, tmp_path):
+        arguments = ["--model", "cifar_resnet8", "--image-size", 16, "--epochs", 1, "--seed", 5]
+        result = run("train", "--data", photographs, *arguments, "--output", tmp_path, "--json")
+        metrics = json.loads(result.stdout)
+        answer = json.loads(run("evaluate", tmp_path, "--data", photographs, "--json").stdout)
+        assert answer["per_class"] == metrics["per_class"]
 
     def test_takes_a_split_and_prints_a_table(self, trained, photographs):
         output, _ = trained
@@ -232,7 +270,7 @@ class TestPredict:
             ([output, text], "cat.jpg' is not an image"),
             ([output, tmp_path / "empty"], "no images in"),
             ([tmp_path / "empty", image], "there is no file"),
-            ([tmp_path / "broken.keras", image], "cannot be loaded"),
+            ([tmp_path / "broken.keras", image], "is no .keras file, or not a whole one"),
         ):
             assert complaint in refused(run("predict", *arguments))
 

@@ -182,6 +182,9 @@ class TestGroupedConv2D:
         images = numbers((2, 9, 9, 8))
         np.testing.assert_array_equal(model(images), again(images))
 
+    def test_padding_may_be_of_numpy(self):
+        assert layers.GroupedConv2D(4, 3, padding=np.int64(1)).explicit_padding == ((1, 1), (1, 1))
+
     def test_one_group_is_an_ordinary_convolution(self):
         layer = layers.GroupedConv2D(4, 3, padding="same", dilation_rate=2)
         ordinary = keras.layers.Conv2D(4, 3, padding="same", dilation_rate=2)
@@ -196,6 +199,7 @@ class TestGroupedConv2D:
         [
             (dict(filters=10, groups=4), "groups=4, filters=10"),
             (dict(padding=-1), "padding=-1 must be"),
+            (dict(padding=((1.5, 1), (1, 1))), "must be 'valid', 'same'"),
             (dict(padding=(1, 2, 3)), r"padding=\(1, 2, 3\) must be"),
             (dict(padding="full"), "padding"),
             (dict(data_format="channels_first"), "use 'channels_last'"),
@@ -261,6 +265,19 @@ class TestBatchNormalization:
         theirs = keras.layers.BatchNormalization(dtype=dtype, **options)
         images = numbers(shape).astype(dtype)
         np.testing.assert_array_equal(ours(images, training=True), theirs(images, training=True))
+
+    def test_whole_numbers_and_unknown_channels_are_left_to_keras(self):
+        images = np.arange(48).reshape(2, 2, 4, 3)
+        ours, theirs = layers.BatchNormalization(), keras.layers.BatchNormalization()
+        np.testing.assert_array_equal(ours(images, training=True), theirs(images, training=True))
+
+        @tf.function(input_signature=[tf.TensorSpec((None, None, None, None))])
+        def normalize(images):
+            return ours(images, training=True)
+
+        np.testing.assert_allclose(
+            normalize(images.astype("float32")), theirs(images, training=True), atol=1e-5
+        )
 
     def test_a_frozen_layer_keeps_its_averages(self):
         layer = layers.BatchNormalization()

@@ -348,6 +348,20 @@ class TestZeroInitResidual:
         np.testing.assert_allclose(outputs, np.maximum(shortcut, 0), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("policy", "dtype"), [("float64", "float64"), ("mixed_bfloat16", "float32")]
+)
+def test_probabilities_are_at_least_float32(policy, dtype):
+    with dtype_policy(policy):
+        net = small()
+    assert net(numbers((1, 32, 32, 3))).dtype == dtype
+
+
+def test_images_of_wrong_channels_are_refused_in_one_line():
+    with one_line_error("mode='torch' needs RGB images, these have 4 channels"):
+        keras_resnet.preprocess_input(np.zeros((2, 2, 4)))
+
+
 def test_numbers_may_be_those_of_numpy():
     net = small(
         block_counts=np.array([1, 1]),
@@ -501,6 +515,7 @@ class TestErrors:
             (dict(classes="10"), ["classes='10'"]),
             (dict(block_counts=(2, True)), ["block_counts=True"]),
             (dict(block_counts=(2, 0)), ["block_counts=0"]),
+            (dict(block_counts=np.array(3)), ["block_counts=array(3)"]),
             (dict(block_counts=3), ["block_counts=3", "one number for each stage"]),
             (dict(filters=64), ["filters=64", "one number for each stage"]),
             (dict(block_counts=()), ["block_counts=()", "filters=(8, 16)"]),

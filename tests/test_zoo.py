@@ -149,6 +149,9 @@ class TestCIFARResNet:
         with one_line_error(f"depth={depth!r} must be 6n + 2"):
             keras_resnet.CIFARResNet(depth)
 
+    def test_takes_a_depth_of_numpy(self):
+        assert keras_resnet.CIFARResNet(np.int64(8)).name == "cifar_resnet8"
+
     def test_takes_the_arguments_of_the_others_after_the_depth(self):
         _, *ours = inspect.signature(keras_resnet.CIFARResNet).parameters
         theirs = list(inspect.signature(keras_resnet.ResNet50).parameters)[:8]

@@ -49,7 +49,7 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     Raises
     ------
     ValueError
-        If height or width of the input are not known.
+        If height or width of the input are not known, or the model wraps another.
 
     References
     ----------
@@ -70,13 +70,13 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
         )
     stages = {}
     for layer in model.layers:
-        if isinstance(layer, keras.layers.InputLayer):
+        if isinstance(layer, keras.layers.InputLayer) or layer.name == "preprocessing":
             continue
+        if isinstance(layer, keras.Model):
+            raise ValueError(f"{model.name} wraps {layer.name} as one layer: ask for that layer.")
         match = re.match(r"(conv|pool)(\d+)_", layer.name)
         # The max-pooling of the stem is the first step of conv2 in the paper's table.
         name = f"conv{int(match[2]) + (match[1] == 'pool')}" if match else "head"
-        if layer.name == "preprocessing":
-            continue
         stage = stages.setdefault(name, StageComplexity(name))
         stage.output_shape = tuple(layer.output.shape[1:])
         stage.parameters += sum(math.prod(weight.shape) for weight in layer.trainable_weights)

@@ -89,7 +89,7 @@ def prediction_sheet(
     right = evaluation.predictions == evaluation.labels
     shown = np.argsort(right, kind="stable")[:count]
     images = dict.fromkeys(shown)
-    for index, (image, _) in enumerate(dataset.unbatch()):
+    for index, (image, _) in enumerate(dataset.unbatch().take(max(shown) + 1)):
         if index in images:
             images[index] = image.numpy()
     captions = [

@@ -37,17 +37,19 @@ class Evaluation:
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 score and number of images ("support") of every class."""
-        from sklearn.metrics import classification_report
+        from sklearn.metrics import precision_recall_fscore_support
 
-        report = classification_report(
+        scores = precision_recall_fscore_support(
             self.labels,
             self.predictions,
             labels=range(len(self.class_names)),
-            target_names=self.class_names,
-            output_dict=True,
             zero_division=0.0,
         )
-        return {name: report[name] for name in self.class_names}
+        names = ("precision", "recall", "f1-score", "support")
+        return {
+            class_name: dict(zip(names, map(float, values), strict=True))
+            for class_name, *values in zip(self.class_names, *scores, strict=True)
+        }
 
 
 def evaluate(
@@ -76,5 +78,7 @@ def evaluate(
     >>> quality.accuracy, quality.per_class()["dog"]["recall"]
     (0.5, 0.0)
     """
-    labels = np.concatenate([labels.numpy() for _, labels in dataset])
-    return Evaluation(labels, model.predict(dataset, verbose=0), class_names)
+    labels, probabilities = zip(
+        *((labels, model.predict_on_batch(images)) for images, labels in dataset), strict=True
+    )
+    return Evaluation(np.concatenate(labels), np.concatenate(probabilities), class_names)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.sources import Split
+from keras_resnet.data.sources import Split, decode
 
 # Layers that vary the training images, by the kind of image. Each takes a seed.
 AUGMENTATIONS = {
@@ -84,9 +84,8 @@ def batches(
     )
 
     def load(image, label):
-        if on_disk:
-            image = tf.io.decode_image(tf.io.read_file(image), channels, expand_animations=False)
-        return resize(tf.cast(image, "float32")), label
+        image = decode(image, channels) if on_disk else tf.cast(image, "float32")
+        return resize(image), label
 
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
     if augmentation is not None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import tensorflow as tf
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "MPO")  # MPO: a JPEG with a second one behind it
@@ -51,7 +52,7 @@ class Source:
     augmentation : str
         The augmentation that suits them, a key of `pipeline.AUGMENTATIONS`.
     train, validation, test : Split
-        The splits: disjoint, with every class in each.
+        The splits, with every class in each.
     """
 
     name: str
@@ -172,7 +173,8 @@ def folder(path: str | os.PathLike, seed: int = 0) -> Source:
         split: next((path / name for name in names if (path / name).is_dir()), None)
         for split, names in SPLITS.items()
     }
-    if roots["train"] is None:
+    # A folder "train" without folders in it is the class of trains.
+    if roots["train"] is None or not _class_folders(roots["train"]):
         roots = {"train": path}
     class_names = tuple(sorted(_class_folders(roots["train"])))
     found = {}
@@ -284,10 +286,42 @@ def check_images(files: Iterable[str | os.PathLike], whole: bool = False) -> Non
             with PIL.Image.open(file) as image:
                 if image.format not in IMAGE_FORMATS:
                     raise OSError(f"a {image.format} file; use {', '.join(IMAGE_FORMATS[:4])}")
+                if image.format == "BMP" and image.tile[0].args[0] != "BGR":
+                    raise OSError("a BMP file of other than 24 bits a pixel; use PNG")
                 if whole:
                     image.load()
-        except (OSError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-            raise ValueError(f"{str(file)!r} is not an image that can be read: {error}.") from error
+                    decode(file, channels=3)
+        except (
+            OSError,
+            SyntaxError,
+            PIL.Image.DecompressionBombError,
+            tf.errors.InvalidArgumentError,
+        ) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{str(file)!r} is not an image that can be read: {reason}."
+            ) from error
+
+
+def decode(file: str | os.PathLike | tf.Tensor, channels: int) -> tf.Tensor:
+    """Read one image file.
+
+    Parameters
+    ----------
+    file : path or string tensor
+        A JPEG, PNG, BMP or GIF file; of a GIF, the first frame.
+    channels : {1, 3}
+        1 for grey, 3 for RGB.
+
+    Returns
+    -------
+    tensor of shape (height, width, channels), float32, 0 to 255
+    """
+    contents = tf.io.read_file(file if tf.is_tensor(file) else os.fspath(file))
+    # Not every format decodes to one channel, but all of them do to three.
+    image = tf.io.decode_image(contents, channels=3, expand_animations=False)
+    image = tf.cast(image, "float32")
+    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
 
 
 def _class_folders(root):

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet.files import written_beside
-
-LABELS = "labels.txt"
+from keras_resnet.files import write_labels, written_beside
 
 
 def saved_model(
@@ -37,7 +35,8 @@ def saved_model(
     Raises
     ------
     ValueError
-        If the folder is there already, or there are not as many labels as outputs.
+        If the folder is there already, there are not as many labels as outputs, or one has a line
+        break.
 
     Examples
     --------
@@ -60,9 +59,7 @@ def saved_model(
     with written_beside(path) as partial:
         model.export(partial, format="tf_saved_model", verbose=False)
         if labels is not None:
-            assets = partial / "assets"
-            assets.mkdir(exist_ok=True)
-            (assets / LABELS).write_text("".join(f"{label}\n" for label in labels))
+            write_labels(partial / "assets", labels)
     return path
 
 

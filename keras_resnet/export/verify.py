@@ -67,8 +67,8 @@ def verify(
     1.0
     """
     serve = tf.saved_model.load(os.fspath(path)).signatures["serving_default"]
-    (argument,) = serve.structured_input_signature[1]
-    (exported,) = serve(**{argument: tf.constant(images, "float32")}).values()
+    ((argument, spec),) = serve.structured_input_signature[1].items()
+    (exported,) = serve(**{argument: tf.cast(images, spec.dtype)}).values()
     original = model.predict(images, verbose=0)
     difference = np.abs(exported.numpy() - original)
     result = Verification(

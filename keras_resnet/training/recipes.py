@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import keras
 
+from keras_resnet.blocks import check_positive
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -46,13 +48,14 @@ class Recipe:
     warm_up: float = 0.1
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 1.")
+        check_positive(epochs=self.epochs, batch_size=self.batch_size)
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0.")
-        if not 0 <= self.warm_up < 1:
-            raise ValueError(f"warm_up={self.warm_up!r} must be at least 0 and below 1.")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"weight_decay={self.weight_decay!r} must be at least 0.")
+        for name in ("momentum", "warm_up"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
 
     def schedule(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
         """Learning rate of every step.

@@ -67,7 +67,8 @@ def train(
     recipe : Recipe, optional
         How to train. Default: `Recipe()`.
     image_size : int, optional
-        Height and width in pixels to train with. Default: the source's.
+        Height and width in pixels to train with. Default: the model's, or the source's where the
+        model takes any.
     seed : int, default 0
         Seed of the order and variation of the images.
     verbose : {0, 1, 2}, default 1
@@ -80,7 +81,8 @@ def train(
     Raises
     ------
     ValueError
-        If the model's classes are not as many as the source's, or the loss stops being a number.
+        If the model's classes are not as many as the source's, if it does not end in a softmax, or
+        if the loss stops being a number.
 
     Examples
     --------
@@ -100,8 +102,16 @@ def train(
             f"{model.name} has {model.output_shape[-1]} outputs, {source.name} has {classes} "
             f"classes: build the model with classes={classes}."
         )
+    last = model.layers[-1]
+    if not isinstance(last, keras.layers.Softmax):
+        activation = getattr(last, "activation", None)
+        if activation is not keras.activations.softmax:
+            raise ValueError(
+                f"{model.name} gives no probabilities: build it with "
+                "classifier_activation='softmax'."
+            )
     options = dict(
-        image_size=image_size or source.image_size,
+        image_size=image_size or model.input_shape[1] or source.image_size,
         channels=source.channels,
         batch_size=recipe.batch_size,
     )

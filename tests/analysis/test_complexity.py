@@ -1,30 +1,17 @@
 import keras
 import pytest
+from test_zoo import PUBLISHED
 
 import keras_resnet
 from keras_resnet import zoo
 from keras_resnet.analysis import complexity
 
-# Multiply-adds of one 224x224 image, as published with torchvision's weights.
-GIGA_MACS = {
-    "ResNet18": 1.81,
-    "ResNet34": 3.66,
-    "ResNet50": 4.09,
-    "ResNet101": 7.80,
-    "ResNet152": 11.51,
-    "ResNeXt50_32x4d": 4.23,
-    "ResNeXt101_32x8d": 16.41,
-    "ResNeXt101_64x4d": 15.46,
-    "WideResNet50_2": 11.40,
-    "WideResNet101_2": 22.75,
-}
 
-
-@pytest.mark.parametrize("name", GIGA_MACS)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_totals_are_the_published_ones(name):
     model = zoo.builder(name)(weights=None)
     stages = complexity(model)
-    assert sum(stage.macs for stage in stages) / 1e9 == pytest.approx(GIGA_MACS[name], abs=0.006)
+    assert sum(stage.macs for stage in stages) / 1e9 == pytest.approx(PUBLISHED[name][2], abs=0.006)
     assert sum(stage.parameters for stage in stages) == sum(
         weight.value.shape.num_elements() for weight in model.trainable_weights
     )
@@ -63,3 +50,10 @@ def test_other_models_are_one_head():
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(5)])
     (stage,) = complexity(model)
     assert (stage.name, stage.macs, stage.parameters, stage.layers) == ("head", 15, 20, 1)
+
+
+def test_a_net_inside_a_model_is_to_be_asked_itself():
+    net = keras_resnet.CIFARResNet(8)
+    model = keras.Sequential([keras.Input((32, 32, 3)), net])
+    with pytest.raises(ValueError, match="wraps cifar_resnet8 as one layer"):
+        complexity(model)

@@ -17,6 +17,14 @@ def test_scores_are_those_by_hand():
     assert scores["c"] == {"precision": 0, "recall": 0, "f1-score": 0, "support": 1}
 
 
+def test_classes_may_be_called_like_the_averages():
+    names = ("accuracy", "macro avg", "weighted avg")
+    quality = analysis.Evaluation(np.array([0, 1, 1]), np.eye(3)[[0, 1, 0]], names)
+    scores = quality.per_class()
+    assert [scores[name]["support"] for name in names] == [1, 2, 0]
+    assert scores["accuracy"]["precision"] == pytest.approx(0.5)
+
+
 def test_evaluate_keeps_images_and_labels_together():
     inputs = keras.Input((3,))
     model = keras.Model(inputs, keras.layers.Softmax()(inputs))

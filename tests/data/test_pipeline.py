@@ -57,6 +57,28 @@ def test_files_are_cropped_around_their_centre(tmp_path, suffix):
     assert labels.tolist() == [1]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *((".png", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
+        *((".jpg", mode) for mode in ("L", "RGB", "CMYK")),
+        (".gif", "P"),
+        (".bmp", "RGB"),
+    ],
+)
+def test_files_of_every_mode_are_read_as_pil_reads_them(tmp_path, suffix, mode, channels):
+    ramp = np.linspace(0, 255, 16 * 16 * 3).reshape(16, 16, 3).astype("uint8")
+    image = PIL.Image.fromarray(ramp).convert(mode)
+    image.save(tmp_path / f"image{suffix}")
+    data.check_images([tmp_path / f"image{suffix}"], whole=True)
+    split = data.Split([tmp_path / f"image{suffix}"], np.array([0]))
+    (ours,), _ = collect(data.batches(split, image_size=16, channels=channels))
+    with PIL.Image.open(tmp_path / f"image{suffix}") as image:
+        theirs = np.asarray(image.convert("RGB").convert("L" if channels == 1 else "RGB"))
+    assert np.abs(ours - theirs.reshape(ours.shape)).mean() < 2
+
+
 def test_photographs_are_varied(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 20, 3), "uint8")
     PIL.Image.fromarray(pixels).save(tmp_path / "image.png")

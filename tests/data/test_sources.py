@@ -96,6 +96,10 @@ class TestFolder:
         with pytest.raises(ValueError, match=complaint):
             data.load(make_images(tmp_path, counts))
 
+    def test_train_may_be_a_class(self, tmp_path):
+        source = data.load(make_images(tmp_path, {"plane": 5, "train": 5, "test": 5}))
+        assert source.class_names == ("plane", "test", "train")
+
     def test_refuses_splits_of_different_classes(self, tmp_path):
         make_images(tmp_path / "train", {"cat": 5, "dog": 5})
         make_images(tmp_path / "test", {"cat": 5, "dog": 5, "cow": 5})
@@ -105,6 +109,13 @@ class TestFolder:
     def test_refuses_what_is_not_there(self):
         with pytest.raises(ValueError, match="there is no such folder; it may also be 'digits'"):
             data.load("no/such/folder")
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L"])
+def test_bmp_files_of_a_palette_are_refused(tmp_path, mode):
+    PIL.Image.new(mode, (4, 4)).save(tmp_path / "image.bmp")
+    with pytest.raises(ValueError, match="a BMP file of other than 24 bits a pixel; use PNG"):
+        data.check_images([tmp_path / "image.bmp"])
 
 
 def test_truncated_images_show_when_looked_at_whole(tmp_path):

@@ -113,6 +113,15 @@ class TestSavedModel:
             export.saved_model(resnext(), tmp_path / "models" / "1")
         assert list((tmp_path / "models").iterdir()) == []
 
+    def test_labels_are_lines_of_utf_8(self, tmp_path):
+        names = ["schön", "[b]", "c c", "d", "猫"]
+        path = export.saved_model(resnext(), tmp_path / "1", labels=names)
+        lines = (path / "assets" / "labels.txt").read_bytes().decode("utf-8").splitlines()
+        assert lines == names
+        with pytest.raises(ValueError, match=r"label 'a\\nb' must be one line"):
+            export.saved_model(resnext(), tmp_path / "2", labels=["a\nb", "c", "d", "e", "f"])
+        assert [file.name for file in tmp_path.iterdir()] == ["1"]
+
     def test_wants_a_label_for_every_output(self, tmp_path):
         with pytest.raises(ValueError, match="2 names came for the 5 outputs"):
             export.saved_model(resnext(), tmp_path / "1", labels=["a", "b"])
@@ -134,6 +143,14 @@ class TestVerify:
         result = export.verify(path, model, images)
         assert (result.images, result.agreement) == (5, 1.0)
         assert result.largest_difference < 1e-6
+
+    def test_gives_the_signature_the_images_that_it_takes(self, tmp_path):
+        model = keras_resnet.CIFARResNet(
+            8, input_tensor=keras.Input((16, 16, 3), dtype="uint8"), include_preprocessing=True
+        )
+        path = export.saved_model(model, tmp_path / "1")
+        images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3))
+        assert export.verify(path, model, images.astype("uint8")).largest_difference < 1e-6
 
     def test_refuses_another_model(self, tmp_path):
         path = export.saved_model(resnext(), tmp_path / "1")

@@ -59,6 +59,15 @@ class TestTrain:
         with pytest.raises(ValueError, match="has 4 outputs, digits has 10 classes"):
             training.train(small_net(classes=4), digits, image_size=8)
 
+    def test_refuses_a_model_without_probabilities(self, digits):
+        model = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), classifier_activation=None)
+        with pytest.raises(ValueError, match="build it with classifier_activation='softmax'"):
+            training.train(model, digits)
+
+    def test_trains_at_the_size_of_the_model(self, digits):
+        recipe = training.Recipe(epochs=1, batch_size=512)
+        assert training.train(small_net(), digits, recipe, verbose=0).best_epoch == 1
+
     def test_says_when_the_loss_is_lost(self, digits):
         model = small_net()
         recipe = training.Recipe(epochs=2, learning_rate=1e20, warm_up=0.0)
@@ -83,7 +92,16 @@ class TestRecipe:
         assert decayed == {"kernel"}
 
     @pytest.mark.parametrize(
-        "options", [dict(epochs=0), dict(batch_size=0), dict(learning_rate=0.0), dict(warm_up=1)]
+        "options",
+        [
+            dict(epochs=0),
+            dict(epochs=1.5),
+            dict(batch_size=0),
+            dict(learning_rate=0.0),
+            dict(warm_up=1),
+            dict(momentum=7),
+            dict(weight_decay=-1),
+        ],
     )
     def test_refuses_numbers_out_of_range(self, options):
         (name,) = options
