@@ -15,9 +15,9 @@ from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedSho
 EXPANSION = 4
 """Channels that leave a bottleneck block for every one of its `filters`."""
 
-Shortcut = Literal["A", "B", "C"] | None
+Shortcut = Literal["A", "B", "C", None]
 StridePlace = Literal["3x3", "1x1"]
-SHORTCUTS = ("A", "B", "C", None)
+SHORTCUTS = get_args(Shortcut)
 STRIDE_PLACES = get_args(StridePlace)
 
 

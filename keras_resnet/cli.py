@@ -482,15 +482,12 @@ def _table(title, columns, rows):
     import rich.box
     import rich.console
     import rich.table
-    import rich.text
 
-    table = rich.table.Table(
-        title=rich.text.Text(title) if title else None, box=rich.box.SIMPLE, title_justify="left"
-    )
+    table = rich.table.Table(title=title or None, box=rich.box.SIMPLE, title_justify="left")
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right")
     for row in rows:
-        table.add_row(*(rich.text.Text(str(cell)) for cell in row))
+        table.add_row(*map(str, row))
     # In a file or a pipe, a row is a line however long it is.
     width = None if sys.stdout.isatty() else 10_000
     # Names are data: what looks like markup in them is none.

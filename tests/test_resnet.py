@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import blocks
@@ -56,15 +57,6 @@ def dtype_policy(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-@contextlib.contextmanager
-def one_line_error(*parts):
-    with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(part in message for part in parts), message
 
 
 class TestInput:

@@ -1,11 +1,10 @@
-import contextlib
 import inspect
-import re
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import pretrained, zoo
@@ -53,15 +52,6 @@ def save(model, path):
 def assert_equal_weights(ours, theirs):
     for our_array, their_array in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(our_array, their_array)
-
-
-@contextlib.contextmanager
-def one_line_error(*parts):
-    with pytest.raises(ValueError, match=re.escape(parts[0])) as caught:
-        yield
-    message = str(caught.value)
-    assert "\n" not in message
-    assert all(part in message for part in parts), message
 
 
 def layers_with_weights(model):
