@@ -6,7 +6,7 @@ here, so that the example needs neither. What does not fit is refused before any
 Prints:
 
     267 tensors of resnet50 loaded
-    state_dict lacks tensors that resnet50 needs: layer4.2.conv3.weight.
+    state_dict: it lacks tensors that resnet50 needs: layer4.2.conv3.weight.
 """
 
 import os

@@ -1,5 +1,6 @@
 from . import analysis, blocks, data, export, layers, pretrained, training, zoo
-from .preprocessing import preprocess_input
+from .preprocessing import decode_predictions, preprocess_input
+from .pretrained import list_weights
 from .resnet import feature_pyramid
 from .zoo import (
     CIFARResNet,
@@ -34,9 +35,11 @@ __all__ = [
     "analysis",
     "blocks",
     "data",
+    "decode_predictions",
     "export",
     "feature_pyramid",
     "layers",
+    "list_weights",
     "preprocess_input",
     "pretrained",
     "training",

@@ -1,6 +1,10 @@
-"""Images as the nets expect them, outside of a model."""
+"""Before a net and behind it: images as it expects them, and what its probabilities mean."""
 
+import functools
+from importlib import resources
 from typing import Any, Literal
+
+import numpy as np
 
 from keras_resnet.layers import Preprocessing
 
@@ -13,9 +17,9 @@ def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] = "torch") ->
     x : array or tensor of shape (..., height, width, channels)
         RGB images with values of 0 to 255, of any dtype.
     mode : {"torch", "caffe", "tf"}, default "torch"
-        What the net's weights were trained with: "torch" subtracts the ImageNet mean and divides
-        by its standard deviation; "caffe" turns RGB to BGR and subtracts the mean; "tf" scales to
-        -1 ... 1.
+        What the net's weights were trained with, which its `preprocessing` says: "torch" subtracts
+        the ImageNet mean and divides by its standard deviation; "caffe" turns RGB to BGR and
+        subtracts the mean; "tf" scales to -1 ... 1.
 
     Returns
     -------
@@ -35,3 +39,66 @@ def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] = "torch") ->
     ['2.249', '2.429', '2.640']
     """
     return Preprocessing(mode)(x)
+
+
+def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """Name the likeliest ImageNet classes, as `keras.applications` does.
+
+    Parameters
+    ----------
+    preds : array of shape (images, 1000)
+        Probabilities, or logits.
+    top : int, default 5
+        How many classes an image, 1 to 1000.
+
+    Returns
+    -------
+    list of list of (WordNet id, name, score)
+        For every image its classes, the likeliest first.
+
+    Raises
+    ------
+    ValueError
+        For predictions of another shape, or `top` out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet import decode_predictions
+    >>> decode_predictions(np.eye(1000)[[281]], top=1)
+    [[('n02123045', 'tabby', 1.0)]]
+    """
+    preds = np.asarray(preds)
+    classes = imagenet_classes()
+    if preds.ndim != 2 or preds.shape[1] != len(classes):
+        raise ValueError(
+            f"preds of shape {preds.shape} must have the shape (images, {len(classes)}): only the "
+            "classes of ImageNet have names here."
+        )
+    if not 1 <= top <= len(classes):
+        raise ValueError(f"top={top!r} must be 1 to {len(classes)}.")
+    return [
+        [
+            (classes[index][0], classes[index][1].replace(" ", "_"), float(row[index]))
+            for index in np.argsort(-row, kind="stable")[:top]
+        ]
+        for row in preds
+    ]
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """The 1,000 classes of ImageNet (ILSVRC 2012), in the order of the nets' outputs.
+
+    Returns
+    -------
+    tuple of (WordNet id, name)
+
+    Examples
+    --------
+    >>> from keras_resnet.preprocessing import imagenet_classes
+    >>> imagenet_classes()[207]
+    ('n02099601', 'golden retriever')
+    """
+    text = resources.files("keras_resnet").joinpath("imagenet_classes.txt").read_text("utf-8")
+    return tuple(tuple(line.split(" ", 1)) for line in text.splitlines())

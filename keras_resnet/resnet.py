@@ -9,7 +9,7 @@ from typing import Literal
 import keras
 
 from keras_resnet import blocks
-from keras_resnet.layers import Preprocessing
+from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 
 BLOCKS = ("bottleneck", "basic")
 STEMS = ("imagenet", "cifar")
@@ -32,6 +32,7 @@ def resnet(
     stride_in: blocks.StridePlace = "3x3",
     stem: Literal["imagenet", "cifar"] = "imagenet",
     include_preprocessing: bool = False,
+    preprocessing: Literal["torch", "caffe", "tf"] | None = None,
     zero_init_residual: bool = False,
     cardinality: int = 1,
     base_width: int = 64,
@@ -73,8 +74,10 @@ def resnet(
     stem : {"imagenet", "cifar"}, default "imagenet"
         "imagenet": 7x7 convolution of stride 2 and max-pooling; "cifar": 3x3 of stride 1.
     include_preprocessing : bool, default False
-        Whether the model takes raw images of 0 to 255 and normalizes them itself: RGB by the
-        ImageNet mean and deviation, other channel counts to -1 ... 1.
+        Whether the model takes raw images of 0 to 255 and normalizes them itself.
+    preprocessing : {"torch", "caffe", "tf"}, optional
+        How images are normalized, as in `preprocess_input`, by the model or before it. Default:
+        "torch", and "tf" where images are not RGB.
     zero_init_residual : bool, default False
         Start the last BatchNormalization of every block at gamma = 0.
     cardinality : int, default 1
@@ -85,7 +88,8 @@ def resnet(
     Returns
     -------
     keras.Model
-        Functional, with layers named as in keras.applications.
+        Functional, with layers named as in keras.applications. Its attribute `preprocessing` says
+        how the images are normalized.
 
     Raises
     ------
@@ -103,7 +107,23 @@ def resnet(
     >>> resnet((1, 1), "basic", (16, 32), input_shape=(32, 32, 3), classes=10).output_shape
     (None, 10)
     """
-    _check(block_counts, block, filters, stem, stride_in, pooling, classes, cardinality, base_width)
+    _check(
+        block_counts,
+        filters,
+        {"classes": classes, "cardinality": cardinality, "base_width": base_width},
+        {
+            "block": (block, BLOCKS),
+            "stem": (stem, STEMS),
+            "stride_in": (stride_in, blocks.STRIDE_PLACES),
+            "pooling": (pooling, POOLINGS),
+            "preprocessing": (preprocessing, (None, *NORMALIZATIONS)),
+        },
+    )
+    if block == "basic" and (cardinality, base_width) != (1, 64):
+        raise ValueError(
+            f"cardinality={cardinality}, base_width={base_width} need block='bottleneck': a block "
+            "of two convolutions has no narrow one to split into groups."
+        )
     try:
         keras.activations.get(classifier_activation)
     except ValueError as error:
@@ -117,9 +137,9 @@ def resnet(
     inputs = _input(input_tensor, input_shape, stem, total_stride(len(block_counts), stem))
 
     x = inputs
+    preprocessing = preprocessing or ("torch" if x.shape[-1] == 3 else "tf")
     if include_preprocessing:
-        mode = "torch" if x.shape[-1] == 3 else "tf"
-        x = Preprocessing(mode, name="preprocessing")(x)
+        x = Preprocessing(preprocessing, name="preprocessing")(x)
 
     if stem == "imagenet":
         x = blocks.convolution(x, filters[0], 7, strides=2, name="conv1")
@@ -159,7 +179,9 @@ def resnet(
         sources = keras.utils.get_source_inputs(input_tensor)
         inputs = sources[0] if len(sources) == 1 else sources
     with deep_graphs(sum(block_counts)):
-        return keras.Model(inputs, x, name=name)
+        model = keras.Model(inputs, x, name=name)
+    model.preprocessing = preprocessing
+    return model
 
 
 @contextlib.contextmanager
@@ -249,9 +271,7 @@ def total_stride(stages: int, stem: str) -> int:
     return (4 if stem == "imagenet" else 1) * 2 ** (stages - 1)
 
 
-def _check(
-    block_counts, block, filters, stem, stride_in, pooling, classes, cardinality, base_width
-):
+def _check(block_counts, filters, counts, choices):
     try:
         stages = len(block_counts) if len(block_counts) == len(filters) else 0
     except TypeError:
@@ -263,22 +283,12 @@ def _check(
         )
     for count, width in zip(block_counts, filters, strict=True):
         blocks.check_positive(block_counts=count, filters=width)
-    blocks.check_positive(classes=classes, cardinality=cardinality, base_width=base_width)
-    for argument, value, allowed in (
-        ("block", block, BLOCKS),
-        ("stem", stem, STEMS),
-        ("stride_in", stride_in, blocks.STRIDE_PLACES),
-        ("pooling", pooling, POOLINGS),
-    ):
+    blocks.check_positive(**counts)
+    for argument, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(
                 f"{argument}={value!r} must be one of {', '.join(map(repr, allowed))}."
             )
-    if block == "basic" and (cardinality, base_width) != (1, 64):
-        raise ValueError(
-            f"cardinality={cardinality}, base_width={base_width} need block='bottleneck': a block "
-            "of two convolutions has no narrow one to split into groups."
-        )
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
             "image_data_format='channels_first' is not supported: call "

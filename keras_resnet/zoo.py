@@ -1,6 +1,5 @@
 """The public builders: the named models as a table, and thin functions."""
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -8,8 +7,8 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import pretrained
-from keras_resnet.blocks import Shortcut, is_count
+from keras_resnet import names, pretrained
+from keras_resnet.blocks import Shortcut, is_count, kernels_to_be_loaded
 from keras_resnet.resnet import resnet
 
 # (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
@@ -50,8 +49,9 @@ def ResNet(
         Kind of the blocks.
     filters : sequence of int, default (64, 128, 256, 512)
         Width of each stage, as many as `block_counts`; the stem has the first one's.
-    weights : None or path, default None
-        Fresh weights, or a `.weights.h5` or `.keras` file of this architecture.
+    weights : path or None, default None
+        None for fresh weights, or the path of a PyTorch checkpoint, `.safetensors`, `.h5`,
+        `.weights.h5` or `.keras` file of this architecture.
     **options
         Those of `keras_resnet.resnet.resnet`: `include_top`, `input_shape`, `classes`, `shortcut`,
         `stem`, `cardinality`, `base_width`, ...
@@ -63,7 +63,8 @@ def ResNet(
     Raises
     ------
     ValueError
-        For an argument out of its range, naming it, what came and what is allowed.
+        For an argument out of its range, naming it, what came and what is allowed; for weights
+        that do not fit.
 
     Examples
     --------
@@ -76,7 +77,7 @@ def ResNet(
     >>> net.count_params()
     15749578
     """
-    return pretrained.load_weights(resnet(block_counts, block, filters, **options), weights)
+    return _pretrained(None, weights, options, 1000, block_counts, block, filters)
 
 
 def CIFARResNet(
@@ -102,8 +103,9 @@ def CIFARResNet(
         8, 14, 20, 26, ...: the paper has 20, 32, 44, 56, 110 and 1202.
     include_top : bool, default True
         Whether to end in global average pooling and a classifier.
-    weights : None or path, default None
-        Fresh weights, or a `.weights.h5` or `.keras` file of this architecture.
+    weights : str, path or None, default None
+        None for fresh weights, "cifar10" for those of the CIFAR-10 zoo (depths of the paper), or
+        the path of a file, as in `ResNet`. With other `classes` than 10, the classifier is fresh.
     input_tensor : Keras tensor, optional
         Use this as the input instead of a new `keras.Input`.
     input_shape : tuple of (height, width, channels), default (32, 32, 3)
@@ -122,7 +124,7 @@ def CIFARResNet(
         "cifar": 3x3 of stride 1; "imagenet": 7x7 of stride 2 and max-pooling.
     **options
         The remaining ones of `keras_resnet.resnet.resnet`: `include_preprocessing`,
-        `zero_init_residual`.
+        `preprocessing`, `zero_init_residual`.
 
     Returns
     -------
@@ -145,12 +147,8 @@ def CIFARResNet(
     """
     if not is_count(depth) or depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth={depth!r} must be 6n + 2 with n >= 1: 8, 14, 20, 26, 32, ...")
-    return ResNet(
-        [(depth - 2) // 6] * 3,
-        "basic",
-        (16, 32, 64),
+    options.update(
         include_top=include_top,
-        weights=weights,
         input_tensor=input_tensor,
         input_shape=input_shape,
         pooling=pooling,
@@ -159,8 +157,22 @@ def CIFARResNet(
         name=name or f"cifar_resnet{depth}",
         shortcut=shortcut,
         stem=stem,
-        **options,
     )
+    block_counts = [(depth - 2) // 6] * 3
+    architecture = f"CIFARResNet{depth}"
+    return _pretrained(architecture, weights, options, 10, block_counts, "basic", (16, 32, 64))
+
+
+def _pretrained(architecture, weights, options, usual_classes, *shape):
+    """Build a net and load what `weights=` names; what the weights imply need not be said."""
+    if weights is None:
+        return resnet(*shape, **options)
+    source = pretrained.load.find(weights, architecture)
+    with kernels_to_be_loaded():
+        model = resnet(*shape, **{**source.options, **options})
+    # Who asks for other classes than usual wants a classifier of their own.
+    new_head = options.get("classes", usual_classes) != usual_classes
+    return pretrained.load.load_source(model, source, new_head=new_head)
 
 
 def _named(function_name):
@@ -178,10 +190,9 @@ def _named(function_name):
         name: str = default_name,
         **options,
     ) -> keras.Model:
-        return ResNet(
-            **{**MODELS[function_name], **options},
+        options = {**MODELS[function_name], **options}
+        options.update(
             include_top=include_top,
-            weights=weights,
             input_tensor=input_tensor,
             input_shape=input_shape,
             pooling=pooling,
@@ -189,6 +200,7 @@ def _named(function_name):
             classifier_activation=classifier_activation,
             name=name,
         )
+        return _pretrained(function_name, weights, options, 1000)
 
     build.__name__ = build.__qualname__ = function_name
     shape = ", ".join(f"{key}={value!r}" for key, value in MODELS[function_name].items())
@@ -201,7 +213,9 @@ def _named(function_name):
     include_top : bool, default True
         Whether to end in global average pooling and a classifier.
     weights : str, path or None, default "imagenet"
-        None for fresh weights, or a `.weights.h5` or `.keras` file of this architecture.
+        A tag of `keras_resnet.list_weights("{function_name}")`, "imagenet" for "imagenet_v1"; the
+        path of a file, as in `ResNet`; or None for fresh weights. With other `classes` than 1000,
+        the classifier is fresh.
     input_tensor : Keras tensor, optional
         Use this as the input instead of a new `keras.Input`.
     input_shape : tuple of (height, width, channels), default (224, 224, 3)
@@ -216,8 +230,9 @@ def _named(function_name):
     name : str, default "{default_name}"
         Name of the model.
     **options
-        `shortcut`, `stride_in`, `stem`, `include_preprocessing`, `zero_init_residual`,
-        `cardinality`, `base_width`: see `keras_resnet.resnet.resnet`.
+        `shortcut`, `stride_in`, `stem`, `include_preprocessing`, `preprocessing`,
+        `zero_init_residual`, `cardinality`, `base_width`: see `keras_resnet.resnet.resnet`. What
+        pretrained weights imply, such as `stride_in="1x1"`, is chosen by itself.
 
     Returns
     -------
@@ -226,7 +241,8 @@ def _named(function_name):
     Raises
     ------
     ValueError
-        For an argument out of its range, naming it, what came and what is allowed.
+        For an argument out of its range, naming it, what came and what is allowed; for weights
+        that do not fit.
 
     Examples
     --------
@@ -277,21 +293,8 @@ def builder(name: str) -> Callable[..., keras.Model]:
     >>> zoo.builder("cifar-resnet-20")().name
     'cifar_resnet20'
     """
-    wanted = _plain(name)
-    if match := re.fullmatch(r"cifarresnet(\d+)", wanted):
+    if match := re.fullmatch(r"cifarresnet(\d+)", names.plain(name)):
         depth = int(match[1])
         return lambda **options: CIFARResNet(depth, **options)
-    by_plain_name = {_plain(model): model for model in MODELS}
-    if wanted not in by_plain_name:
-        known = {_plain(model): model for model in [*MODELS, "CIFARResNet20"]}
-        nearest = [plain for plain in known if plain.startswith(wanted)]
-        nearest += difflib.get_close_matches(wanted, known, n=1, cutoff=0.0)
-        raise ValueError(
-            f"model {name!r} is not known. Did you mean {known[nearest[0]]}? There are "
-            f"{', '.join(MODELS)} and CIFARResNet20 (any depth of 6n + 2)."
-        )
-    return globals()[by_plain_name[wanted]]
-
-
-def _plain(name):
-    return re.sub(r"[-_\s]", "", name).lower()
+    found = names.find("model", name, [*MODELS, "CIFARResNet20"], " (any depth of 6n + 2)")
+    return globals()[found]

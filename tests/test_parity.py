@@ -140,7 +140,7 @@ class TestBlocks:
         )
         tensors = {
             key.removeprefix(prefix): tensor
-            for key, tensor in mapping._tensors(model).items()
+            for key, tensor in mapping._slots(model, "torchvision").items()
             if tensor.variable.trainable
         }
         images = tf.constant(rule.image((2, 7, 9, channels)))

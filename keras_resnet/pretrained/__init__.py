@@ -1,6 +1,7 @@
-"""Weights from elsewhere: names mapped to layers, everything checked before anything changes."""
+"""Weights from elsewhere: found, read, mapped to layers, and checked before anything changes."""
 
 from keras_resnet.pretrained.load import load_weights
-from keras_resnet.pretrained.mapping import load_state_dict, state_dict_shapes
+from keras_resnet.pretrained.mapping import load_state_dict, state_dict_shapes, to_torch
+from keras_resnet.pretrained.registry import list_weights
 
-__all__ = ["load_state_dict", "load_weights", "state_dict_shapes"]
+__all__ = ["list_weights", "load_state_dict", "load_weights", "state_dict_shapes", "to_torch"]

@@ -1,26 +1,171 @@
-"""`weights=` of the builders: from a path to a loaded model."""
+"""`weights=` of the builders: from a tag or a path to a loaded model."""
 
+import contextlib
+import dataclasses
 import os
-import zipfile
-from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-import h5py
 import keras
 
-FORMATS = (".weights.h5", ".keras")
+from keras_resnet import names
+from keras_resnet.layers import Preprocessing
+from keras_resnet.pretrained import mapping, readers, registry
+from keras_resnet.pretrained.fetch import fetch
 
 
-def load_weights(model: keras.Model, weights: str | os.PathLike | None) -> keras.Model:
-    """Load what the `weights=` argument of a builder names.
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What `weights=` names.
+
+    Parameters
+    ----------
+    argument : str
+        `weights=...`, as errors begin.
+    options : mapping
+        Options of the builder that the weights imply.
+    read : callable
+        Takes whether the classifier is needed; returns the tensors by their names in the file. It
+        is only now that a tag's file is looked for.
+    """
+
+    argument: str
+    options: Mapping[str, Any]
+    read: Callable[[bool], Mapping[str, Any]]
+
+
+def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
+    """Find out what a tag or a path means.
+
+    Parameters
+    ----------
+    weights : str or path
+        A tag of the registry, or the path of a file.
+    architecture : str, optional
+        Name of the builder, which tags need.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    ValueError
+        For an unknown tag, one that the architecture has not, or a file that is not there or is
+        damaged.
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained import load
+    >>> load.find("imagenet_caffe", "ResNet50").options
+    {'stride_in': '1x1', 'preprocessing': 'caffe'}
+    """
+    if not isinstance(weights, str | os.PathLike):
+        raise ValueError(f"weights={weights!r} must be None, a tag or a path.")
+    path = Path(weights)
+    argument = f"weights={str(weights)!r}"
+    is_path = isinstance(weights, os.PathLike) or path.suffix or len(path.parts) > 1
+    if not is_path and not path.is_file():
+        row = registry.find_tag(weights, architecture)
+
+        def read_tag(top):
+            with _blamed(argument):
+                return readers.read(fetch(row, top=top))
+
+        return Source(argument, row.options, read_tag)
+
+    if not path.is_file():
+        raise ValueError(
+            f"{argument}: there is no such file. Pass None for fresh weights, a path, or one of "
+            f"{', '.join(map(repr, [*registry.ALIASES, *registry.TAGS]))}."
+        )
+    with _blamed(argument):
+        tensors = readers.read(path)
+    if row := registry.find_file(path.name):
+        options = row.options
+    elif mapping.is_caffe(tensors):
+        options = registry.CAFFE_OPTIONS
+    else:
+        options = {}
+    return Source(argument, options, lambda top: tensors)
+
+
+def load_weights(
+    model: keras.Model,
+    weights: str | os.PathLike | None,
+    *,
+    architecture: str | None = None,
+    new_head: bool = False,
+) -> keras.Model:
+    """Load pretrained weights into a net.
+
+    All of the model's tensors must be there, each in its shape; nothing is changed before all of
+    them have been checked. A classifier in the file is left out where the model has none.
 
     Parameters
     ----------
     model : keras.Model
         A net of this package.
-    weights : None or path
-        None leaves the fresh weights; a path is that of a `.weights.h5` or `.keras` file of the
-        same architecture. A classifier in the file is left out where the model has none.
+    weights : str, path or None
+        A tag ("imagenet", "imagenet_v2", "imagenet_caffe", "cifar10": see
+        `keras_resnet.list_weights`), or the path of a PyTorch checkpoint (`.pth`, `.th`),
+        `.safetensors`, the `.h5` of keras.applications, `.weights.h5` or `.keras`. None leaves the
+        model as it is.
+    architecture : str, optional
+        Name of the builder, which tags need. Default: what the model is called.
+    new_head : bool, default False
+        Whether the model may keep its own head where the one in the file is for another number of
+        classes, or not there. This is logged.
+
+    Returns
+    -------
+    keras.Model
+        The same model. Its `preprocessing` is the mode of `preprocess_input` that the weights
+        expect.
+
+    Raises
+    ------
+    ValueError
+        For an unknown tag, one that the model has not, or a file that is damaged or does not fit.
+    OSError
+        If weights cannot be downloaded.
+
+    Warns
+    -----
+    RuntimeWarning
+        For tensors that hold NaN or infinity.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import keras_resnet
+    >>> net = keras_resnet.CIFARResNet(8)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "net.safetensors")
+    ...     _ = keras_resnet.pretrained.to_torch(net, path)
+    ...     same = keras_resnet.CIFARResNet(8, weights=path)
+    """
+    if weights is None:
+        return model
+    if architecture is None:
+        called = names.plain(model.name)
+        known = {row.model for row in registry.REGISTRY.values()}
+        architecture = next((name for name in known if names.plain(name) == called), None)
+    return load_source(model, find(weights, architecture), new_head=new_head)
+
+
+def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -> keras.Model:
+    """Load what `find` has found: the second half of `load_weights`.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A net of this package.
+    source : Source
+        What `find` returned.
+    new_head : bool, default False
+        As in `load_weights`.
 
     Returns
     -------
@@ -29,80 +174,39 @@ def load_weights(model: keras.Model, weights: str | os.PathLike | None) -> keras
 
     Raises
     ------
-    ValueError
-        If there is no such file, if it is of another format, or if it does not fit the model.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import keras_resnet
-    >>> net = keras_resnet.CIFARResNet(8)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     net.save_weights(os.path.join(folder, "net.weights.h5"))
-    ...     same = keras_resnet.CIFARResNet(8, weights=os.path.join(folder, "net.weights.h5"))
+    ValueError, OSError
+        As `load_weights` does.
     """
-    if weights is None:
-        return model
-    if not isinstance(weights, str | os.PathLike):
-        raise ValueError(f"weights={weights!r} must be None or a path.")
-    path = Path(weights)
-    argument = f"weights={str(path)!r}"
-    if not path.is_file():
-        raise ValueError(
-            f"{argument}: there is no such file. Pass None for fresh weights, or the path of a "
-            f"{' or '.join(FORMATS)} file; no pretrained weights come with this version."
-        )
-    if not path.name.endswith(FORMATS):
-        raise ValueError(f"{argument}: the file's name must end in {' or '.join(FORMATS)}.")
-    before = model.get_weights()
-    try:
-        _check_shapes(model, path)
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-        model.set_weights(before)
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"{argument} do not fit {model.name}: {reason}") from error
+    _check_options(model, source)
+    has_head = any(isinstance(layer, keras.layers.Dense) for layer in model.layers)
+    tensors = source.read(has_head and not new_head)
+    mapping.load_tensors(model, tensors, source.argument, new_head=new_head)
+    if "preprocessing" in source.options:
+        model.preprocessing = source.options["preprocessing"]
     return model
 
 
-def _check_shapes(model, path):
-    """Compare a file's tensors with the model's: Keras passes over those it has no use for."""
-    needed = Counter(tuple(variable.shape) for variable in model.weights)
-    found = Counter(_shapes(path))
-    if not any(isinstance(layer, keras.layers.Dense) for layer in model.layers):
-        found -= _head(found - needed)
-    if needed.total() != found.total():
-        raise ValueError(f"it has {found.total()} tensors, {needed.total()} are needed.")
-    for variable in model.weights:
-        shape = tuple(variable.shape)
-        if needed[shape] > found[shape]:
-            others = ", ".join(str(other) for other in found - needed)
-            raise ValueError(f"no tensor for {variable.path} of shape {shape}; it has {others}.")
+def _check_options(model, source):
+    """Weights that were trained with other options would load, and predict nonsense."""
+    ours = {}
+    for layer in model.layers:
+        if isinstance(layer, Preprocessing):
+            ours["preprocessing"] = layer.mode
+        if layer.name == "conv3_block1_1_conv" and layer.kernel_size == (1, 1):
+            ours["stride_in"] = "1x1" if layer.strides == (2, 2) else "3x3"
+    for option, value in source.options.items():
+        if ours.get(option, value) != value:
+            raise ValueError(
+                f"{source.argument}: these weights need {option}={value!r}, {model.name} has "
+                f"{ours[option]!r}. The builders choose it by themselves where weights= names them."
+            )
 
 
-def _head(unneeded):
-    """Kernel and bias of a classifier, where they are all that is not needed."""
-    for kernel in unneeded:
-        if unneeded == Counter([kernel, kernel[1:]]) and len(kernel) == 2:
-            return unneeded
-    return Counter()
-
-
-def _shapes(path):
-    """Shapes of the tensors of layers in a weights file; those of an optimizer do not count."""
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file:
-            return _shapes_in_hdf5(file)
-    return _shapes_in_hdf5(path)
-
-
-def _shapes_in_hdf5(file):
-    shapes = []
-
-    def visit(name, node):
-        if isinstance(node, h5py.Dataset):
-            shapes.append(node.shape)
-
-    with h5py.File(file, "r") as hdf5:
-        hdf5["layers"].visititems(visit)
-    return shapes
+@contextlib.contextmanager
+def _blamed(argument: str) -> Iterator[None]:
+    """Say in errors which argument they are about."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        raise kind(f"{argument}: {' '.join(str(error).split())}") from error

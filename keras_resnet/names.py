@@ -1,0 +1,72 @@
+"""Names as people type them."""
+
+import difflib
+import re
+from collections.abc import Iterable
+
+
+def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
+    """Find a name among those known; case, "-" and "_" do not matter.
+
+    Parameters
+    ----------
+    argument : str
+        What the name is called in an error.
+    name : str
+        The name as it was typed.
+    known : iterable of str
+        The names there are, at least one.
+    note : str, optional
+        Said behind the list of known names in an error.
+
+    Returns
+    -------
+    str
+        The name as it is known.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, suggesting the nearest.
+
+    Examples
+    --------
+    >>> from keras_resnet import names
+    >>> names.find("model", "resnext50-32x4d", ["ResNet50", "ResNeXt50_32x4d"])
+    'ResNeXt50_32x4d'
+    >>> names.find("model", "resnet5", ["ResNet50", "ResNeXt50_32x4d"])
+    Traceback (most recent call last):
+        ...
+    ValueError: model 'resnet5' is not known. Did you mean ResNet50? There are ResNet50, ...
+    """
+    wanted = plain(name)
+    by_plain_name = {plain(each): each for each in known}
+    if wanted in by_plain_name:
+        return by_plain_name[wanted]
+    nearest = [each for each in by_plain_name if each.startswith(wanted)]
+    nearest += difflib.get_close_matches(wanted, by_plain_name, n=1, cutoff=0.0)
+    raise ValueError(
+        f"{argument} {name!r} is not known. Did you mean {by_plain_name[nearest[0]]}? There are "
+        f"{', '.join(by_plain_name.values())}{note}."
+    )
+
+
+def plain(name: str) -> str:
+    """A name without case, "-", "_" and blanks.
+
+    Parameters
+    ----------
+    name : str
+        The name as it was typed.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from keras_resnet import names
+    >>> names.plain("CIFAR-ResNet_20")
+    'cifarresnet20'
+    """
+    return re.sub(r"[-_\s]", "", name).lower()

@@ -1,0 +1,80 @@
+"""ZIP archives from strangers: nothing is unpacked, every claim in them is checked."""
+
+import mmap
+import stat
+import struct
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+class Archive:
+    """The members of a ZIP archive, as views of the file in memory.
+
+    Members must be stored as they are: neither PyTorch nor Keras compresses, and what is not
+    compressed cannot grow.
+
+    Parameters
+    ----------
+    path : path
+        The archive.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or if a member is compressed, encrypted, a link, or named so that it
+        would lie outside a folder that it is unpacked to.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = archive.infolist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise ValueError(f"it is no whole ZIP archive ({error}).") from error
+        with open(path, "rb") as file:
+            self.content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._members = {}
+        for member in members:
+            name = PurePosixPath(member.filename)
+            if name.is_absolute() or ".." in name.parts or "\\" in member.orig_filename:
+                raise ValueError(f"its member {member.filename!r} points outside of it.")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ValueError(f"its member {member.filename!r} is a symbolic link.")
+            if member.filename in self._members:
+                raise ValueError(f"its member {member.filename!r} is there twice.")
+            self._members[member.filename] = member
+
+    def names(self) -> list[str]:
+        """The names of the members."""
+        return list(self._members)
+
+    def span(self, name: str) -> tuple[int, int]:
+        """Where in `content` the bytes of a member begin, and how many there are."""
+        if name not in self._members:
+            raise ValueError(f"it lacks its member {name!r}.")
+        member = self._members[name]
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            raise ValueError(
+                f"its member {name!r} is compressed or encrypted; PyTorch and Keras store them "
+                "as they are."
+            )
+        header = self.content[member.header_offset : member.header_offset + _LOCAL_HEADER.size]
+        if len(header) == _LOCAL_HEADER.size:
+            signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+            start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+            if (
+                signature == b"PK\3\4"
+                and member.compress_size == member.file_size
+                and start + member.file_size <= len(self.content)
+            ):
+                return start, member.file_size
+        raise ValueError(f"its member {name!r} does not lie where the archive says.")
+
+    def check(self, name: str) -> None:
+        """Compare the bytes of a member with their checksum."""
+        start, size = self.span(name)
+        if zlib.crc32(memoryview(self.content)[start : start + size]) != self._members[name].CRC:
+            raise ValueError(f"its member {name!r} is damaged: its checksum is wrong.")

@@ -1,0 +1,356 @@
+"""Where pretrained weights come from, as data: one row for each model and tag."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from keras_resnet import names
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of weights.
+
+    Parameters
+    ----------
+    name : str
+        What it is called, in folders and at its source.
+    address : str
+        Where it is downloaded from.
+    algorithm : {"sha256", "md5"}
+        Of the checksum.
+    checksum : str
+        Hexadecimal digits, or the first of them; "" where none is published.
+    top : bool, default True
+        Whether it holds a classifier.
+    """
+
+    name: str
+    address: str
+    algorithm: str
+    checksum: str
+    top: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Pretrained weights: one row of the registry.
+
+    Parameters
+    ----------
+    model : str
+        Name of the builder.
+    tag : str
+        What `weights=` is called with.
+    files : tuple of File
+        The same weights in one or more files; the first that serves is the one downloaded.
+    format : str
+        Kind of the first file.
+    options : mapping
+        Options of the builder that the weights imply, among them `preprocessing`.
+    data : str
+        What they were trained on: "ImageNet" or "CIFAR-10".
+    licence : str
+        SPDX identifier.
+    top1, top5 : float or None
+        Published accuracy in percent on the validation or test images, one centre crop.
+    """
+
+    model: str
+    tag: str
+    files: tuple[File, ...]
+    format: str
+    options: Mapping[str, Any]
+    data: str
+    licence: str
+    top1: float | None
+    top5: float | None
+
+
+ALIASES = {"imagenet": "imagenet_v1"}
+
+CAFFE_OPTIONS = {"stride_in": "1x1", "preprocessing": "caffe"}
+"""What keras.applications' weights of ResNet imply, whatever their file is called."""
+
+_PYTORCH = "https://download.pytorch.org/models/"
+_KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+_CIFAR_ZOO = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+
+# Of torchvision's files: builder, stem of the file's name, then its digits and the published
+# accuracy, of the first training recipe and of the second one.
+_TORCHVISION = [
+    ("ResNet18", "resnet18", ("f37072fd", 69.758, 89.078), None),
+    ("ResNet34", "resnet34", ("b627a593", 73.314, 91.420), None),
+    ("ResNet50", "resnet50", ("0676ba61", 76.130, 92.862), ("11ad3fa6", 80.858, 95.434)),
+    ("ResNet101", "resnet101", ("63fe2227", 77.374, 93.546), ("cd907fc2", 81.886, 95.780)),
+    ("ResNet152", "resnet152", ("394f9c45", 78.312, 94.046), ("f82ba261", 82.284, 96.002)),
+    (
+        "ResNeXt50_32x4d",
+        "resnext50_32x4d",
+        ("7cdf4587", 77.618, 93.698),
+        ("1a0047aa", 81.198, 95.340),
+    ),
+    (
+        "ResNeXt101_32x8d",
+        "resnext101_32x8d",
+        ("8ba56ff5", 79.312, 94.526),
+        ("110c445d", 82.834, 96.228),
+    ),
+    ("ResNeXt101_64x4d", "resnext101_64x4d", ("173b62eb", 83.246, 96.454), None),
+    (
+        "WideResNet50_2",
+        "wide_resnet50_2",
+        ("95faca4d", 78.468, 94.086),
+        ("9ba9bcbe", 81.602, 95.758),
+    ),
+    (
+        "WideResNet101_2",
+        "wide_resnet101_2",
+        ("32ee1156", 78.848, 94.284),
+        ("d733dc28", 82.510, 96.020),
+    ),
+]
+
+# The digits of the same weights in PyTorch's file format before 1.6.
+_BEFORE_1_6 = {
+    "resnet18": "5c106cde",
+    "resnet34": "333f7ec4",
+    "resnet50": "19c8e357",
+    "resnet101": "5d3b4d8f",
+    "resnet152": "b121ed2d",
+}
+
+# MD5 of keras.applications' files, with the classifier and without; the published accuracy of
+# ResNet-50.
+_KERAS_APPLICATIONS = [
+    (
+        "ResNet50",
+        "2cb95161c43110f7111970584f804107",
+        "4d473c1dd8becc155b73f8504c6f6626",
+        74.9,
+        92.1,
+    ),
+    (
+        "ResNet101",
+        "f1aeb4b969a6efcfb50fad2f0c20cfc5",
+        "88cf7a10940856eca736dc7b7e228a21",
+        None,
+        None,
+    ),
+    (
+        "ResNet152",
+        "100835be76be38e30d865e96f2aaae62",
+        "ee4c566cf9a93f14d82f913c2dc6dd0c",
+        None,
+        None,
+    ),
+]
+
+# Depth, digits of the file, published test error in percent.
+_CIFAR10 = [
+    (20, "12fca82f", 8.27),
+    (32, "d509ac18", 7.37),
+    (44, "014dd654", 6.90),
+    (56, "4bfd9763", 6.61),
+    (110, "1d1ed7c2", 6.32),
+    (1202, "f3b1deed", 6.18),
+]
+
+
+def _pytorch_file(folder, stem, digits, suffix=".pth"):
+    name = f"{stem}-{digits}{suffix}"
+    return File(name, folder + name, "sha256", digits)
+
+
+def _safetensors_file(stem, recipe):
+    """The same tensors as timm publishes them; it publishes no checksums."""
+    folder = f"https://huggingface.co/timm/{stem}.{recipe}_in1k/resolve/main/"
+    return File(f"{stem}.{recipe}_in1k.safetensors", f"{folder}model.safetensors", "sha256", "")
+
+
+def _rows():
+    for model, stem, *recipes in _TORCHVISION:
+        for version, recipe in enumerate(recipes, start=1):
+            if recipe is None:
+                continue
+            digits, top1, top5 = recipe
+            files = [_pytorch_file(_PYTORCH, stem, digits)]
+            if version == 1 and stem in _BEFORE_1_6:
+                files.append(_pytorch_file(_PYTORCH, stem, _BEFORE_1_6[stem]))
+            files.append(_safetensors_file(stem, ("tv", "tv2")[version - 1]))
+            yield Weights(
+                model,
+                f"imagenet_v{version}",
+                tuple(files),
+                "PyTorch",
+                {"stride_in": "3x3", "preprocessing": "torch"},
+                "ImageNet",
+                "BSD-3-Clause",
+                top1,
+                top5,
+            )
+    for model, with_top, without_top, top1, top5 in _KERAS_APPLICATIONS:
+        stem = f"{model.lower()}_weights_tf_dim_ordering_tf_kernels"
+        yield Weights(
+            model,
+            "imagenet_caffe",
+            (
+                File(f"{stem}.h5", f"{_KERAS}{stem}.h5", "md5", with_top),
+                File(f"{stem}_notop.h5", f"{_KERAS}{stem}_notop.h5", "md5", without_top, top=False),
+            ),
+            "Keras",
+            CAFFE_OPTIONS,
+            "ImageNet",
+            "MIT",
+            top1,
+            top5,
+        )
+    for depth, digits, error in _CIFAR10:
+        yield Weights(
+            f"CIFARResNet{depth}",
+            "cifar10",
+            (_pytorch_file(_CIFAR_ZOO, f"resnet{depth}", digits, ".th"),),
+            "PyTorch",
+            {"shortcut": "A", "preprocessing": "torch"},
+            "CIFAR-10",
+            "BSD-2-Clause",
+            round(100 - error, 2),
+            None,
+        )
+
+
+_ORDER = list(dict.fromkeys(row.model for row in _rows()))
+
+REGISTRY = {
+    (row.model, row.tag): row for row in sorted(_rows(), key=lambda row: _ORDER.index(row.model))
+}
+"""Every row by its model and tag, model after model."""
+
+TAGS = tuple({tag: None for _, tag in REGISTRY})
+
+
+class WeightsTable(tuple[Weights, ...]):
+    """Rows of the registry; printed, a table."""
+
+    columns = ("model", "tag", "top-1", "top-5", "data", "preprocessing", "licence", "file")
+
+    def cells(self) -> list[list[str]]:
+        """The table as text: a list for each row, a string for each of `columns`."""
+        return [
+            [
+                row.model,
+                row.tag,
+                "" if row.top1 is None else f"{row.top1:.2f}",
+                "" if row.top5 is None else f"{row.top5:.2f}",
+                row.data,
+                row.options["preprocessing"],
+                row.licence,
+                row.files[0].name,
+            ]
+            for row in self
+        ]
+
+    def __repr__(self) -> str:
+        lines = [list(self.columns), *self.cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+            for line in lines
+        )
+
+
+def list_weights(model: str | None = None) -> WeightsTable:
+    """The pretrained weights there are.
+
+    Parameters
+    ----------
+    model : str, optional
+        Name of a builder ("ResNet50", "cifar_resnet20"); case, "-" and "_" do not matter.
+        Default: all of them.
+
+    Returns
+    -------
+    WeightsTable
+        A tuple of `Weights`, printed as a table.
+
+    Raises
+    ------
+    ValueError
+        For a model without pretrained weights, suggesting the nearest.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> keras_resnet.list_weights("ResNet34")  # doctest: +ELLIPSIS
+    model     tag          top-1  top-5  data      preprocessing  licence       file
+    ResNet34  imagenet_v1  73.31  91.42  ImageNet  torch          BSD-3-Clause  resnet34-...
+    >>> [row.tag for row in keras_resnet.list_weights("ResNet50")]
+    ['imagenet_v1', 'imagenet_v2', 'imagenet_caffe']
+    """
+    rows = REGISTRY.values()
+    if model is not None:
+        model = names.find("model", model, dict.fromkeys(row.model for row in rows))
+        rows = [row for row in rows if row.model == model]
+    return WeightsTable(rows)
+
+
+def find_tag(tag: str, model: str | None) -> Weights:
+    """The weights that a tag means for a model.
+
+    Parameters
+    ----------
+    tag : str
+        "imagenet", "imagenet_v1", "imagenet_v2", "imagenet_caffe" or "cifar10".
+    model : str or None
+        Name of the builder; None for a net that has no name.
+
+    Returns
+    -------
+    Weights
+
+    Raises
+    ------
+    ValueError
+        For an unknown tag, suggesting the nearest; for one that the model has not, saying which
+        it has.
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained import registry
+    >>> registry.find_tag("imagenet", "ResNet18").files[0].name
+    'resnet18-f37072fd.pth'
+    """
+    tag = names.find("weights", tag, [*ALIASES, *TAGS], ", and paths of files")
+    tag = ALIASES.get(tag, tag)
+    if (model, tag) in REGISTRY:
+        return REGISTRY[model, tag]
+    theirs = [known for name, known in REGISTRY if name == model]
+    raise ValueError(
+        f"weights={tag!r}: {model or 'a net of your own making'} has no such weights, "
+        f"{'only ' + ' and '.join(map(repr, theirs)) if theirs else 'nor any others'}. Pass None "
+        "for fresh weights, or the path of a file."
+    )
+
+
+def find_file(name: str) -> Weights | None:
+    """The weights that a file of this name holds, if it is one of the registry's.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file, without its folder.
+
+    Returns
+    -------
+    Weights or None
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained import registry
+    >>> registry.find_file("resnet50-11ad3fa6.pth").tag
+    'imagenet_v2'
+    """
+    return _BY_FILE.get(name)
+
+
+_BY_FILE = {file.name: row for row in REGISTRY.values() for file in row.files}
