@@ -1,10 +1,13 @@
 """The command line: `keras-resnet COMMAND`. Every command is thin; the work is in the package."""
 
 import contextlib
+import dataclasses
 import json
+import logging
 import os
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -84,7 +87,7 @@ def demo(output, seed, as_json):
 @main.command()
 @click.option("--data", "source", required=True, help='"digits", or a folder of class/image.')
 @click.option("--model", "name", default="ResNet50", show_default=True, help="A builder's name.")
-@click.option("--weights", help="Weights to start from: a .weights.h5 or .keras file.")
+@click.option("--weights", help="Weights to start from: a tag of `weights`, or a file.")
 @click.option("--epochs", type=_at_least_1, help="Passes over the training images.")
 @click.option("--batch-size", type=_at_least_1, help="Images a step.")
 @click.option("--learning-rate", type=float, help="The highest, for a batch of 256 images.")
@@ -112,16 +115,22 @@ def train(source, name, output, as_json, epochs, batch_size, learning_rate, **op
         answer.update(_train_and_export(source, name, output, exports, recipe=recipe, **options))
 
 
+_weights_option = click.option(
+    "--weights", help="For a builder's name: a tag of `weights`, or a file.  [default: its first]"
+)
+
+
 @main.command()
 @click.argument("model")
 @click.option(
     "--data", "source", required=True, help='"digits" or a folder; behind a colon, the split.'
 )
+@_weights_option
 @_json_option
-def evaluate(model, source, as_json):
+def evaluate(model, source, weights, as_json):
     """Test a trained MODEL on labelled images, such as pets or pets:validation.
 
-    MODEL is a model.keras that takes raw images, or the folder that holds it.
+    MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name.
     """
     with _answer(as_json) as answer:
         from keras_resnet import analysis, data
@@ -129,7 +138,7 @@ def evaluate(model, source, as_json):
         name, _, split_name = source.rpartition(":")
         if split_name not in data.SPLITS:
             name, split_name = source, "test"
-        net, labels = _load_model(Path(model))
+        net, labels, crop = _load_model(model, weights)
         images = data.load(name)
         if list(images.class_names) != labels:
             raise ValueError(
@@ -138,9 +147,8 @@ def evaluate(model, source, as_json):
             )
         split = getattr(images, split_name)
         with _damaged_images_named(split):
-            quality = analysis.evaluate(
-                net, data.batches(split, **_input_of(net, images)), images.class_names
-            )
+            batches = data.batches(split, crop=crop, **_input_of(net, images))
+            quality = analysis.evaluate(net, batches, images.class_names)
         answer.update(
             model=net.name,
             data=images.name,
@@ -156,13 +164,15 @@ def evaluate(model, source, as_json):
 @click.argument("model")
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--top", type=_at_least_1, default=3, show_default=True, help="Classes to show for every image."
+    "--top", type=_at_least_1, default=5, show_default=True, help="Classes to show for every image."
 )
+@_weights_option
 @_json_option
-def predict(model, images, top, as_json):
+def predict(model, images, top, weights, as_json):
     """Classify images: files, or folders of them, with a trained MODEL.
 
-    MODEL is a model.keras that takes raw images, as `train` writes it, or the folder that holds it.
+    MODEL is a model.keras that takes raw images, as `train` writes it, the folder that holds it,
+    or a builder's name, such as ResNet50.
     """
     with _answer(as_json) as answer:
         import numpy as np
@@ -173,10 +183,10 @@ def predict(model, images, top, as_json):
         if not files:
             raise ValueError(f"no images in {', '.join(map(str, images))}.")
         data.check_images(files, whole=True)
-        net, labels = _load_model(Path(model))
+        net, labels, crop = _load_model(model, weights)
         split = data.Split(files, np.zeros(len(files), int))
         with _damaged_images_named(split):
-            probabilities = net.predict(data.batches(split, **_input_of(net)), verbose=0)
+            probabilities = net.predict(data.batches(split, crop=crop, **_input_of(net)), verbose=0)
         answer["predictions"] = [
             {
                 "image": str(file),
@@ -189,19 +199,28 @@ def predict(model, images, top, as_json):
         ]
         _table(
             "",
-            ["image", *(["class", "probability"] * min(top, len(labels)))],
+            ["image", "class", "probability"],
             [
-                [
-                    prediction["image"],
-                    *(
-                        cell
-                        for guess in prediction["classes"]
-                        for cell in (guess["class"], f"{guess['probability']:.4f}")
-                    ),
-                ]
+                ["" if rank else prediction["image"], guess["class"], f"{guess['probability']:.4f}"]
                 for prediction in answer["predictions"]
+                for rank, guess in enumerate(prediction["classes"])
             ],
+            left=2,
         )
+
+
+@main.command()
+@click.argument("name", required=False)
+@_json_option
+def weights(name, as_json):
+    """The pretrained weights there are, for all nets or those of NAME.
+
+    Looked for in the folder that KERAS_RESNET_WEIGHTS names, then in Keras' cache, then downloaded.
+    """
+    with _answer(as_json) as answer:
+        table = keras_resnet.list_weights(name)
+        answer["weights"] = [dataclasses.asdict(row) for row in table]
+        _table("", table.columns, table.cells(), left=2)
 
 
 @main.command()
@@ -397,8 +416,24 @@ def _show_quality(title, quality):
     )
 
 
-def _load_model(path):
-    """A trained model, and the names of its classes."""
+def _load_model(model, weights):
+    """A model that takes raw images, the names of its classes, how much of images it is to see."""
+    path = Path(model)
+    if weights is None and (path.exists() or path.suffix or len(path.parts) > 1):
+        return *_load_file(path), 1.0
+
+    from keras_resnet import zoo
+    from keras_resnet.pretrained import load
+
+    build = zoo.builder(model)
+    weights = weights or keras_resnet.list_weights(model)[0].tag
+    source = load.find(weights, model)
+    labels = load.class_names(source)
+    net = build(weights=weights, classes=len(labels), include_preprocessing=True)
+    return net, labels, source.row.crop if source.row else 1.0
+
+
+def _load_file(path):
     import keras
 
     from keras_resnet.resnet import deep_graphs
@@ -453,11 +488,30 @@ def _summarize(name, options):
 def _answer(as_json):
     """Run a command: with --json, its answer alone goes to standard output, as JSON."""
     answer = {}
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with (
+        contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+        _notices_in_a_line(),
+    ):
         _import_tensorflow()
         yield answer
     if as_json:
         click.echo(json.dumps(answer))
+
+
+@contextlib.contextmanager
+def _notices_in_a_line():
+    """What the package logs and warns of, on standard error, without line numbers."""
+    logger, handler = logging.getLogger("keras_resnet"), logging.StreamHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def _import_tensorflow():
@@ -478,14 +532,14 @@ def _say(text):
     click.echo(text, file=sys.stdout)
 
 
-def _table(title, columns, rows):
+def _table(title, columns, rows, left=1):
     import rich.box
     import rich.console
     import rich.table
 
     table = rich.table.Table(title=title or None, box=rich.box.SIMPLE, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right")
+        table.add_column(column, justify="left" if index < left else "right")
     for row in rows:
         table.add_row(*map(str, row))
     # In a file or a pipe, a row is a line however long it is.

@@ -86,6 +86,12 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     ]
 
 
+CIFAR10_CLASSES = (
+    *("airplane", "automobile", "bird", "cat", "deer"),
+    *("dog", "frog", "horse", "ship", "truck"),
+)
+
+
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
     """The 1,000 classes of ImageNet (ILSVRC 2012), in the order of the nets' outputs.

@@ -271,8 +271,53 @@ class TestPredict:
             ([output, tmp_path / "empty"], "no images in"),
             ([tmp_path / "empty", image], "there is no file"),
             ([tmp_path / "broken.keras", image], "is no .keras file, or not a whole one"),
+            (["resnet05", image], "model 'resnet05' is not known. Did you mean ResNet50?"),
+            (["ResNet18", image, "--weights", "imagnet"], "Did you mean imagenet?"),
+            (["ResNet18", image, "--weights", "imagenet_v2"], "only 'imagenet_v1'"),
+            (["ResNet18", image, "--weights", "lost.pth"], "there is no such file"),
+            (["CIFARResNet14", image], "model with pretrained weights 'CIFARResNet14'"),
         ):
             assert complaint in refused(run("predict", *arguments))
+
+
+class TestPretrained:
+    def test_weights_of_a_file_predict_as_in_python(self, tmp_path, photographs):
+        net = keras_resnet.CIFARResNet(8, classes=7, include_preprocessing=True)
+        keras_resnet.pretrained.to_torch(net, tmp_path / "net.safetensors")
+        image = photographs / "one" / "0.png"
+        result = run(
+            "predict", "cifar-resnet8", image, "--weights", tmp_path / "net.safetensors", "--json"
+        )
+        assert result.exit_code == 0, result.output
+        classes = json.loads(result.stdout)["predictions"][0]["classes"]
+        pixels = np.asarray(PIL.Image.open(image).resize((32, 32)))[None]
+        expected = net.predict(pixels, verbose=0)[0]
+        assert len(classes) == 5
+        assert classes[0]["class"] == str(expected.argmax())
+        assert classes[0]["probability"] == pytest.approx(expected.max(), abs=0.05)
+
+    def test_training_starts_from_them_with_a_head_of_its_own(self, tmp_path, photographs):
+        net = keras_resnet.CIFARResNet(8, classes=7)
+        keras_resnet.pretrained.to_torch(net, tmp_path / "net.safetensors")
+        result = run(
+            "train", "--data", photographs, "--model", "CIFARResNet8", "--epochs", 1,
+            "--weights", tmp_path / "net.safetensors", "--image-size", 16,
+            "--output", tmp_path / "run",
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        assert "The head for 7 classes is left out: cifar_resnet8 has 2." in result.stderr
+
+    def test_weights_are_listed(self):
+        result = run("weights", "resnet-50")
+        assert result.exit_code == 0, result.output
+        for cell in ("imagenet_v2", "80.86", "95.43", "BSD-3-Clause", "resnet50-11ad3fa6.pth"):
+            assert cell in result.stdout
+        rows = json.loads(run("weights", "--json").stdout)["weights"]
+        assert len(rows) == 26
+        assert {"model", "tag", "files", "top1", "licence", "options"} <= rows[0].keys()
+
+    def test_a_net_without_any_is_refused(self):
+        assert "Did you mean ResNet50?" in refused(run("weights", "resnet5"))
 
 
 class TestSummary:

@@ -28,6 +28,7 @@ def batches(
     *,
     image_size: int,
     channels: int = 3,
+    crop: float = 1.0,
     batch_size: int = 32,
     augmentation: str | None = None,
     seed: int = 0,
@@ -39,10 +40,12 @@ def batches(
     split : Split
         Images and labels.
     image_size : int
-        Height and width of the result in pixels. An image is cropped to a square around its
-        centre and resized.
+        Height and width of the result in pixels.
     channels : int, default 3
         Channels that files are decoded to: 1 grey, 3 RGB.
+    crop : float, default 1.0
+        Part of an image's shorter side, up to all of it, that the result shows: a square around the
+        centre. Nets for ImageNet are commonly tested on 224 of 256 pixels, 0.875.
     batch_size : int, default 32
         Images a batch; the last one may be smaller.
     augmentation : str, optional
@@ -59,7 +62,7 @@ def batches(
     Raises
     ------
     ValueError
-        For an unknown augmentation.
+        For an unknown augmentation, or a crop out of its range.
 
     Examples
     --------
@@ -74,18 +77,20 @@ def batches(
             f"augmentation={augmentation!r} must be None or one of "
             f"{', '.join(map(repr, AUGMENTATIONS))}."
         )
+    if not 0 < crop <= 1:
+        raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
     on_disk = not isinstance(split.images, np.ndarray)
     images = [os.fspath(path) for path in split.images] if on_disk else split.images
     dataset = tf.data.Dataset.from_tensor_slices((images, split.labels.astype("int64")))
     if augmentation is not None:
         dataset = dataset.shuffle(len(split), seed=seed)
-    resize = keras.layers.Resizing(
-        image_size, image_size, crop_to_aspect_ratio=True, antialias=True
-    )
+    size = round(image_size / crop)
+    resize = keras.layers.Resizing(size, size, crop_to_aspect_ratio=True, antialias=True)
+    centre = keras.layers.CenterCrop(image_size, image_size)
 
     def load(image, label):
         image = decode(image, channels) if on_disk else tf.cast(image, "float32")
-        return resize(image), label
+        return centre(resize(image)), label
 
     dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
     if augmentation is not None:

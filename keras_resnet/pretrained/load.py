@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_resnet import names
 from keras_resnet.layers import Preprocessing
+from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
 
@@ -25,6 +25,8 @@ class Source:
         `weights=...`, as errors begin.
     options : mapping
         Options of the builder that the weights imply.
+    row : Weights or None
+        The row of the registry, for a tag or a file of that name.
     read : callable
         Takes whether the classifier is needed; returns the tensors by their names in the file. It
         is only now that a tag's file is looked for.
@@ -32,6 +34,7 @@ class Source:
 
     argument: str
     options: Mapping[str, Any]
+    row: registry.Weights | None
     read: Callable[[bool], Mapping[str, Any]]
 
 
@@ -73,7 +76,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
             with _blamed(argument):
                 return readers.read(fetch(row, top=top))
 
-        return Source(argument, row.options, read_tag)
+        return Source(argument, row.options, row, read_tag)
 
     if not path.is_file():
         raise ValueError(
@@ -82,13 +85,11 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         )
     with _blamed(argument):
         tensors = readers.read(path)
-    if row := registry.find_file(path.name):
-        options = row.options
-    elif mapping.is_caffe(tensors):
+    row = registry.find_file(path.name)
+    options = row.options if row else {}
+    if mapping.is_caffe(tensors):
         options = registry.CAFFE_OPTIONS
-    else:
-        options = {}
-    return Source(argument, options, lambda top: tensors)
+    return Source(argument, options, row, lambda top: tensors)
 
 
 def load_weights(
@@ -148,11 +149,41 @@ def load_weights(
     """
     if weights is None:
         return model
-    if architecture is None:
-        called = names.plain(model.name)
-        known = {row.model for row in registry.REGISTRY.values()}
-        architecture = next((name for name in known if names.plain(name) == called), None)
-    return load_source(model, find(weights, architecture), new_head=new_head)
+    return load_source(model, find(weights, architecture or model.name), new_head=new_head)
+
+
+def class_names(source: Source) -> list[str]:
+    """The names of the classes that weights have a classifier for.
+
+    Parameters
+    ----------
+    source : Source
+        What `find` returned.
+
+    Returns
+    -------
+    list of str
+        Those of ImageNet or CIFAR-10 where the weights are in the registry or for 1,000 classes;
+        numbers where nothing is known.
+
+    Raises
+    ------
+    ValueError
+        For weights without a classifier.
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained import load
+    >>> load.class_names(load.find("cifar10", "CIFARResNet20"))[:3]
+    ['airplane', 'automobile', 'bird']
+    """
+    imagenet = [name for _, name in imagenet_classes()]
+    if source.row:
+        return {"ImageNet": imagenet, "CIFAR-10": list(CIFAR10_CLASSES)}[source.row.data]
+    count = mapping.classes_of(source.read(True))
+    if not count:
+        raise ValueError(f"{source.argument}: there is no classifier in it.")
+    return imagenet if count == len(imagenet) else [str(index) for index in range(count)]
 
 
 def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -> keras.Model:

@@ -14,7 +14,6 @@ import dataclasses
 import io
 import mmap
 import pickletools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +130,14 @@ def _read_archive(archive):
     start, size = archive.span(pickles[0])
     tensors = _state_dict(_interpret(io.BytesIO(content[start : start + size])))
 
-    offsets = {}
-    for tensor in tensors.values():
-        storage = tensor.storage
-        if storage.key not in offsets:
-            name = f"{root}data/{storage.key}"
-            offsets[storage.key], size = archive.span(name)
-            if size != storage.count * storage.dtype.itemsize:
-                raise ValueError(f"its member {name!r} has {size} bytes, other than it says.")
-            archive.check(name)
+    offsets, members = {}, []
+    for storage in {tensor.storage for tensor in tensors.values()}:
+        name = f"{root}data/{storage.key}"
+        offsets[storage.key], size = archive.span(name)
+        if size != storage.count * storage.dtype.itemsize:
+            raise ValueError(f"its member {name!r} has {size} bytes, other than it says.")
+        members.append(name)
+    archive.check(*members)
     return _arrays(tensors, archive.content, offsets)
 
 
@@ -202,93 +200,140 @@ def _state_dict(checkpoint: Any) -> dict[str, _Tensor]:
     return tensors
 
 
-class _Mark:
-    """Where on the stack a group of objects begins."""
+def _interpret(file: Any, storages: dict[str, _Storage] | None = None) -> Any:
+    """Carry out one pickle, as far as a state dict goes; collect the storages it describes."""
+    machine = _Machine({} if storages is None else storages)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if opcode.name not in _INSTRUCTIONS:
+                raise ValueError(
+                    f"it holds the pickle instruction {opcode.name}, which a state dict does not "
+                    "need: nothing of it was run."
+                )
+            if count > _MOST_INSTRUCTIONS:
+                raise ValueError("it is far too long for a state dict.")
+            _INSTRUCTIONS[opcode.name](machine, argument)
+        return machine.stack.pop()
+    except (IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+        raise ValueError("it is damaged: its pickle makes no sense.") from error
 
 
-def _interpret(file: Any, storages: Mapping[str, _Storage] | None = None) -> Any:
-    """Carry out one pickle, as far as a state dict goes."""
-    stack, memo = [], {}
-    storages = {} if storages is None else storages
+class _Machine:
+    """The stack and the memo of a pickle, and what its instructions do to them."""
 
-    def pop_group():
-        for index in range(len(stack) - 1, -1, -1):
-            if stack[index] is _Mark:
-                group = stack[index + 1 :]
-                del stack[index:]
+    mark = object()  # where on the stack a group begins
+
+    def __init__(self, storages):
+        self.stack, self.memo, self.storages = [], {}, storages
+
+    def pop_group(self):
+        for index in range(len(self.stack) - 1, -1, -1):
+            if self.stack[index] is self.mark:
+                group = self.stack[index + 1 :]
+                del self.stack[index:]
                 return group
         raise IndexError
 
-    instructions = pickletools.genops(file)
-    try:
-        for count, (opcode, argument, _) in enumerate(instructions):
-            if count > _MOST_INSTRUCTIONS:
-                raise ValueError("it is far too long for a state dict.")
-            match opcode.name:
-                case "PROTO" | "FRAME":
-                    pass
-                case "NONE":
-                    stack.append(None)
-                case "NEWTRUE" | "NEWFALSE":
-                    stack.append(opcode.name == "NEWTRUE")
-                case (
-                    "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE"
-                    | "SHORT_BINUNICODE" | "BINSTRING" | "SHORT_BINSTRING"
-                ):  # fmt: skip
-                    stack.append(argument)
-                case "EMPTY_DICT":
-                    stack.append({})
-                case "EMPTY_LIST":
-                    stack.append([])
-                case "EMPTY_TUPLE":
-                    stack.append(())
-                case "MARK":
-                    stack.append(_Mark)
-                case "TUPLE":
-                    stack.append(tuple(pop_group()))
-                case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                    length = int(opcode.name[-1])
-                    stack[-length:] = [tuple(stack[len(stack) - length :])]
-                case "APPEND" | "APPENDS":
-                    group = pop_group() if opcode.name == "APPENDS" else [stack.pop()]
-                    _as(list, stack[-1]).extend(group)
-                case "SETITEM" | "SETITEMS":
-                    pair = opcode.name == "SETITEM"
-                    group = [stack.pop(-2), stack.pop()] if pair else pop_group()
-                    for key, value in zip(group[::2], group[1::2], strict=True):
-                        # The hash of a tuple of tuples of tuples ... would overrun the C stack.
-                        _as(dict, stack[-1])[_as((str, int, float), key)] = value
-                case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
-                    memo[len(memo) if opcode.name == "MEMOIZE" else argument] = stack[-1]
-                case "BINGET" | "LONG_BINGET":
-                    stack.append(memo[argument])
-                case "GLOBAL":
-                    stack.append(_global(argument.replace(" ", ".")))
-                case "STACK_GLOBAL":
-                    module, name = _as(str, stack.pop(-2)), _as(str, stack.pop())
-                    stack.append(_global(f"{module}.{name}"))
-                case "BINPERSID":
-                    storage = _storage(stack.pop())
-                    if storages.setdefault(storage.key, storage) != storage:
-                        raise ValueError(f"it describes storage {storage.key!r} in two ways.")
-                    stack.append(storage)
-                case "REDUCE":
-                    arguments = _as(tuple, stack.pop())
-                    stack.append(_call(_as(_Global, stack.pop()).name, arguments))
-                case "BUILD":
-                    # PyTorch hangs versions of modules on its OrderedDict: of no use here.
-                    stack.pop()
-                    _as(dict, stack[-1])
-                case "STOP":
-                    return stack.pop()
-                case _:
-                    raise ValueError(
-                        f"it holds the pickle instruction {opcode.name}, which a state dict does "
-                        "not need: nothing of it was run."
-                    )
-    except (IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError("it is damaged: its pickle makes no sense.") from error
-    raise ValueError("it is damaged: its pickle has no end.")
+    def nothing(self, argument):
+        pass
+
+    def push(self, argument):
+        self.stack.append(argument)
+
+    def push_mark(self, _):
+        self.stack.append(self.mark)
+
+    def put(self, index):
+        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+
+    def get(self, index):
+        self.stack.append(self.memo[index])
+
+    def append(self, _):
+        item = self.stack.pop()
+        _as(list, self.stack[-1]).append(item)
+
+    def append_group(self, _):
+        group = self.pop_group()
+        _as(list, self.stack[-1]).extend(group)
+
+    def set_item(self, _):
+        value, key = self.stack.pop(), self.stack.pop()
+        # Never a tuple: the hash of a tuple of tuples of tuples ... would overrun the C stack.
+        _as(dict, self.stack[-1])[_as((str, int, float), key)] = value
+
+    def set_group(self, _):
+        group = self.pop_group()
+        for key, value in zip(group[::2], group[1::2], strict=True):
+            self.stack += [key, value]
+            self.set_item(None)
+
+    def push_tuple(self, _):
+        self.stack.append(tuple(self.pop_group()))
+
+    def push_global(self, name):
+        if name is None:
+            name, module = _as(str, self.stack.pop()), _as(str, self.stack.pop())
+            name = f"{module} {name}"
+        self.stack.append(_global(name.replace(" ", ".")))
+
+    def push_storage(self, _):
+        storage = _storage(self.stack.pop())
+        if self.storages.setdefault(storage.key, storage) != storage:
+            raise ValueError(f"it describes storage {storage.key[:80]!r} in two ways.")
+        self.stack.append(storage)
+
+    def call(self, _):
+        arguments, function = _as(tuple, self.stack.pop()), _as(_Global, self.stack.pop())
+        self.stack.append(_call(function.name, arguments))
+
+    def build(self, _):
+        # PyTorch hangs versions of modules on its OrderedDict: of no use here.
+        self.stack.pop()
+        _as(dict, self.stack[-1])
+
+
+def _push_new(kind):
+    return lambda machine, _: machine.stack.append(kind())
+
+
+def _push_tuple_of(length):
+    def push(machine, _):
+        if len(machine.stack) < length:
+            raise IndexError
+        machine.stack[-length:] = [tuple(machine.stack[-length:])]
+
+    return push
+
+
+# Everything that PyTorch writes into the pickle of a state dict, with protocols 2 to 5.
+_INSTRUCTIONS = {
+    **dict.fromkeys(["PROTO", "FRAME", "STOP"], _Machine.nothing),
+    **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"], _Machine.push),
+    **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE"], _Machine.push),
+    **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _Machine.push),  # Python 2
+    "NONE": _Machine.push,
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_DICT": _push_new(dict),
+    "EMPTY_LIST": _push_new(list),
+    "EMPTY_TUPLE": _push_new(tuple),
+    "MARK": _Machine.push_mark,
+    "TUPLE": _Machine.push_tuple,
+    "TUPLE1": _push_tuple_of(1),
+    "TUPLE2": _push_tuple_of(2),
+    "TUPLE3": _push_tuple_of(3),
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.append_group,
+    "SETITEM": _Machine.set_item,
+    "SETITEMS": _Machine.set_group,
+    **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _Machine.put),
+    **dict.fromkeys(["BINGET", "LONG_BINGET"], _Machine.get),
+    **dict.fromkeys(["GLOBAL", "STACK_GLOBAL"], _Machine.push_global),
+    "BINPERSID": _Machine.push_storage,
+    "REDUCE": _Machine.call,
+    "BUILD": _Machine.build,
+}
 
 
 def _as(kind, value):

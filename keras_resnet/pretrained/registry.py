@@ -50,6 +50,8 @@ class Weights:
         Options of the builder that the weights imply, among them `preprocessing`.
     data : str
         What they were trained on: "ImageNet" or "CIFAR-10".
+    crop : float
+        Part of an image's shorter side that the published accuracy was measured on: the middle.
     licence : str
         SPDX identifier.
     top1, top5 : float or None
@@ -62,6 +64,7 @@ class Weights:
     format: str
     options: Mapping[str, Any]
     data: str
+    crop: float
     licence: str
     top1: float | None
     top5: float | None
@@ -185,6 +188,7 @@ def _rows():
                 "PyTorch",
                 {"stride_in": "3x3", "preprocessing": "torch"},
                 "ImageNet",
+                224 / (256, 232)[version - 1],
                 "BSD-3-Clause",
                 top1,
                 top5,
@@ -201,6 +205,7 @@ def _rows():
             "Keras",
             CAFFE_OPTIONS,
             "ImageNet",
+            224 / 256,
             "MIT",
             top1,
             top5,
@@ -213,6 +218,7 @@ def _rows():
             "PyTorch",
             {"shortcut": "A", "preprocessing": "torch"},
             "CIFAR-10",
+            1.0,
             "BSD-2-Clause",
             round(100 - error, 2),
             None,
@@ -289,7 +295,7 @@ def list_weights(model: str | None = None) -> WeightsTable:
     """
     rows = REGISTRY.values()
     if model is not None:
-        model = names.find("model", model, dict.fromkeys(row.model for row in rows))
+        model = names.find("model with pretrained weights", model, _ORDER)
         rows = [row for row in rows if row.model == model]
     return WeightsTable(rows)
 
@@ -302,7 +308,7 @@ def find_tag(tag: str, model: str | None) -> Weights:
     tag : str
         "imagenet", "imagenet_v1", "imagenet_v2", "imagenet_caffe" or "cifar10".
     model : str or None
-        Name of the builder; None for a net that has no name.
+        Name of the builder; case, "-" and "_" do not matter. None for a net that has no name.
 
     Returns
     -------
@@ -322,6 +328,8 @@ def find_tag(tag: str, model: str | None) -> Weights:
     """
     tag = names.find("weights", tag, [*ALIASES, *TAGS], ", and paths of files")
     tag = ALIASES.get(tag, tag)
+    by_plain_name = {names.plain(row.model): row.model for row in REGISTRY.values()}
+    model = by_plain_name.get(names.plain(model or ""), model)
     if (model, tag) in REGISTRY:
         return REGISTRY[model, tag]
     theirs = [known for name, known in REGISTRY if name == model]

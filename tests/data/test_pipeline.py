@@ -46,6 +46,18 @@ def test_augmented_digits_stay_what_they_are(split):
     assert abs(images.mean() - plain.mean()) < 0.1 * plain.mean()
 
 
+def test_a_crop_shows_the_middle(split):
+    whole, _ = collect(data.batches(split, image_size=8, channels=1))
+    middle, _ = collect(data.batches(split, image_size=6, channels=1, crop=6 / 8))
+    np.testing.assert_array_equal(middle, whole[:, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("crop", [0, -1, 1.01, float("nan")])
+def test_a_crop_out_of_range_is_refused(split, crop):
+    with pytest.raises(ValueError, match="crop="):
+        data.batches(split, image_size=8, crop=crop)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".gif"])
 def test_files_are_cropped_around_their_centre(tmp_path, suffix):
     pixels = np.zeros((6, 10, 3), "uint8")
