@@ -3,11 +3,13 @@ import re
 import keras
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_resnet
-from keras_resnet.pretrained import load_state_dict, state_dict_shapes
+from keras_resnet import pretrained
+from keras_resnet.pretrained import load_state_dict, state_dict_shapes, to_torch
 from keras_resnet.resnet import resnet
 
 # Convolutions of a block, and blocks of every stage.
@@ -163,10 +165,11 @@ class TestLoading:
             (lambda s: s.update({"fc.bias": np.full(4, "x")}), ["fc.bias"]),
             (lambda s: s.update({"fc.bias": np.full(4, None)}), ["fc.bias"]),
             (lambda s: s.update({"fc.bias": np.full(4, 1j)}), ["fc.bias"]),
+            (lambda s: s.update({"fc.bias": np.full(4, 1)}), ["fc.bias", "int64"]),
         ],
         ids=[
             *("missing", "missing_average", "empty", "extra", "transposed", "keras_layout"),
-            *("scalar", "text", "nothing", "complex"),
+            *("scalar", "text", "nothing", "complex", "integers"),
         ],
     )
     def test_refuses_what_does_not_fit_and_changes_nothing(self, net, change, parts):
@@ -223,3 +226,148 @@ class TestLoading:
             with pytest.raises(ValueError, match="state_dict"):
                 load_state_dict(NET, state)
             assert is_untouched(NET)
+
+
+def cifar_names(state):
+    return {
+        name.replace("fc.", "linear.").replace("downsample", "shortcut"): array
+        for name, array in state.items()
+    }
+
+
+def random_net(seed, **options):
+    """A small net with a projection shortcut and weights of its own."""
+    options = {"input_shape": (8, 8, 3), "classes": 4, "name": "small", **options}
+    net = resnet((1, 1), "basic", (4, 8), **options)
+    generator = np.random.default_rng(seed)
+    net.set_weights([generator.normal(size=weight.shape) for weight in net.weights])
+    return net
+
+
+def equal_weights(one, other):
+    pairs = zip(one.get_weights(), other.get_weights(), strict=True)
+    return all(np.array_equal(*pair) for pair in pairs)
+
+
+class TestOtherNames:
+    @pytest.mark.parametrize("prefix", ["module.", "model.", "_orig_mod.", "module._orig_mod."])
+    @pytest.mark.parametrize("rename", [dict, cifar_names], ids=["torchvision", "cifar"])
+    def test_load_as_torchvisions_do(self, net, prefix, rename):
+        expected = random_net(1)
+        state = rename(to_torch(expected))
+        load_state_dict(net, {f"{prefix}{name}": array for name, array in state.items()})
+        assert equal_weights(net, expected)
+
+    def test_errors_speak_in_the_names_that_came(self, net):
+        state = cifar_names(constants())
+        del state["layer2.0.shortcut.0.weight"]
+        with pytest.raises(ValueError, match=r"lacks .* layer2\.0\.shortcut\.0\.weight"):
+            load_state_dict(net, state)
+        assert is_untouched(net)
+
+    @pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+    def test_and_other_precisions_are_converted(self, net, dtype):
+        state = {
+            name: array.astype(keras.ops.convert_to_numpy(keras.ops.zeros(1, dtype)).dtype)
+            for name, array in constants().items()
+        }
+        load_state_dict(net, state)
+        loaded = sorted(float(array.flat[0]) for array in net.get_weights())
+        assert loaded == list(range(len(SHAPES)))
+
+
+class TestDepth:
+    @pytest.mark.parametrize(
+        ("block", "counts", "depth"),
+        [
+            ("basic", (2, 2, 2, 2), 18),
+            ("basic", (3, 4, 6, 3), 34),
+            ("bottleneck", (3, 4, 6, 3), 50),
+            ("bottleneck", (3, 4, 23, 3), 101),
+            ("basic", (3, 3, 3), 20),
+        ],
+    )
+    @pytest.mark.parametrize("options", [{}, {"stem": "cifar"}, {"shortcut": "C"}], ids=str)
+    def test_of_the_file_is_said(self, net, block, counts, depth, options):
+        other = resnet(
+            counts, block, (4,) * len(counts), input_shape=(32, 32, 3), classes=4, **options
+        )
+        with pytest.raises(ValueError, match=f"a net of {depth} layers; small has 6"):
+            load_state_dict(net, to_torch(other))
+        assert is_untouched(net)
+
+
+class TestHead:
+    def test_is_left_out_where_the_net_has_none(self):
+        net, other = random_net(1, include_top=False), random_net(2)
+        load_state_dict(net, to_torch(other))
+        backbone = [array for array in other.get_weights()][:-2]
+        assert all(map(np.array_equal, net.get_weights(), backbone))
+
+    def test_of_other_classes_is_refused(self):
+        net, before = random_net(1), random_net(1)
+        with pytest.raises(ValueError, match="its head is for 7 classes, that of small for 4"):
+            load_state_dict(net, to_torch(random_net(2, classes=7)))
+        assert equal_weights(net, before)
+
+    def test_of_other_classes_stays_as_it_is_on_request_which_is_logged(self, caplog):
+        net, before, other = random_net(1), random_net(1), random_net(2, classes=7)
+        with caplog.at_level("INFO", logger="keras_resnet"):
+            load_state_dict(net, to_torch(other), new_head=True)
+        assert "head for 7 classes is left out: small has 4" in caplog.text
+        assert all(map(np.array_equal, net.get_weights()[:-2], other.get_weights()[:-2]))
+        assert all(map(np.array_equal, net.get_weights()[-2:], before.get_weights()[-2:]))
+
+    def test_of_the_same_classes_comes_along_even_then(self):
+        net, other = random_net(1), random_net(2)
+        load_state_dict(net, to_torch(other), new_head=True)
+        assert equal_weights(net, other)
+
+    def test_that_is_missing_is_missed(self, net):
+        state = constants()
+        del state["fc.weight"], state["fc.bias"]
+        with pytest.raises(ValueError, match=r"lacks .*fc\.bias, fc\.weight"):
+            load_state_dict(net, state)
+
+
+class TestNumbers:
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_that_are_none_are_warned_of_and_loaded(self, net, value):
+        state = constants()
+        state["layer1.0.bn1.weight"][2] = value
+        with pytest.warns(RuntimeWarning, match=r"layer1\.0\.bn1\.weight"):
+            load_state_dict(net, state)
+        gamma = np.asarray(net.get_layer("conv2_block1_1_bn").gamma)
+        np.testing.assert_array_equal(gamma[2], np.float32(value))
+
+
+class TestToTorch:
+    def test_is_what_pytorch_would_have(self):
+        net = random_net(3)
+        state = to_torch(net)
+        counters = {name for name in state if name.endswith("num_batches_tracked")}
+        assert len(counters) == 6
+        assert all(state[name].shape == () and state[name].dtype == "int64" for name in counters)
+        assert {name: state[name].shape for name in state.keys() - counters} == SHAPES
+        kernel = np.asarray(net.get_layer("conv3_block1_1_conv").kernel)
+        expected = np.einsum("hwio->oihw", kernel)
+        np.testing.assert_array_equal(state["layer2.0.conv1.weight"], expected)
+        assert all(array.flags.c_contiguous for array in state.values())
+
+    @pytest.mark.parametrize("naming", ["torchvision", "cifar"])
+    def test_comes_back_to_the_bit_through_a_file(self, net, tmp_path, naming):
+        original = random_net(4)
+        path = tmp_path / "net.safetensors"
+        state = to_torch(original, path, naming=naming)
+        assert any("linear" in name for name in state) == (naming == "cifar")
+        written = safetensors.numpy.load_file(path)
+        assert written.keys() == state.keys()
+        assert all(np.array_equal(written[name], state[name]) for name in state)
+        pretrained.load_weights(net, path)
+        assert equal_weights(net, original)
+        assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+
+    def test_refuses_an_unknown_naming(self, net, tmp_path):
+        with pytest.raises(ValueError, match=r"naming='timm' must be one of"):
+            to_torch(net, tmp_path / "net.safetensors", naming="timm")
+        assert not list(tmp_path.iterdir())

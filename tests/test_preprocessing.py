@@ -1,0 +1,52 @@
+import json
+
+import numpy as np
+import pytest
+from errors import one_line_error
+
+from keras_resnet import decode_predictions
+from keras_resnet.preprocessing import imagenet_classes
+
+
+class TestDecodePredictions:
+    def test_names_the_likeliest_classes_in_order(self):
+        scores = np.zeros((2, 1000))
+        scores[0, [0, 1, 2]] = [0.2, 0.5, 0.3]
+        scores[1, 999] = 1
+        first, second = decode_predictions(scores, top=3)
+        assert first == [
+            ("n01443537", "goldfish", 0.5),
+            ("n01484850", "great_white_shark", 0.3),
+            ("n01440764", "tench", 0.2),
+        ]
+        assert second[0] == ("n15075141", "toilet_tissue", 1.0)
+        # Equal scores come in the order of the classes.
+        assert [wnid for wnid, _, _ in second[1:]] == ["n01440764", "n01443537"]
+
+    def test_gives_five_by_default_and_all_on_request(self):
+        scores = np.random.default_rng(0).random((1, 1000))
+        assert len(decode_predictions(scores)[0]) == 5
+        everything = decode_predictions(scores, top=1000)[0]
+        assert len({wnid for wnid, _, _ in everything}) == 1000
+        assert [score for *_, score in everything] == sorted(scores[0], reverse=True)
+
+    @pytest.mark.parametrize("shape", [(1000,), (1, 10), (1, 1000, 1), ()])
+    def test_refuses_other_classes(self, shape):
+        with one_line_error(f"preds of shape {shape}", "(images, 1000)"):
+            decode_predictions(np.zeros(shape))
+
+    @pytest.mark.parametrize("top", [0, -1, 1001])
+    def test_refuses_a_number_of_classes_that_there_are_not(self, top):
+        with one_line_error(f"top={top}", "1 to 1000"):
+            decode_predictions(np.zeros((1, 1000)), top=top)
+
+
+class TestImagenetClasses:
+    def test_are_a_thousand_in_the_order_of_their_ids(self):
+        wnids = [wnid for wnid, _ in imagenet_classes()]
+        assert wnids == sorted(set(wnids))
+        assert len(wnids) == 1000
+
+    def test_are_those_of_the_labelled_photographs(self, assets):
+        for row in json.loads((assets / "imagenet_classes.json").read_text()):
+            assert imagenet_classes()[row["index"]] == (row["wnid"], row["name"])
