@@ -44,7 +44,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     Parameters
     ----------
     weights : str or path
-        A tag of the registry, or the path of a file.
+        A tag of the registry, or the path of a file: with a suffix, or in a folder ("./file").
     architecture : str, optional
         Name of the builder, which tags need.
 
@@ -68,8 +68,8 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         raise ValueError(f"weights={weights!r} must be None, a tag or a path.")
     path = Path(weights)
     argument = f"weights={str(weights)!r}"
-    is_path = isinstance(weights, os.PathLike) or path.suffix or len(path.parts) > 1
-    if not is_path and not path.is_file():
+    # A bare word is a tag, whatever lies in this folder.
+    if isinstance(weights, str) and not path.suffix and len(path.parts) < 2:
         row = registry.find_tag(weights, architecture)
 
         def read_tag(top):

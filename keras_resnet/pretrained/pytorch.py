@@ -12,7 +12,6 @@ with the numbers behind them.
 
 import dataclasses
 import io
-import mmap
 import pickletools
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from keras_resnet.pretrained.archive import Archive
+from keras_resnet.pretrained.archive import Archive, mapped
 
 MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How a file of PyTorch's format before 1.6 begins: a pickled number, 0x1950a86a20f9469cfc6c."""
@@ -110,11 +109,27 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
     """
     with open(path, "rb") as file:
         legacy = file.read(len(MAGIC)) == MAGIC
-    return _read_before_1_6(path) if legacy else _read_archive(Archive(path))
+    return _read_before_1_6(path) if legacy else read_archive(Archive(path))
 
 
-def _read_archive(archive):
-    """The ZIP format."""
+def read_archive(archive: Archive) -> dict[str, np.ndarray]:
+    """Read the ZIP format: `read_pytorch` for an archive that is open already.
+
+    Parameters
+    ----------
+    archive : Archive
+        The file.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        As `read_pytorch` returns them.
+
+    Raises
+    ------
+    ValueError
+        As `read_pytorch` does.
+    """
     pickles = [name for name in archive.names() if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
         raise ValueError("it is a ZIP archive without a PyTorch checkpoint in it.")
@@ -143,8 +158,7 @@ def _read_archive(archive):
 
 def _read_before_1_6(path):
     """The format before PyTorch 1.6: magic number, version, machine, object, keys, numbers."""
-    with open(path, "rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    content = mapped(path)
     content.seek(len(MAGIC))
     version, machine = _interpret(content), _interpret(content)
     if version != 1001 or not isinstance(machine, dict) or not machine.get("little_endian"):

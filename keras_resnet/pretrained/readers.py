@@ -15,9 +15,11 @@ import numpy as np
 import safetensors
 
 from keras_resnet.pretrained.archive import Archive
-from keras_resnet.pretrained.pytorch import MAGIC, read_pytorch
+from keras_resnet.pretrained.pytorch import MAGIC, read_archive, read_pytorch
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
+
+_KERAS_WEIGHTS = "model.weights.h5"  # a member of every .keras file
 
 # The floating-point types of safetensors; the others hold no weights.
 _SAFE_DTYPES = {
@@ -69,8 +71,8 @@ def read(path: Path) -> Mapping[str, Any]:
     if start.startswith(MAGIC):
         return read_pytorch(path)
     if start.startswith(b"PK"):
-        keras = "model.weights.h5" in Archive(path).names()
-        return read_keras(path) if keras else read_pytorch(path)
+        archive = Archive(path)
+        return read_keras(path) if _KERAS_WEIGHTS in archive.names() else read_archive(archive)
     if start[8:9] == b"{":
         return read_safetensors(path)
     raise ValueError(
@@ -134,9 +136,8 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
     ValueError
         If the file is damaged.
     """
-    weights = "model.weights.h5"
-    Archive(path).check(weights)
-    with zipfile.ZipFile(path) as archive, archive.open(weights) as file:
+    Archive(path).check(_KERAS_WEIGHTS)
+    with zipfile.ZipFile(path) as archive, archive.open(_KERAS_WEIGHTS) as file:
         return read_hdf5(file)
 
 
