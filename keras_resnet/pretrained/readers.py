@@ -4,6 +4,8 @@ Tensors come by the names that they have in the file. Nothing in a file is ever 
 can claim more memory than the file has bytes.
 """
 
+import mmap
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,10 +16,15 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_resnet.pretrained.archive import Archive
+from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.pytorch import MAGIC, read_archive, read_pytorch
 
+_HEAP = struct.Struct("<8xQQQ")  # length, first free block, address of the names
+
 _HDF5 = b"\x89HDF\r\n\x1a\n"  # how such a file begins
+
+# ResNet-1202 has some 15,000 groups and tensors, and names are five deep at most.
+_MOST_NAMES, _DEEPEST = 50_000, 10
 
 _KERAS_WEIGHTS = "model.weights.h5"  # a member of every .keras file
 
@@ -136,17 +143,20 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
     ValueError
         If the file is damaged.
     """
-    Archive(path).check(_KERAS_WEIGHTS)
-    with zipfile.ZipFile(path) as archive, archive.open(_KERAS_WEIGHTS) as file:
-        return read_hdf5(file)
+    archive = Archive(path)
+    archive.check(_KERAS_WEIGHTS)
+    start, size = archive.span(_KERAS_WEIGHTS)
+    _check_heaps(archive.content, start, size)
+    with zipfile.ZipFile(path) as unzipped, unzipped.open(_KERAS_WEIGHTS) as file:
+        return _read_hdf5(file)
 
 
-def read_hdf5(file: Any) -> dict[str, np.ndarray]:
+def read_hdf5(path: Path) -> dict[str, np.ndarray]:
     """Read a `.weights.h5` file, or the `.h5` of keras.applications and of Keras 2.
 
     Parameters
     ----------
-    file : path or binary file
+    path : path
         The file.
 
     Returns
@@ -160,11 +170,34 @@ def read_hdf5(file: Any) -> dict[str, np.ndarray]:
     ValueError
         If the file is damaged, or if it leaves its tensors to other files.
     """
+    content = mapped(path)
+    _check_heaps(content, 0, len(content))
+    return _read_hdf5(path)
+
+
+def _read_hdf5(file):
     try:
         with h5py.File(file, "r") as hdf5:
             return _keras_names(dict(_datasets(hdf5, hdf5.id.get_filesize())))
     except (OSError, RuntimeError, KeyError, TypeError, MemoryError) as error:
         raise ValueError(f"it is no whole HDF5 file ({error}).") from error
+
+
+def _check_heaps(content: mmap.mmap, base: int, size: int) -> None:
+    """Refuse an HDF5 file on which the HDF5 library would never come to an end.
+
+    A group keeps the names in it in a heap, the free blocks of which are chained by their offsets.
+    The library follows the chain for as long as there is one, and takes memory at every step.
+    """
+    steps, end, heap = 0, base + size, content.find(b"HEAP\0", base, base + size)
+    while heap >= 0 and heap + _HEAP.size <= end:
+        length, block, start = _HEAP.unpack_from(content, heap)
+        while block + 8 <= length and base + start + block + 8 <= end:
+            steps += 1
+            if 16 * steps > size:  # more free blocks than there is room for
+                raise ValueError("it is damaged: the free blocks of a heap go round in a circle.")
+            (block,) = struct.unpack_from("<Q", content, base + start + block)
+        heap = content.find(b"HEAP\0", heap + 1, end)
 
 
 def _keras_names(tensors):
@@ -180,20 +213,19 @@ def _keras_names(tensors):
 
 def _datasets(hdf5: h5py.File, room: int) -> Iterator[tuple[str, np.ndarray]]:
     """Every tensor of an HDF5 file by its path, all of them together no larger than `room`."""
-    groups, seen = [hdf5], set()
+    groups, count = [hdf5], 0
     while groups:
         group = groups.pop()
         for key in group:
+            count += 1
             name = f"{group.name}/{key}".lstrip("/")
+            if count > _MOST_NAMES or name.count("/") > _DEEPEST:
+                raise ValueError("it has far too many groups, or one that contains itself.")
             if name in _NO_LAYERS:
                 continue
             if not isinstance(group.get(key, getlink=True), h5py.HardLink):
                 raise ValueError(f"its {name!r} is a link: all tensors must be in the file itself.")
             node = group[key]
-            address = h5py.h5o.get_info(node.id).addr
-            if address in seen:
-                raise ValueError(f"its {name!r} is there twice, under two names.")
-            seen.add(address)
             if isinstance(node, h5py.Group):
                 groups.append(node)
                 continue
@@ -203,6 +235,6 @@ def _datasets(hdf5: h5py.File, room: int) -> Iterator[tuple[str, np.ndarray]]:
             if room < 0 or node.id.get_storage_size() != node.nbytes:
                 raise ValueError(f"its {name!r} is not whole: the file lacks its numbers.")
             array = node[()]
-            if node.attrs.get("dtype") == "bfloat16":
-                array = array.view(ml_dtypes.bfloat16)
-            yield name, array
+            # HDF5 has no bfloat16: two bytes of no type, as Keras writes it. Its attribute that
+            # says so is passed over, for on damaged attributes HDF5 loops for ever.
+            yield name, array.view(ml_dtypes.bfloat16) if array.dtype == "V2" else array
