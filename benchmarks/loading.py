@@ -1,9 +1,9 @@
 """From a file of weights to a ready ResNet-50: `python -m benchmarks.loading [H5]`.
 
-Needs PyTorch (`pip install torch`) for the comparison with `torch.load` and `load_state_dict`; H5 is
-the file of keras.applications, for the comparison with `keras.applications.ResNet50(weights=H5)`.
-Each measurement is made in a process of its own, the contenders taking turns, as loading happens
-once in a program's life; the first load there and the median of the next ten are told apart.
+Needs PyTorch (`pip install torch`) for the comparison with `torch.load` and `load_state_dict`. H5 is
+keras.applications' file, for the comparison with `keras.applications.ResNet50(weights=H5)`. Loading
+happens once in a program's life, so each measurement is made in processes of its own, the
+contenders taking turns; the first load there and the median of the next ten are told apart.
 """
 
 import json

@@ -6,6 +6,7 @@ import logging
 import mmap
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ logger = logging.getLogger("keras_resnet")
 
 # A server that says nothing for so long will say nothing more.
 _SILENCE = 60.0
+
+_one_at_a_time = threading.Lock()
 
 
 def fetch(weights: Weights, *, top: bool = True) -> Path:
@@ -64,10 +67,10 @@ def _in_folder(files: Sequence[File]) -> Path | None:
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
-    if not Path(folder).is_dir():
+    if not Path(folder).expanduser().is_dir():
         raise ValueError(f"{FOLDER_VARIABLE}={folder!r} is no folder.")
     for file in files:
-        path = Path(folder, file.name)
+        path = Path(folder).expanduser() / file.name
         if path.is_file():
             if wrong := _mismatch(path, file):
                 warnings.warn(f"{wrong} It is used as it is.", RuntimeWarning, stacklevel=2)
@@ -82,8 +85,12 @@ def _in_cache(files: Sequence[File]) -> Path | None:
             wrong = _mismatch(path, file)
             if not wrong:
                 return path
-            path.unlink(missing_ok=True)
-            logger.warning("%s It has been removed.", wrong)
+            logger.warning("%s It is removed.", wrong)
+            # What may not be removed here is said where it cannot be replaced either. Another
+            # process may have replaced it in the meantime.
+            with contextlib.suppress(OSError), _lock(path):
+                if _mismatch(path, file):
+                    path.unlink()
     return None
 
 
@@ -92,7 +99,7 @@ def _download(file: File) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Two processes that need the same file: one downloads it, the other waits and finds it.
-        with filelock.FileLock(path.with_name(f".{file.name}.lock")):
+        with _lock(path):
             if path.is_file() and not _mismatch(path, file):
                 return path
             # Always of the same name: what a killed process has left is overwritten.
@@ -101,20 +108,17 @@ def _download(file: File) -> Path:
                     keras.utils.get_file(
                         f".{file.name}.partial",
                         file.address,
-                        cache_dir=_cache().parent,
-                        cache_subdir=_cache().name,
+                        # Where cache_dir may not be written to, Keras turns to /tmp/.keras.
+                        cache_dir=path.parent,
+                        cache_subdir="",
                         force_download=True,
                     )
                 )
-            if wrong := _mismatch(partial, file):
+            wrong = _mismatch(partial, file)
+            if wrong:
                 partial.unlink()
-                raise ValueError(
-                    f"the download from {file.address} has been removed: {wrong} Try again; if "
-                    "that does not help, something between here and there changes it."
-                )
-            os.replace(partial, path)
-    except ValueError:
-        raise
+            else:
+                os.replace(partial, path)
     except Exception as error:  # Keras raises nothing narrower.
         reason = " ".join(str(error).split())
         raise OSError(
@@ -122,12 +126,21 @@ def _download(file: File) -> Path:
             f"with a network and put it here as {path}, or into a folder that {FOLDER_VARIABLE} "
             "names."
         ) from error
+    if wrong:
+        raise ValueError(
+            f"the download from {file.address} has been removed: {wrong} Try again; if that does "
+            "not help, something between here and there changes it."
+        )
     return path
+
+
+def _lock(path: Path) -> filelock.FileLock:
+    return filelock.FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _cache() -> Path:
     """The folder that keras.applications keeps its weights in."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
 
 
 def _mismatch(path: Path, file: File) -> str:
@@ -151,9 +164,11 @@ def _digest(path: Path, algorithm: str) -> str:
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
     """Give up on a silent server: Keras would wait for ever."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(before or _SILENCE)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+    # One thread after the other, or the last one would restore what the first one has set.
+    with _one_at_a_time:
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(before or _SILENCE)
+        try:
+            yield
+        finally:
+            socket.setdefaulttimeout(before)

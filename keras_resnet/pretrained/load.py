@@ -74,7 +74,9 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
 
         def read_tag(top):
             with _blamed(argument):
-                return readers.read(fetch(row, top=top))
+                path = fetch(row, top=top)
+            with _blamed(f"{argument}: {path}"):
+                return readers.read(path)
 
         return Source(argument, row.options, row, read_tag)
 
@@ -209,8 +211,9 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
         As `load_weights` does.
     """
     _check_options(model, source)
-    has_head = any(isinstance(layer, keras.layers.Dense) for layer in model.layers)
-    tensors = source.read(has_head and not new_head)
+    heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    classes = len(class_names(source)) if source.row else None
+    tensors = source.read(any(not new_head or head.units == classes for head in heads))
     mapping.load_tensors(model, tensors, source.argument, new_head=new_head)
     if "preprocessing" in source.options:
         model.preprocessing = source.options["preprocessing"]
@@ -225,6 +228,11 @@ def _check_options(model, source):
             ours["preprocessing"] = layer.mode
         if layer.name == "conv3_block1_1_conv" and layer.kernel_size == (1, 1):
             ours["stride_in"] = "1x1" if layer.strides == (2, 2) else "3x3"
+    names = {layer.name for layer in model.layers}
+    if "conv3_block1_0_conv" in names:
+        ours["shortcut"] = "C" if "conv3_block2_0_conv" in names else "B"
+    elif "conv3_block1_add" not in names:
+        ours["shortcut"] = None
     for option, value in source.options.items():
         if ours.get(option, value) != value:
             raise ValueError(

@@ -398,8 +398,10 @@ def _leave_out_head(model, naming, slots, tensors, new_head):
                 "of classes in the builder, or new_head=True."
             )
         logger.info("The head for %d classes is left out: %s has %d.", classes, model.name, wanted)
-    elif ours and not new_head:
-        return
+    elif ours:
+        if not new_head:
+            return
+        logger.info("There is no head to load: %s keeps its own.", model.name)
     for names, mapping in ((theirs, tensors), (ours, slots)):
         for name in names:
             del mapping[name]
