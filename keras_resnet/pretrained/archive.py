@@ -1,5 +1,6 @@
 """ZIP archives from strangers: nothing is unpacked, every claim in them is checked."""
 
+import itertools
 import mmap
 import stat
 import struct
@@ -73,9 +74,12 @@ class Archive:
         header = self.content[member.header_offset : member.header_offset + _LOCAL_HEADER.size]
         if len(header) == _LOCAL_HEADER.size:
             signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
-            start = member.header_offset + _LOCAL_HEADER.size + name_length + extra_length
+            name_start = member.header_offset + _LOCAL_HEADER.size
+            local_name = self.content[name_start : name_start + name_length]
+            start = name_start + name_length + extra_length
             if (
                 signature == b"PK\3\4"
+                and local_name == member.orig_filename.encode("utf-8")
                 and member.compress_size == member.file_size
                 and start + member.file_size <= len(self.content)
             ):
@@ -85,6 +89,9 @@ class Archive:
     def check(self, *names: str) -> None:
         """Compare the bytes of members with their checksums."""
         spans = [self.span(name) for name in names]
+        ordered = sorted(spans)
+        if any(sum(one) > other[0] for one, other in itertools.pairwise(ordered)):
+            raise ValueError("some of its members lie upon each other.")
         content = memoryview(self.content)
         # zlib lets other threads run.
         with ThreadPoolExecutor() as pool:

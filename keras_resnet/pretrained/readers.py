@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 
 from keras_resnet.pretrained.archive import Archive, mapped
-from keras_resnet.pretrained.pytorch import MAGIC, read_archive, read_pytorch
+from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
 
 _HEAP = struct.Struct("<8xQQQ")  # length, first free block, address of the names
 
@@ -46,7 +46,7 @@ def read(path: Path) -> Mapping[str, Any]:
     Parameters
     ----------
     path : path
-        A PyTorch checkpoint (`.pth`, `.th`, either file format), `.safetensors`, the `.h5` of
+        A PyTorch checkpoint (`.pth`, `.th`, any of its formats), `.safetensors`, the `.h5` of
         keras.applications, `.weights.h5` or `.keras`.
 
     Returns
@@ -72,10 +72,10 @@ def read(path: Path) -> Mapping[str, Any]:
     (10,)
     """
     with open(path, "rb") as file:
-        start = file.read(16)
+        start = file.read(512)
     if start.startswith(_HDF5):
         return read_hdf5(path)
-    if start.startswith(MAGIC):
+    if start.startswith(b"\x80") or is_tar(start):  # a pickle, or PyTorch's oldest format
         return read_pytorch(path)
     if start.startswith(b"PK"):
         archive = Archive(path)
@@ -206,8 +206,8 @@ def _keras_names(tensors):
         return {name: each for name, each in tensors.items() if name.startswith("layers/")}
     names = {}
     for name, tensor in tensors.items():
-        layer, *_, variable = name.removeprefix("model_weights/").split("/")
-        names[f"{layer}/{variable.removesuffix(':0')}"] = tensor
+        parts = name.removeprefix("model_weights/").split("/")
+        names[f"{parts[0]}/{parts[-1].removesuffix(':0')}"] = tensor
     return names
 
 
