@@ -1,7 +1,7 @@
 """From a file of weights to a ready ResNet-50: `python -m benchmarks.loading [H5]`.
 
-Needs PyTorch (`pip install torch`) for the comparison with `torch.load` and `load_state_dict`. H5 is
-keras.applications' file, for the comparison with `keras.applications.ResNet50(weights=H5)`. Loading
+Needs PyTorch (`pip install torch`) for the comparison with `torch.load` and `load_state_dict`; H5
+is the file of `keras.applications.ResNet50`, for the comparison with its `weights=H5`. Loading
 happens once in a program's life, so each measurement is made in processes of its own, the
 contenders taking turns; the first load there and the median of the next ten are told apart.
 """

@@ -6,7 +6,6 @@ import stat
 import struct
 import zipfile
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -76,10 +75,12 @@ class Archive:
             signature, name_length, extra_length = _LOCAL_HEADER.unpack(header)
             name_start = member.header_offset + _LOCAL_HEADER.size
             local_name = self.content[name_start : name_start + name_length]
+            encoding = "utf-8" if member.flag_bits & 0x800 else "cp437"
             start = name_start + name_length + extra_length
             if (
-                signature == b"PK\3\4"
-                and local_name == member.orig_filename.encode("utf-8")
+                member.header_offset >= 0
+                and signature == b"PK\3\4"
+                and local_name == member.orig_filename.encode(encoding)
                 and member.compress_size == member.file_size
                 and start + member.file_size <= len(self.content)
             ):
@@ -93,9 +94,6 @@ class Archive:
         if any(sum(one) > other[0] for one, other in itertools.pairwise(ordered)):
             raise ValueError("some of its members lie upon each other.")
         content = memoryview(self.content)
-        # zlib lets other threads run.
-        with ThreadPoolExecutor() as pool:
-            sums = pool.map(lambda span: zlib.crc32(content[span[0] : sum(span)]), spans)
-            for name, checksum in zip(names, sums, strict=True):
-                if checksum != self._members[name].CRC:
-                    raise ValueError(f"its member {name!r} is damaged: its checksum is wrong.")
+        for name, (start, size) in zip(names, spans, strict=True):
+            if zlib.crc32(content[start : start + size]) != self._members[name].CRC:
+                raise ValueError(f"its member {name!r} is damaged: its checksum is wrong.")

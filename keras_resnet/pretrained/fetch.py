@@ -7,13 +7,13 @@ import mmap
 import os
 import socket
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
 import keras
 
+from keras_resnet.pretrained.notices import warn
 from keras_resnet.pretrained.registry import File, Weights
 
 FOLDER_VARIABLE = "KERAS_RESNET_WEIGHTS"
@@ -73,7 +73,7 @@ def _in_folder(files: Sequence[File]) -> Path | None:
         path = Path(folder).expanduser() / file.name
         if path.is_file():
             if wrong := _mismatch(path, file):
-                warnings.warn(f"{wrong} It is used as it is.", RuntimeWarning, stacklevel=2)
+                warn(f"{wrong} It is used as it is.")
             return path
     return None
 

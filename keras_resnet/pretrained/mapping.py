@@ -15,7 +15,6 @@ naming         stem, a shortcut, head                        who writes it
 import logging
 import os
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -27,6 +26,7 @@ from keras import ops
 from safetensors.numpy import save_file
 
 from keras_resnet.files import written_beside
+from keras_resnet.pretrained.notices import warn
 
 logger = logging.getLogger("keras_resnet")
 
@@ -187,9 +187,7 @@ def load_tensors(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{argument}: {' '.join(str(error).split())}") from error
     if broken:
-        warnings.warn(
-            f"{argument}: NaN or infinity in {_some(broken)}.", RuntimeWarning, stacklevel=3
-        )
+        warn(f"{argument}: NaN or infinity in {_some(broken)}.")
     for name, (variable, axes) in slots.items():
         array = np.asarray(tensors[name], variable.dtype)
         if len(axes) == 1:
@@ -374,8 +372,9 @@ def _fold_biases(model, tensors):
             f"{layer.name}/moving_variance",
         )
         if layer.name.endswith("_bn") and {bias, mean, variance} <= tensors.keys():
-            if tensors[bias].shape != tensors[mean].shape:
-                raise ValueError(f"{bias} has shape {tensors[bias].shape}, not that of {mean}.")
+            # Before anything is computed: a tensor can claim any size for nothing.
+            for name in (bias, mean, variance):
+                _check_shape(model, name, tensors[name], tuple(layer.moving_mean.shape))
             tensors[mean] = np.asarray(tensors[mean]) - np.asarray(tensors.pop(bias))
             tensors[variance] = np.asarray(tensors[variance]) + np.float32(
                 _KERAS_EPSILON - layer.epsilon
@@ -424,13 +423,16 @@ def _check_names(model, slots, tensors):
 
 def _check_shapes(model, slots, tensors):
     for name, slot in slots.items():
-        shape, dtype = tuple(tensors[name].shape), tensors[name].dtype
-        if shape != slot.shape:
-            if name.startswith("layers/"):
-                name = f"{name}, for {slot.variable.path},"
-            raise ValueError(f"{name} has shape {shape}, {model.name} needs {slot.shape}.")
+        said = f"{name}, for {slot.variable.path}," if name.startswith("layers/") else name
+        _check_shape(model, said, tensors[name], slot.shape)
+        dtype = tensors[name].dtype
         if dtype.kind != "f" and dtype != ml_dtypes.bfloat16:
             raise ValueError(f"{name} holds {dtype}, not floating-point numbers.")
+
+
+def _check_shape(model, name, tensor, needed):
+    if tuple(tensor.shape) != needed:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {model.name} needs {needed}.")
 
 
 def _depth(tensors):

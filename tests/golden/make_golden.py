@@ -1,7 +1,7 @@
 """Compute the golden fixtures with PyTorch: ``python tests/golden/make_golden.py``.
 
-Needs PyTorch, which the tests do not: they read the two files that this script writes next to
-itself, and repeat ``rule.py`` for the parameters and the input.
+Needs PyTorch, which the tests do not: they read the files that this script writes next to itself,
+and repeat ``rule.py`` for the parameters and the input.
 
 ``logits.npz``, on the input ``rule.image(IMAGENET_INPUT)`` or ``rule.image(CIFAR_INPUT)``:
 
@@ -32,8 +32,13 @@ All values are computed in float64 and rounded once to float32, so that the refe
 carry the rounding errors of one implementation. The script also computes everything in float32,
 prints how far the results are from the reference, and writes nothing unless all of them are
 within ``ROUNDING_LIMIT``: a tolerance in a test is meaningful only if rounding stays below it.
+
+``checkpoint.pth`` and ``checkpoint_legacy.pth`` are one checkpoint in the two formats that
+``torch.save`` writes, with the kinds of tensors that state dicts hold, counting upwards from 0:
+see `checkpoint`.
 """
 
+from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 
@@ -414,8 +419,46 @@ def make_gradients() -> tuple[dict[str, np.ndarray], float]:
     return arrays, max(errors)
 
 
+def checkpoint() -> dict:
+    """Make what both checkpoint files hold.
+
+    Returns
+    -------
+    dict
+        A checkpoint as training scripts write it. Some of its tensors are views of others.
+    """
+    weight = torch.arange(24.0).reshape(2, 3, 4)
+    state = OrderedDict(
+        {
+            "weight": weight,
+            "transposed": weight.permute(2, 0, 1),
+            "sliced": weight[:, 1:, ::2],
+            "parameter": nn.Parameter(torch.arange(6.0).reshape(2, 3)),
+            "half": torch.arange(5, dtype=torch.float16),
+            "bfloat16": torch.arange(6, dtype=torch.bfloat16).reshape(3, 2),
+            "double": torch.arange(3, dtype=torch.float64),
+            "num_batches_tracked": torch.tensor(7),
+            "empty": torch.zeros(0, 3),
+        }
+    )
+    return {"epoch": 3, "state_dict": state, "best_acc1": torch.tensor(76.5)}
+
+
+def make_checkpoints(folder: Path) -> None:
+    """Write ``checkpoint.pth`` and ``checkpoint_legacy.pth``.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where to write them.
+    """
+    torch.save(checkpoint(), folder / "checkpoint.pth")
+    legacy = folder / "checkpoint_legacy.pth"
+    torch.save(checkpoint(), legacy, _use_new_zipfile_serialization=False)
+
+
 def main() -> None:
-    """Write both files, unless a rounding error exceeds the limit."""
+    """Write all files, unless a rounding error exceeds the limit."""
     # One thread adds in one order, so that a second run writes the same bytes.
     torch.set_num_threads(1)
     logit_arrays, logit_error = make_logits()
@@ -426,6 +469,7 @@ def main() -> None:
     folder = Path(__file__).parent
     np.savez_compressed(folder / "logits.npz", **logit_arrays)
     np.savez_compressed(folder / "gradients.npz", **gradient_arrays)
+    make_checkpoints(folder)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class TestResNet50OfKerasApplications:
         (prediction,) = json.loads(answer.stdout)["predictions"]
         assert len(prediction["classes"]) == 5
         assert prediction["classes"][0]["class"] == "grey fox"
-        assert prediction["classes"][0]["probability"] > 0.9
+        assert prediction["classes"][0]["probability"] > 0.8
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,418 @@
+import functools
+import json
+import math
+import re
+import struct
+
+import keras
+import numpy as np
+import pytest
+from checkpoints import Parameter, as_legacy, as_tar, as_zip, wrapped
+from errors import one_line_error
+
+import keras_resnet
+from keras_resnet import blocks, zoo
+from keras_resnet.pretrained import list_weights, load_weights, readers, state_dict_shapes
+from keras_resnet.pretrained.registry import REGISTRY, find_file, find_tag
+
+# Of torchvision's nets: convolutions of a block, blocks of every stage, groups, width of a group.
+# Table 1 of He et al. (2016), table 1 of Xie et al. (2017); wide ones have twice the inner width.
+TORCHVISION = {
+    "ResNet18": (2, (2, 2, 2, 2), 1, 64),
+    "ResNet34": (2, (3, 4, 6, 3), 1, 64),
+    "ResNet50": (3, (3, 4, 6, 3), 1, 64),
+    "ResNet101": (3, (3, 4, 23, 3), 1, 64),
+    "ResNet152": (3, (3, 8, 36, 3), 1, 64),
+    "ResNeXt50_32x4d": (3, (3, 4, 6, 3), 32, 4),
+    "ResNeXt101_32x8d": (3, (3, 4, 23, 3), 32, 8),
+    "ResNeXt101_64x4d": (3, (3, 4, 23, 3), 64, 4),
+    "WideResNet50_2": (3, (3, 4, 6, 3), 1, 128),
+    "WideResNet101_2": (3, (3, 4, 23, 3), 1, 128),
+}
+
+# Every file there is: of torchvision's two recipes, and of its first years.
+V1 = {
+    "ResNet18": "resnet18-f37072fd.pth",
+    "ResNet34": "resnet34-b627a593.pth",
+    "ResNet50": "resnet50-0676ba61.pth",
+    "ResNet101": "resnet101-63fe2227.pth",
+    "ResNet152": "resnet152-394f9c45.pth",
+    "ResNeXt50_32x4d": "resnext50_32x4d-7cdf4587.pth",
+    "ResNeXt101_32x8d": "resnext101_32x8d-8ba56ff5.pth",
+    "ResNeXt101_64x4d": "resnext101_64x4d-173b62eb.pth",
+    "WideResNet50_2": "wide_resnet50_2-95faca4d.pth",
+    "WideResNet101_2": "wide_resnet101_2-32ee1156.pth",
+}
+V2 = {
+    "ResNet50": "resnet50-11ad3fa6.pth",
+    "ResNet101": "resnet101-cd907fc2.pth",
+    "ResNet152": "resnet152-f82ba261.pth",
+    "ResNeXt50_32x4d": "resnext50_32x4d-1a0047aa.pth",
+    "ResNeXt101_32x8d": "resnext101_32x8d-110c445d.pth",
+    "WideResNet50_2": "wide_resnet50_2-9ba9bcbe.pth",
+    "WideResNet101_2": "wide_resnet101_2-d733dc28.pth",
+}
+FIRST = {
+    "ResNet18": "resnet18-5c106cde.pth",
+    "ResNet34": "resnet34-333f7ec4.pth",
+    "ResNet50": "resnet50-19c8e357.pth",
+    "ResNet101": "resnet101-5d3b4d8f.pth",
+    "ResNet152": "resnet152-b121ed2d.pth",
+}
+CIFAR = {
+    20: "resnet20-12fca82f.th",
+    32: "resnet32-d509ac18.th",
+    44: "resnet44-014dd654.th",
+    56: "resnet56-4bfd9763.th",
+    110: "resnet110-1d1ed7c2.th",
+    1202: "resnet1202-f3b1deed.th",
+}
+CAFFE = ("ResNet50", "ResNet101", "ResNet152")
+
+TIMM = {
+    recipe: {model: f"{file.split('-')[0]}.{recipe}_in1k.safetensors" for model, file in of.items()}
+    for recipe, of in (("tv", V1), ("tv2", V2))
+}
+
+FILES = [
+    *(("imagenet_v1", *item) for of in (V1, FIRST, TIMM["tv"]) for item in of.items()),
+    *(("imagenet_v2", *item) for of in (V2, TIMM["tv2"]) for item in of.items()),
+    *(("cifar10", f"CIFARResNet{depth}", file) for depth, file in CIFAR.items()),
+    *(
+        ("imagenet_caffe", model, f"{model.lower()}_weights_tf_dim_ordering_tf_kernels{top}.h5")
+        for model in CAFFE
+        for top in ("", "_notop")
+    ),
+]
+TAGS = sorted({(model, tag) for tag, model, _ in FILES})
+
+
+def normalization(name, channels):
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        yield f"{name}.{part}", (channels,)
+    yield f"{name}.num_batches_tracked", ()
+
+
+def torchvision_shapes(convolutions, counts, groups, width):
+    """Names and shapes of a net's state dict, from its architecture alone."""
+    yield "conv1.weight", (64, 3, 7, 7)
+    yield from normalization("bn1", 64)
+    inputs = 64
+    for stage, count in enumerate(counts):
+        planes = 64 * 2**stage
+        inner = planes * width // 64 * groups
+        outputs = planes if convolutions == 2 else 4 * planes
+        for block in range(count):
+            prefix = f"layer{stage + 1}.{block}"
+            if convolutions == 2:
+                shapes = (planes, inputs, 3, 3), (planes, planes, 3, 3)
+            else:
+                grouped = inner, inner // groups, 3, 3
+                shapes = (inner, inputs, 1, 1), grouped, (outputs, inner, 1, 1)
+            for index, shape in enumerate(shapes, start=1):
+                yield f"{prefix}.conv{index}.weight", shape
+                yield from normalization(f"{prefix}.bn{index}", shape[0])
+            if inputs != outputs:
+                yield f"{prefix}.downsample.0.weight", (outputs, inputs, 1, 1)
+                yield from normalization(f"{prefix}.downsample.1", outputs)
+            inputs = outputs
+    yield "fc.weight", (1000, inputs)
+    yield "fc.bias", (1000,)
+
+
+def cifar_shapes(depth):
+    """Names and shapes of a net of the CIFAR-10 zoo: its shortcuts have no parameters."""
+    yield "conv1.weight", (16, 3, 3, 3)
+    yield from normalization("bn1", 16)
+    inputs = 16
+    for stage, planes in enumerate((16, 32, 64), start=1):
+        for block in range((depth - 2) // 6):
+            for index in (1, 2):
+                name = f"layer{stage}.{block}.{{}}{index}"
+                yield name.format("conv") + ".weight", (planes, inputs, 3, 3)
+                yield from normalization(name.format("bn"), planes)
+                inputs = planes
+    yield "linear.weight", (10, 64)
+    yield "linear.bias", (10,)
+
+
+def parameters(shapes):
+    return {name: shape for name, shape in shapes.items() if "num_batches_tracked" not in name}
+
+
+def numbered(shapes):
+    """A state dict whose every tensor is full of a number of its own, and takes no space."""
+    return {
+        name: np.broadcast_to(np.float32(number), shape) if shape else np.array(number)
+        for number, (name, shape) in enumerate(shapes.items(), start=1)
+    }
+
+
+def write_zeros(path, shapes):
+    """A `.safetensors` file of zeros, which the disk need not keep."""
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        dtype, size = ("F32", 4) if shape else ("I64", 8)
+        start, end = end, end + size * math.prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [start, end]}
+    content = json.dumps(header).encode()
+    with open(path, "wb") as file:
+        file.write(struct.pack("<Q", len(content)) + content)
+        file.truncate(8 + len(content) + end)
+
+
+@functools.cache
+def needed(model):
+    """Names and shapes of what the builder's net needs."""
+    with blocks.kernels_to_be_loaded():
+        return state_dict_shapes(zoo.builder(model)(weights=None, input_shape=(32, 32, 3)))
+
+
+class TestTable:
+    def test_has_a_row_for_every_model_and_tag(self):
+        assert sorted((row.model, row.tag) for row in list_weights()) == TAGS
+        assert sorted(REGISTRY) == TAGS
+
+    def test_is_printed_with_a_line_for_every_row(self):
+        head, *lines = repr(list_weights()).splitlines()
+        columns = "model tag top-1 top-5 data preprocessing licence file"
+        assert " ".join(head.split()) == columns
+        assert [line.split()[:2] for line in lines] == [
+            [row.model, row.tag] for row in list_weights()
+        ]
+        line = "ResNet50 imagenet_v2 80.86 95.43 ImageNet torch BSD-3-Clause resnet50-11ad3fa6.pth"
+        assert line in [" ".join(each.split()) for each in lines]
+
+    @pytest.mark.parametrize("name", ["ResNet50", "resnet50", "RESNET-50", "res_net 50"])
+    def test_of_one_model_has_its_rows(self, name):
+        rows = list_weights(name)
+        assert {row.model for row in rows} == {"ResNet50"}
+        assert [row.tag for row in rows] == ["imagenet_v1", "imagenet_v2", "imagenet_caffe"]
+        assert len(repr(rows).splitlines()) == 4
+
+    @pytest.mark.parametrize(
+        ("name", "nearest"),
+        [("ResNet51", "ResNet50"), ("resnext50", "ResNeXt50_32x4d"), ("cifar20", "CIFARResNet20")],
+    )
+    def test_of_an_unknown_model_suggests_the_nearest(self, name, nearest):
+        with one_line_error(name, f"Did you mean {nearest}?"):
+            list_weights(name)
+
+    def test_says_what_the_weights_expect(self):
+        options = {tag: {tuple(row.options.items()) for row in list_weights() if row.tag == tag}
+                   for _, tag in TAGS}  # fmt: skip
+        torch = ("preprocessing", "torch")
+        assert options == {
+            "imagenet_v1": {(("stride_in", "3x3"), torch)},
+            "imagenet_v2": {(("stride_in", "3x3"), torch)},
+            "imagenet_caffe": {(("stride_in", "1x1"), ("preprocessing", "caffe"))},
+            "cifar10": {(("shortcut", "A"), torch)},
+        }
+
+
+class TestTags:
+    @pytest.mark.parametrize(("model", "tag"), TAGS)
+    def test_are_found(self, model, tag):
+        for name in (tag, tag.upper().replace("_", "-")):
+            row = find_tag(name, model)
+            assert (row.model, row.tag) == (model, tag)
+
+    @pytest.mark.parametrize("model", TORCHVISION)
+    def test_have_imagenet_for_the_first_recipe(self, model):
+        assert find_tag("imagenet", model) is REGISTRY[model, "imagenet_v1"]
+
+    @pytest.mark.parametrize(
+        ("tag", "nearest"),
+        [("imagnet", "imagenet"), ("imagenet_v3", "imagenet_v2"), ("cifar", "cifar10")],
+    )
+    def test_that_are_unknown_suggest_the_nearest(self, tag, nearest):
+        with one_line_error(f"weights {tag!r}", f"Did you mean {nearest}", "paths of files"):
+            keras_resnet.ResNet50(weights=tag)
+
+    @pytest.mark.parametrize(
+        ("model", "tag", "others"),
+        [
+            ("ResNet18", "imagenet_v2", "only 'imagenet_v1'"),
+            ("ResNeXt101_64x4d", "imagenet_v2", "only 'imagenet_v1'"),
+            ("ResNet50", "cifar10", "only 'imagenet_v1' and 'imagenet_v2' and 'imagenet_caffe'"),
+            ("CIFARResNet20", "imagenet", "only 'cifar10'"),
+            ("CIFARResNet26", "cifar10", "nor any others"),
+        ],
+    )
+    def test_that_a_model_has_not_say_which_it_has(self, model, tag, others):
+        with one_line_error("weights=", model, others):
+            zoo.builder(model)(weights=tag)
+
+
+class TestFiles:
+    @pytest.mark.parametrize(("tag", "model", "name"), FILES)
+    def test_are_found_by_name(self, tag, model, name):
+        row = find_file(name)
+        assert (row.model, row.tag) == (model, tag)
+        (file,) = (file for file in row.files if file.name == name)
+        assert file.address.startswith("https://")
+        assert file.top == ("_notop" not in name)
+
+    def test_are_no_more_than_these(self):
+        names = [file.name for row in REGISTRY.values() for file in row.files]
+        assert sorted(names) == sorted(name for _, _, name in FILES)
+        for name in ("resnet50.pth", "RESNET50-0676ba61.PTH", "model.safetensors", ""):
+            assert find_file(name) is None
+
+    def test_have_the_checksums_that_their_sources_publish(self):
+        for row in REGISTRY.values():
+            for file in row.files:
+                if match := re.fullmatch(r".+-([0-9a-f]{8})\.(pth|th)", file.name):
+                    assert (file.algorithm, file.checksum) == ("sha256", match[1])
+                    assert file.address.endswith(f"/{file.name}")
+                elif file.name.endswith(".h5"):
+                    assert file.algorithm == "md5"
+                    assert re.fullmatch("[0-9a-f]{32}", file.checksum)
+                    assert file.address.endswith(f"/{file.name}")
+                else:
+                    # timm publishes none.
+                    assert file.checksum == ""
+                    assert file.address.endswith("/model.safetensors")
+
+
+# Side by side those of one model, which one process then builds but once.
+OF_PYTORCH = sorted(item for of in (V1, V2, FIRST, *TIMM.values()) for item in of.items())
+
+
+class TestLayouts:
+    def test_have_the_parameters_that_torchvision_publishes(self):
+        # The layouts of these tests are right.
+        published = {
+            "ResNet18": 11_689_512,
+            "ResNet34": 21_797_672,
+            "ResNet50": 25_557_032,
+            "ResNet101": 44_549_160,
+            "ResNet152": 60_192_808,
+            "ResNeXt50_32x4d": 25_028_904,
+            "ResNeXt101_32x8d": 88_791_336,
+            "ResNeXt101_64x4d": 83_455_272,
+            "WideResNet50_2": 68_883_240,
+            "WideResNet101_2": 126_886_696,
+        }
+        counted = {
+            model: sum(
+                math.prod(shape)
+                for name, shape in parameters(dict(torchvision_shapes(*layout))).items()
+                if "running" not in name
+            )
+            for model, layout in TORCHVISION.items()
+        }
+        assert counted == published
+
+    @pytest.mark.parametrize(("model", "name"), OF_PYTORCH)
+    def test_of_every_file_are_those_of_its_builder(self, tmp_path, model, name):
+        shapes = dict(torchvision_shapes(*TORCHVISION[model]))
+        path = tmp_path / name
+        if path.suffix == ".safetensors":
+            writers = [lambda: write_zeros(path, shapes)]
+        else:
+            state = numbered(shapes)
+            writers = [
+                lambda: path.write_bytes(as_zip(state)),
+                lambda: path.write_bytes(as_legacy(state)),
+            ]
+        assert find_file(name).model == model
+        for write in writers:
+            write()
+            tensors = readers.read(path)
+            assert {name: tensor.shape for name, tensor in tensors.items()} == shapes
+            assert parameters(shapes) == needed(model)
+
+    @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+    def test_of_the_cifar_nets_are_too(self, depth):
+        model = f"CIFARResNet{depth}"
+        with blocks.kernels_to_be_loaded():
+            net = zoo.builder(model)(weights=None)
+        names = {name.replace("linear.", "fc."): shape for name, shape in cifar_shapes(depth)}
+        assert state_dict_shapes(net) == parameters(names)
+
+
+def assert_numbered(net, shapes, head="fc"):
+    """Check the number that every variable of a net has been given, layer by layer."""
+    numbers = {name: number for number, name in enumerate(shapes, start=1)}
+    for layer, modules in (
+        ("conv1_conv", {"kernel": "conv1.weight"}),
+        ("conv1_bn", {"gamma": "bn1.weight", "moving_variance": "bn1.running_var"}),
+        ("conv3_block1_2_conv", {"kernel": "layer2.0.conv2.weight"}),
+        (
+            "conv3_block1_2_bn",
+            {"beta": "layer2.0.bn2.bias", "moving_mean": "layer2.0.bn2.running_mean"},
+        ),
+        ("predictions", {"kernel": f"{head}.weight", "bias": f"{head}.bias"}),
+    ):
+        for variable, module in modules.items():
+            array = np.asarray(getattr(net.get_layer(layer), variable))
+            assert (array == numbers[module]).all(), module
+    loaded = sorted(float(array.flat[0]) for array in net.get_weights())
+    assert loaded == sorted(numbers[name] for name in parameters(shapes))
+
+
+class TestLoading:
+    @pytest.mark.parametrize("write", [as_zip, as_legacy])
+    @pytest.mark.parametrize(
+        ("model", "name"),
+        [
+            *(
+                (model, V1[model])
+                for model in ("ResNet18", "ResNet34", "ResNet50", "ResNeXt50_32x4d")
+            ),
+            *((model, V2[model]) for model in ("ResNet50", "ResNeXt50_32x4d")),
+        ],
+    )
+    def test_a_file_of_the_registry_by_its_path(self, tmp_path, model, name, write):
+        shapes = dict(torchvision_shapes(*TORCHVISION[model]))
+        path = tmp_path / name
+        path.write_bytes(write(numbered(shapes)))
+        net = zoo.builder(model)(weights=path, input_shape=(32, 32, 3))
+        assert_numbered(net, shapes)
+        assert net.preprocessing == "torch"
+
+    def test_a_safetensors_file_by_its_path(self, tmp_path):
+        shapes = dict(torchvision_shapes(*TORCHVISION["ResNet18"]))
+        path = tmp_path / "resnet18.tv_in1k.safetensors"
+        write_zeros(path, shapes)
+        net = keras_resnet.ResNet18(weights=path, input_shape=(32, 32, 3))
+        assert not any(array.any() for array in net.get_weights())
+        assert net.preprocessing == "torch"
+
+    @pytest.mark.parametrize("depth", [20, 32])
+    def test_a_file_of_the_cifar_zoo_by_its_path(self, tmp_path, depth):
+        shapes = dict(cifar_shapes(depth))
+        path = tmp_path / CIFAR[depth]
+        path.write_bytes(as_legacy(wrapped(numbered(shapes))))
+        net = keras_resnet.CIFARResNet(depth, weights=path)
+        assert_numbered(net, shapes, head="linear")
+        assert net.preprocessing == "torch"
+
+    @pytest.mark.parametrize("model", ["ResNet18", "ResNet50"])
+    def test_a_file_of_the_first_torchvision_by_its_path(self, tmp_path, model):
+        # They are of January 2017 and older than both formats: TAR archives, whose parameters are
+        # nn.Parameter objects, without batch counters.
+        shapes = parameters(dict(torchvision_shapes(*TORCHVISION[model])))
+        state = {name: np.array(array) for name, array in numbered(shapes).items()}
+        path = tmp_path / FIRST[model]
+        path.write_bytes(
+            as_tar(
+                {
+                    name: array if "running" in name else Parameter(array)
+                    for name, array in state.items()
+                }
+            )
+        )
+        net = zoo.builder(model)(weights=path, input_shape=(32, 32, 3))
+        assert_numbered(net, shapes)
+
+    def test_a_file_of_the_registry_into_another_net_is_refused(self, tmp_path):
+        path = tmp_path / V1["ResNet18"]
+        path.write_bytes(as_zip(numbered(dict(torchvision_shapes(*TORCHVISION["ResNet18"])))))
+        with one_line_error(f"weights={str(path)!r}", "18 layers", "resnet34 has 34"):
+            keras_resnet.ResNet34(weights=path, input_shape=(32, 32, 3))
+        net = keras_resnet.ResNet50(weights=None, input_shape=(32, 32, 3), stride_in="1x1")
+        assert isinstance(net, keras.Model)
+        with one_line_error("stride_in='3x3'", "'1x1'"):
+            load_weights(net, path)
