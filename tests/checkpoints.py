@@ -170,8 +170,9 @@ def legacy_of(pickle_, storages, protocol=2):
 class _TarPickler(_Pickler):
     def reducer_override(self, value):
         if isinstance(value, Parameter):
-            state = True, False, OrderedDict()
-            return _name("torch.nn.parameter.Parameter"), (value.array,), state
+            # The tensor, its gradient, hooks, and whether it is trained: set once it was made.
+            state = value.array, None, OrderedDict(), True, False
+            return _name("torch.nn.parameter.Parameter"), (), state
         return NotImplemented
 
     def persistent_id(self, value):

@@ -258,6 +258,15 @@ class TestInstructions:
         content = file(b"\x80\x02}(U\x0astate_dict" + state + b"u.")
         assert_same(read(content), {"fc.b": WEIGHT.ravel()})
 
+    @in_both_formats
+    def test_of_the_first_parameters_make_tensors_too(self, read, file):
+        new = b"ctorch.nn.parameter\nParameter\n)\x81"
+        with_state = new + b"(" + tensor() + b"N}\x88\x89tb"
+        content = file(as_pickle(dict_of(a=with_state)))
+        assert_same(read(content), {"a": WEIGHT.ravel()})
+        with refused():
+            read(file(as_pickle(dict_of(a=new + b"(NN}\x88\x89tb"))))
+
     @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
     def test_that_hang_versions_on_a_dict_are_passed_over(self, read, write):
         # nn.Module.state_dict() does so.
