@@ -156,9 +156,9 @@ def _mismatch(path: Path, file: File) -> str:
 def _digest(path: Path, algorithm: str) -> str:
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            return hashlib.new(algorithm).hexdigest()
+            return hashlib.new(algorithm, usedforsecurity=False).hexdigest()
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return hashlib.new(algorithm, content).hexdigest()
+            return hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
 
 
 @contextlib.contextmanager

@@ -190,11 +190,11 @@ def load_tensors(
         warn(f"{argument}: NaN or infinity in {_some(broken)}.")
     for name, (variable, axes) in slots.items():
         array = np.asarray(tensors[name], variable.dtype)
-        if len(axes) == 1:
+        inverse = np.argsort(axes).tolist()
+        if inverse == sorted(inverse):
             # A copy of its own: JAX would look at the memory of the file for as long as it lives.
             variable.assign(array.copy())
         else:
-            inverse = sorted(range(len(axes)), key=axes.__getitem__)
             variable.assign(ops.transpose(ops.convert_to_tensor(array), inverse))
 
 
