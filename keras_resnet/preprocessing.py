@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from keras_resnet.blocks import is_count
 from keras_resnet.layers import Preprocessing
 
 
@@ -75,7 +76,7 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
             f"preds of shape {preds.shape} must have the shape (images, {len(classes)}): only the "
             "classes of ImageNet have names here."
         )
-    if not 1 <= top <= len(classes):
+    if not is_count(top) or top > len(classes):
         raise ValueError(f"top={top!r} must be 1 to {len(classes)}.")
     return [
         [

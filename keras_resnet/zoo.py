@@ -105,7 +105,8 @@ def CIFARResNet(
         Whether to end in global average pooling and a classifier.
     weights : str, path or None, default None
         None for fresh weights, "cifar10" for those of the CIFAR-10 zoo (depths of the paper), or
-        the path of a file, as in `ResNet`. With other `classes` than 10, the classifier is fresh.
+        the path of a file, as in `ResNet`. A
+        classifier in it for another number of `classes` than asked for stays out.
     input_tensor : Keras tensor, optional
         Use this as the input instead of a new `keras.Input`.
     input_shape : tuple of (height, width, channels), default (32, 32, 3)
@@ -168,8 +169,16 @@ def _pretrained(architecture, weights, options, usual_classes, *shape):
     if weights is None:
         return resnet(*shape, **options)
     source = pretrained.load.find(weights, architecture)
+    if options.get("preprocessing") is None:
+        options.pop("preprocessing", None)
     with kernels_to_be_loaded():
         model = resnet(*shape, **{**source.options, **options})
+    needed = source.options.get("preprocessing", model.preprocessing)
+    if model.preprocessing != needed:
+        raise ValueError(
+            f"{source.argument}: these weights need preprocessing={needed!r}, not "
+            f"{model.preprocessing!r}; left out, it is chosen by itself."
+        )
     # Who asks for other classes than usual wants a classifier of their own.
     new_head = options.get("classes", usual_classes) != usual_classes
     return pretrained.load.load_source(model, source, new_head=new_head)
@@ -214,8 +223,8 @@ def _named(function_name):
         Whether to end in global average pooling and a classifier.
     weights : str, path or None, default "imagenet"
         A tag of `keras_resnet.list_weights("{function_name}")`, "imagenet" for "imagenet_v1"; the
-        path of a file, as in `ResNet`; or None for fresh weights. With other `classes` than 1000,
-        the classifier is fresh.
+        path of a file, as in `ResNet`; or None for fresh weights. Where `classes` are other than
+        1000, a classifier for another number of them stays out, and this is logged.
     input_tensor : Keras tensor, optional
         Use this as the input instead of a new `keras.Input`.
     input_shape : tuple of (height, width, channels), default (224, 224, 3)

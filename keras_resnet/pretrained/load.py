@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 
-from keras_resnet.layers import Preprocessing
 from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
@@ -80,16 +79,20 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
 
         return Source(argument, row.options, row, read_tag)
 
-    if not path.is_file():
+    with _blamed(argument):
+        exists = path.is_file()
+    if not exists:
         raise ValueError(
             f"{argument}: there is no such file. Pass None for fresh weights, a path, or one of "
             f"{', '.join(map(repr, [*registry.ALIASES, *registry.TAGS]))}."
         )
     with _blamed(argument):
         tensors = readers.read(path)
+        options = readers.recorded_options(path)
     row = registry.find_file(path.name)
-    options = row.options if row else {}
-    if mapping.is_caffe(tensors):
+    if row:
+        options = row.options
+    elif mapping.is_caffe(tensors):
         options = registry.CAFFE_OPTIONS
     return Source(argument, options, row, lambda top: tensors)
 
@@ -222,17 +225,7 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
 
 def _check_options(model, source):
     """Weights that were trained with other options would load, and predict nonsense."""
-    ours = {}
-    for layer in model.layers:
-        if isinstance(layer, Preprocessing):
-            ours["preprocessing"] = layer.mode
-        if layer.name == "conv3_block1_1_conv" and layer.kernel_size == (1, 1):
-            ours["stride_in"] = "1x1" if layer.strides == (2, 2) else "3x3"
-    names = {layer.name for layer in model.layers}
-    if "conv3_block1_0_conv" in names:
-        ours["shortcut"] = "C" if "conv3_block2_0_conv" in names else "B"
-    elif "conv3_block1_add" not in names:
-        ours["shortcut"] = None
+    ours = mapping.options_of(layer.get_config() for layer in model.layers)
     for option, value in source.options.items():
         if ours.get(option, value) != value:
             raise ValueError(

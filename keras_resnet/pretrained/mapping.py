@@ -12,11 +12,12 @@ naming         stem, a shortcut, head                        who writes it
 =============  ============================================  ====================================
 """
 
+import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -171,6 +172,8 @@ def load_tensors(
         As `load_state_dict` does.
     """
     try:
+        if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+            raise TypeError("it must map names of tensors to arrays.")
         tensors = {
             name: tensor if isinstance(getattr(tensor, "dtype", None), np.dtype)
             else np.asarray(tensor)
@@ -183,13 +186,19 @@ def load_tensors(
         _leave_out_head(model, naming, slots, tensors, new_head)
         _check_names(model, slots, tensors)
         _check_shapes(model, slots, tensors)
-        broken = [name for name in slots if not np.isfinite(np.asarray(tensors[name])).all()]
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):
+            broken = [
+                name
+                for name, slot in slots.items()
+                if not np.isfinite(np.asarray(tensors[name], slot.variable.dtype)).all()
+            ]
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{argument}: {' '.join(str(error).split())}") from error
     if broken:
         warn(f"{argument}: NaN or infinity in {_some(broken)}.")
     for name, (variable, axes) in slots.items():
-        array = np.asarray(tensors[name], variable.dtype)
+        with np.errstate(over="ignore"):  # warned of above
+            array = np.asarray(tensors[name], variable.dtype)
         inverse = np.argsort(axes).tolist()
         if inverse == sorted(inverse):
             # A copy of its own: JAX would look at the memory of the file for as long as it lives.
@@ -244,7 +253,10 @@ def to_torch(
             state_dict[name.replace("running_var", _COUNTER)] = np.array(0, "int64")
     if path is not None:
         with written_beside(path) as partial:
-            save_file(state_dict, partial, metadata={"format": "pt"})
+            options = options_of(layer.get_config() for layer in model.layers)
+            options.setdefault("preprocessing", model.preprocessing)
+            metadata = {"format": "pt", "keras_resnet": json.dumps(options)}
+            save_file(state_dict, partial, metadata=metadata)
     return state_dict
 
 
@@ -307,6 +319,44 @@ def is_caffe(tensors: Mapping[str, Any]) -> bool:
     return "conv1_conv/bias" in tensors
 
 
+def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Options of the builder that leave no trace in the weights, from the layers of a net.
+
+    Parameters
+    ----------
+    configs : iterable of mapping
+        `layer.get_config()` of every layer.
+
+    Returns
+    -------
+    dict
+        `stride_in`, `shortcut` and `preprocessing`, as far as the layers tell.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet.pretrained.mapping import options_of
+    >>> net = keras_resnet.CIFARResNet(8, shortcut=None, include_preprocessing=True)
+    >>> options_of(layer.get_config() for layer in net.layers)
+    {'preprocessing': 'torch', 'shortcut': None}
+    """
+    by_name = {config["name"]: config for config in configs}
+    options = {}
+    if "mode" in by_name.get("preprocessing", {}):
+        options["preprocessing"] = by_name["preprocessing"]["mode"]
+    first = by_name.get("conv3_block1_1_conv", {})
+    if tuple(first.get("kernel_size", ())) == (1, 1):
+        options["stride_in"] = "1x1" if tuple(first["strides"]) == (2, 2) else "3x3"
+    if "conv3_block1_out" in by_name:
+        if "conv3_block1_add" not in by_name:
+            options["shortcut"] = None
+        elif "conv3_block1_0_conv" not in by_name:
+            options["shortcut"] = "A"
+        elif "conv3_block2_out" in by_name:
+            options["shortcut"] = "C" if "conv3_block2_0_conv" in by_name else "B"
+    return options
+
+
 def _slots(model: keras.Model, naming: str) -> dict[str, _Slot]:
     """Every variable of the model by the name of its tensor."""
     slots, counts = {}, Counter()
@@ -319,6 +369,11 @@ def _slots(model: keras.Model, naming: str) -> dict[str, _Slot]:
         keras_name, parts = _LAYERS[kind]
         number = f"_{counts[keras_name]}" if counts[keras_name] else ""
         counts[keras_name] += 1
+        if unknown := [variable.name for variable in layer.weights if variable.name not in parts]:
+            raise ValueError(
+                f"Layer {layer.name} of {model.name} is quantized or has been adapted: it has "
+                f"{_some(unknown)}, which has no counterpart elsewhere."
+            )
         for index, variable in enumerate(layer.weights):
             torch_name, axes = parts[variable.name]
             if naming == "weights.h5":

@@ -4,6 +4,8 @@ Tensors come by the names that they have in the file. Nothing in a file is ever 
 can claim more memory than the file has bytes.
 """
 
+import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,21 @@ import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_resnet.pretrained import hdf5
+from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES
+from keras_resnet.layers import NORMALIZATIONS
+from keras_resnet.pretrained import hdf5, mapping
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
 
-_KERAS_WEIGHTS = "model.weights.h5"  # a member of every .keras file
+# Members of every .keras file.
+_KERAS_WEIGHTS, _KERAS_CONFIG = "model.weights.h5", "config.json"
+
+# What a file may say of the net that its weights are from.
+_OPTIONS = {
+    "stride_in": STRIDE_PLACES,
+    "shortcut": SHORTCUTS,
+    "preprocessing": (*NORMALIZATIONS,),
+}
 
 _SAFE_DTYPES = {
     "U8": np.dtype("uint8"),
@@ -80,6 +92,47 @@ def read(path: Path) -> Mapping[str, Any]:
     raise ValueError(
         "it is none of PyTorch's checkpoints (.pth, .th), .safetensors, .h5, .weights.h5, .keras."
     )
+
+
+def recorded_options(path: Path) -> dict[str, Any]:
+    """What a file says of the net that its weights are from, beside the weights.
+
+    Parameters
+    ----------
+    path : path
+        A file that `read` can read.
+
+    Returns
+    -------
+    dict
+        As `mapping.options_of` returns them: of a `.keras` file, which holds its layers, and of a
+        `.safetensors` file that `to_torch` wrote. Empty for others.
+    """
+    with open(path, "rb") as file:
+        start = file.read(9)
+    recorded = {}
+    try:
+        if start[4:9] == bytes(4) + b"{":
+            metadata = safetensors.safe_open(path, framework="numpy").metadata() or {}
+            recorded = json.loads(metadata.get("keras_resnet", "{}"))
+        elif start.startswith(b"PK"):
+            with zipfile.ZipFile(path) as archive:
+                if _KERAS_CONFIG in archive.namelist():
+                    if archive.getinfo(_KERAS_CONFIG).compress_type != zipfile.ZIP_STORED:
+                        raise ValueError(f"its {_KERAS_CONFIG!r} is compressed, as Keras does not.")
+                    layers = json.loads(archive.read(_KERAS_CONFIG))["config"]["layers"]
+                    recorded = mapping.options_of(layer["config"] for layer in layers)
+        if not isinstance(recorded, dict):
+            raise TypeError("no names and values")
+        known = {option: recorded[option] for option in _OPTIONS if option in recorded}
+    except (LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+        raise ValueError(f"what it says of its net makes no sense ({error}).") from error
+    for option, value in known.items():
+        if value not in _OPTIONS[option]:
+            raise ValueError(
+                f"it says {option}={str(value)[:80]!r} of its net, which is no option."
+            )
+    return known
 
 
 def read_safetensors(path: Path) -> dict[str, "_SafeTensor"]:

@@ -80,7 +80,8 @@ _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
 _CIFAR_ZOO = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 
 # Of torchvision's files: builder, stem of the file's name, then its digits and the published
-# accuracy, of the first training recipe and of the second one.
+# accuracy, of the first training recipe and of the second one, tested on the middle 224 of 256 and
+# of 232 pixels unless a last number says otherwise.
 _TORCHVISION = [
     ("ResNet18", "resnet18", ("f37072fd", 69.758, 89.078), None),
     ("ResNet34", "resnet34", ("b627a593", 73.314, 91.420), None),
@@ -99,7 +100,7 @@ _TORCHVISION = [
         ("8ba56ff5", 79.312, 94.526),
         ("110c445d", 82.834, 96.228),
     ),
-    ("ResNeXt101_64x4d", "resnext101_64x4d", ("173b62eb", 83.246, 96.454), None),
+    ("ResNeXt101_64x4d", "resnext101_64x4d", ("173b62eb", 83.246, 96.454, 232), None),
     (
         "WideResNet50_2",
         "wide_resnet50_2",
@@ -176,7 +177,8 @@ def _rows():
         for version, recipe in enumerate(recipes, start=1):
             if recipe is None:
                 continue
-            digits, top1, top5 = recipe
+            digits, top1, top5, *size = recipe
+            (size,) = size or [(256, 232)[version - 1]]
             files = [_pytorch_file(_PYTORCH, stem, digits)]
             if version == 1 and stem in _BEFORE_1_6:
                 files.append(_pytorch_file(_PYTORCH, stem, _BEFORE_1_6[stem]))
@@ -188,7 +190,7 @@ def _rows():
                 "PyTorch",
                 {"stride_in": "3x3", "preprocessing": "torch"},
                 "ImageNet",
-                224 / (256, 232)[version - 1],
+                224 / size,
                 "BSD-3-Clause",
                 top1,
                 top5,

@@ -541,7 +541,6 @@ def process(row):
         def start():
             process = subprocess.Popen(
                 [sys.executable, "-c", PROCESS, pickle.dumps(row).hex()],
-                env={**os.environ, "KERAS_BACKEND": "numpy"},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

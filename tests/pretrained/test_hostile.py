@@ -229,7 +229,6 @@ def run(script, *arguments):
 # by how many kilobytes its memory grew.
 READ = """
 import os, resource, signal, sys
-os.environ["KERAS_BACKEND"] = "numpy"
 from keras_resnet.pretrained import readers
 
 def read(path):

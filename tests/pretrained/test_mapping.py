@@ -371,3 +371,66 @@ class TestToTorch:
         with pytest.raises(ValueError, match=r"naming='timm' must be one of"):
             to_torch(net, tmp_path / "net.safetensors", naming="timm")
         assert not list(tmp_path.iterdir())
+
+
+class TestOptionsWithoutTensors:
+    """Nets of the same tensors that compute something else."""
+
+    @pytest.mark.parametrize("suffix", [".keras", ".safetensors"])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            dict(stride_in="1x1"),
+            dict(shortcut="A"),
+            dict(shortcut=None),
+            dict(shortcut="C"),
+            dict(preprocessing="caffe"),
+        ],
+        ids=str,
+    )
+    def test_come_along_with_a_file_of_ours(self, tmp_path, suffix, options):
+        def build(**options):
+            return keras_resnet.ResNet(
+                (1, 2),
+                filters=(8, 16),
+                input_shape=(32, 32, 3),
+                classes=4,
+                include_preprocessing=True,
+                **options,
+            )
+
+        path = tmp_path / f"net{suffix}"
+        net = build(**options)
+        if suffix == ".keras":
+            net.save(path)
+        else:
+            to_torch(net, path)
+        images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
+        again = build(weights=path)
+        np.testing.assert_array_equal(net(images), again(images))
+        other = dict(stride_in="3x3", shortcut="B", preprocessing="tf")
+        (option,) = options
+        with pytest.raises(ValueError, match=option):
+            build(weights=path, **{option: other[option]})
+
+    def test_that_make_no_sense_are_refused(self, tmp_path):
+        path = tmp_path / "net.safetensors"
+        state = to_torch(NET)
+        for recorded in ('{"stride_in": "5x5"}', '{"shortcut": [1]}', "[1]", "{", "7"):
+            safetensors.numpy.save_file(state, path, metadata={"keras_resnet": recorded})
+            with pytest.raises(ValueError, match=re.escape(f"weights={str(path)!r}: ")):
+                pretrained.load_weights(NET, path)
+
+
+class TestPrecision:
+    def test_that_cannot_hold_a_number_is_warned_of(self, net):
+        state = constants() | {"fc.weight": np.full((4, 8), 1e300)}
+        with pytest.warns(RuntimeWarning, match=r"NaN or infinity in fc\.weight"):
+            load_state_dict(net, state)
+
+
+@pytest.mark.parametrize("state_dict", [None, [1], {1: np.zeros(1)}, "net.pth"], ids=str)
+def test_what_is_no_state_dict_is_refused(net, state_dict):
+    with pytest.raises(ValueError, match="state_dict: it must map names of tensors to arrays"):
+        load_state_dict(net, state_dict)
+    assert is_untouched(net)
