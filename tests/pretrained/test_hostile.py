@@ -278,7 +278,10 @@ def endless_free_space_of_short_numbers(path):
     """The same in a file whose lengths and addresses have four bytes."""
     kind = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     kind.set_sizes(4, 4)
-    with h5py.File(h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, kind)) as file:
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_EARLIEST, h5py.h5f.LIBVER_LATEST)
+    created = h5py.h5f.create(bytes(path), h5py.h5f.ACC_TRUNC, kind, access)
+    with h5py.File(created) as file:
         file["x/bias"] = np.ones(4, "float32")
     content = bytearray(path.read_bytes())
     _, free, data = struct.unpack_from("<III", content, content.index(b"HEAP") + 8)
