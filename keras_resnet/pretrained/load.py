@@ -225,6 +225,8 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
 
 def _check_options(model, source):
     """Weights that were trained with other options would load, and predict nonsense."""
+    if not source.options:
+        return
     ours = mapping.options_of(layer.get_config() for layer in model.layers)
     for option, value in source.options.items():
         if ours.get(option, value) != value:

@@ -254,7 +254,9 @@ def to_torch(
     if path is not None:
         with written_beside(path) as partial:
             options = options_of(layer.get_config() for layer in model.layers)
-            options.setdefault("preprocessing", model.preprocessing)
+            # Only a built net knows it, one loaded from a file only by its layers.
+            if hasattr(model, "preprocessing"):
+                options["preprocessing"] = model.preprocessing
             metadata = {"format": "pt", "keras_resnet": json.dumps(options)}
             save_file(state_dict, partial, metadata=metadata)
     return state_dict

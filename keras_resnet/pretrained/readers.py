@@ -5,6 +5,7 @@ can claim more memory than the file has bytes.
 """
 
 import json
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,7 +126,10 @@ def recorded_options(path: Path) -> dict[str, Any]:
         if not isinstance(recorded, dict):
             raise TypeError("no names and values")
         known = {option: recorded[option] for option in _OPTIONS if option in recorded}
-    except (LookupError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+    except (
+        *(LookupError, TypeError, AttributeError, RuntimeError),  # of JSON that is no Keras config
+        *(zipfile.BadZipFile, EOFError, struct.error),
+    ) as error:
         raise ValueError(f"what it says of its net makes no sense ({error}).") from error
     for option, value in known.items():
         if value not in _OPTIONS[option]:

@@ -434,3 +434,28 @@ def test_what_is_no_state_dict_is_refused(net, state_dict):
     with pytest.raises(ValueError, match="state_dict: it must map names of tensors to arrays"):
         load_state_dict(net, state_dict)
     assert is_untouched(net)
+
+
+def test_a_net_that_was_saved_and_loaded_goes_to_pytorch_too(net, tmp_path):
+    NET.save(tmp_path / "net.keras")
+    loaded = keras.saving.load_model(tmp_path / "net.keras")
+    path = tmp_path / "net.safetensors"
+    to_torch(loaded, path)
+    again = pretrained.load_weights(random_net(1), path)
+    assert equal_weights(again, loaded)
+
+
+@pytest.mark.parametrize("flag", [1, 1 << 5], ids=["encrypted", "patched"])
+def test_a_keras_file_whose_config_cannot_be_read_is_refused(net, tmp_path, flag):
+    path = tmp_path / "net.keras"
+    NET.save(path)
+    content = bytearray(path.read_bytes())
+    for signature, flags, name in ((b"PK\1\2", 8, 46), (b"PK\3\4", 6, 30)):
+        start = content.find(signature)
+        while not content.startswith(b"config.json", start + name):
+            start = content.index(signature, start + 1)
+        content[start + flags] |= flag
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"weights={str(path)!r}: ")):
+        pretrained.load_weights(NET, path)
+    assert is_untouched(net)
