@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all format clean
+.PHONY: demo test test-all bench bench-quick format clean
 
 demo: .venv/.installed  ## the main job: train, test, export and predict on handwritten digits
 	$(BIN)/keras-resnet demo
@@ -15,6 +15,12 @@ test: .venv/.installed-test  ## everything that is quick and needs no weights or
 
 test-all: .venv/.installed-test  ## the slow proofs too
 	$(BIN)/python -m pytest -m ""
+
+bench: .venv/.installed-bench  ## against everything else one might use, for an hour or two
+	$(BIN)/python -m benchmarks
+
+bench-quick: .venv/.installed-test  ## ratios on small images, in three minutes
+	$(BIN)/python -m benchmarks --quick
 
 format: .venv/.installed-test
 	$(BIN)/ruff check --fix
@@ -32,4 +38,8 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+.venv/.installed-bench: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
 	touch $@

@@ -1,43 +1,92 @@
-"""The deepest net of the paper, CIFARResNet(1202): `python -m benchmarks.deep`."""
+"""The deepest net of the paper, CIFARResNet(1202): `python -m benchmarks.deep [--against COMMIT]`.
 
+With a commit of this repository, its code takes turns with the code that is here.
+"""
+
+import argparse
+import json
 import os
 import resource
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
-import numpy as np
-
-import keras_resnet
-from benchmarks.machine import describe
+ROOT = Path(__file__).parents[1]
+ROUNDS = 3
 
 
-def main() -> None:
-    print(describe())
-    images, labels = np.zeros((8, 32, 32, 3), "float32"), np.zeros(8, int)
+def measure() -> dict[str, float]:
+    """Seconds of each part of the net's life, and the peak of memory, in this process."""
+    import numpy as np
 
-    start = time.perf_counter()
+    import keras_resnet
+
+    keras_resnet.CIFARResNet(20)  # whatever is imported or set up once
+    facts, start = {}, time.perf_counter()
 
     def lap(work):
         nonlocal start
-        print(f"{work:34}{time.perf_counter() - start:7.1f} s", flush=True)
+        facts[work] = time.perf_counter() - start
         start = time.perf_counter()
 
+    images, labels = np.zeros((8, 32, 32, 3), "float32"), np.zeros(8, int)
+    start = time.perf_counter()
     model = keras_resnet.CIFARResNet(1202)
-    lap(f"build, {len(model.layers):,} layers")
+    lap("build, s")
     model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
     model.train_on_batch(images, labels)
-    lap("first training step, with tracing")
+    lap("first training step, batch 8, with tracing, s")
     model.train_on_batch(images, labels)
-    lap("second training step, batch 8")
+    lap("second training step, batch 8, s")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         model.save(path)
-        lap(f"save, {path.stat().st_size / 1e6:.0f} MB")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{'peak memory':34}{peak:7.1f} GiB")
+        lap("save, s")
+        facts["file, MB"] = path.stat().st_size / 1e6
+    facts["peak memory, GiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return facts
+
+
+def in_a_process(code: Path) -> dict[str, float]:
+    """The same with the package that lies in a folder."""
+    command = [sys.executable, __file__, "--measure"]
+    environment = {**os.environ, "PYTHONPATH": str(code), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    output = subprocess.run(
+        command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--against", metavar="COMMIT", help="an older version to compare with")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        print(json.dumps(measure()))
+        return
+
+    from benchmarks.machine import describe
+
+    print(describe(), flush=True)
+    with tempfile.TemporaryDirectory() as older:
+        versions = {"now": ROOT}
+        if options.against:
+            command = ["git", "archive", options.against, "keras_resnet"]
+            archive = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
+            subprocess.run(["tar", "-x", "-C", older], input=archive, check=True)
+            versions[options.against] = Path(older)
+        facts = {version: [] for version in versions}
+        for _ in range(ROUNDS):
+            for version, code in versions.items():
+                facts[version].append(in_a_process(code))
+    print(f"{'medians of processes in turns':48}" + "".join(f"{each:>12}" for each in versions))
+    for work in facts["now"][0]:
+        medians = [statistics.median(each[work] for each in found) for found in facts.values()]
+        print(f"{work:48}" + "".join(f"{median:12.1f}" for median in medians))
 
 
 if __name__ == "__main__":

@@ -47,3 +47,38 @@ def interleaved(
                 contender()
                 seconds[index].append(time.perf_counter() - start)
     return [statistics.median(times) for times in seconds]
+
+
+def matrix_product_rates() -> dict[str, float]:
+    """Multiply-adds a second of this machine's own matrix product, the best of ten."""
+    import tensorflow as tf
+
+    rates, size = {}, 4096
+    for precision in ("float32", "bfloat16"):
+        matrix = tf.cast(tf.random.stateless_normal((size, size), (0, 0)), precision)
+        product = tf.function(lambda matrix=matrix: tf.matmul(matrix, matrix))
+        product()
+        seconds = []
+        for _ in range(10):
+            start = time.perf_counter()
+            product()
+            seconds.append(time.perf_counter() - start)
+        rates[precision] = size**3 / min(seconds)
+    return rates
+
+
+def write_jpeg_folder(folder: Path, count: int, size: int) -> None:
+    """Write photograph-like JPEG files, blurred noise, as `folder/train/{class}/{number}.jpg`.
+
+    Some more stand beside them as `validation` and `test`, so that nobody takes these for it.
+    """
+    import numpy as np
+    import PIL.Image
+
+    random = np.random.default_rng(0)
+    splits = ["train"] * count + ["validation"] * 10 + ["test"] * 10
+    for number, split in enumerate(splits):
+        path = folder / split / f"{number % 10}" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = random.integers(0, 256, (size // 4, size // 4, 3), dtype=np.uint8)
+        PIL.Image.fromarray(noise).resize((size, size), PIL.Image.Resampling.BICUBIC).save(path)

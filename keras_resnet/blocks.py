@@ -7,11 +7,14 @@ PyTorch pads, so that weights and outputs carry over. A block named `conv2_block
 
 import contextlib
 import contextvars
+import functools
+import math
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Literal, get_args
 
 import keras
+import numpy as np
 
 from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedShortcut
 
@@ -234,7 +237,8 @@ def convolution(
         padding = "valid"
     # A fresh initializer for every layer: one instance draws the same numbers each time.
     he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    initializer = "zeros" if _kernels_to_be_loaded.get() else he_normal
+    draw = functools.partial(_draw_he_normal, seed=he_normal.seed)
+    initializer = "zeros" if _kernels_to_be_loaded.get() else draw
     options = dict(padding=padding, use_bias=False, kernel_initializer=initializer)
     if groups > 1:
         layer = GroupedConv2D(
@@ -247,6 +251,25 @@ def convolution(
     return x
 
 
+def _draw_he_normal(shape, dtype, seed):
+    """Draw from the distribution of `VarianceScaling`, several times faster than Keras does.
+
+    Box and Muller's way from uniform to normal, in pieces that stay in the processor's cache.
+    Drawing is otherwise half of the time that it takes to build a ResNet-152.
+    """
+    uniform = functools.partial(np.random.default_rng(seed).random, dtype="float32")
+    variance = 2 / math.prod((*shape[:2], shape[-1]))
+    kernel = np.empty(math.prod(shape), "float32")
+    for start in range(0, kernel.size, 1 << 16):
+        first, second = np.array_split(kernel[start : start + (1 << 16)], 2)
+        # 1 - uniform, because it may be 0 but never 1.
+        radius = np.sqrt(-2 * variance * np.log(1 - uniform(first.size)))
+        angle = 2 * math.pi * uniform(first.size)
+        first[:] = radius * np.cos(angle)
+        second[:] = (radius * np.sin(angle))[: second.size]
+    return keras.ops.convert_to_tensor(kernel.reshape(shape), dtype)
+
+
 _kernels_to_be_loaded = contextvars.ContextVar("kernels_to_be_loaded", default=False)
 
 
@@ -254,7 +277,7 @@ _kernels_to_be_loaded = contextvars.ContextVar("kernels_to_be_loaded", default=F
 def kernels_to_be_loaded() -> Iterator[None]:
     """Build convolutions whose weights come from a file: no random numbers are drawn for them.
 
-    Drawing them takes half of the time that it takes to build a ResNet-50.
+    Drawing them takes a fifth of the time that it takes to build a ResNet-152.
 
     Examples
     --------

@@ -4,6 +4,7 @@ Every class is an ordinary, serializable Keras layer on any backend. Where Tenso
 way than the one Keras takes, the layer takes it; those fast paths live in this file alone.
 """
 
+import functools
 import operator
 from collections.abc import Iterable
 
@@ -12,6 +13,13 @@ from keras import ops
 
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
+
+    try:
+        from tensorflow.python.eager.record import could_possibly_record as _may_record
+    except ImportError:  # it is no public name
+
+        def _may_record():
+            return True
 else:
     tf = None
 
@@ -27,12 +35,16 @@ class GroupedConv2D(keras.layers.Conv2D):
     """2D convolution whose groups train on a CPU and never pass through XLA.
 
     Takes what `keras.layers.Conv2D` takes, and computes the same. On the TensorFlow backend Keras
-    compiles a grouped convolution with XLA, because TensorFlow's CPU kernels have no gradient for
-    it; that costs two orders of magnitude in training, and leaves functions in a SavedModel which
-    TensorFlow Serving refuses to run. This layer calls TensorFlow's grouped kernel directly and
-    brings the missing gradient along: the input gradient is another grouped convolution, the filter
-    gradient a few ordinary ones. Second derivatives work too. On other devices the native
-    gradient is used; on other backends the layer is `keras.layers.Conv2D`.
+    compiles a grouped convolution with XLA, because TensorFlow's own CPU kernels have no gradient
+    for it; that costs two orders of magnitude in training, and leaves functions in a SavedModel
+    which TensorFlow Serving refuses to run. This layer calls TensorFlow's grouped kernel directly.
+    Its gradient is that of oneDNN, which TensorFlow uses on most CPUs, or of the accelerator. Where
+    neither has one, the layer brings it along: the input gradient is another grouped convolution,
+    the filter gradient a few ordinary ones. Second derivatives work too; `GradientTape.jacobian`
+    with respect to the kernel needs `experimental_use_pfor=False`. On other backends the layer is
+    `keras.layers.Conv2D`.
+
+    On a CPU `model.compile` chooses against XLA for a net that has this layer.
 
     Parameters
     ----------
@@ -97,6 +109,7 @@ class GroupedConv2D(keras.layers.Conv2D):
             **kwargs,
         )
         self.explicit_padding = None if named else _pair_of_pairs(padding)
+        self.supports_jit = _gains_from_xla()
         if self.data_format != "channels_last":
             raise ValueError(
                 f"data_format={self.data_format!r} is not supported: use 'channels_last'."
@@ -112,14 +125,13 @@ class GroupedConv2D(keras.layers.Conv2D):
             inputs = ops.pad(inputs, ((0, 0), *self.explicit_padding, (0, 0)))
         if tf is None or self.groups == 1:
             return super().convolution_op(inputs, kernel)
-        kernel = tf.convert_to_tensor(kernel)
-        if self.padding == "same" and (
-            max(self.strides) > 1 or not all(k % 2 for k in kernel.shape[:2])
+        kernel, padding = tf.convert_to_tensor(kernel), self.padding.upper()
+        if padding == "SAME" and (
+            max(self.strides) > 1 or not all(size % 2 for size in self.kernel_size)
         ):
+            # oneDNN, too, has wrong gradients for taps that see nothing but such padding.
             inputs, padding = _pad_same(inputs, self.kernel_size, self.strides), "VALID"
-        else:
-            padding = self.padding.upper()
-        if _has_native_gradient(inputs):
+        if _differentiates_groups(inputs):
             return tf.nn.conv2d(inputs, kernel, self.strides, padding)
         return _grouped_convolution(inputs, kernel, self.groups, self.strides, padding)
 
@@ -158,14 +170,46 @@ def _pair_of_pairs(padding):
     )
 
 
-def _has_native_gradient(tensor):
-    """Whether the device that will hold `tensor` can differentiate a grouped convolution.
+def _gains_from_xla():
+    """Whether XLA is any good to these layers: on CPUs it is 2 to 100 times slower than oneDNN."""
+    return tf is None or any(
+        device.device_type != "CPU" for device in tf.config.list_physical_devices()
+    )
 
-    All but the CPU can. A tensor in a graph that names no device goes to an accelerator if there
-    is one.
+
+def _on_accelerator(tensor):
+    """Whether the device that will hold `tensor` is not a CPU: only CPUs need help of ours.
+
+    A tensor in a graph that names no device goes to an accelerator if there is one.
     """
     accelerated = any(device.device_type != "CPU" for device in tf.config.list_logical_devices())
     return accelerated and "CPU" not in tensor.device.upper()
+
+
+def _differentiates_groups(tensor):
+    """Whether TensorFlow has the gradients of a grouped convolution of `tensor`.
+
+    Accelerators do. On CPUs oneDNN brings them, for some types, where TensorFlow was built with it
+    and it is not switched off.
+    """
+    return _on_accelerator(tensor) or _onednn_differentiates_groups(tensor.dtype)
+
+
+@functools.cache
+def _onednn_differentiates_groups(dtype):
+    """Try it."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        try:
+            tf.raw_ops.Conv2DBackpropFilter(
+                input=tf.zeros((1, 1, 1, 4), dtype),
+                filter_sizes=(1, 1, 2, 4),
+                out_backprop=tf.zeros((1, 1, 1, 4), dtype),
+                strides=(1, 1, 1, 1),
+                padding="VALID",
+            )
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            return False
+    return True
 
 
 def _pad_same(inputs, kernel_size, strides):
@@ -202,7 +246,10 @@ def _grouped_convolution(inputs, kernel, groups, strides, padding):
                 inputs, kernel.shape, upstream, groups, strides, padding
             )
 
-        return tf.nn.conv2d(inputs, kernel, strides, padding), gradient
+        outputs = tf.nn.conv2d(inputs, kernel, strides, padding)
+        # Without oneDNN, TensorFlow would fuse a bias into a kernel that refuses groups. This stops
+        # it.
+        return tf.ensure_shape(outputs, outputs.shape), gradient
 
     return convolve(inputs, kernel)
 
@@ -287,8 +334,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Takes what `keras.layers.BatchNormalization` takes, holds the same variables, and computes the
     same outputs and moving averages. On the TensorFlow backend, for images with the channels last,
     the chain of small operations is replaced by TensorFlow's fused one; statistics stay in
-    float32 under mixed precision. Everything else (synchronized statistics, masks,
-    renormalization, other ranks, float64) runs Keras' own code.
+    float32 under mixed precision. In inference in bfloat16 on a CPU, the layer becomes part of the
+    convolution before it. Everything else (synchronized statistics, masks, renormalization, other
+    ranks, float64) runs Keras' own code.
+
+    On a CPU `model.compile` chooses against XLA for a net that has this layer.
 
     Parameters
     ----------
@@ -310,30 +360,46 @@ class BatchNormalization(keras.layers.BatchNormalization):
     1.0
     """
 
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_jit = _gains_from_xla()
+
     def call(self, inputs, training=None, mask=None):
         if not self._is_fusable(inputs, mask):
             return super().call(inputs, training=training, mask=mask)
         inputs = tf.convert_to_tensor(inputs)
         channels = inputs.shape[-1]
-        training = bool(training and self.trainable)
+        scale = self.gamma if self.scale else tf.ones(channels)
+        offset = self.beta if self.center else tf.zeros(channels)
+        if not (training and self.trainable):
+            if _is_foldable(inputs):
+                scale = scale * tf.math.rsqrt(self.moving_variance + self.epsilon)
+                return _fold(inputs, scale, offset - self.moving_mean * scale)
+            return tf.raw_ops.FusedBatchNormV3(
+                x=inputs,
+                scale=scale,
+                offset=offset,
+                mean=self.moving_mean,
+                variance=self.moving_variance,
+                epsilon=self.epsilon,
+                is_training=False,
+            ).y
+        # The operation moves the averages itself, but towards the unbiased variance, which is this
+        # much larger than the biased one that Keras' average is of.
+        count = tf.cast(tf.size(inputs) // channels, "float32")
+        excess = count / tf.maximum(count - 1.0, 1.0)
         result = tf.raw_ops.FusedBatchNormV3(
             x=inputs,
-            scale=self.gamma if self.scale else tf.ones(channels),
-            offset=self.beta if self.center else tf.zeros(channels),
-            mean=tf.zeros(0) if training else self.moving_mean,
-            variance=tf.zeros(0) if training else self.moving_variance,
+            scale=scale,
+            offset=offset,
+            mean=self.moving_mean,
+            variance=self.moving_variance * excess,
             epsilon=self.epsilon,
-            is_training=training,
+            exponential_avg_factor=1.0 - self.momentum,
+            is_training=True,
         )
-        if training:
-            # The operation returns the unbiased variance; Keras' moving average is of the biased.
-            count = tf.cast(tf.size(inputs) // channels, "float32")
-            variance = result.batch_variance * (tf.maximum(count - 1.0, 1.0) / count)
-            for average, value in (
-                (self.moving_mean, result.batch_mean),
-                (self.moving_variance, variance),
-            ):
-                average.assign(average * self.momentum + value * (1.0 - self.momentum))
+        self.moving_mean.assign(result.batch_mean)
+        self.moving_variance.assign(result.batch_variance / excess)
         return result.y
 
     def _is_fusable(self, inputs, mask):
@@ -349,6 +415,39 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and self.compute_dtype in ("float32", "bfloat16", "float16")
             and self.variable_dtype == "float32"
         )
+
+
+def _is_foldable(tensor):
+    """Whether `tensor` is the output of a convolution, into which a factor and an offset may go.
+
+    Not where gradients are recorded, as somebody may ask for that of `tensor` itself. Of float32
+    TensorFlow takes care itself, in every graph that it runs.
+    """
+    if tf.executing_eagerly() or tensor.dtype != "bfloat16" or _on_accelerator(tensor):
+        return False
+    operation = tensor.op
+    return (
+        operation.type == "Conv2D"
+        and operation.get_attr("data_format") == b"NHWC"
+        and operation.get_attr("padding") != b"EXPLICIT"
+        and max(operation.get_attr("dilations")) == 1
+        and not _may_record()
+    )
+
+
+def _fold(tensor, scale, offset):
+    """`tensor * scale + offset`, by another convolution than the one that gave `tensor`.
+
+    Nothing reads the first convolution then, and TensorFlow drops it from the graph.
+    """
+    inputs, kernel = tensor.op.inputs
+    if kernel.op.type == "Cast":
+        scaled = tf.cast(tf.cast(kernel.op.inputs[0], scale.dtype) * scale, kernel.dtype)
+    else:
+        scaled = kernel * tf.cast(scale, kernel.dtype)
+    strides, padding = tensor.op.get_attr("strides")[1:3], tensor.op.get_attr("padding").decode()
+    outputs = tf.nn.conv2d(inputs, scaled, strides, padding)
+    return tf.nn.bias_add(outputs, tf.cast(offset, tensor.dtype))
 
 
 @_serializable
@@ -402,7 +501,8 @@ class ZeroPaddedShortcut(keras.layers.Layer):
 
     def call(self, inputs):
         new = self.filters - inputs.shape[-1]
-        kept = inputs[:, :: self.strides, :: self.strides, :]
+        # Several times faster than a slice with steps, and so is its gradient.
+        kept = ops.average_pool(inputs, 1, self.strides, data_format="channels_last")
         return ops.pad(kept, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
     def get_config(self):

@@ -1,6 +1,7 @@
 """The functional builder under the whole family: stem -> stages -> head."""
 
 import contextlib
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,6 +17,26 @@ STEMS = ("imagenet", "cifar")
 POOLINGS = (None, "avg", "max")
 
 
+@contextlib.contextmanager
+def _layers_in_bulk() -> Iterator[None]:
+    """Build a whole net in half the time that its layers take one by one.
+
+    Keras leaves the variables until the stateless scope closes. By then they are outside their
+    layers' name scopes, and TensorFlow, which looks for a new kernel for every new name of a
+    variable, finds one for all that are called "gamma". Names and paths in Keras stay what they
+    were. The garbage collector would walk through the growing net again and again, in vain.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        with keras.StatelessScope():
+            yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+@_layers_in_bulk()
 def resnet(
     block_counts: Sequence[int],
     block: Literal["bottleneck", "basic"] = "bottleneck",

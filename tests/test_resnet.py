@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import inspect
 import os
 import re
@@ -468,6 +469,40 @@ class TestSaving:
             check=True,
         )
         np.testing.assert_array_equal(np.load(folder / "outputs.npy"), expected)
+
+
+class TestBulkBuilding:
+    """The builder puts off the creation of variables, and switches the garbage collector off."""
+
+    @pytest.mark.parametrize("enabled", [True, False])
+    @pytest.mark.parametrize("options", [{}, {"classes": 0}, {"classifier_activation": print}])
+    def test_leaves_the_garbage_collector_as_it_was(self, enabled, options):
+        before = gc.isenabled()
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with contextlib.suppress(Exception):
+                small(**options)
+            assert gc.isenabled() == enabled
+        finally:
+            (gc.enable if before else gc.disable)()
+
+    def test_gives_the_weights_that_layers_built_one_by_one_have(self):
+        def first_layers(x):
+            x = blocks.convolution(x, 8, 7, strides=2, name="conv1")
+            return blocks.normalization(x, name="conv1_bn")
+
+        keras.utils.set_random_seed(3)
+        alone = keras.Model(inputs := keras.Input((32, 32, 3)), first_layers(inputs))
+        keras.utils.set_random_seed(3)
+        net = small()
+        for weight, other in zip(alone.weights, net.weights, strict=False):
+            assert weight.path == other.path
+            np.testing.assert_array_equal(weight, other)
+
+    def test_a_failed_build_does_not_harm_the_next(self):
+        with pytest.raises(ValueError, match="cannot drop channels"):
+            small("basic", filters=(16, 8), shortcut="A")  # variables of conv1 exist by now
+        assert np.isfinite(small()(numbers((1, 32, 32, 3)))).all()
 
 
 class TestErrors:

@@ -1,0 +1,91 @@
+"""keras_resnet against what a user would pick instead: `python -m benchmarks [--quick]`.
+
+Each contender runs in a process of its own, and each peer takes turns with ours, A B A B, so that
+both see the same machine: trust the ratios, absolute figures drift. Medians of all turns; the first
+call, with its tracing and compiling, is told apart. Writes `RESULTS.md`, `results/peers.json` and
+`results/peers.png`; measuring some of the nets or peers keeps what was measured of the others.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.contenders import CONTENDERS, NETS
+from benchmarks.machine import describe, matrix_product_rates
+from benchmarks.measure import ROUNDS, measure, peers_of
+from benchmarks.report import print_ratios, write_report
+
+RESULTS = Path(__file__).parent / "results" / "peers.json"
+
+# The work for each net, in the order in which it is done, with its batch: training first, so that
+# the peak of memory after it is that of training.
+_STEPS = [("train", 8), ("train", 32), ("infer", 1), ("infer", 8), ("infer", 32)]
+_LIFE = [("build", 1), ("save", 1), ("load", 1)]
+WORK = {
+    "ResNet-18": [*_STEPS, ("train_from_files", 32), *_LIFE],
+    "ResNet-50": [*_STEPS, *_LIFE],
+    "ResNeXt-50": [*_STEPS, *_LIFE],
+    "CIFAR ResNet-20": [("train", 128), ("infer", 128), ("train_from_files", 128), *_LIFE],
+    "ResNet-152": [("build", 1)],
+}
+# The quick mode: the side of the images, and the work.
+QUICK = {
+    "ResNet-50": (96, [("train", 8), ("infer", 8)]),
+    "ResNeXt-50": (64, [("train", 4), ("infer", 4)]),
+    "CIFAR ResNet-20": (32, [("train", 128), ("infer", 128)]),
+}
+QUICK_PEERS = {
+    ("stock Keras twin", "float32"),
+    ("keras.applications", "bfloat16"),
+    ("PyTorch channels_last", "bfloat16"),
+}
+
+
+def merged(old: dict | None, new: dict) -> dict:
+    """The new measurements of a net, and the old ones of contenders that were not asked again."""
+    if old is None:
+        return new
+    again = {(each["contender"], each["precision"]) for each in new["starts"]}
+    kept = {
+        key: [each for each in old[key] if (each["contender"], each["precision"]) not in again]
+        for key in ("windows", "starts")
+    }
+    return {**new, **{key: kept[key] + new[key] for key in kept}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three minutes; prints ratios only")
+    parser.add_argument("--net", action="append", choices=list(WORK), help="only this one")
+    parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="only this one")
+    parser.add_argument("--report", action="store_true", help="write the report again, only")
+    options = parser.parse_args()
+
+    plan = QUICK if options.quick else {net: (NETS[net].size, work) for net, work in WORK.items()}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and not options.quick else {}
+    if not options.report:
+        results |= {"machine": describe(), "rates": matrix_product_rates()}
+        for net, (size, work) in plan.items():
+            if options.net and net not in options.net:
+                continue
+            peers = [
+                peer
+                for peer in peers_of(net)
+                if (not options.peer or peer[0] in options.peer)
+                and (not options.quick or peer in QUICK_PEERS)
+            ]
+            found = measure(net, size, work, peers, 3 if options.quick else ROUNDS)
+            nets = results.setdefault("nets", {})
+            nets[net] = merged(nets.get(net), found)
+            if not options.quick:
+                RESULTS.write_text(json.dumps(results, indent=1))
+    print_ratios(results)
+    if not options.quick:
+        write_report(results)
+
+
+if __name__ == "__main__":
+    main()

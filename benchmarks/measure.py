@@ -1,0 +1,146 @@
+"""Windows in which one peer and ours take turns, each in a process of its own."""
+
+import contextlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.contenders import CONTENDERS, installed
+from benchmarks.machine import write_jpeg_folder
+from benchmarks.worker import Process
+
+ROUNDS = 5
+TURN, WINDOW = 0.5, 30.0  # seconds: a turn's least, and after how many no new round begins
+TOO_LONG = 100.0  # seconds that a step may take
+IMAGES = {"ResNet-18": 256, "CIFAR ResNet-20": 2560}  # written to JPEG files
+MODES_OF_PYTORCH = [name for name in CONTENDERS if name.startswith(("PyTorch ", "torchvision"))]
+
+
+def peers_of(net: str) -> list[tuple[str, str]]:
+    """Everyone else who has this net and is installed, in each of their precisions."""
+    return [
+        (name, precision)
+        for name, (kind, precisions, modules) in CONTENDERS.items()
+        if name != "keras_resnet" and net in kind.nets and installed(*modules)
+        for precision in precisions
+    ]
+
+
+def can(name: str, work: str, precision: str) -> bool:
+    """Whether a contender does a piece of work, and is worth asking twice for it."""
+    if work in ("build", "save", "load") and (precision != "float32" or name in MODES_OF_PYTORCH):
+        return False
+    return hasattr(CONTENDERS[name][0], work)
+
+
+class Entrant:
+    """A contender's process, which knows what it has done before and what that took."""
+
+    def __init__(self, name, net, precision, size, folder):
+        self.name, self.precision, self._net, self._folder = name, precision, net, folder
+        self.process = Process(name, net, precision, size)
+        self.first, self._peaks = {}, {}
+
+    def warm_up(self, work, batch):
+        if (work, batch) not in self.first and can(self.name, work, self.precision):
+            told = self.process.do(work, **self._options(work, batch))
+            self.first[work, batch] = told["seconds"][0]
+            self._peaks[work, batch] = told["peak_mebibytes"]
+
+    def turn(self, work, batch):
+        seconds = self.process.do(work, seconds=TURN, **self._options(work, batch))["seconds"]
+        images = IMAGES[self._net] if work == "train_from_files" else batch
+        return [second * batch / images for second in seconds]
+
+    def _options(self, work, batch):
+        return (
+            dict(batch=batch, folder=self._folder)
+            if work == "train_from_files"
+            else dict(batch=batch)
+        )
+
+    def start(self):
+        """What happened once: seconds of the start, of the first steps, and the peak of memory."""
+        trained = [key for key in self._peaks if key[0] == "train"]
+        first = next(iter(trained), None)
+        return {
+            "contender": self.name,
+            "precision": self.precision,
+            **self.process.told,
+            "first_step": self.first.get(first),
+            "peak_mebibytes": {
+                f"train {batch}": self._peaks["train", batch] for _, batch in trained
+            },
+        }
+
+
+def measure(
+    net: str,
+    size: int,
+    work: list[tuple[str, int]],
+    peers: list[tuple[str, str]],
+    rounds: int = ROUNDS,
+) -> dict:
+    """All windows of one net, and what starting each contender took."""
+    windows, starts = [], []
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if any(each == "train_from_files" for each, _ in work):
+            write_jpeg_folder(Path(folder), IMAGES[net], size)
+
+        def enter(name, precision):
+            entrant = Entrant(name, net, precision, size, folder)
+            stack.enter_context(entrant.process)
+            for each in work:
+                entrant.warm_up(*each)
+            starts.append(entrant.start())
+            return entrant
+
+        ours = {
+            precision: enter("keras_resnet", precision) for precision in ("float32", "bfloat16")
+        }
+        for name, precision in peers:
+            print(f"{net}: {name}, {precision}", file=sys.stderr, flush=True)
+            try:
+                entrant = Entrant(name, net, precision, size, folder)
+            except RuntimeError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
+            with entrant.process:
+                windows += list(_windows(entrant, ours, work, rounds))
+            starts.append(entrant.start())
+    return {"size": size, "windows": windows, "starts": starts}
+
+
+def _windows(peer, ours, work, rounds):
+    """One peer's turns with ours of the same precision and of our best, for each piece of work."""
+    a_step = {}
+    for each, batch in work:
+        if not can(peer.name, each, peer.precision) or a_step.get(each, 0) * batch > TOO_LONG:
+            continue
+        try:
+            peer.warm_up(each, batch)
+        except RuntimeError as error:
+            print(f"failed at {each} {batch}: {error}", file=sys.stderr)
+            return
+        entrants = {"peer": peer, peer.precision: ours[peer.precision]}
+        if can("keras_resnet", each, "bfloat16"):
+            entrants["bfloat16"] = ours["bfloat16"]
+        seconds = {key: [] for key in entrants}
+        start = time.perf_counter()
+        for _ in range(rounds):
+            for key, entrant in entrants.items():
+                seconds[key] += entrant.turn(each, batch)
+            if time.perf_counter() - start > WINDOW:
+                break
+        a_step[each] = min(seconds["peer"]) / batch
+        yield {
+            "contender": peer.name,
+            "precision": peer.precision,
+            "work": each,
+            "batch": batch,
+            "seconds": seconds.pop("peer"),
+            "ours": seconds,
+            "first": peer.first[each, batch],
+        }

@@ -1,0 +1,275 @@
+"""From measurements to ratios, `RESULTS.md` and a plot."""
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.contenders import NETS
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Bar:
+    """How much better than some peers we mean to be: a ratio of medians, theirs to ours."""
+
+    net: str
+    work: str
+    batch: int
+    peers: str  # what their names begin with
+    at_least: float
+    ours: str = "bfloat16"
+    theirs: tuple[str, ...] = ("float32", "bfloat16")
+
+
+BARS = [
+    Bar("ResNeXt-50", "train", 8, "stock Keras twin", 40, ours="float32", theirs=("float32",)),
+    Bar("ResNeXt-50", "train", 8, "stock Keras twin", 70),
+    Bar("ResNeXt-50", "train", 8, "PyTorch", 1.15),
+    Bar("ResNeXt-50", "train", 32, "PyTorch", 1.15),
+    Bar("ResNeXt-50", "infer", 8, "PyTorch", 1.5, ours="float32", theirs=("float32",)),
+    Bar("ResNeXt-50", "infer", 8, "PyTorch", 1.2),
+    Bar("ResNet-50", "train", 32, "keras.applications", 1.8),
+    Bar("ResNet-50", "train", 32, "KerasHub", 1.8),
+    Bar("ResNet-50", "train", 32, "PyTorch", 1.1),
+    Bar("ResNet-50", "infer", 32, "keras.applications", 1.6),
+    Bar("ResNet-50", "infer", 32, "PyTorch", 1.1),
+    Bar("CIFAR ResNet-20", "train_from_files", 128, "stock Keras twin", 1.5),
+    Bar("CIFAR ResNet-20", "train_from_files", 128, "PyTorch", 1.0),
+    Bar("ResNet-152", "build", 1, "KerasHub", 1.5, ours="float32"),
+]
+PEAK_AT_MOST = 0.75  # of keras.applications' memory, training ResNet-50 with batches of 32
+
+WORK = {
+    "train": "training step, batch {}",
+    "infer": "inference, batch {}",
+    "train_from_files": "training from JPEG files, batch {}",
+    "build": "build",
+    "save": "save",
+    "load": "load",
+}
+_ONCE = ("build", "save", "load")  # told in seconds, everything else in images a second
+
+
+def ratio(window: dict, ours: str) -> float | None:
+    """How many times longer the peer took than ours in the turns of one window."""
+    if ours not in window["ours"]:
+        return None
+    return statistics.median(window["seconds"]) / statistics.median(window["ours"][ours])
+
+
+def best_peer(results: dict, bar: Bar) -> tuple[float, str] | None:
+    """The least ratio to any of the peers that a bar is about, and that peer."""
+    found = [
+        (reached, f"{window['contender']}, {window['precision']}")
+        for window in results.get("nets", {}).get(bar.net, {}).get("windows", ())
+        if (window["work"], window["batch"]) == (bar.work, bar.batch)
+        and window["contender"].startswith(bar.peers)
+        and window["precision"] in bar.theirs
+        and (reached := ratio(window, bar.ours)) is not None
+    ]
+    return min(found, default=None)
+
+
+def print_ratios(results: dict) -> None:
+    for net, found in results.get("nets", {}).items():
+        for window in found["windows"]:
+            against = ", ".join(
+                f"{ratio(window, ours):.2f} (ours in {ours})" for ours in window["ours"]
+            )
+            print(
+                f"{net}, {found['size']} px, {_name(window)}: "
+                f"{window['contender']}, {window['precision']}, took times ours: {against}"
+            )
+
+
+def write_report(results: dict) -> None:
+    """Write `RESULTS.md` and `results/peers.png`."""
+    rates = results["rates"]
+    lines = [
+        "# How keras_resnet compares",
+        "",
+        "Written by `python -m benchmarks`. Every peer took turns with ours in processes of their "
+        "own on this machine: ratios of medians hold, absolute figures drift.",
+        "",
+        f"{results['machine']} Its own matrix product reaches "
+        f"{rates['float32'] / 1e9:.0f} G multiply-adds a second in float32 and "
+        f"{rates['bfloat16'] / 1e9:.0f} G in bfloat16.",
+        "",
+        "![Times of the best peers, ours being 1](results/peers.png)",
+        "",
+        "## What we aimed at",
+        "",
+        *_table(
+            ["net", "work", "ours", "the best of", "was", "ratio", "aim", ""],
+            [row for bar in BARS for row in _bar_row(results, bar)] + list(_memory_rows(results)),
+        ),
+        "",
+        "The ratio is the peer's time over ours; of several peers or precisions the best one "
+        "counts. For memory it is our peak over theirs.",
+    ]
+    for net, found in results["nets"].items():
+        lines += ["", f"## {net}, {found['size']} px", ""]
+        lines += _net_table(net, found, rates)
+        lines += ["", *_starts_table(found["starts"])]
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+    _plot(results)
+
+
+def _bar_row(results, bar):
+    best = best_peer(results, bar)
+    if best is not None:
+        reached, peer = best
+        verdict = "" if reached >= bar.at_least else f"missed by {1 - reached / bar.at_least:.0%}"
+        yield [
+            bar.net,
+            WORK[bar.work].format(bar.batch),
+            bar.ours,
+            bar.peers,
+            peer,
+            f"**{reached:.2f}**",
+            f"{bar.at_least:g}",
+            verdict,
+        ]
+
+
+def _memory_rows(results) -> Iterator[list[str]]:
+    peaks = {
+        (start["contender"], start["precision"]): start["peak_mebibytes"].get("train 32")
+        for start in results["nets"].get("ResNet-50", {}).get("starts", ())
+    }
+    ours = peaks.get(("keras_resnet", "bfloat16"))
+    for precision in ("float32", "bfloat16"):
+        theirs = peaks.get(("keras.applications", precision))
+        if ours and theirs:
+            part = ours / theirs
+            verdict = "" if part <= PEAK_AT_MOST else f"missed by {part / PEAK_AT_MOST - 1:.0%}"
+            yield [
+                "ResNet-50",
+                "peak memory, training step, batch 32",
+                f"bfloat16, {ours:,.0f} MiB",
+                "keras.applications",
+                f"{precision}, {theirs:,.0f} MiB",
+                f"**{part:.2f}**",
+                f"at most {PEAK_AT_MOST}",
+                verdict,
+            ]
+
+
+def _net_table(net, found, rates):
+    """A row for each piece of work and contender."""
+    rows = []
+    for work, batch in dict.fromkeys((each["work"], each["batch"]) for each in found["windows"]):
+        windows = [w for w in found["windows"] if (w["work"], w["batch"]) == (work, batch)]
+        multiply_adds = NETS[net].multiply_adds * (found["size"] / NETS[net].size) ** 2
+        cost = {"train": 3 * multiply_adds, "infer": multiply_adds}.get(work)
+
+        for precision in ("float32", "bfloat16"):
+            window = next((w for w in windows if precision in w["ours"]), None)
+            if window:
+                # Ours ran in every window; all of them count.
+                seconds = [s for w in windows for s in w["ours"].get(precision, ())]
+                facts = _facts(work, batch, seconds, cost and cost / rates[precision])
+                rows.append([_name(window), "keras_resnet", precision, *facts, "", "", ""])
+        for window in windows:
+            against = [ratio(window, ours) for ours in (window["precision"], "bfloat16")]
+            precision = window["precision"]
+            facts = _facts(work, batch, window["seconds"], cost and cost / rates[precision])
+            rows.append(
+                [
+                    _name(window),
+                    window["contender"],
+                    precision,
+                    *facts,
+                    f"{window['first']:.1f} s",
+                    *("" if each is None else f"{each:.2f}" for each in against),
+                ]
+            )
+    header = ["work", "contender", "precision", "median", "spread", "of matrix product", "first"]
+    return _table([*header, "/ ours, same precision", "/ ours, bfloat16"], rows)
+
+
+def _facts(work, batch, seconds, at_best):
+    """Median, spread, and the part of the machine's rate, from the seconds of an image at best."""
+    median = statistics.median(seconds)
+    speed = f"{median:.2f} s" if work in _ONCE else f"{batch / median:,.1f} images/s"
+    return speed, _spread(seconds), f"{at_best * batch / median:.0%}" if at_best else ""
+
+
+def _starts_table(starts):
+    """What happens once in a process."""
+    rows = [
+        [
+            start["contender"],
+            start["precision"],
+            f"{start['imports']:.1f} s",
+            f"{start['build']:.1f} s",
+            "" if start["first_step"] is None else f"{start['first_step']:.1f} s",
+            ""
+            if start["first_step"] is None
+            else f"{start['imports'] + start['build'] + start['first_step']:.1f} s",
+            *(
+                f"{start['peak_mebibytes'][key]:,.0f} MiB" if key in start["peak_mebibytes"] else ""
+                for key in ("train 8", "train 32", "train 128")
+            ),
+        ]
+        for start in starts
+        if start["first_step"] is not None
+    ]
+    if not rows:
+        return []
+    header = ["contender", "precision", "import", "first build", "first training step"]
+    peaks = ["peak, batch 8", "peak, batch 32", "peak, batch 128"]
+    return _table([*header, "import to first step", *peaks], rows)
+
+
+def _table(header, rows):
+    """A Markdown table, without the columns that are empty."""
+    kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    pick = [[row[i] for i in kept] for row in [header, *rows]]
+    return [
+        "| " + " | ".join(pick[0]) + " |",
+        "| " + " | ".join("---" for _ in kept) + " |",
+        *("| " + " | ".join(row) + " |" for row in pick[1:]),
+    ]
+
+
+def _name(window):
+    return WORK[window["work"]].format(window["batch"])
+
+
+def _spread(seconds):
+    """Half the distance between the quartiles, as a part of the median."""
+    if len(seconds) < 4:
+        return ""
+    low, middle, high = statistics.quantiles(seconds, n=4)
+    return f"± {(high - low) / 2 / middle:.0%}"
+
+
+def _plot(results):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [(bar, *best) for bar in BARS if (best := best_peer(results, bar))]
+    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(rows) + 1.2), layout="constrained")
+    labels = [
+        f"{bar.net}, {WORK[bar.work].format(bar.batch)}\n{peer} / ours, {bar.ours}"
+        for bar, _, peer in rows
+    ]
+    reached = [value for _, value, _ in rows]
+    bars = axes.barh(labels, reached, color="#4477aa")
+    axes.bar_label(bars, [f"{value:.2f}" for value in reached], padding=4)
+    axes.plot(
+        [bar.at_least for bar, *_ in rows], labels, "|", color="#cc3311", markersize=16, label="aim"
+    )
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("the best peer's time, ours being 1")
+    axes.invert_yaxis()
+    axes.tick_params(labelsize=7)
+    axes.legend(loc="lower right")
+    figure.savefig(HERE / "results" / "peers.png", dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,106 @@
+"""One contender in a process of its own, doing one piece of work after another when told to.
+
+The other side is `Process`: it starts the process and talks to it in lines of JSON.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+class Process:
+    """A contender that was started; `told` says what its start took, in seconds."""
+
+    def __init__(self, name: str, net: str, precision: str, size: int):
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name, net, precision, str(size)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        self.told = self._answer()
+
+    def do(self, work: str, **options) -> dict:
+        """Do a piece of work once, or again and again for at least `seconds`."""
+        print(json.dumps({"work": work, **options}), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def _answer(self):
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            raise RuntimeError(self._errors.read()[-2000:])
+        return json.loads(line)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+
+def do(contender, net, random, saved, work, batch=1, seconds=0.0, folder=None):
+    """Do one piece of work once, or again until some seconds are over."""
+    images = random.normal(size=(batch, net.size, net.size, 3)).astype("float32")
+    labels = random.integers(0, net.classes, batch)
+    arguments = {
+        "train": (images, labels),
+        "infer": (images,),
+        "train_from_files": (folder and Path(folder), batch),
+        "build": (),
+        "save": (saved,),
+        "load": (saved,),
+    }[work]
+    taken = []
+    while not taken or sum(taken) < seconds:
+        start = time.perf_counter()
+        own_clock = getattr(contender, work)(*arguments)
+        time_taken = time.perf_counter() - start
+        taken.append(own_clock if work == "train_from_files" else time_taken)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return {"seconds": taken, "peak_mebibytes": peak}
+
+
+def main(name: str, net_name: str, precision: str, size: str) -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever libraries print is no answer
+
+    def answer(**facts):
+        print(json.dumps(facts), file=answers, flush=True)
+
+    start = time.perf_counter()
+    from benchmarks.contenders import CONTENDERS, NETS
+
+    kind, _, modules = CONTENDERS[name]
+    net = dataclasses.replace(NETS[net_name], size=int(size))
+    for module in modules:
+        importlib.import_module(module)
+    imported = time.perf_counter()
+    contender = kind(net, precision)
+    answer(imports=imported - start, build=time.perf_counter() - imported)
+
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for line in sys.stdin:
+            answer(**do(contender, net, random, Path(folder), **json.loads(line)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report  # noqa: E402
+from benchmarks.__main__ import merged  # noqa: E402
+from benchmarks.measure import can, measure  # noqa: E402
+from benchmarks.worker import Process  # noqa: E402
+
+
+def window(contender, precision, seconds, ours, work="train", batch=32):
+    return {
+        "contender": contender,
+        "precision": precision,
+        "work": work,
+        "batch": batch,
+        "seconds": seconds,
+        "ours": ours,
+        "first": 9.0,
+    }
+
+
+def start(contender, precision, peak):
+    return {
+        "contender": contender,
+        "precision": precision,
+        "imports": 2.0,
+        "build": 1.0,
+        "first_step": 5.0,
+        "peak_mebibytes": {"train 32": peak},
+    }
+
+
+RESULTS = {
+    "machine": "A machine.",
+    "rates": {"float32": 2e11, "bfloat16": 4e11},
+    "nets": {
+        "ResNet-50": {
+            "size": 224,
+            "windows": [
+                window(
+                    "KerasHub", "float32", [4.0, 4.2, 3.9], {"float32": [3.0], "bfloat16": [2.0]}
+                ),
+                window("KerasHub", "bfloat16", [3.0, 3.0, 9.0], {"bfloat16": [2.0, 2.5, 1.0]}),
+                window("PyTorch", "bfloat16", [2.0], {"bfloat16": [2.0]}),
+            ],
+            "starts": [
+                start("keras_resnet", "bfloat16", 3000.0),
+                start("keras.applications", "float32", 4000.0),
+            ],
+        }
+    },
+}
+
+
+class TestReport:
+    def test_the_best_of_the_peers_counts(self):
+        bar = report.Bar("ResNet-50", "train", 32, "KerasHub", 1.8)
+        assert report.best_peer(RESULTS, bar) == (1.5, "KerasHub, bfloat16")
+
+    def test_a_bar_may_be_about_one_precision(self):
+        bar = report.Bar("ResNet-50", "train", 32, "KerasHub", 1.8, "float32", ("float32",))
+        assert report.best_peer(RESULTS, bar) == (4 / 3, "KerasHub, float32")
+
+    def test_tells_misses_and_what_part_of_the_machine_is_used(self, tmp_path, monkeypatch):
+        (tmp_path / "results").mkdir()
+        monkeypatch.setattr(report, "HERE", tmp_path)
+        report.write_report(RESULTS)
+        text = (tmp_path / "RESULTS.md").read_text()
+        assert "| KerasHub, bfloat16 | **1.50** | 1.8 | missed by 17% |" in text
+        assert "| **0.75** | at most 0.75 |" in text
+        # 32 images in 2 s, three times 4.089 G multiply-adds for each.
+        assert f"{32 * 3 * 4.089e9 / 2 / 4e11:.0%}" in text
+        assert (tmp_path / "results" / "peers.png").stat().st_size > 1000
+
+    def test_new_measurements_replace_those_of_the_same_contender(self):
+        old = RESULTS["nets"]["ResNet-50"]
+        new = {
+            "size": 224,
+            "windows": [window("KerasHub", "bfloat16", [7.0], {"bfloat16": [2.0]})],
+            "starts": [start("KerasHub", "bfloat16", 5000.0)],
+        }
+        windows = merged(old, new)["windows"]
+        assert [each["seconds"] for each in windows] == [[4.0, 4.2, 3.9], [2.0], [7.0]]
+
+
+class TestMeasurements:
+    def test_peers_take_turns_with_ours(self):
+        work = [("train", 4), ("infer", 4), ("build", 1)]
+        found = measure("CIFAR ResNet-20", 32, work, [("stock Keras twin", "float32")], rounds=2)
+        done = [(each["work"], each["batch"]) for each in found["windows"]]
+        assert done == work
+        assert all(len(each["ours"]["float32"]) >= 2 for each in found["windows"])
+        assert [each["contender"] for each in found["starts"]] == [
+            "keras_resnet",
+            "keras_resnet",
+            "stock Keras twin",
+        ]
+        assert all(each["peak_mebibytes"]["train 4"] > 100 for each in found["starts"])
+
+    def test_an_error_in_a_process_is_told(self):
+        with (
+            Process("keras_resnet", "CIFAR ResNet-20", "float32", 32) as process,
+            pytest.raises(RuntimeError, match="nonsense"),
+        ):
+            process.do("nonsense")
+
+    def test_inference_engines_do_not_train(self):
+        assert can("OpenVINO", "infer", "float32")
+        assert not can("OpenVINO", "train", "float32")
+
+    def test_the_gpu_entry_point_ends_well_without_a_gpu(self):
+        tensorflow = "import tensorflow; print(len(tensorflow.config.list_physical_devices('GPU')))"
+        asked = subprocess.run([sys.executable, "-c", tensorflow], capture_output=True, text=True)
+        if json.loads(asked.stdout):
+            pytest.skip("there is a GPU")
+        command = [sys.executable, "-m", "benchmarks.gpu", "--backend", "tensorflow"]
+        told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        assert told.returncode == 0
+        assert told.stdout == "No GPU is seen by tensorflow: nothing to measure.\n"
