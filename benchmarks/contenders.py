@@ -86,7 +86,7 @@ class Ours:
         from keras_resnet import data
 
         images = data.batches(
-            data.folder(folder).train,
+            data.load(folder).train,
             image_size=self.net.size,
             batch_size=batch,
             augmentation="small photograph",
@@ -123,7 +123,7 @@ class Twin(Ours):
         import keras
         import tensorflow as tf
 
-        from keras_resnet.data import AUGMENTATIONS
+        from keras_resnet.data.pipeline import AUGMENTATIONS
 
         images = keras.utils.image_dataset_from_directory(
             folder / "train", image_size=(self.net.size,) * 2, batch_size=batch, verbose=False
