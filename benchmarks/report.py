@@ -1,13 +1,29 @@
 """From measurements to ratios, `RESULTS.md` and a plot."""
 
+import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import NETS
+from benchmarks.profile import CONVOLUTIONS
 
 HERE = Path(__file__).parent
+PROFILE = HERE / "results" / "profile.json"
+# Told under the table that `benchmarks.profile` measures.
+WHAT_THE_PROFILE_SHOWS = """\
+- **Training.** Three quarters of a step are convolutions, all in oneDNN, which TensorFlow brings \
+along. Their filter gradients run at little over half the rate of the others: oneDNN turns both \
+operands around before it multiplies. The same gradient as one matrix product for every 1x1 \
+convolution gains 1 to 3 %, and costs memory. The rest are passes over memory (normalization and \
+its gradient, ReLU, sums) that are one operation each already.
+- **Inference.** Nothing but convolutions is left to speak of, with normalization, ReLU and the \
+shortcut's sum inside them. PyTorch calls the same oneDNN: a ratio far above 1 would need more \
+than the machine's own matrix product gives, or fewer multiplications, as in Winograd's \
+algorithm, which oneDNN does not choose here, or int8.
+- **Memory.** Beyond activations and gradients, TensorFlow keeps what every normalization hands on \
+to its gradient."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,7 @@ WORK = {
     "save": "save",
     "load": "load",
 }
+PASSES = {"train": 3, "infer": 1}  # over the net's multiply-adds
 _ONCE = ("build", "save", "load")  # told in seconds, everything else in images a second
 
 
@@ -108,6 +125,7 @@ def write_report(results: dict) -> None:
         "",
         "The ratio is the peer's time over ours; of several peers or precisions the best one "
         "counts. For memory it is our peak over theirs.",
+        *_profile_section(),
     ]
     for net, found in results["nets"].items():
         lines += ["", f"## {net}, {found['size']} px", ""]
@@ -121,7 +139,7 @@ def _bar_row(results, bar):
     best = best_peer(results, bar)
     if best is not None:
         reached, peer = best
-        verdict = "" if reached >= bar.at_least else f"missed by {1 - reached / bar.at_least:.0%}"
+        verdict = "" if reached >= bar.at_least else _miss(results, bar, reached)
         yield [
             bar.net,
             WORK[bar.work].format(bar.batch),
@@ -132,6 +150,62 @@ def _bar_row(results, bar):
             f"{bar.at_least:g}",
             verdict,
         ]
+
+
+def _miss(results, bar, reached):
+    """By how much, and what part of the matrix product's rate ours reaches and would need."""
+    missed = f"missed by {1 - reached / bar.at_least:.0%}"
+    passes = PASSES.get(bar.work)
+    if not passes:
+        return missed
+    windows = results["nets"][bar.net]["windows"]
+    seconds = statistics.median(
+        second
+        for window in windows
+        if (window["work"], window["batch"]) == (bar.work, bar.batch)
+        for second in window["ours"].get(bar.ours, ())
+    )
+    multiply_adds = passes * bar.batch * NETS[bar.net].multiply_adds
+    used = multiply_adds / seconds / results["rates"][bar.ours]
+    needed = used * bar.at_least / reached
+    return f"{missed}: ours is at {used:.0%} of the matrix product's rate, the aim at {needed:.0%}"
+
+
+def _profile_section() -> list[str]:
+    """Where the time of our own steps goes, as `benchmarks.profile` has measured it."""
+    if not PROFILE.exists():
+        return []
+    found = json.loads(PROFILE.read_text())
+    profiles, rate = found["profiles"], found["rates"]["bfloat16"]
+    families = sorted(
+        dict.fromkeys(family for each in profiles for family in each["families"]),
+        key=lambda family: -max(each["families"].get(family, 0) for each in profiles),
+    )
+
+    def cell(each, family):
+        seconds = each["families"].get(family)
+        if seconds is None or seconds < 1e-3:
+            return ""
+        told = f"{1e3 * seconds:.0f} ms"
+        if family in CONVOLUTIONS:
+            best = each["batch"] * NETS[each["net"]].multiply_adds / rate
+            told += f" ({best / seconds:.0%})"
+        return told
+
+    header = ["", *(f"{e['net']}, {WORK[e['work']].format(e['batch'])}" for e in profiles)]
+    rows = [[family, *(cell(each, family) for each in profiles)] for family in families]
+    whole = ["the whole step", *(f"{1e3 * each['seconds']:.0f} ms" for each in profiles)]
+    return [
+        "",
+        "## Where our time goes",
+        "",
+        "From `python -m benchmarks.profile`: bfloat16, one operation after the other; in brackets "
+        "the part of the matrix product's rate that convolutions reach.",
+        "",
+        *_table(header, [*rows, whole]),
+        "",
+        WHAT_THE_PROFILE_SHOWS,
+    ]
 
 
 def _memory_rows(results) -> Iterator[list[str]]:
@@ -163,7 +237,7 @@ def _net_table(net, found, rates):
     for work, batch in dict.fromkeys((each["work"], each["batch"]) for each in found["windows"]):
         windows = [w for w in found["windows"] if (w["work"], w["batch"]) == (work, batch)]
         multiply_adds = NETS[net].multiply_adds * (found["size"] / NETS[net].size) ** 2
-        cost = {"train": 3 * multiply_adds, "infer": multiply_adds}.get(work)
+        cost = PASSES.get(work, 0) * multiply_adds
 
         for precision in ("float32", "bfloat16"):
             window = next((w for w in windows if precision in w["ours"]), None)

@@ -7,7 +7,6 @@ import dataclasses
 import importlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -78,8 +77,13 @@ def do(contender, net, random, saved, work, batch=1, seconds=0.0, folder=None):
         if warm or time_taken > WORTH_COUNTING:
             taken.append(own_clock if work == "train_from_files" else time_taken)
         warm = True
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    return {"seconds": taken, "peak_mebibytes": peak}
+    return {"seconds": taken, "peak_mebibytes": peak_mebibytes()}
+
+
+def peak_mebibytes() -> float:
+    """The most memory that this process has held; `getrusage` would count its parent's as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 
 def main(name: str, net_name: str, precision: str, size: str) -> None:
