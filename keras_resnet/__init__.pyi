@@ -1,4 +1,4 @@
-from . import analysis, blocks, data, export, layers, pretrained, training, zoo
+from . import analysis, blocks, data, export, layers, pretrained, training, transfer, zoo
 from .preprocessing import decode_predictions, preprocess_input
 from .pretrained import list_weights
 from .resnet import feature_pyramid
@@ -43,5 +43,6 @@ __all__ = [
     "preprocess_input",
     "pretrained",
     "training",
+    "transfer",
     "zoo",
 ]

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import os
+import shutil
 import sys
 import tempfile
 import warnings
@@ -15,9 +16,11 @@ import click
 
 # Nothing heavy is imported up here: `keras-resnet --help` answers at once.
 import keras_resnet
+from keras_resnet import names
 from keras_resnet.files import LABELS_FILE, write_labels, write_text, written_beside
 
 MODEL_FILE = "model.keras"
+_CONFUSION_SHOWN = 12  # classes up to which a confusion matrix fits on a screen
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -56,6 +59,21 @@ _seed_option = click.option(
 )
 
 
+_data_option = click.option(
+    "--data",
+    "source",
+    required=True,
+    help='"digits", a folder of class/image, a CSV file, "tfds:NAME", or TFRecord files.',
+)
+_on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="What to do about damaged files.",
+)
+
+
 @main.command()
 @click.option(
     "--output",
@@ -85,14 +103,19 @@ def demo(output, seed, as_json):
 
 
 @main.command()
-@click.option("--data", "source", required=True, help='"digits", or a folder of class/image.')
+@_data_option
 @click.option("--model", "name", default="ResNet50", show_default=True, help="A builder's name.")
-@click.option("--weights", help="Weights to start from: a tag of `weights`, or a file.")
+@click.option("--weights", help="Weights to fine-tune: a tag of `weights`, or a file.")
 @click.option("--epochs", type=_at_least_1, help="Passes over the training images.")
 @click.option("--batch-size", type=_at_least_1, help="Images a step.")
 @click.option("--learning-rate", type=float, help="The highest, for a batch of 256 images.")
 @click.option("--image-size", type=_at_least_1, help="Pixels a side.")
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
+@click.option("--dropout", type=float, default=0.0, help="Part of the features that is dropped.")
+@click.option("--augmentation", help="How training images are varied, such as strong.")
+@click.option("--balanced", is_flag=True, help="All classes count alike, however many images.")
+@click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+@_on_error_option
 @_seed_option
 @click.option(
     "--output",
@@ -104,10 +127,14 @@ def demo(output, seed, as_json):
 def train(source, name, output, as_json, epochs, batch_size, learning_rate, **options):
     """Train a net on images, test it and export it.
 
-    What is not said is that of `keras_resnet.training.Recipe`, and of the data for the image size.
+    With weights, the net is fine-tuned in stages: its head on features computed once, then the
+    last stage, then all layers; without, it is trained from scratch. What is not said is that of
+    `keras_resnet.transfer.stages` or `keras_resnet.training.Recipe`, and of the data for the image
+    size. A run that was interrupted goes on where it was when the same command is given again.
 
-    Writes DIR/model.keras, labels.txt, history.csv, metrics.json, curves.png, predictions.png and
-    a SavedModel in DIR/saved_model/1 (the next number if there is one).
+    Writes DIR/model.keras, labels.txt, history.csv, metrics.json, curves.png, predictions.png,
+    confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the next number if
+    there is one).
     """
     with _answer(as_json) as answer:
         recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
@@ -126,8 +153,9 @@ _weights_option = click.option(
     "--data", "source", required=True, help='"digits" or a folder; behind a colon, the split.'
 )
 @_weights_option
+@_on_error_option
 @_json_option
-def evaluate(model, source, weights, as_json):
+def evaluate(model, source, weights, on_error, as_json):
     """Test a trained MODEL on labelled images, such as pets or pets:validation.
 
     MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name.
@@ -138,8 +166,8 @@ def evaluate(model, source, weights, as_json):
         name, _, split_name = source.rpartition(":")
         if split_name not in data.SPLITS:
             name, split_name = source, "test"
-        net, labels, crop = _load_model(model, weights)
-        images = data.load(name)
+        net, labels = _load_model(model, weights)
+        images = data.load(name, on_error=on_error)
         if list(images.class_names) != labels:
             raise ValueError(
                 f"data {name!r} has the classes {', '.join(images.class_names)}; MODEL knows "
@@ -147,7 +175,7 @@ def evaluate(model, source, weights, as_json):
             )
         split = getattr(images, split_name)
         with _damaged_images_named(split):
-            batches = data.batches(split, crop=crop, **_input_of(net, images))
+            batches = data.batches(split, **_input_of(net, images))
             quality = analysis.evaluate(net, batches, images.class_names)
         answer.update(
             model=net.name,
@@ -158,6 +186,7 @@ def evaluate(model, source, weights, as_json):
             per_class=quality.per_class(),
         )
         _show_quality(f"{images.name}, {split_name} images", quality)
+        _show_skipped(images)
 
 
 @main.command()
@@ -166,27 +195,40 @@ def evaluate(model, source, weights, as_json):
 @click.option(
     "--top", type=_at_least_1, default=5, show_default=True, help="Classes to show for every image."
 )
+@click.option(
+    "--csv",
+    "csv_file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write id,label of every image: Kaggle's file.",
+)
+@click.option("--positive", metavar="CLASS", help="With --csv: label is 1 for CLASS, 0 for others.")
+@click.option("--probability", is_flag=True, help="With --positive: label is CLASS' probability.")
 @_weights_option
 @_json_option
-def predict(model, images, top, weights, as_json):
+def predict(model, images, top, csv_file, positive, probability, weights, as_json):
     """Classify images: files, or folders of them, with a trained MODEL.
 
     MODEL is a model.keras that takes raw images, as `train` writes it, the folder that holds it,
-    or a builder's name, such as ResNet50.
+    or a builder's name, such as ResNet50. In a CSV file, the id of 7.jpg is 7, and lines are in the
+    order of numbers where all names are numbers.
     """
     with _answer(as_json) as answer:
         import numpy as np
 
-        from keras_resnet import data
+        from keras_resnet import analysis, data
 
+        if (positive and not csv_file) or (probability and not positive):
+            raise ValueError("--positive goes with --csv, and --probability with --positive.")
         files = data.image_files(images)
         if not files:
             raise ValueError(f"no images in {', '.join(map(str, images))}.")
         data.check_images(files, whole=True)
-        net, labels, crop = _load_model(model, weights)
+        net, labels = _load_model(model, weights)
+        if positive and positive not in labels:
+            raise ValueError(f"--positive {positive!r}: MODEL knows {', '.join(labels)}.")
         split = data.Split(files, np.zeros(len(files), int))
         with _damaged_images_named(split):
-            probabilities = net.predict(data.batches(split, crop=crop, **_input_of(net)), verbose=0)
+            probabilities = net.predict(data.batches(split, **_input_of(net)), verbose=0)
         answer["predictions"] = [
             {
                 "image": str(file),
@@ -197,6 +239,13 @@ def predict(model, images, top, weights, as_json):
             }
             for file, row in zip(files, probabilities, strict=True)
         ]
+        if csv_file:
+            lines = analysis.submission(
+                csv_file, files, probabilities, labels, positive, probability=probability
+            )
+            answer["csv"] = str(csv_file)
+            _say(f"{csv_file}: {lines} lines")
+            return
         _table(
             "",
             ["image", "class", "probability"],
@@ -207,6 +256,48 @@ def predict(model, images, top, weights, as_json):
             ],
             left=2,
         )
+
+
+@main.command("data")
+@click.argument("source")
+@click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write some images of every class, a PNG file.",
+)
+@_json_option
+def look(source, sheet, as_json):
+    """Look a data set over: classes, counts, sizes, damaged files, duplicates across splits.
+
+    SOURCE is what `train --data` takes.
+    """
+    with _answer(as_json) as answer:
+        from keras_resnet import analysis, data
+
+        images = data.load(source, on_error="skip")
+        overview = analysis.overview(images)
+        answer.update(dataclasses.asdict(overview))
+        _table(
+            f"{images.name}, {len(images.class_names)} classes",
+            ["class", *overview.counts],
+            [
+                [name, *(f"{counts[i]:,}" for counts in overview.counts.values())]
+                for i, name in enumerate(overview.class_names)
+            ]
+            + [["all", *(f"{sum(counts):,}" for counts in overview.counts.values())]],
+        )
+        _say(f"The largest class has {overview.imbalance:.1f} times the images of the smallest.")
+        _say(
+            f"Pixels: {_size(overview.smallest)} to {_size(overview.largest)}, median "
+            f"{_size(overview.median)}."
+        )
+        _show_skipped(images)
+        _say(f"{len(overview.duplicates)} images are in more than one split.")
+        for group in overview.duplicates:
+            _say(f"  the same: {', '.join(group)}")
+        if sheet:
+            analysis.class_sheet(sheet, images)
+            _say(f"{sheet}: some images of every class")
 
 
 @main.command()
@@ -296,29 +387,40 @@ def _train_and_export(
     weights=None,
     image_size=None,
     precision="float32",
+    dropout=0.0,
+    augmentation=None,
+    balanced=False,
+    cache=None,
+    on_error="raise",
     seed=0,
 ):
     """From images to a tested, exported model; returns what is worth knowing."""
     import keras
 
-    from keras_resnet import analysis, data, export, training, zoo
+    from keras_resnet import analysis, data, export, training, transfer, zoo
+    from keras_resnet.preprocessing import crop_of
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"KERAS_BACKEND={keras.backend.backend()}: training and export need "
             "KERAS_BACKEND=tensorflow."
         )
-    recipe = training.Recipe(**{key: value for key, value in recipe.items() if value is not None})
-    images = data.load(source)
+    recipe = {key: value for key, value in recipe.items() if value is not None}
+    if augmentation is not None:
+        augmentation = names.find("augmentation", augmentation, data.AUGMENTATIONS)
+    plan = transfer.stages(**recipe, augmentation=augmentation) if weights else None
+    recipe = None if weights else training.Recipe(**recipe, augmentation=augmentation)
+    images = data.load(source, on_error=on_error)
     size = image_size or images.image_size
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(PRECISIONS[precision])
-    model = zoo.builder(name)(
-        weights=weights,
-        classes=len(images.class_names),
-        input_shape=(size, size, images.channels),
-        include_preprocessing=True,
-    )
+    options = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
+    build = zoo.builder(name)
+    if weights or dropout:
+        backbone = build(weights=weights, include_top=False, **options)
+        model = transfer.classifier(backbone, len(images.class_names), dropout)
+    else:
+        model = build(weights=None, classes=len(images.class_names), **options)
     _check_writable(output, exports)
 
     _say(
@@ -326,18 +428,34 @@ def _train_and_export(
         f"{len(images.validation)} validation and {len(images.test)} test images. "
         f"{model.name}: {model.count_params():,} parameters."
     )
-    test = data.batches(images.test, image_size=size, channels=images.channels)
+    if images.imbalance > 1.5:
+        remedy = "they count alike" if balanced else "--balanced makes them count alike"
+        _say(f"The largest class has {images.imbalance:.1f} times the smallest's images: {remedy}.")
+    crop, checkpoints = crop_of(model), output / "checkpoints"
+    test = data.batches(images.test, image_size=size, channels=images.channels, crop=crop)
     with _damaged_images_named(images.train, images.validation, images.test):
-        # A progress bar in a file or a pipe would be a thousand lines: there, one for each epoch.
-        verbose = 1 if sys.stdout.isatty() else 2
-        result = training.train(model, images, recipe, image_size=size, seed=seed, verbose=verbose)
+        result = (transfer.fine_tune if weights else training.train)(
+            model,
+            images,
+            plan if weights else recipe,
+            image_size=size,
+            crop=crop,
+            seed=seed,
+            class_weight=images.class_weight() if balanced else None,
+            cache=cache,
+            checkpoints=checkpoints,
+            callbacks=[training.TensorBoardLog(output / "logs")],
+            # A progress bar in a file or a pipe would be a thousand lines: there, one an epoch.
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
         quality = analysis.evaluate(model, test, images.class_names)
 
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
     write_labels(output, images.class_names)
     result.save(output / "history.csv")
-    analysis.training_curves(output / "curves.png", result.history)
+    quality.save_confusion(output / "confusion.csv")
+    analysis.training_curves(output / "curves.png", result.history, result.stages)
     analysis.prediction_sheet(output / "predictions.png", test, quality)
     exported = export.saved_model(model, export.next_version(exports), images.class_names)
     difference = export.verify(
@@ -352,16 +470,22 @@ def _train_and_export(
         "test_accuracy": quality.accuracy,
         "test_images": len(images.test),
         "per_class": quality.per_class(),
+        "confusion": quality.confusion().tolist(),
         "best_epoch": result.best_epoch,
+        "stages": result.stages,
         "seconds": result.seconds,
+        "skipped": list(images.skipped),
         "output": str(output),
         "saved_model": str(exported),
         "saved_model_difference": difference.largest_difference,
     }
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    shutil.rmtree(checkpoints)
 
     _show_quality("Test images", quality)
-    _say(f"Best epoch {result.best_epoch} of {recipe.epochs}, {result.seconds:.0f} s of training.")
+    epochs = len(result.history["loss"])
+    _say(f"Best epoch {result.best_epoch} of {epochs}, {result.seconds:.0f} s of training.")
+    _show_skipped(images)
     _say(f"{output}: {MODEL_FILE}, {LABELS_FILE}, history.csv, metrics.json, curves.png")
     _say(
         f"{exported}: SavedModel, loaded back and compared on {difference.images} images: largest "
@@ -394,7 +518,7 @@ def _damaged_images_named(*splits):
 
     try:
         yield
-    except tf.errors.InvalidArgumentError:
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError):
         for split in splits:
             if isinstance(split.images, list):
                 data.check_images(split.images, whole=True)
@@ -414,13 +538,29 @@ def _show_quality(title, quality):
             for label, scores in quality.per_class().items()
         ],
     )
+    if len(quality.class_names) <= _CONFUSION_SHOWN:
+        _table(
+            "Confusion, true classes downwards",
+            ["", *quality.class_names],
+            [
+                [name, *row]
+                for name, row in zip(quality.class_names, quality.confusion().tolist(), strict=True)
+            ],
+        )
+
+
+def _show_skipped(images):
+    if images.skipped:
+        _say(f"{len(images.skipped)} files were skipped:")
+        for reason in images.skipped:
+            _say(f"  {reason}")
 
 
 def _load_model(model, weights):
-    """A model that takes raw images, the names of its classes, how much of images it is to see."""
+    """A model that takes raw images, and the names of its classes."""
     path = Path(model)
     if weights is None and (path.exists() or path.suffix or len(path.parts) > 1):
-        return *_load_file(path), 1.0
+        return _load_file(path)
 
     from keras_resnet import zoo
     from keras_resnet.pretrained import load
@@ -429,10 +569,7 @@ def _load_model(model, weights):
     weights = weights or keras_resnet.list_weights(model)[0].tag
     source = load.find(weights, model)
     labels = load.class_names(source)
-    net = build(weights=weights, classes=len(labels), include_preprocessing=True)
-    # Nets for ImageNet are tested on the middle of an image, those of others on all of it.
-    usual_crop = 0.875 if len(labels) == 1000 else 1.0
-    return net, labels, source.row.crop if source.row else usual_crop
+    return build(weights=weights, classes=len(labels), include_preprocessing=True), labels
 
 
 def _load_file(path):
@@ -466,9 +603,11 @@ def _load_file(path):
 
 def _input_of(net, images=None):
     """What `data.batches` must make for a net; a net of any size takes what suits the images."""
+    from keras_resnet.preprocessing import crop_of
+
     height, _, channels = net.input_shape[1:]
     size = height or (images.image_size if images else 224)
-    return {"image_size": size, "channels": channels}
+    return {"image_size": size, "channels": channels, "crop": crop_of(net)}
 
 
 def _summarize(name, options):

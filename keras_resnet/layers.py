@@ -109,7 +109,7 @@ class GroupedConv2D(keras.layers.Conv2D):
             **kwargs,
         )
         self.explicit_padding = None if named else _pair_of_pairs(padding)
-        self.supports_jit = _gains_from_xla()
+        self.supports_jit = gains_from_xla()
         if self.data_format != "channels_last":
             raise ValueError(
                 f"data_format={self.data_format!r} is not supported: use 'channels_last'."
@@ -170,7 +170,7 @@ def _pair_of_pairs(padding):
     )
 
 
-def _gains_from_xla():
+def gains_from_xla():
     """Whether XLA is any good to these layers: on CPUs it is 2 to 100 times slower than oneDNN."""
     return tf is None or any(
         device.device_type != "CPU" for device in tf.config.list_physical_devices()
@@ -362,7 +362,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.supports_jit = _gains_from_xla()
+        self.supports_jit = gains_from_xla()
 
     def call(self, inputs, training=None, mask=None):
         if not self._is_fusable(inputs, mask):
@@ -529,13 +529,17 @@ class Preprocessing(keras.layers.Layer):
     mode : {"torch", "caffe", "tf"}, default "torch"
         "torch" subtracts the ImageNet mean and divides by its standard deviation; "caffe" turns
         RGB to BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
+    crop : float, default 1.0
+        Part of a photograph's shorter side that the net is to be shown, in the middle. Saved with
+        the model for those who prepare its images; images that come here are cropped already.
     **kwargs
         `name` and the like of `keras.layers.Layer`.
 
     Raises
     ------
     ValueError
-        For an unknown mode, or images without three channels where the mode needs them.
+        For an unknown mode, a crop out of its range, or images without three channels where the
+        mode needs them.
 
     Examples
     --------
@@ -545,13 +549,15 @@ class Preprocessing(keras.layers.Layer):
     [[[-1.0, 0.0, 1.0]]]
     """
 
-    def __init__(self, mode="torch", **kwargs):
+    def __init__(self, mode="torch", crop=1.0, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
+        if not 0 < crop <= 1:
+            raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
         if mode not in NORMALIZATIONS:
             raise ValueError(
                 f"mode={mode!r} must be one of {', '.join(map(repr, NORMALIZATIONS))}."
             )
-        self.mode = mode
+        self.mode, self.crop = mode, crop
 
     def build(self, input_shape):
         if self.mode != "tf" and input_shape[-1] != 3:
@@ -568,4 +574,4 @@ class Preprocessing(keras.layers.Layer):
         return (images - ops.array(mean, "float32")) / ops.array(deviation, "float32")
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
+        return {**super().get_config(), "mode": self.mode, "crop": self.crop}

@@ -160,7 +160,9 @@ def resnet(
     x = inputs
     preprocessing = preprocessing or ("torch" if x.shape[-1] == 3 else "tf")
     if include_preprocessing:
-        x = Preprocessing(preprocessing, name="preprocessing")(x)
+        # Nets for ImageNet are commonly tested on 224 of 256 pixels.
+        crop = 0.875 if stem == "imagenet" else 1.0
+        x = Preprocessing(preprocessing, crop, name="preprocessing")(x)
 
     if stem == "imagenet":
         x = blocks.convolution(x, filters[0], 7, strides=2, name="conv1")

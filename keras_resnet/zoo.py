@@ -173,6 +173,8 @@ def _pretrained(architecture, weights, options, usual_classes, *shape):
         options.pop("preprocessing", None)
     with kernels_to_be_loaded():
         model = resnet(*shape, **{**source.options, **options})
+    if options.get("include_preprocessing") and source.row:
+        model.get_layer("preprocessing").crop = source.row.crop
     needed = source.options.get("preprocessing", model.preprocessing)
     if model.preprocessing != needed:
         raise ValueError(

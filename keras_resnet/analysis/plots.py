@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.analysis.report import Evaluation
+from keras_resnet.data import Source, batches
 from keras_resnet.files import written_beside
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
@@ -62,7 +63,7 @@ def prediction_sheet(
     evaluation: Evaluation,
     count: int = 32,
 ) -> None:
-    """Save evaluated images with what they were taken for, the mistakes first.
+    """Save evaluated images with what they were taken for, the worst mistakes first.
 
     Parameters
     ----------
@@ -87,7 +88,9 @@ def prediction_sheet(
     ...     prediction_sheet(os.path.join(folder, "sheet.png"), dataset, quality)
     """
     right = evaluation.predictions == evaluation.labels
-    shown = np.argsort(right, kind="stable")[:count]
+    sureness = evaluation.probabilities.max(axis=-1)
+    # The surest mistakes first, then what was nearly one.
+    shown = np.argsort(np.where(right, 1 + sureness, -sureness), kind="stable")[:count]
     images = dict.fromkeys(shown)
     for index, (image, _) in enumerate(dataset.unbatch().take(max(shown) + 1)):
         if index in images:
@@ -101,7 +104,11 @@ def prediction_sheet(
     contact_sheet(path, list(images.values()), captions, right[shown])
 
 
-def training_curves(path: str | os.PathLike, history: Mapping[str, Sequence[float]]) -> None:
+def training_curves(
+    path: str | os.PathLike,
+    history: Mapping[str, Sequence[float]],
+    stages: Mapping[str, int] | None = None,
+) -> None:
     """Save loss and accuracy over the epochs as one PNG file.
 
     Parameters
@@ -110,6 +117,8 @@ def training_curves(path: str | os.PathLike, history: Mapping[str, Sequence[floa
         The file; replaced if it is there.
     history : mapping of str to sequence of float
         "loss", "val_loss", "accuracy" and "val_accuracy" of every epoch.
+    stages : mapping of str to int, optional
+        Epochs of every stage of the training; a line is drawn where one begins.
 
     Examples
     --------
@@ -124,6 +133,11 @@ def training_curves(path: str | os.PathLike, history: Mapping[str, Sequence[floa
         epochs = range(1, len(history[metric]) + 1)
         axis.plot(epochs, history[metric], label="training")
         axis.plot(epochs, history[f"val_{metric}"], label="validation")
+        first = 1
+        for stage, count in (stages or {}).items():
+            axis.axvline(first - 0.5, color="grey", linewidth=0.8, linestyle=":")
+            axis.annotate(stage, (first, 1), xycoords=("data", "axes fraction"), fontsize=8)
+            first += count
         axis.set_xlabel("epoch")
         axis.set_ylabel(metric)
         axis.grid(alpha=0.3)
@@ -142,3 +156,40 @@ def _figure(rows, columns, figsize):
 def _save(figure, path):
     with written_beside(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
+
+
+def class_sheet(path: str | os.PathLike, source: Source, per_class: int = 8) -> None:
+    """Save some training images of every class.
+
+    Parameters
+    ----------
+    path : path
+        The PNG file; replaced if it is there.
+    source : Source
+        The data.
+    per_class : int, default 8
+        Images of every class, from all over the split.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from keras_resnet import data
+    >>> from keras_resnet.analysis import class_sheet
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     class_sheet(os.path.join(folder, "sheet.png"), data.load("digits"), per_class=2)
+    """
+    chosen = []
+    for label in range(len(source.class_names)):
+        members = np.flatnonzero(source.train.labels == label)
+        chosen += [*members[np.linspace(0, len(members) - 1, per_class).astype(int)]]
+    side = min(source.image_size, 96)
+    # A stream keeps its order; the sheet is in that of the classes.
+    rows = sorted(set(chosen))
+    dataset = batches(source.train.take(np.array(rows)), image_size=side, channels=source.channels)
+    images = dict(zip(rows, dataset.unbatch(), strict=True))
+    contact_sheet(
+        path,
+        [images[index][0].numpy() for index in chosen],
+        [source.class_names[source.train.labels[index]] for index in chosen],
+        columns=per_class,
+    )

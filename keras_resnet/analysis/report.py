@@ -1,10 +1,16 @@
 """How good a classifier is, class by class."""
 
+import csv
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from keras_resnet.files import written_beside
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,26 @@ class Evaluation:
     def accuracy(self) -> float:
         """Fraction of the images whose class is right."""
         return float(np.mean(self.predictions == self.labels))
+
+    def confusion(self) -> np.ndarray:
+        """Images of every true class (row) that were taken for every class (column)."""
+        from sklearn.metrics import confusion_matrix
+
+        return confusion_matrix(self.labels, self.predictions, labels=range(len(self.class_names)))
+
+    def save_confusion(self, path: str | os.PathLike) -> None:
+        """Write the confusion matrix as a CSV file.
+
+        Parameters
+        ----------
+        path : path
+            The file: true classes downwards, predicted classes across.
+        """
+        with written_beside(path) as partial, partial.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["", *self.class_names])
+            for name, row in zip(self.class_names, self.confusion().tolist(), strict=True):
+                writer.writerow([name, *row])
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """Precision, recall, F1 score and number of images ("support") of every class."""
@@ -82,3 +108,60 @@ def evaluate(
         *((labels, model.predict_on_batch(images)) for images, labels in dataset), strict=True
     )
     return Evaluation(np.concatenate(labels), np.concatenate(probabilities), class_names)
+
+
+def submission(
+    path: str | os.PathLike,
+    files: Sequence[Path],
+    probabilities: np.ndarray,
+    class_names: Sequence[str],
+    positive: str | None = None,
+    *,
+    probability: bool = False,
+) -> int:
+    """Write predictions as the `id,label` file that Kaggle's competitions ask for.
+
+    Parameters
+    ----------
+    path : path
+        The CSV file; replaced if it is there.
+    files : sequence of pathlib.Path
+        The images. An id is a file's name without its suffix; lines are in the order of numbers
+        where all ids are numbers, and in that of the files otherwise.
+    probabilities : array of shape (images, classes)
+        What a model made of them.
+    class_names : sequence of str
+        Names of the classes.
+    positive : str, optional
+        The class whose label is 1; that of the others is 0. Default: labels are names.
+    probability : bool, default False
+        Write the positive class' probability instead of 1 or 0.
+
+    Returns
+    -------
+    int
+        Lines written, without the first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from keras_resnet.analysis import submission
+    >>> files, found = [Path("10.jpg"), Path("9.jpg")], np.array([[0.9, 0.1], [0.2, 0.8]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = submission(Path(folder) / "out.csv", files, found, ["cat", "dog"], "dog")
+    ...     (Path(folder) / "out.csv").read_text().split()
+    ['id,label', '9,1', '10,0']
+    """
+    labels = [class_names[index] for index in probabilities.argmax(axis=-1)]
+    if positive is not None:
+        labels = [int(label == positive) for label in labels]
+    if probability:
+        labels = [f"{p:.6f}" for p in probabilities[:, list(class_names).index(positive)]]
+    lines = list(zip((file.stem for file in files), labels, strict=True))
+    if all(name.isdecimal() for name, _ in lines):
+        lines.sort(key=lambda line: int(line[0]))
+    with written_beside(path) as partial, partial.open("w", newline="") as file:
+        csv.writer(file).writerows([("id", "label"), *lines])
+    return len(lines)

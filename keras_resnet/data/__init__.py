@@ -1,6 +1,18 @@
 """Images in: from a source to batches."""
 
+from keras_resnet.data.augmentation import AUGMENTATIONS, Augmentation
+from keras_resnet.data.images import check_images, image_files
 from keras_resnet.data.pipeline import batches
-from keras_resnet.data.sources import SPLITS, Source, Split, check_images, image_files, load
+from keras_resnet.data.sources import SPLITS, Source, Split, load
 
-__all__ = ["SPLITS", "Source", "Split", "batches", "check_images", "image_files", "load"]
+__all__ = [
+    "AUGMENTATIONS",
+    "SPLITS",
+    "Augmentation",
+    "Source",
+    "Split",
+    "batches",
+    "check_images",
+    "image_files",
+    "load",
+]

@@ -1,33 +1,19 @@
 """From a split to batches of images, ready for a model with `include_preprocessing=True`."""
 
+import functools
 import os
 
-import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.sources import Split, decode
+from keras_resnet.blocks import check_positive
+from keras_resnet.data.augmentation import AUGMENTATIONS, BatchAugmentation, random_window
+from keras_resnet.data.cache import cached
+from keras_resnet.data.readers import reader
+from keras_resnet.data.sources import Split
 
-# Layers that vary the training images, by the kind of image. Each takes a seed.
-AUGMENTATIONS = {
-    # Digits keep their meaning when they move, tilt or grow a little, not in a mirror.
-    "handwriting": lambda seed: [
-        keras.layers.RandomTranslation(0.1, 0.1, fill_mode="constant", seed=seed),
-        keras.layers.RandomRotation(0.03, fill_mode="constant", seed=seed + 1),
-        keras.layers.RandomZoom(0.1, 0.1, fill_mode="constant", seed=seed + 2),
-    ],
-    "photograph": lambda seed: [
-        keras.layers.RandomFlip("horizontal", seed=seed),
-        keras.layers.RandomZoom((-0.3, 0.0), seed=seed + 1),
-    ],
-    # As the ResNet paper varies CIFAR-10: moved by up to 4 of 32 pixels, into a margin of black.
-    "small photograph": lambda seed: [
-        keras.layers.RandomFlip("horizontal", seed=seed),
-        keras.layers.RandomTranslation(
-            0.125, 0.125, fill_mode="constant", interpolation="nearest", seed=seed + 1
-        ),
-    ],
-}
+# What a training image is kept as in a cache: its shorter side, in times of the size wanted.
+_KEPT = 256 / 224
+_PRIME = 1_000_003  # keeps the seeds of neighbouring epochs apart
 
 
 def batches(
@@ -39,6 +25,10 @@ def batches(
     batch_size: int = 32,
     augmentation: str | None = None,
     seed: int = 0,
+    epochs: range | None = None,
+    classes: int | None = None,
+    cache: str | os.PathLike | None = None,
+    shard: tuple[int, int] = (1, 0),
 ) -> tf.data.Dataset:
     """Turn a split into batches.
 
@@ -52,24 +42,40 @@ def batches(
         Channels that files are decoded to: 1 grey, 3 RGB.
     crop : float, default 1.0
         Part of an image's shorter side, up to all of it, that the result shows: a square around the
-        centre. Nets for ImageNet are commonly tested on 224 of 256 pixels, 0.875.
+        centre. Nets for ImageNet are commonly tested on 224 of 256 pixels, 0.875. Not for an
+        augmentation that cuts windows of its own.
     batch_size : int, default 32
         Images a batch; the last one may be smaller.
     augmentation : str, optional
         A key of `AUGMENTATIONS`: shuffle the images anew and vary them every epoch. Default: the
         images as they are, in their order.
     seed : int, default 0
-        Seed of shuffling and augmentation.
+        Seed of shuffling and augmentation. Order and variation of an epoch depend on the seed and
+        the number of the epoch alone, however many threads work on it.
+    epochs : range, optional
+        For training: these epochs one after the other, so that an interrupted run goes on as it
+        would have gone. Default: every iteration is an epoch, another one each time.
+    classes : int, optional
+        Classes there are; needed where an augmentation mixes labels.
+    cache : "memory" or path, optional
+        Keep decoded images, in memory or in a file of this folder, made at the first use and found
+        again by later runs. Training images are kept with a shorter side of 256 pixels for every
+        224 wanted, and varied anew each time. Default: decode every time.
+    shard : tuple of (int, int), default (1, 0)
+        Of so many equal parts of every epoch, this one: for training on several machines. In a
+        `tf.distribute` input function, `(context.num_input_pipelines, context.input_pipeline_id)`.
 
     Returns
     -------
     tf.data.Dataset
-        Of (images, labels): float32 of 0 to 255, of shape (batch, size, size, channels), and int64.
+        Of (images, labels): float32 of 0 to 255, of shape (batch, size, size, channels), and int64;
+        or, from an augmentation that mixes labels, float32 of shape (batch, classes).
 
     Raises
     ------
     ValueError
-        For an unknown augmentation, or a crop out of its range.
+        For an unknown augmentation, a crop, size or shard out of its range, a file that is no
+        image, or a cache that cannot be written; nothing of it is left behind then.
 
     Examples
     --------
@@ -79,6 +85,7 @@ def batches(
     >>> images.shape
     TensorShape([32, 16, 16, 1])
     """
+    check_positive(image_size=image_size, batch_size=batch_size)
     if augmentation is not None and augmentation not in AUGMENTATIONS:
         raise ValueError(
             f"augmentation={augmentation!r} must be None or one of "
@@ -86,22 +93,90 @@ def batches(
         )
     if not 0 < crop <= 1:
         raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
-    on_disk = not isinstance(split.images, np.ndarray)
-    images = [os.fspath(path) for path in split.images] if on_disk else split.images
-    dataset = tf.data.Dataset.from_tensor_slices((images, split.labels.astype("int64")))
-    if augmentation is not None:
-        dataset = dataset.shuffle(len(split), seed=seed)
-    size = round(image_size / crop)
-    resize = keras.layers.Resizing(size, size, crop_to_aspect_ratio=True, antialias=True)
-    centre = keras.layers.CenterCrop(image_size, image_size)
+    parts, part = shard
+    if not 0 <= part < parts:
+        raise ValueError(f"shard={shard!r} must be (parts, which of them, counted from 0).")
+    policy = AUGMENTATIONS.get(augmentation)
+    if policy and policy.mixes() and classes is None:
+        raise ValueError(f"augmentation={augmentation!r} mixes labels: say how many classes.")
 
-    def load(image, label):
-        image = decode(image, channels) if on_disk else tf.cast(image, "float32")
-        return centre(resize(image)), label
+    images = reader(split, channels)
+    area = policy.area if policy else None
+    if cache is not None:
+        images = _keep(images, split, cache, image_size, channels, None if area else crop)
+    vary = BatchAugmentation(policy, classes, seed) if policy else None
 
-    dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
-    if augmentation is not None:
-        augment = keras.Sequential(AUGMENTATIONS[augmentation](seed))
-        # One batch after another: in parallel, the random numbers would be dealt out by chance.
-        dataset = dataset.map(lambda images, labels: (augment(images, training=True), labels))
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    def view(element, seed):
+        if area:
+            choose = functools.partial(random_window, area=area, seed=seed)
+            image = _resize(images.window(element, choose), (image_size, image_size))
+        elif cache is not None:
+            image = tf.cast(images.whole(element), "float32")
+        else:
+            image = _middle(images.whole(element), crop, image_size)
+        if policy and policy.flip:
+            mirrored = tf.random.stateless_uniform((), seed + 1) < 0.5
+            image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
+        return tf.ensure_shape(image, (image_size, image_size, channels))
+
+    def epoch(number):
+        """One pass over the images."""
+        epoch_seed = seed + _PRIME * number
+        dataset = images.elements(epoch_seed) if policy else images.elements()
+        dataset = dataset.enumerate().shard(parts, part)
+
+        def load(position, pair):
+            element, label = pair
+            return view(element, tf.stack((epoch_seed, position))), label
+
+        dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        if vary:
+            # One batch after another: the layers' states are set for each.
+            dataset = dataset.enumerate().map(
+                lambda position, batch: vary(*batch, epoch_seed, position)
+            )
+        return dataset
+
+    length = -(-len(range(part, len(split), parts)) // batch_size)
+    if policy is None:
+        dataset = epoch(0)
+    elif epochs is None:
+        drawn = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+        dataset = drawn.map(lambda number: number % 2**31).flat_map(epoch)
+    else:
+        dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch)
+        length *= len(epochs)
+    options = tf.data.Options()
+    # Where nobody has asked for a shard, machines share what comes out at the end.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def _keep(images, split, cache, image_size, channels, crop):
+    """The same images from a cache: the middle where a crop is given, else all of each."""
+
+    def view(element):
+        image = images.whole(element)
+        if crop is not None:
+            image = _middle(image, crop, image_size)
+        else:
+            size = tf.cast(tf.shape(image)[:2], "float32")
+            factor = tf.minimum(_KEPT * image_size / tf.reduce_min(size), 1.0)
+            image = _resize(image, tf.cast(tf.round(factor * size), "int32"))
+        return tf.cast(tf.round(image), "uint8")
+
+    return cached(images, split, view, (image_size, channels, crop), cache)
+
+
+def _middle(image, crop, image_size):
+    """The square in the middle."""
+    side = crop * tf.cast(tf.reduce_min(tf.shape(image)[:2]), "float32")
+    side = tf.cast(tf.round(side), "int32")
+    top, left = tf.unstack((tf.shape(image)[:2] - side) // 2)
+    square = image[top : top + side, left : left + side]
+    return _resize(square, (image_size, image_size))
+
+
+def _resize(image, size):
+    return tf.image.resize(image, size, antialias=True)

@@ -1,38 +1,83 @@
 """Where images come from: what all sources have in common, and a function for each."""
 
+import csv
+import glob
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
-IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "MPO")  # MPO: a JPEG with a second one behind it
+from keras_resnet.data.images import image_files, read_headers
+from keras_resnet.files import LABELS_FILE
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """The splits, and the names that their folders may have."""
 
+_TFDS = "tfds:"
+_SMALL = 64  # pixels a side up to which images are small ones
+_KAGGLE = re.compile(r"(?P<class>[^.]+)\.\d+\.\w+")  # cat.0.jpg
+
+OnError = Literal["raise", "skip"]
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, in memory or on disk.
+    """Images of one split, in memory, in files or in a stream.
 
     Parameters
     ----------
-    images : uint8 array of shape (images, height, width, channels), or list of path
-        The images themselves, or their files.
+    images : uint8 array of shape (images, height, width, channels), list of path, or Dataset
+        The images themselves, their files, or a `tf.data.Dataset` of the contents of image files.
     labels : int array of shape (images,)
         Index of each image's class.
     """
 
-    images: np.ndarray | Sequence[Path]
+    images: np.ndarray | Sequence[Path] | tf.data.Dataset
     labels: np.ndarray
 
     def __len__(self):
         return len(self.labels)
+
+    def counts(self, classes: int) -> list[int]:
+        """Images of every class.
+
+        Parameters
+        ----------
+        classes : int
+            Classes there are.
+
+        Returns
+        -------
+        list of int
+        """
+        return np.bincount(self.labels, minlength=classes).tolist()
+
+    def take(self, indices: np.ndarray) -> "Split":
+        """Some of the images.
+
+        Parameters
+        ----------
+        indices : int array
+            Which ones; a stream keeps its own order.
+
+        Returns
+        -------
+        Split
+        """
+        images = self.images
+        if isinstance(images, tf.data.Dataset):
+            kept = np.zeros(len(self), bool)
+            kept[indices] = True
+            some = images.enumerate().filter(lambda index, _: tf.gather(kept, index))
+            return Split(some.map(lambda _, image: image), self.labels[kept])
+        if isinstance(images, np.ndarray):
+            return Split(images[indices], self.labels[indices])
+        return Split([images[index] for index in indices], self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -50,9 +95,11 @@ class Source:
     image_size : int
         Side in pixels that suits the images best, if nobody asks for another.
     augmentation : str
-        The augmentation that suits them, a key of `pipeline.AUGMENTATIONS`.
+        The augmentation that suits them, a key of `AUGMENTATIONS`.
     train, validation, test : Split
         The splits, with every class in each.
+    skipped : tuple of str
+        What was wrong with each file that was left out.
     """
 
     name: str
@@ -63,20 +110,66 @@ class Source:
     train: Split
     validation: Split
     test: Split
+    skipped: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        return {name: getattr(self, name) for name in SPLITS}
+
+    def class_weight(self) -> dict[int, float]:
+        """Weights that make all classes count alike in training, for `fit(class_weight=...)`.
+
+        Returns
+        -------
+        dict of int to float
+            For every class what `sklearn.utils.compute_class_weight` calls "balanced".
+
+        Examples
+        --------
+        >>> from keras_resnet import data
+        >>> weights = data.load("digits").class_weight()
+        >>> 0.9 < min(weights.values()) <= 1 <= max(weights.values()) < 1.1
+        True
+        """
+        from sklearn.utils import compute_class_weight
+
+        classes = np.arange(len(self.class_names))
+        weights = compute_class_weight("balanced", classes=classes, y=self.train.labels)
+        return dict(enumerate(map(float, weights)))
+
+    @property
+    def imbalance(self) -> float:
+        """How many times more training images the largest class has than the smallest."""
+        counts = self.train.counts(len(self.class_names))
+        return max(counts) / min(counts)
 
 
-def load(source: str | os.PathLike, seed: int = 0) -> Source:
+def load(source: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") -> Source:
     """Load a data set.
+
+    What is not split where it comes from is split here, class by class: a fifth of the images for
+    the test, 15 % of the rest for validation.
 
     Parameters
     ----------
     source : str or path
-        "digits": the 1,797 handwritten digits that come with scikit-learn. Otherwise a folder of
-        images as class/image, or with the folders train, test and, if there is one, validation
-        above that. What is not split on disk is split here, class by class: a fifth of the images
-        for the test, 15 % of the rest for validation.
+        - "digits": the 1,797 handwritten digits that come with scikit-learn.
+        - A folder of images as class/image, or with the folders train, test and, if there is one,
+          validation above that; or with files named like cat.0.jpg in place of the class folders.
+        - A CSV file with the columns path and label, and a column split if there is one.
+        - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
+          "tfds:FOLDER", where one was prepared.
+        - TFRecord files, `.tfrecord` or `.tfrecord.gz`: one of them, or a pattern such as
+          "cifar_*.tfrecord.gz". Each record has an `image` (the contents of an image file) and a
+          `label`. A "test" or "val" in a file's name says what it is for; the names of the classes
+          are the lines of a `labels.txt` beside it, or numbers.
     seed : int, default 0
         Seed of the split.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do about a file that is missing, damaged or no image: raise an error that names it,
+        or leave it out and tell in `Source.skipped`. To skip, every image is decoded once; without,
+        beginning and end are looked at.
 
     Returns
     -------
@@ -85,8 +178,8 @@ def load(source: str | os.PathLike, seed: int = 0) -> Source:
     Raises
     ------
     ValueError
-        If there is no such folder, if it holds no images or fewer than two classes, if a class is
-        too small to split, or a file is not the image that its name says.
+        If there is no such source, if it holds no images or fewer than two classes, if a class is
+        too small to split or has no images, or for a file that is not the image that its name says.
 
     Examples
     --------
@@ -95,9 +188,18 @@ def load(source: str | os.PathLike, seed: int = 0) -> Source:
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1222, 216, 359)
     """
-    if str(source) == "digits":
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
+    name = os.fspath(source)
+    if name == "digits":
         return digits(seed)
-    return folder(source, seed)
+    if name.startswith(_TFDS):
+        return tensorflow_dataset(name.removeprefix(_TFDS), seed)
+    if re.search(r"\.tfrecords?(\.gz)?$", name):
+        return tfrecords(name, seed)
+    if name.lower().endswith(".csv"):
+        return csv_file(name, seed, on_error)
+    return folder(name, seed, on_error)
 
 
 def digits(seed: int = 0) -> Source:
@@ -126,26 +228,30 @@ def digits(seed: int = 0) -> Source:
 
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype("uint8")[..., None]
+    class_names = tuple(str(name) for name in bunch.target_names)
     return Source(
         name="digits",
-        class_names=tuple(str(name) for name in bunch.target_names),
+        class_names=class_names,
         channels=1,
         image_size=16,
         augmentation="handwriting",
-        **_split(images, bunch.target, seed),
+        **_complete({"train": Split(images, bunch.target)}, class_names, seed),
     )
 
 
-def folder(path: str | os.PathLike, seed: int = 0) -> Source:
+def folder(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") -> Source:
     """A folder of images laid out as class/image, or split/class/image.
 
     Parameters
     ----------
     path : path
         The folder. Classes are ordered by name; hidden files and files without the suffix of an
-        image are passed over.
+        image are passed over. In place of class folders there may be files like cat.0.jpg, as
+        Kaggle has them; a folder "test" whose files tell no class is passed over then.
     seed : int, default 0
         Seed of the split, for what is not split on disk.
+    on_error : {"raise", "skip"}, default "raise"
+        As in `load`.
 
     Returns
     -------
@@ -168,171 +274,304 @@ def folder(path: str | os.PathLike, seed: int = 0) -> Source:
     """
     path = Path(path)
     if not path.is_dir():
-        raise ValueError(f"data {str(path)!r}: there is no such folder; it may also be 'digits'.")
+        raise ValueError(
+            f"data {str(path)!r}: there is no such folder; it may also be 'digits', 'tfds:NAME', a "
+            "CSV file or TFRecord files."
+        )
     roots = {
         split: next((path / name for name in names if (path / name).is_dir()), None)
         for split, names in SPLITS.items()
     }
-    # A folder "train" without folders in it is the class of trains.
-    if roots["train"] is None or not _class_folders(roots["train"]):
+    # A folder "train" without images in it that tell a class is the class of trains.
+    if roots["train"] is None or not _by_class(roots["train"]):
         roots = {"train": path}
-    class_names = tuple(sorted(_class_folders(roots["train"])))
-    found = {}
-    for split, root in roots.items():
-        if root is None:
-            continue
-        files = {name: image_files([root / name]) for name in class_names if (root / name).is_dir()}
-        strangers = sorted(set(_class_folders(root)) - set(class_names))
+    found = {split: _by_class(root) for split, root in roots.items() if root is not None}
+    found = {split: files for split, files in found.items() if files or split == "train"}
+    class_names = tuple(sorted(found["train"]))
+    _check_classes(path, class_names, "class/image, or train/class/image and test/class/image")
+    for split, files in found.items():
+        strangers = sorted(set(files) - set(class_names))
         lacking = [name for name in class_names if not files.get(name)]
         if strangers or lacking:
             problem = (
                 f"no images of {lacking[0]!r}" if lacking else f"a class {strangers[0]!r} more"
             )
-            raise ValueError(f"data {str(root)!r}: {problem}. Expected every class in every split.")
-        found[split] = Split(
+            raise ValueError(
+                f"data {str(roots[split])!r}: {problem}. Expected every class in every split."
+            )
+    splits = {
+        split: Split(
             [file for name in class_names for file in files[name]],
             np.repeat(np.arange(len(class_names)), [len(files[name]) for name in class_names]),
         )
-    if len(class_names) < 2:
-        raise ValueError(
-            f"data {str(path)!r}: "
-            + (
-                f"{class_names[0]!r} is the only class in it"
-                if class_names
-                else "no folders of images in it"
+        for split, files in found.items()
+    }
+    return _of_files(path, path.resolve().name, class_names, splits, seed, on_error)
+
+
+def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") -> Source:
+    """Images that a CSV file lists: columns path and label, and split if there is one.
+
+    Parameters
+    ----------
+    path : path
+        The file. A path in it begins at the file's own folder; a split is "train", "validation" or
+        "test".
+    seed : int, default 0
+        Seed of the split, for what the file does not split.
+    on_error : {"raise", "skip"}, default "raise"
+        As in `load`.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    ValueError
+        As `load` does; and for a missing column, or an unknown split.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"data {str(path)!r}: there is no such file.")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        missing = [column for column in ("path", "label") if column not in columns]
+        if missing:
+            raise ValueError(
+                f"data {str(path)!r}: no column {missing[0]!r} in its first line, "
+                f"{','.join(columns)!r}. Expected path,label or path,label,split."
             )
-            + ". Expected class/image, or train/class/image and test/class/image, with two classes "
-            "or more."
+        rows = list(reader)
+    aliases = {alias: split for split, names in SPLITS.items() for alias in names}
+    listed = {}
+    for number, row in enumerate(rows, start=2):
+        split = (row.get("split") or "train").strip()
+        if split not in aliases:
+            raise ValueError(
+                f"data {str(path)!r}, line {number}: split {split!r} must be one of "
+                f"{', '.join(aliases)}."
+            )
+        if not row["path"] or not row["label"]:
+            raise ValueError(f"data {str(path)!r}, line {number}: path or label is empty.")
+        listed.setdefault(aliases[split], []).append((path.parent / row["path"], row["label"]))
+    class_names = tuple(sorted({row["label"] for row in rows}))
+    _check_classes(path, class_names, "a line for every image, path,label")
+    splits = {
+        split: Split(
+            [file for file, _ in images],
+            np.array([class_names.index(label) for _, label in images]),
         )
-    for split in found.values():
-        check_images(split.images)
+        for split, images in listed.items()
+    }
+    return _of_files(path, path.stem, class_names, splits, seed, on_error)
+
+
+def tensorflow_dataset(name: str, seed: int = 0) -> Source:
+    """A data set of images and labels from tensorflow-datasets.
+
+    Parameters
+    ----------
+    name : str
+        Its name, such as "cats_vs_dogs" or "beans:0.1.0", or the folder of a prepared one. What
+        is not in tensorflow-datasets' folder (`TFDS_DATA_DIR`) yet is downloaded and prepared.
+    seed : int, default 0
+        Seed of the split, for what the data set does not split.
+
+    Returns
+    -------
+    Source
+        Its images stay on disk, in the files of the data set.
+
+    Raises
+    ------
+    ValueError
+        If there is no such data set, or it has no images with labels.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder_from_directory(name) if os.path.isdir(name) else tfds.builder(name)
+    except (tfds.core.DatasetNotFoundError, FileNotFoundError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"data '{_TFDS}{name}': {reason}") from error
+    builder.download_and_prepare()
+    image_key, label_key = builder.info.supervised_keys or ("image", "label")
+    features = builder.info.features
+    if not (
+        isinstance(features.get(image_key), tfds.features.Image)
+        and isinstance(features.get(label_key), tfds.features.ClassLabel)
+    ):
+        raise ValueError(
+            f"data '{_TFDS}{name}' has no images with labels, but {', '.join(features)}."
+        )
+    aliases = {alias: split for split, names in SPLITS.items() for alias in names}
+    splits = {}
+    for each in builder.info.splits:
+        if each not in aliases:
+            continue
+        records = builder.as_dataset(
+            split=each,
+            shuffle_files=False,
+            decoders={image_key: tfds.decode.SkipDecoding()},
+            # One file after the other: the order is the same every time.
+            read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+        )
+        labels = records.map(lambda record: record[label_key]).as_numpy_iterator()
+        splits[aliases[each]] = Split(
+            records.map(lambda record: record[image_key]), np.fromiter(labels, "int64")
+        )
+    class_names = tuple(features[label_key].names)
+    return _of_stream(f"{_TFDS}{name}", builder.name, class_names, splits, seed)
+
+
+def tfrecords(pattern: str, seed: int = 0) -> Source:
+    """TFRecord files whose records have an `image` and a `label`.
+
+    Parameters
+    ----------
+    pattern : str
+        The path of a file, or a pattern of several. Files whose names say "test" or "val" are
+        those splits, the others are for training.
+    seed : int, default 0
+        Seed of the split, for what the files do not split.
+
+    Returns
+    -------
+    Source
+
+    Raises
+    ------
+    ValueError
+        If there is no such file, or its records are others.
+    """
+    files = sorted(glob.glob(pattern))
+    if not files:
+        raise ValueError(f"data {pattern!r}: there is no such file.")
+    aliases = {alias: split for split, names in SPLITS.items() for alias in names}
+    by_split = {}
+    for file in files:
+        words = re.split(r"[^a-z]+", Path(file).name.lower())
+        split = next((aliases[word] for word in words if word in aliases), "train")
+        by_split.setdefault(split, []).append(file)
+    if "train" not in by_split:
+        by_split = {"train": files}
+    splits = {split: _of_records(pattern, names) for split, names in by_split.items()}
+    labels_file = Path(files[0]).with_name(LABELS_FILE)
+    if labels_file.is_file():
+        class_names = tuple(labels_file.read_text(encoding="utf-8").splitlines())
+    else:
+        highest = max(int(split.labels.max(initial=0)) for split in splits.values())
+        class_names = tuple(map(str, range(highest + 1)))
+    name = re.split(r"[_\-.*?\[]", Path(files[0] if len(files) == 1 else pattern).name)[0]
+    return _of_stream(pattern, name or "tfrecords", class_names, splits, seed)
+
+
+def _of_records(pattern, files):
+    schema = {
+        "image": tf.io.FixedLenFeature((), tf.string),
+        "label": tf.io.FixedLenFeature((), tf.int64),
+    }
+    compression = "GZIP" if files[0].endswith(".gz") else ""
+    records = tf.data.TFRecordDataset(files, compression).map(
+        lambda record: tf.io.parse_single_example(record, schema)
+    )
+    try:
+        labels = np.fromiter(records.map(lambda each: each["label"]).as_numpy_iterator(), "int64")
+    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"data {pattern!r}: expected records with an image (the contents of an image file) and "
+            f"a label (int64): {reason}"
+        ) from error
+    return Split(records.map(lambda each: each["image"]), labels)
+
+
+def _by_class(root):
+    """The files of every class in a folder: in folders of the class's name, or named after it."""
+    folders = sorted(
+        child for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")
+    )
+    if folders:
+        return {child.name: image_files([child]) for child in folders}
+    found = {}
+    for file in image_files([root]):
+        if match := _KAGGLE.fullmatch(file.name):
+            found.setdefault(match["class"], []).append(file)
+    return found
+
+
+def _check_classes(path, class_names, expected):
+    if len(class_names) < 2:
+        found = (
+            f"{class_names[0]!r} is the only class in it"
+            if class_names
+            else "no folders of images in it"
+        )
+        raise ValueError(
+            f"data {str(path)!r}: {found}. Expected {expected}, with two classes or more."
+        )
+
+
+def _of_files(path, name, class_names, splits, seed, on_error):
+    """A source of files, once they have been looked at."""
+    skipped = []
+    for split, images in splits.items():
+        headers = read_headers(images.images, whole=on_error == "skip")
+        errors = [header for header in headers if isinstance(header, ValueError)]
+        if errors and on_error == "raise":
+            raise errors[0]
+        if errors:
+            skipped += map(str, errors)
+            kept = [i for i, header in enumerate(headers) if not isinstance(header, ValueError)]
+            splits[split] = images.take(np.array(kept, int))
+    for split, images in splits.items():
+        for class_name, count in zip(class_names, images.counts(len(class_names)), strict=True):
+            if not count:
+                raise ValueError(
+                    f"data {str(path)!r}: no images of {class_name!r} for {split}"
+                    f"{' but damaged ones' if skipped else ''}. Expected every class in every "
+                    "split."
+                )
     return Source(
-        name=path.resolve().name,
+        name=name,
         class_names=class_names,
         channels=3,
         image_size=224,
         augmentation="photograph",
-        **_complete(found, class_names, seed),
+        skipped=tuple(skipped),
+        **_complete(splits, class_names, seed),
     )
 
 
-def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The image files among `paths` and directly in the folders among them, in order of name.
-
-    Parameters
-    ----------
-    paths : iterable of path
-        Files, taken as they are, and folders.
-
-    Returns
-    -------
-    list of pathlib.Path
-
-    Raises
-    ------
-    ValueError
-        For a path that does not exist.
-
-    Examples
-    --------
-    >>> from keras_resnet.data import image_files
-    >>> image_files(["no.jpg"])
-    Traceback (most recent call last):
-        ...
-    ValueError: 'no.jpg': there is no such file or folder.
-    """
-    files = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            files += sorted(
-                file
-                for file in path.iterdir()
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-            )
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise ValueError(f"{str(path)!r}: there is no such file or folder.")
-    return files
-
-
-def check_images(files: Iterable[str | os.PathLike], whole: bool = False) -> None:
-    """Make sure that files are images, before work starts on them.
-
-    Parameters
-    ----------
-    files : iterable of path
-        Files that should be JPEG, PNG, BMP or GIF images, whatever their suffix.
-    whole : bool, default False
-        Decode every image to its end, instead of looking at the headers alone.
-
-    Raises
-    ------
-    ValueError
-        For the first file that is not an image, or damaged.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from keras_resnet.data import check_images
-    >>> with tempfile.NamedTemporaryFile(suffix=".jpg") as file:  # doctest: +ELLIPSIS
-    ...     check_images([file.name])
-    Traceback (most recent call last):
-        ...
-    ValueError: '...jpg' is not an image that can be read: ...
-    """
-    for file in files:
-        try:
-            with PIL.Image.open(file) as image:
-                if image.format not in IMAGE_FORMATS:
-                    raise OSError(f"a {image.format} file; use {', '.join(IMAGE_FORMATS[:4])}")
-                if image.format == "BMP" and image.tile[0].args[0] != "BGR":
-                    raise OSError("a BMP file of other than 24 bits a pixel; use PNG")
-                if whole:
-                    image.load()
-                    decode(file, channels=3)
-        except (
-            OSError,
-            SyntaxError,
-            PIL.Image.DecompressionBombError,
-            tf.errors.InvalidArgumentError,
-        ) as error:
-            reason = str(error).splitlines()[0]
+def _of_stream(argument, name, class_names, splits, seed):
+    """A source of streamed images; the first one says how large they are."""
+    _check_classes(argument, class_names, "images of several classes")
+    if "train" not in splits:
+        raise ValueError(f"data {argument!r} has no split 'train'.")
+    for split in splits.values():
+        if split.labels.min(initial=0) < 0 or split.labels.max(initial=0) >= len(class_names):
             raise ValueError(
-                f"{str(file)!r} is not an image that can be read: {reason}."
-            ) from error
-
-
-def decode(file: str | os.PathLike | tf.Tensor, channels: int) -> tf.Tensor:
-    """Read one image file.
-
-    Parameters
-    ----------
-    file : path or string tensor
-        A JPEG, PNG, BMP or GIF file; of a GIF, the first frame.
-    channels : {1, 3}
-        1 for grey, 3 for RGB.
-
-    Returns
-    -------
-    tensor of shape (height, width, channels), float32, 0 to 255
-    """
-    contents = tf.io.read_file(file if tf.is_tensor(file) else os.fspath(file))
-    # Not every format decodes to one channel, but all of them do to three.
-    image = tf.io.decode_image(contents, channels=3, expand_animations=False)
-    image = tf.cast(image, "float32")
-    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
-
-
-def _class_folders(root):
-    return [
-        child.name for child in root.iterdir() if child.is_dir() and not child.name.startswith(".")
-    ]
-
-
-def _split(images, labels, seed):
-    """All three splits of one set of images."""
-    return _complete({"train": Split(images, labels)}, range(labels.max() + 1), seed)
+                f"data {argument!r}: a label is not one of 0 to {len(class_names) - 1}, for which "
+                "there are names."
+            )
+    first = next(iter(splits["train"].images), None)
+    if first is None:
+        raise ValueError(f"data {argument!r}: no images in it.")
+    try:
+        height, width, _ = tf.io.decode_image(first, expand_animations=False).shape
+    except tf.errors.InvalidArgumentError as error:
+        raise ValueError(f"data {argument!r}: its first image is none that can be read.") from error
+    small = max(height, width) <= _SMALL
+    return Source(
+        name=name,
+        class_names=class_names,
+        channels=3,
+        image_size=min(height, width) if small else 224,
+        augmentation="small photograph" if small else "photograph",
+        **_complete(splits, class_names, seed),
+    )
 
 
 def _complete(found, class_names, seed):
@@ -355,13 +594,6 @@ def _complete(found, class_names, seed):
             held_out.append(members[:count])
         held_out = np.sort(np.concatenate(held_out))
         kept = np.setdiff1d(np.arange(len(train)), held_out)
-        splits[name] = _take(train, held_out)
-        splits["train"] = _take(train, kept)
+        splits[name] = train.take(held_out)
+        splits["train"] = train.take(kept)
     return splits
-
-
-def _take(split, indices):
-    images = split.images
-    if isinstance(images, np.ndarray):
-        return Split(images[indices], split.labels[indices])
-    return Split([images[index] for index in indices], split.labels[indices])

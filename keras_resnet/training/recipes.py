@@ -1,10 +1,12 @@
 """How to train: the choices that belong together, as data."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import keras
 
 from keras_resnet.blocks import check_positive
+from keras_resnet.training.optimizers import LayerwiseSGD
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,14 @@ class Recipe:
         Decay of the kernels; biases and BatchNormalization are left alone.
     warm_up : float, default 0.1
         Fraction of the steps in which the learning rate rises from 0.
+    label_smoothing : float, default 0.0
+        Part of the probability of 1 that all classes share.
+    patience : int, optional
+        End after so many epochs without a lower validation loss. Default: after `epochs`.
+    augmentation : str, optional
+        A key of `keras_resnet.data.AUGMENTATIONS`. Default: the one that suits the images.
+    rates : mapping of str to float, optional
+        Discriminative learning rates: factors by what the names of layers begin with.
 
     References
     ----------
@@ -46,6 +56,10 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 0.1
+    label_smoothing: float = 0.0
+    patience: int | None = None
+    augmentation: str | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
         check_positive(epochs=self.epochs, batch_size=self.batch_size)
@@ -53,7 +67,9 @@ class Recipe:
             raise ValueError(f"learning_rate={self.learning_rate!r} must be above 0.")
         if not self.weight_decay >= 0:
             raise ValueError(f"weight_decay={self.weight_decay!r} must be at least 0.")
-        for name in ("momentum", "warm_up"):
+        if self.patience is not None:
+            check_positive(patience=self.patience)
+        for name in ("momentum", "warm_up", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
 
@@ -91,11 +107,12 @@ class Recipe:
         -------
         keras.optimizers.Optimizer
         """
-        optimizer = keras.optimizers.SGD(
+        optimizer = LayerwiseSGD(
             self.schedule(steps_per_epoch),
             momentum=self.momentum,
             nesterov=True,
             weight_decay=self.weight_decay,
+            rates=self.rates,
         )
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         return optimizer

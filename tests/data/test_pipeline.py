@@ -101,8 +101,8 @@ def test_photographs_are_varied(tmp_path):
 
 
 def test_an_unknown_augmentation_is_refused(split):
-    with pytest.raises(ValueError, match="augmentation='strong' must be None or one of"):
-        data.batches(split, image_size=8, augmentation="strong")
+    with pytest.raises(ValueError, match="augmentation='weak' must be None or one of"):
+        data.batches(split, image_size=8, augmentation="weak")
 
 
 def test_real_photographs_are_read_as_pil_reads_them(assets):

@@ -79,8 +79,8 @@ class TestFolder:
 
     def test_refuses_formats_that_cannot_be_decoded(self, tmp_path):
         make_images(tmp_path, {"cat": 5, "dog": 5})
-        PIL.Image.new("RGB", (4, 4)).save(tmp_path / "dog" / "7.jpg", format="TIFF")
-        with pytest.raises(ValueError, match="a TIFF file; use JPEG, PNG, BMP, GIF"):
+        PIL.Image.new("RGB", (4, 4)).save(tmp_path / "dog" / "7.jpg", format="PPM")
+        with pytest.raises(ValueError, match="a PPM file; use JPEG, PNG, GIF, BMP, WEBP, TIFF"):
             data.load(tmp_path)
 
     @pytest.mark.parametrize(
@@ -109,19 +109,3 @@ class TestFolder:
     def test_refuses_what_is_not_there(self):
         with pytest.raises(ValueError, match="there is no such folder; it may also be 'digits'"):
             data.load("no/such/folder")
-
-
-@pytest.mark.parametrize("mode", ["P", "1", "L"])
-def test_bmp_files_of_a_palette_are_refused(tmp_path, mode):
-    PIL.Image.new(mode, (4, 4)).save(tmp_path / "image.bmp")
-    with pytest.raises(ValueError, match="a BMP file of other than 24 bits a pixel; use PNG"):
-        data.check_images([tmp_path / "image.bmp"])
-
-
-def test_truncated_images_show_when_looked_at_whole(tmp_path):
-    make_images(tmp_path, {"cat": 1})
-    file = tmp_path / "cat" / "0.png"
-    file.write_bytes(file.read_bytes()[:-60])
-    data.check_images([file])
-    with pytest.raises(ValueError, match=r"0\.png' is not an image"):
-        data.check_images([file], whole=True)

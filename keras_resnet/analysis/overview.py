@@ -1,0 +1,111 @@
+"""A data set looked over, before anything is trained on it."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data import Source, Split
+from keras_resnet.data.images import read_header
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What there is in a data set.
+
+    Parameters
+    ----------
+    name : str
+        The data set.
+    class_names : tuple of str
+        Its classes.
+    counts : dict of str to list of int
+        For every split, the images of every class.
+    imbalance : float
+        How many times more training images the largest class has than the smallest.
+    smallest, median, largest : tuple of (int, int)
+        Width and height in pixels, the smallest and the largest by area.
+    damaged : tuple of str
+        What is wrong with every file that cannot be read.
+    duplicates : list of list of str
+        Images that are, byte for byte, in more than one split.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    counts: dict[str, list[int]]
+    imbalance: float
+    smallest: tuple[int, int]
+    median: tuple[int, int]
+    largest: tuple[int, int]
+    damaged: tuple[str, ...]
+    duplicates: list[list[str]]
+
+
+def overview(source: Source) -> Overview:
+    """Look a data set over.
+
+    Parameters
+    ----------
+    source : Source
+        The data, loaded with `on_error="skip"` to learn of all damaged files.
+
+    Returns
+    -------
+    Overview
+
+    Examples
+    --------
+    >>> from keras_resnet import data
+    >>> from keras_resnet.analysis import overview
+    >>> digits = overview(data.load("digits"))
+    >>> digits.largest, sum(digits.counts["train"]), len(digits.duplicates)
+    ((8, 8), 1222, 0)
+    """
+    sizes, found = [], {}
+    for split_name, split in source.splits.items():
+        for index, (name, contents, size) in enumerate(_images(split)):
+            digest = hashlib.blake2b(contents, digest_size=16).digest()
+            label = name or f"image {index}"
+            found.setdefault(digest, []).append((split_name, f"{split_name}: {label}"))
+            sizes.append(size)
+    sizes = np.array(sizes)
+    order = np.argsort(sizes.prod(axis=1), kind="stable")
+    small, middle, large = (
+        tuple(map(int, sizes[order[rank]])) for rank in (0, len(order) // 2, -1)
+    )
+    return Overview(
+        name=source.name,
+        class_names=source.class_names,
+        counts={
+            name: split.counts(len(source.class_names)) for name, split in source.splits.items()
+        },
+        imbalance=source.imbalance,
+        smallest=small,
+        median=middle,
+        largest=large,
+        damaged=source.skipped,
+        duplicates=[
+            [label for _, label in group]
+            for group in found.values()
+            if len({split_name for split_name, _ in group}) > 1
+        ],
+    )
+
+
+def _images(split: Split):
+    """Name, bytes, and (width, height) of every image."""
+    if isinstance(split.images, np.ndarray):
+        for image in split.images:
+            yield "", image.tobytes(), image.shape[1::-1]
+    elif isinstance(split.images, tf.data.Dataset):
+        for contents in split.images.as_numpy_iterator():
+            image = tf.io.decode_image(contents, expand_animations=False)
+            yield "", contents, tuple(image.shape[1::-1])
+    else:
+        for file in split.images:
+            header = read_header(file)
+            with open(file, "rb") as stream:
+                yield os.fspath(file), stream.read(), (header.width, header.height)

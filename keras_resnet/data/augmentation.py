@@ -1,0 +1,169 @@
+"""How training images are varied: named policies, as data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import keras
+import tensorflow as tf
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A policy.
+
+    Parameters
+    ----------
+    area : pair of float, optional
+        A window is cut at random out of every image and resized: the least and the largest part of
+        the image's area that it has. Default: the same view as in evaluation.
+    flip : bool, default False
+        Mirror every other image.
+    layers : callable, optional
+        Makes the Keras layers that vary a batch, one after the other.
+    mixes : callable, optional
+        Makes Keras layers that mix the images of a batch, and their labels: one of them for every
+        batch. Labels are then probabilities of all classes.
+    """
+
+    area: tuple[float, float] | None = None
+    flip: bool = False
+    layers: Callable[[], Sequence[keras.layers.Layer]] = list
+    mixes: Callable[[], Sequence[keras.layers.Layer]] = list
+
+
+AUGMENTATIONS = {
+    # Digits keep their meaning when they move, tilt or grow a little, not in a mirror.
+    "handwriting": Augmentation(
+        layers=lambda: [
+            keras.layers.RandomTranslation(0.1, 0.1, fill_mode="constant"),
+            keras.layers.RandomRotation(0.03, fill_mode="constant"),
+            keras.layers.RandomZoom(0.1, 0.1, fill_mode="constant"),
+        ]
+    ),
+    # Inception's windows, but none so small that it may miss what the photograph is of.
+    "photograph": Augmentation(area=(0.35, 1.0), flip=True),
+    # As the ResNet paper varies CIFAR-10: moved by up to 4 of 32 pixels, into a margin of black.
+    "small photograph": Augmentation(
+        flip=True,
+        layers=lambda: [
+            keras.layers.RandomTranslation(
+                0.125, 0.125, fill_mode="constant", interpolation="nearest"
+            )
+        ],
+    ),
+    # For long training from scratch.
+    "strong": Augmentation(
+        area=(0.08, 1.0),
+        flip=True,
+        layers=lambda: [keras.layers.RandAugment((0, 255), factor=0.4)],
+        mixes=lambda: [keras.layers.MixUp(0.2), keras.layers.CutMix()],
+    ),
+}
+"""The policies by name."""
+
+_ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a window, width to height
+
+
+def random_window(size, area, seed) -> tf.Tensor:
+    """A window somewhere in an image.
+
+    Parameters
+    ----------
+    size : int tensor of shape (2,)
+        Height and width of the image.
+    area : pair of float
+        The least and the largest part of the image's area.
+    seed : int tensor of shape (2,)
+        The same seed makes the same window.
+
+    Returns
+    -------
+    int32 tensor
+        (top, left, height, width).
+
+    References
+    ----------
+    Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6.
+    """
+    size = tf.cast(size, "float32")
+    chance = tf.random.stateless_uniform((4,), seed)
+    part = area[0] + (area[1] - area[0]) * chance[0]
+    low, high = (tf.math.log(ratio) for ratio in _ASPECT_RATIOS)
+    # Of the ratios, those alone for which the window fits into the image.
+    pixels = part * size[0] * size[1]
+    low = tf.maximum(low, tf.math.log(pixels / size[0] ** 2))
+    high = tf.minimum(high, tf.math.log(size[1] ** 2 / pixels))
+    # A long, narrow image may have none; then the window has its length or width.
+    ratio = tf.exp(tf.clip_by_value(low + (high - low) * chance[1], *_sorted(low, high)))
+    sides = tf.stack((tf.sqrt(pixels / ratio), tf.sqrt(pixels * ratio)))
+    sides = tf.clip_by_value(tf.round(sides), 1.0, size)
+    corner = tf.floor(chance[2:] * (size - sides + 1.0))
+    corner = tf.minimum(corner, size - sides)
+    return tf.cast(tf.concat((corner, sides), 0), "int32")
+
+
+def _sorted(low, high):
+    return tf.minimum(low, high), tf.maximum(low, high)
+
+
+class BatchAugmentation:
+    """The layers of a policy, applied to batches so that the same seed varies them the same way.
+
+    Parameters
+    ----------
+    policy : Augmentation
+        The policy.
+    classes : int
+        Classes there are.
+    seed : int
+        Seed of the layers.
+    """
+
+    def __init__(self, policy: Augmentation, classes: int, seed: int):
+        self.classes, self.seed = classes, seed
+        self.layers, self.mixes = list(policy.layers()), list(policy.mixes())
+        self._generators = [
+            generator
+            for layer in (*self.layers, *self.mixes)
+            for each in layer._flatten_layers()
+            if isinstance(generator := getattr(each, "generator", None), keras.random.SeedGenerator)
+        ]
+
+    def __bool__(self):
+        return bool(self.layers or self.mixes)
+
+    def __call__(self, images, labels, epoch, number):
+        """Vary one batch.
+
+        Parameters
+        ----------
+        images : float32 tensor of shape (batch, height, width, channels)
+        labels : int tensor of shape (batch,)
+        epoch, number : int tensor
+            Which batch it is: it is varied as that one always is.
+
+        Returns
+        -------
+        tuple of (images, labels)
+        """
+        # Keras' layers deal numbers out one call after the other. This makes every batch the first.
+        for index, generator in enumerate(self._generators):
+            state = tf.stack((self.seed + index, 1_000_003 * epoch + number))
+            generator.state.assign(tf.cast(state, generator.state.dtype))
+        for layer in self.layers:
+            images = layer(images, training=True)
+        if not self.mixes:
+            return images, labels
+        batch = {"images": images, "labels": tf.one_hot(labels, self.classes)}
+        seed = tf.stack((tf.cast(epoch, "int64") + self.seed, tf.cast(number, "int64")))
+        which = tf.random.stateless_uniform((), seed, 0, len(self.mixes), "int32")
+        mixed = tf.switch_case(
+            which,
+            [lambda mix=mix: _mix(mix, batch) for mix in self.mixes],
+        )
+        return mixed["images"], mixed["labels"]
+
+
+def _mix(layer, batch):
+    mixed = layer(batch, training=True)
+    return {"images": tf.cast(mixed["images"], "float32"), "labels": mixed["labels"]}

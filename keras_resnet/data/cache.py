@@ -1,0 +1,109 @@
+"""Decoded images kept for the next epoch, or the next run."""
+
+import errno
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data.readers import Reader, by_index
+from keras_resnet.data.sources import Split
+from keras_resnet.files import written_beside
+
+_PIXELS, _SHAPES = "pixels.bin", "shapes.npy"
+
+
+def cached(
+    reader: Reader,
+    split: Split,
+    view: Callable,
+    made_how: tuple,
+    cache: str | os.PathLike,
+) -> Reader:
+    """Decode all images once, and read them from memory or a file from then on.
+
+    Parameters
+    ----------
+    reader : Reader
+        Access to the images.
+    split : Split
+        What it gives access to.
+    view : callable
+        Makes of a reader's element the uint8 image that is kept.
+    made_how : tuple
+        What `view` depends on: other images, or others of these, are another cache.
+    cache : "memory" or path
+        Where to keep them: in memory, or in a folder of this folder.
+
+    Returns
+    -------
+    Reader
+
+    Raises
+    ------
+    ValueError
+        If they cannot be written; nothing of them is left behind.
+    """
+    images = reader.elements().map(
+        lambda element, label: view(element), num_parallel_calls=tf.data.AUTOTUNE
+    )
+    if cache == "memory":
+        kept = list(images.as_numpy_iterator())
+        pixels = np.concatenate([image.ravel() for image in kept])
+        shapes = np.array([image.shape for image in kept])
+    else:
+        folder = Path(cache) / _fingerprint(split, made_how)
+        if not folder.exists():
+            _write(folder, images)
+        pixels = np.memmap(folder / _PIXELS, "uint8", "r")
+        shapes = np.load(folder / _SHAPES)
+    ends = np.cumsum(shapes.prod(axis=1))
+    starts = ends - shapes.prod(axis=1)
+
+    def image(index):
+        return np.array(pixels[starts[index] : ends[index]].reshape(shapes[index]))
+
+    def read(index):
+        pixels = tf.numpy_function(image, [index], tf.uint8, stateful=False)
+        return tf.ensure_shape(pixels, (None, None, int(shapes[0, 2])))
+
+    return by_index(split.labels, read)
+
+
+def _write(folder, images):
+    try:
+        with written_beside(folder) as partial:
+            partial.mkdir()
+            shapes = []
+            with (partial / _PIXELS).open("wb") as file:
+                for image in images.as_numpy_iterator():
+                    shapes.append(image.shape)
+                    file.write(image.tobytes())
+            np.save(partial / _SHAPES, np.array(shapes))
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or error
+        raise ValueError(
+            f"cache {str(folder.parent)!r} cannot be written: {reason}. Nothing of it was kept; "
+            "choose another folder, or leave the cache out."
+        ) from error
+
+
+def _fingerprint(split, made_how):
+    """A name for the images of a split as they are now, and how they are decoded."""
+    digest = hashlib.blake2b(repr(made_how).encode(), digest_size=12)
+    digest.update(np.ascontiguousarray(split.labels).tobytes())
+    if isinstance(split.images, np.ndarray):
+        digest.update(np.ascontiguousarray(split.images).tobytes())
+    elif isinstance(split.images, tf.data.Dataset):
+        for contents in split.images.as_numpy_iterator():
+            digest.update(hashlib.blake2b(contents).digest())
+    else:
+        for file in split.images:
+            status = os.stat(file)
+            known = (os.path.abspath(file), status.st_size, status.st_mtime_ns)
+            digest.update(repr(known).encode())
+    return digest.hexdigest()

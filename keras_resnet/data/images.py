@@ -1,0 +1,341 @@
+"""Image files: what their headers say, whether they are whole, and their pixels."""
+
+import functools
+import io
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import tensorflow as tf
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+
+# Formats that are read, and the bytes that end a whole file of those that end alike. TensorFlow
+# decodes the first four, in almost all their varieties; Pillow decodes the rest.
+_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+FORMATS = (*_ENDS, "BMP", "WEBP", "TIFF")
+_TAIL = 1024  # bytes in which the end must stand: some cameras write something behind it
+
+_EXIF_ORIENTATION = 0x0112
+# For every EXIF orientation: whether the upright image is the stored one with rows and columns
+# swapped, and after that turned upside down, and mirrored.
+_ORIENTATIONS = np.array(
+    [
+        (False, False, False),  # 0 is no orientation; some cameras write it for "unknown"
+        (False, False, False),
+        (False, False, True),
+        (False, True, True),
+        (False, True, False),
+        (True, False, False),
+        (True, False, True),
+        (True, True, True),
+        (True, True, False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of an image file say.
+
+    Parameters
+    ----------
+    format : str
+        One of `FORMATS`, whatever the file's suffix is.
+    width, height : int
+        Size in pixels, upright.
+    orientation : int
+        EXIF orientation, 1 (upright) to 8.
+    quick : bool
+        Whether TensorFlow decodes it; Pillow decodes the others.
+    """
+
+    format: str
+    width: int
+    height: int
+    orientation: int
+    quick: bool
+
+
+def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
+    """Look at an image file.
+
+    Parameters
+    ----------
+    file : path
+        A JPEG, PNG, BMP, GIF, WebP or TIFF file, whatever its suffix is.
+    whole : bool, default False
+        Decode it to its end. Otherwise it is enough that the file has a beginning and an end.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    ValueError
+        If it is not an image that can be read, naming the file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from keras_resnet.data.images import read_header
+    >>> with tempfile.NamedTemporaryFile(suffix=".jpg") as file:  # doctest: +ELLIPSIS
+    ...     read_header(file.name)
+    Traceback (most recent call last):
+        ...
+    ValueError: '...jpg' is not an image that can be read: ...
+    """
+    try:
+        status = os.stat(file)
+        return _read_header(os.fspath(file), status.st_size, status.st_mtime_ns, whole)
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        PIL.Image.DecompressionBombError,
+        tf.errors.InvalidArgumentError,
+    ) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise ValueError(
+            f"{os.fspath(file)!r} is not an image that can be read: {reason.splitlines()[0]}."
+        ) from error
+
+
+@functools.lru_cache(maxsize=2**20)
+def _read_header(file, size, _changed, whole):
+    if not size:
+        raise OSError("the file is empty")
+    with PIL.Image.open(file) as image:
+        if image.format not in FORMATS:
+            raise OSError(
+                f"a {image.format} file; use {', '.join(f for f in FORMATS if f != 'MPO')}"
+            )
+        if not image.width or not image.height:
+            raise OSError(f"it has {image.width}x{image.height} pixels")
+        # Asked for what is not at the beginning, Pillow would decode the image.
+        orientation = image.getexif().get(_EXIF_ORIENTATION, 1) if "exif" in image.info else 1
+        if orientation not in range(1, 9):
+            orientation = 1
+        turned = _ORIENTATIONS[orientation][0]
+        height, width = image.size if turned else image.size[::-1]
+        twenty_four_bits = image.format == "BMP" and image.tile[0].args[0] == "BGR"
+        quick = image.format in _ENDS or twenty_four_bits
+        header = Header(image.format, width, height, orientation, quick)
+    if whole or not _has_its_end(file, header.format):
+        decode(tf.io.read_file(file), header.orientation, header.quick)
+    return header
+
+
+def _has_its_end(file, kind):
+    if kind not in _ENDS:
+        return False
+    with open(file, "rb") as stream:
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - _TAIL))
+        return _ENDS[kind] in stream.read()
+
+
+def read_headers(
+    files: Sequence[str | os.PathLike], whole: bool = False
+) -> list[Header | ValueError]:
+    """Look at many image files, several at a time.
+
+    Parameters
+    ----------
+    files : sequence of path
+        The files.
+    whole : bool, default False
+        Decode each to its end.
+
+    Returns
+    -------
+    list of Header or ValueError
+        For every file its header, or the error that `read_header` raises.
+    """
+
+    def attempt(file):
+        try:
+            return read_header(file, whole)
+        except ValueError as error:
+            return error
+
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        return list(pool.map(attempt, files))
+
+
+def check_images(files: Iterable[str | os.PathLike], whole: bool = False) -> None:
+    """Make sure that files are images, before work starts on them.
+
+    Parameters
+    ----------
+    files : iterable of path
+        Files that should be images, whatever their suffix is.
+    whole : bool, default False
+        Decode every image to its end, instead of looking at its beginning and end.
+
+    Raises
+    ------
+    ValueError
+        For the first file that is not an image, or damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from keras_resnet.data import check_images
+    >>> with tempfile.NamedTemporaryFile(suffix=".jpg") as file:  # doctest: +ELLIPSIS
+    ...     check_images([file.name])
+    Traceback (most recent call last):
+        ...
+    ValueError: '...jpg' is not an image that can be read: the file is empty.
+    """
+    for header in read_headers(list(files), whole):
+        if isinstance(header, ValueError):
+            raise header
+
+
+def decode(contents, orientation=1, quick=True, channels: int = 3) -> tf.Tensor:
+    """Decode the contents of an image file, upright.
+
+    Parameters
+    ----------
+    contents : string tensor
+        What is in the file.
+    orientation : int or int tensor, default 1
+        The header's.
+    quick : bool or bool tensor, default True
+        The header's.
+    channels : {1, 3}, default 3
+        1 for grey, 3 for RGB.
+
+    Returns
+    -------
+    tensor of shape (height, width, channels), uint8
+    """
+    image = _either(
+        quick,
+        # Not every format decodes to one channel, but all of them do to three.
+        lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
+        lambda: tf.numpy_function(
+            # As numbers: NumPy's strings lose the zeros at their ends.
+            _decode_with_pillow,
+            [tf.io.decode_raw(contents, tf.uint8)],
+            tf.uint8,
+            stateful=False,
+        ),
+    )
+    image = _upright(tf.ensure_shape(image, (None, None, 3)), orientation)
+    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
+
+
+def decode_window(contents, orientation, quick, choose, channels: int = 3) -> tf.Tensor:
+    """Decode a part of an image file; of a JPEG, nothing else.
+
+    Parameters
+    ----------
+    contents, orientation, quick, channels
+        As in `decode`.
+    choose : callable
+        Makes the window, (top, left, height, width), of the size (height, width) of the upright
+        image.
+
+    Returns
+    -------
+    tensor of shape (height, width, channels), uint8
+    """
+
+    def within_jpeg():
+        stored = tf.io.extract_jpeg_shape(contents)[:2]
+        turned, flipped, mirrored = tf.unstack(tf.gather(_ORIENTATIONS, orientation))
+        size = tf.where(turned, stored[::-1], stored)
+        top, left, height, width = tf.unstack(choose(size))
+        # The same window where it lies in the file: the way back through the orientation.
+        top = tf.where(flipped, size[0] - top - height, top)
+        left = tf.where(mirrored, size[1] - left - width, left)
+        window = tf.stack((top, left, height, width))
+        window = tf.where(turned, tf.gather(window, (1, 0, 3, 2)), window)
+        image = tf.io.decode_and_crop_jpeg(contents, window, channels=3)
+        return _upright(image, orientation)
+
+    def of_the_whole():
+        image = decode(contents, orientation, quick)
+        top, left, height, width = tf.unstack(choose(tf.shape(image)[:2]))
+        return image[top : top + height, left : left + width]
+
+    is_jpeg = tf.logical_and(tf.io.is_jpeg(contents), quick)
+    image = tf.ensure_shape(tf.cond(is_jpeg, within_jpeg, of_the_whole), (None, None, 3))
+    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
+
+
+def _upright(image, orientation):
+    def turn():
+        turned, flipped, mirrored = tf.unstack(tf.gather(_ORIENTATIONS, orientation))
+        upright = tf.cond(turned, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        axes = tf.boolean_mask((0, 1), tf.stack((flipped, mirrored)))
+        return tf.reverse(upright, axes)
+
+    return _either(tf.less_equal(orientation, 1), lambda: image, turn)
+
+
+def _either(condition, yes, no):
+    """`tf.cond`, and in Python where the condition is known."""
+    known = tf.get_static_value(condition)
+    return tf.cond(condition, yes, no) if known is None else yes() if known else no()
+
+
+def _decode_with_pillow(contents):
+    with PIL.Image.open(io.BytesIO(contents.tobytes())) as image:
+        image.load()
+        if image.mode.startswith(("I", "F")):  # Pillow would cut 16 bits off at 255
+            pixels = np.asarray(image, "float64")
+            deep = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
+            grey = np.clip(pixels / 257 if deep else pixels, 0, 255).round().astype("uint8")
+            image = PIL.Image.fromarray(grey)
+        # The orientation is seen to by the caller.
+        return np.asarray(image.convert("RGB"))
+
+
+def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """The image files among `paths` and directly in the folders among them, in order of name.
+
+    Parameters
+    ----------
+    paths : iterable of path
+        Files, taken as they are, and folders.
+
+    Returns
+    -------
+    list of pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        For a path that does not exist.
+
+    Examples
+    --------
+    >>> from keras_resnet.data import image_files
+    >>> image_files(["no.jpg"])
+    Traceback (most recent call last):
+        ...
+    ValueError: 'no.jpg': there is no such file or folder.
+    """
+    files = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            files += sorted(
+                file
+                for file in path.iterdir()
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+            )
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise ValueError(f"{str(path)!r}: there is no such file or folder.")
+    return files

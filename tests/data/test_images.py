@@ -1,0 +1,155 @@
+import os
+
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+
+from keras_resnet import data
+from keras_resnet.data.images import decode, decode_window, read_header, read_headers
+
+EXIF_ORIENTATION = 0x0112
+
+
+@pytest.fixture
+def ramp():
+    """An image that is another one after every turn and reflection."""
+    y, x = np.mgrid[:48, :64]
+    return np.stack((4 * x, 5 * y, 128 + x - y), -1).clip(0, 255).astype("uint8")
+
+
+def pillow(file):
+    with PIL.Image.open(file) as image:
+        return np.asarray(PIL.ImageOps.exif_transpose(image).convert("RGB"), "int")
+
+
+def read(file, **options):
+    header = read_header(file)
+    contents = tf.io.read_file(os.fspath(file))
+    return decode(contents, header.orientation, header.quick, **options).numpy().astype(int)
+
+
+class TestDecode:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+    def test_stands_upright_as_exif_tells(self, tmp_path, ramp, suffix, orientation):
+        exif = PIL.Image.Exif()
+        exif[EXIF_ORIENTATION] = orientation
+        file = tmp_path / f"image{suffix}"
+        PIL.Image.fromarray(ramp).save(file, exif=exif, quality=95)
+        header = read_header(file)
+        assert (header.height, header.width) == pillow(file).shape[:2]
+        assert np.abs(read(file) - pillow(file)).mean() < 2
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("suffix", [".jpg", ".png"])
+    def test_a_window_is_the_same_part_of_the_upright_image(
+        self, tmp_path, ramp, suffix, orientation
+    ):
+        exif = PIL.Image.Exif()
+        exif[EXIF_ORIENTATION] = orientation
+        file = tmp_path / f"image{suffix}"
+        PIL.Image.fromarray(ramp).save(file, exif=exif, quality=95, subsampling=0)
+        top, left, height, width = window = (5, 9, 30, 21)
+        sizes = []
+
+        def choose(size):
+            sizes.append(size.numpy().tolist())
+            return tf.constant(window)
+
+        contents = tf.io.read_file(os.fspath(file))
+        part = decode_window(contents, tf.constant(orientation), tf.constant(True), choose)
+        whole = pillow(file)
+        assert sizes == [list(whole.shape[:2])]
+        expected = whole[top : top + height, left : left + width]
+        assert np.abs(part.numpy() - expected).max() <= 6
+
+    @pytest.mark.parametrize("mode", ["P", "1", "L"])
+    def test_bmp_of_few_colours(self, tmp_path, ramp, mode):
+        file = tmp_path / "image.bmp"
+        PIL.Image.fromarray(ramp).convert(mode).save(file)
+        assert not read_header(file).quick
+        np.testing.assert_array_equal(read(file), pillow(file))
+
+    @pytest.mark.parametrize("suffix", [".png", ".tiff"])
+    def test_sixteen_bits_keep_their_shades(self, tmp_path, ramp, suffix):
+        file = tmp_path / f"image{suffix}"
+        grey = ramp[..., 0]
+        PIL.Image.fromarray(grey.astype("uint16") * 257).save(file)
+        with PIL.Image.open(file) as image:
+            assert image.mode.startswith("I")
+        assert np.abs(read(file)[..., 0] - grey).max() <= 1
+
+    def test_the_first_frame_of_an_animation(self, tmp_path, ramp):
+        first = PIL.Image.fromarray(ramp).convert("P")
+        rest = [PIL.Image.new("P", first.size, colour) for colour in (3, 7)]
+        for name in ("image.gif", "image.webp"):
+            first.convert("RGB").save(
+                tmp_path / name, save_all=True, append_images=rest, quality=95
+            )
+            assert np.abs(read(tmp_path / name) - ramp).mean() < 20
+
+    def test_grey_on_request(self, tmp_path, ramp):
+        PIL.Image.fromarray(ramp).save(tmp_path / "image.png")
+        grey = np.asarray(PIL.Image.fromarray(ramp).convert("L"), int)
+        assert np.abs(read(tmp_path / "image.png", channels=1)[..., 0] - grey).max() <= 1
+
+
+class TestHeaders:
+    def damaged(self, folder, ramp):
+        """Files that are no images, each with what is said of it."""
+        PIL.Image.fromarray(ramp).save(folder / "whole.jpg")
+        contents = (folder / "whole.jpg").read_bytes()
+        (folder / "empty.jpg").write_bytes(b"")
+        (folder / "renamed.jpg").write_text("a letter")
+        (folder / "cut.jpg").write_bytes(contents[: len(contents) // 2])
+        (folder / "folder.jpg").mkdir()
+        PIL.Image.fromarray(ramp).save(folder / "nothing.png")
+        png = bytearray((folder / "nothing.png").read_bytes())
+        png[16:24] = bytes(8)  # width and height
+        (folder / "nothing.png").write_bytes(png)
+        return {
+            "empty.jpg": "the file is empty",
+            "renamed.jpg": "cannot identify image file",
+            "cut.jpg": "",
+            "folder.jpg": "Is a directory",
+            "nothing.png": "",
+            "missing.jpg": "No such file or directory",
+        }
+
+    def test_damage_is_told_by_file(self, tmp_path, ramp):
+        for name, reason in self.damaged(tmp_path, ramp).items():
+            with pytest.raises(ValueError, match="not an image that can be read") as caught:
+                read_header(tmp_path / name)
+            message = str(caught.value)
+            assert str(tmp_path / name) in message
+            assert reason in message
+            assert "\n" not in message
+
+    def test_one_after_another_in_order(self, tmp_path, ramp):
+        damaged = list(self.damaged(tmp_path, ramp))
+        headers = read_headers([tmp_path / name for name in [*damaged, "whole.jpg"]])
+        assert [type(header) for header in headers[:-1]] == [ValueError] * len(damaged)
+        assert (headers[-1].height, headers[-1].width) == ramp.shape[:2]
+
+    def test_damage_in_the_middle_shows_in_the_whole(self, tmp_path, ramp):
+        PIL.Image.fromarray(ramp).save(tmp_path / "image.png")
+        contents = bytearray((tmp_path / "image.png").read_bytes())
+        contents[60:90] = bytes(30)
+        (tmp_path / "image.png").write_bytes(contents)
+        data.check_images([tmp_path / "image.png"])
+        with pytest.raises(ValueError, match=r"image\.png' is not an image"):
+            data.check_images([tmp_path / "image.png"], whole=True)
+
+    def test_what_some_cameras_write_behind_an_image_is_no_damage(self, tmp_path, ramp):
+        PIL.Image.fromarray(ramp).save(tmp_path / "image.jpg")
+        with (tmp_path / "image.jpg").open("ab") as file:
+            file.write(bytes(5000))
+        data.check_images([tmp_path / "image.jpg"])
+
+    def test_a_file_that_changed_is_looked_at_again(self, tmp_path, ramp):
+        file = tmp_path / "image.png"
+        PIL.Image.fromarray(ramp).save(file)
+        assert read_header(file).width == 64
+        PIL.Image.fromarray(ramp[:, :10]).save(file)
+        assert read_header(file).width == 10
