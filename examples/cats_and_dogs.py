@@ -83,10 +83,10 @@ rows = []
 for name, (build, learn, recipe) in ways.items():
     keras.utils.set_random_seed(options.seed)
     model, start = build(), time.perf_counter()
-    crop = crop_of(model)
-    result = learn(model, pets, recipe, crop=crop, seed=options.seed, verbose=2)
+    result = learn(model, pets, recipe, seed=options.seed, verbose=2)
     minutes = (time.perf_counter() - start) / 60
-    test = data.batches(pets.test, image_size=model.input_shape[1], crop=crop)
+    # What a net is shown of a photograph, it remembers from the weights that it began with.
+    test = data.batches(pets.test, image_size=model.input_shape[1], crop=crop_of(model))
     quality = analysis.evaluate(model, test, pets.class_names)
     rows.append(f"{name:24} {quality.accuracy:8.2%} {minutes:6.1f} min")
     accuracies = result.history["val_accuracy"]

@@ -110,6 +110,12 @@ def demo(output, seed, as_json):
 @click.option("--batch-size", type=_at_least_1, help="Images a step.")
 @click.option("--learning-rate", type=float, help="The highest, for a batch of 256 images.")
 @click.option("--image-size", type=_at_least_1, help="Pixels a side.")
+@click.option(
+    "--crop",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Part of an image's shorter side to look at when it does not learn.  [default: that of "
+    "the weights]",
+)
 @click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
 @click.option("--dropout", type=float, default=0.0, help="Part of the features that is dropped.")
 @click.option("--augmentation", help="How training images are varied, such as strong.")
@@ -291,7 +297,9 @@ def look(source, sheet, as_json):
             f"Pixels: {_size(overview.smallest)} to {_size(overview.largest)}, median "
             f"{_size(overview.median)}."
         )
-        _show_skipped(images)
+        _say(f"{len(overview.damaged)} images cannot be read.")
+        for reason in overview.damaged:
+            _say(f"  {reason}")
         _say(f"{len(overview.duplicates)} images are in more than one split.")
         for group in overview.duplicates:
             _say(f"  the same: {', '.join(group)}")
@@ -386,6 +394,7 @@ def _train_and_export(
     recipe,
     weights=None,
     image_size=None,
+    crop=None,
     precision="float32",
     dropout=0.0,
     augmentation=None,
@@ -421,6 +430,8 @@ def _train_and_export(
         model = transfer.classifier(backbone, len(images.class_names), dropout)
     else:
         model = build(weights=None, classes=len(images.class_names), **options)
+    if crop is not None:
+        model.get_layer("preprocessing").crop = crop  # saved with the model
     _check_writable(output, exports)
 
     _say(
@@ -439,7 +450,6 @@ def _train_and_export(
             images,
             plan if weights else recipe,
             image_size=size,
-            crop=crop,
             seed=seed,
             class_weight=images.class_weight() if balanced else None,
             cache=cache,

@@ -14,10 +14,16 @@ from keras_resnet.blocks import check_positive
 from keras_resnet.data import Source, batches
 from keras_resnet.data.readers import by_index
 from keras_resnet.files import written_beside
+from keras_resnet.preprocessing import crop_of
 from keras_resnet.training.recipes import Recipe
 from keras_resnet.training.trainer import Result, check_classifier, fit, train
 
-_HEAD_LAYERS = (keras.layers.Dense, keras.layers.Dropout, keras.layers.Activation)
+_HEAD_LAYERS = (
+    keras.layers.Dense,
+    keras.layers.Dropout,
+    keras.layers.Activation,
+    keras.layers.Softmax,
+)
 
 
 def classifier(
@@ -268,8 +274,7 @@ def stages(
     Parameters
     ----------
     epochs : int, default 6
-        Epochs of the second and the third stage together; a third of them are the third's. None
-        of them is longer than the validation loss falls.
+        Epochs of the second and the third stage together; a third of them are the third's.
     batch_size : int, default 32
         Images a step.
     learning_rate : float, default 0.1
@@ -316,7 +321,7 @@ def fine_tune(
     plan: Sequence[Stage] | None = None,
     *,
     image_size: int | None = None,
-    crop: float = 1.0,
+    crop: float | None = None,
     seed: int = 0,
     class_weight: Mapping[int, float] | None = None,
     cache: str | os.PathLike | None = None,
@@ -367,6 +372,7 @@ def fine_tune(
         if stage.back_to not in ("head", "all"):
             _named(model, stage.back_to, "back_to")
     size = image_size or model.input_shape[1] or source.image_size
+    crop = crop_of(model) if crop is None else crop
     results, best_loss = {}, np.inf
     for number, stage in enumerate(plan, start=1):
         freeze(model)

@@ -1,11 +1,14 @@
 import json
 
+import keras
 import numpy as np
 import pytest
 from errors import one_line_error
 
-from keras_resnet import decode_predictions
-from keras_resnet.preprocessing import imagenet_classes
+import keras_resnet
+from keras_resnet import decode_predictions, pretrained
+from keras_resnet.layers import Preprocessing
+from keras_resnet.preprocessing import crop_of, imagenet_classes
 
 
 class TestDecodePredictions:
@@ -50,3 +53,33 @@ class TestImagenetClasses:
     def test_are_those_of_the_labelled_photographs(self, assets):
         for row in json.loads((assets / "imagenet_classes.json").read_text()):
             assert imagenet_classes()[row["index"]] == (row["wnid"], row["name"])
+
+
+class TestCrop:
+    def test_is_that_of_the_stem(self):
+        options = dict(weights=None, include_preprocessing=True)
+        assert crop_of(keras_resnet.CIFARResNet(8, **options)) == 1.0
+        assert crop_of(keras_resnet.ResNet18(**options, input_shape=(32, 32, 3))) == 0.875
+
+    def test_is_that_of_the_weights(self, tmp_path, monkeypatch):
+        small = dict(input_shape=(32, 32, 3), include_top=False)
+        row = next(row for row in keras_resnet.list_weights("ResNet50") if row.tag == "imagenet_v2")
+        net = keras_resnet.ResNet50(weights=None, **small)
+        pretrained.to_torch(net, tmp_path / row.files[0].name)
+        monkeypatch.setenv("KERAS_RESNET_WEIGHTS", str(tmp_path))
+        with pytest.warns(RuntimeWarning, match="is published"):
+            net = keras_resnet.ResNet50(weights="imagenet_v2", include_preprocessing=True, **small)
+        assert crop_of(net) == 224 / 232
+
+    def test_is_saved_with_the_model(self, tmp_path):
+        net = keras_resnet.CIFARResNet(8, include_preprocessing=True)
+        net.get_layer("preprocessing").crop = 0.5
+        net.save(tmp_path / "net.keras")
+        assert crop_of(keras.saving.load_model(tmp_path / "net.keras")) == 0.5
+
+    def test_of_a_model_that_takes_no_raw_images_is_all(self):
+        assert crop_of(keras_resnet.CIFARResNet(8)) == 1.0
+
+    def test_out_of_range_is_refused(self):
+        with one_line_error("crop=1.5"):
+            Preprocessing("torch", crop=1.5)

@@ -28,7 +28,7 @@ def small_net(**options):
 
 
 def snapshot(model):
-    return {weight.path: np.array(weight) for weight in model.weights}
+    return {weight.path: weight.numpy() for weight in model.weights}
 
 
 def changed(before, after):

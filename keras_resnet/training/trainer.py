@@ -14,6 +14,7 @@ import tensorflow as tf
 from keras_resnet.data import AUGMENTATIONS, Source, batches
 from keras_resnet.files import written_beside
 from keras_resnet.layers import gains_from_xla
+from keras_resnet.preprocessing import crop_of
 from keras_resnet.training.checkpoints import Checkpoints
 from keras_resnet.training.recipes import Recipe
 
@@ -62,7 +63,7 @@ def train(
     recipe: Recipe | None = None,
     *,
     image_size: int | None = None,
-    crop: float = 1.0,
+    crop: float | None = None,
     seed: int = 0,
     class_weight: Mapping[int, float] | None = None,
     cache: str | os.PathLike | None = None,
@@ -84,8 +85,9 @@ def train(
     image_size : int, optional
         Height and width in pixels to train with. Default: the model's, or the source's where the
         model takes any.
-    crop : float, default 1.0
-        Part of the images that is looked at in validation, as in `data.batches`.
+    crop : float, optional
+        Part of the images that is looked at in validation, as in `data.batches`. Default: what the
+        model remembers.
     seed : int, default 0
         Seed of the order and variation of the images.
     class_weight : mapping of int to float, optional
@@ -125,6 +127,7 @@ def train(
     classes = len(source.class_names)
     check_classifier(model, source)
     size = image_size or model.input_shape[1] or source.image_size
+    crop = crop_of(model) if crop is None else crop
     augmentation = recipe.augmentation or source.augmentation
     options = dict(
         image_size=size, channels=source.channels, batch_size=recipe.batch_size, cache=cache

@@ -1,17 +1,22 @@
 import csv
+import dataclasses
+import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import keras_resnet
 from keras_resnet import data, training
+from keras_resnet.training.optimizers import LayerwiseSGD
 
 
-def small_net(classes=10):
+def small_net(classes=10, channels=1):
     keras.utils.set_random_seed(0)
+    size = None if channels == 3 else 8
     return keras_resnet.CIFARResNet(
-        8, input_shape=(8, 8, 1), classes=classes, include_preprocessing=True
+        8, input_shape=(size, size, channels), classes=classes, include_preprocessing=True
     )
 
 
@@ -107,3 +112,102 @@ class TestRecipe:
         (name,) = options
         with pytest.raises(ValueError, match=f"{name}="):
             training.Recipe(**options)
+
+
+class TestRecipesAtWork:
+    def test_ends_when_patience_does(self, digits):
+        recipe = training.Recipe(epochs=9, learning_rate=1e-9, warm_up=0.0, patience=1)
+        epochs = []
+        count = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: epochs.append(epoch)
+        )
+        result = training.train(
+            small_net(), digits, recipe, image_size=8, callbacks=[count], verbose=0
+        )
+        assert len(epochs) == len(result.history["loss"]) < 9
+        assert result.best_epoch == len(epochs) - 1
+
+    def test_smooth_labels_cost_even_the_sure(self, digits):
+        losses = []
+        for smoothing in (0.0, 0.5):
+            recipe = training.Recipe(epochs=3, learning_rate=0.2, label_smoothing=smoothing)
+            result = training.train(small_net(), digits, recipe, image_size=8, verbose=0)
+            losses.append(result.history["val_loss"][-1])
+        entropy = -(0.55 * np.log(0.55) + 9 * 0.05 * np.log(0.05))
+        assert losses[0] < entropy < losses[1]
+
+    def test_classes_may_count_differently(self, digits):
+        recipe = training.Recipe(epochs=2, learning_rate=0.2)
+        only_seven = {label: float(label == 7) for label in range(10)}
+        model = small_net()
+        training.train(model, digits, recipe, image_size=8, class_weight=only_seven, verbose=0)
+        images, _ = next(iter(data.batches(digits.test, image_size=8, channels=1)))
+        assert (model.predict(images, verbose=0).argmax(-1) == 7).mean() > 0.9
+
+    def test_labels_may_be_mixed(self, digits):
+        recipe = training.Recipe(epochs=1, batch_size=256, augmentation="strong")
+        colour = data.Split(np.repeat(digits.train.images[:256], 3, -1), digits.train.labels[:256])
+        source = dataclasses.replace(digits, train=colour, validation=colour, channels=3)
+        model = small_net(channels=3)
+        result = training.train(model, source, recipe, image_size=32, verbose=0)
+        assert np.isfinite(result.history["loss"]).all()
+
+
+class TestLayerwiseSGD:
+    def train(self, **rates):
+        model = small_net()
+        optimizer = LayerwiseSGD(0.1, momentum=0.9, rates=rates)
+        model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+        random = np.random.default_rng(0)
+        images, labels = random.uniform(0, 255, (16, 8, 8, 1)), random.integers(0, 10, 16)
+        for _ in range(2):
+            model.train_on_batch(images, labels)
+        return {weight.path: keras.ops.convert_to_numpy(weight) for weight in model.weights}
+
+    def test_without_rates_is_sgd(self, monkeypatch):
+        ours = self.train()
+        monkeypatch.setattr(
+            sys.modules[__name__],
+            "LayerwiseSGD",
+            lambda *args, rates, **options: keras.optimizers.SGD(*args, **options),
+        )
+        theirs = self.train()
+        for path in ours:
+            np.testing.assert_allclose(ours[path], theirs[path], atol=1e-6)
+
+    def test_a_rate_of_zero_holds_its_layers(self):
+        initial = {weight.path: weight.numpy() for weight in small_net().weights}
+        trained = self.train(conv2=0.0)
+        held = {
+            path.partition("/")[0]
+            for path in initial
+            if path.endswith(("kernel", "gamma", "beta")) and (initial[path] == trained[path]).all()
+        }
+        assert held == {path.partition("/")[0] for path in initial if path.startswith("conv2")}
+
+    def test_is_saved_with_its_rates(self):
+        optimizer = LayerwiseSGD(0.1, rates={"conv1": 0.5})
+        again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+        assert again.rates == {"conv1": 0.5}
+
+
+class TestTensorBoardLog:
+    def test_every_epoch_is_an_event(self, digits, tmp_path):
+        recipe = training.Recipe(epochs=2, batch_size=256)
+        log = training.TensorBoardLog(tmp_path)
+        result = training.train(
+            small_net(), digits, recipe, image_size=8, callbacks=[log], verbose=0
+        )
+        (file,) = tmp_path.iterdir()
+        found = {}
+        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name in ("scalars", "")
+                number = float(tf.make_ndarray(value.tensor))
+                found.setdefault(value.tag, []).append((event.step, number))
+        assert {tag: [step for step, _ in values] for tag, values in found.items()} == {
+            name: [0, 1] for name in result.history
+        }
+        losses = [value for _, value in found["val_loss"]]
+        np.testing.assert_allclose(losses, result.history["val_loss"], rtol=1e-6)
