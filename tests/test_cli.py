@@ -1,4 +1,6 @@
+import csv
 import json
+import re
 import subprocess
 import sys
 
@@ -7,14 +9,32 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+from pictures import encoded, write_damaged, write_images, write_records
 
 import keras_resnet
-from keras_resnet import data
+from keras_resnet import data, training
 from keras_resnet.cli import main
 
 
 def run(*arguments):
     return click.testing.CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def table_of(path):
+    """The first line of a CSV file, and the others."""
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return head, rows
+
+
+def copied(photographs, folder, **counts):
+    """A folder of its own with the first images of every class."""
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            contents = (photographs / name / f"{index}.png").read_bytes()
+            (folder / name / f"{index}.png").write_bytes(contents)
+    return folder
 
 
 def refused(result):
@@ -76,9 +96,11 @@ class TestDemo:
         assert metrics["saved_model_difference"] < 1e-5
         assert metrics["saved_model"] == str(tmp_path / "saved_models" / "digits" / "1")
         assert {file.name for file in (tmp_path / "runs" / "digits").iterdir()} == {
+            "confusion.csv",
             "curves.png",
             "history.csv",
             "labels.txt",
+            "logs",
             "metrics.json",
             "model.keras",
             "predictions.png",
@@ -103,6 +125,69 @@ class TestTrain:
         assert (output / "saved_model" / "1" / "saved_model.pb").exists()
         for picture in ("curves.png", "predictions.png"):
             PIL.Image.open(output / picture).verify()
+
+    def test_the_confusion_is_that_of_the_scores(self, trained):
+        output, result = trained
+        metrics = json.loads(result.stdout)
+        head, rows = table_of(output / "confusion.csv")
+        assert head == ["", "one", "zero"]
+        assert [row[0] for row in rows] == ["one", "zero"]
+        counts = np.array([list(map(int, row[1:])) for row in rows])
+        assert counts.tolist() == metrics["confusion"]
+        assert counts.trace() / 24 == pytest.approx(metrics["test_accuracy"])
+        for name, right, of_class, taken_for in zip(
+            ("one", "zero"), counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0), strict=True
+        ):
+            scores = metrics["per_class"][name]
+            assert scores["support"] == of_class == 12
+            assert scores["recall"] == pytest.approx(right / of_class)
+            assert scores["precision"] == pytest.approx(right / taken_for)
+        model = keras.saving.load_model(output / "model.keras")
+        assert model.output_shape == (None, 2)
+
+    def test_damaged_files_are_skipped_and_told(self, photographs, tmp_path):
+        folder = copied(photographs, tmp_path / "images", one=20, zero=8)
+        damaged = [str(file) for file in write_damaged(folder / "one")]
+        arguments = ["--data", folder, "--model", "CIFARResNet8", "--image-size", 16]
+        arguments += ["--epochs", 1, "--output", tmp_path / "run"]
+        assert repr(damaged[0]) in refused(run("train", *arguments))
+        assert not (tmp_path / "run").exists()
+        result = run("train", *arguments, "--on-error", "skip", "--balanced")
+        assert result.exit_code == 0, result.output
+        skipped = json.loads((tmp_path / "run" / "metrics.json").read_text())["skipped"]
+        lines = result.stdout.splitlines()
+        place = lines.index("4 files were skipped:")
+        for file, reason, line in zip(damaged, skipped, lines[place + 1 :], strict=False):
+            assert reason.startswith(f"{file!r} is not an image")
+            assert line == f"  {reason}"
+        counts = map(int, re.search(r"(\d+) training, (\d+) val\w+ and (\d+)", lines[0]).groups())
+        assert sum(counts) == 28
+        assert "times the smallest's images: they count alike." in result.stdout
+
+    @pytest.mark.parametrize("balanced", [True, False])
+    def test_balanced_weighs_the_classes(self, photographs, tmp_path, monkeypatch, balanced):
+        seen = {}
+
+        def stop(model, source, recipe, **options):
+            seen.update(options, counts=source.train.counts(2))
+            raise ValueError("enough")
+
+        monkeypatch.setattr(training, "train", stop)
+        folder = copied(photographs, tmp_path / "images", one=40, zero=10)
+        arguments = ["--data", folder, "--model", "CIFARResNet8", "--image-size", 16]
+        arguments += ["--output", tmp_path / "run", *(["--balanced"] if balanced else [])]
+        result = run("train", *arguments)
+        assert result.exit_code == 2
+        ones, zeros = seen["counts"]
+        assert f"The largest class has {ones / zeros:.1f} times" in result.stdout
+        assert ("--balanced makes them count alike" in result.stdout) != balanced
+        if balanced:
+            total = ones + zeros
+            assert seen["class_weight"] == pytest.approx(
+                {0: total / 2 / ones, 1: total / 2 / zeros}
+            )
+        else:
+            assert seen["class_weight"] is None
 
     def test_half_precision_trains_too(self, tmp_path):
         arguments = ["--model", "CIFARResNet8", "--image-size", 8, "--epochs", 1]
@@ -218,7 +303,29 @@ class TestEvaluate:
         result = run("evaluate", output, "--data", f"{photographs}:validation")
         assert result.exit_code == 0, result.output
         assert "validation images" in result.stdout
-        assert result.stdout.split().count("zero") == 1
+        scores, confusion = result.stdout.split("Confusion,")
+        assert scores.split().count("zero") == 1
+        rows = [line.split() for line in confusion.splitlines()]
+        for name in ("one", "zero"):
+            (counts,) = (row[1:] for row in rows if row[:1] == [name] and len(row) == 3)
+            assert sum(map(int, counts)) == 7
+
+    def test_takes_a_table_of_images(self, trained, photographs, tmp_path):
+        output, _ = trained
+        rows = [
+            f"{photographs / name / f'{index}.png'},{name},{split}"
+            for name in ("zero", "one")
+            for index, split in enumerate(["train"] * 5 + ["validation"] * 2 + ["test"] * 3)
+        ]
+        table = tmp_path / "images.csv"
+        table.write_text("\n".join(["path,label,split", *rows, "lost.png,one,validation"]))
+        assert "lost.png' is not an image" in refused(run("evaluate", output, "--data", table))
+        arguments = [output, "--data", f"{table}:validation", "--on-error", "skip"]
+        result = run("evaluate", *arguments)
+        assert result.exit_code == 0, result.output
+        assert "1 files were skipped:" in result.stdout
+        answer = json.loads(run("evaluate", *arguments, "--json").stdout)
+        assert (answer["data"], answer["split"], answer["images"]) == ("images", "validation", 4)
 
     def test_refuses_other_classes(self, trained):
         output, _ = trained
@@ -280,6 +387,152 @@ class TestPredict:
             assert complaint in refused(run("predict", *arguments))
 
 
+class TestSubmission:
+    @pytest.fixture
+    def unknown(self, photographs, tmp_path):
+        """Images as Kaggle has them, to be named."""
+        folder = tmp_path / "test"
+        folder.mkdir()
+        for index, name in enumerate(("zero", "one", "one", "zero", "one") * 3, start=1):
+            contents = (photographs / name / f"{index}.png").read_bytes()
+            (folder / f"{index}.png").write_bytes(contents)
+        return folder
+
+    def test_names_every_image_in_the_order_of_numbers(self, trained, unknown, tmp_path):
+        output, _ = trained
+        path = tmp_path / "new" / "submission.csv"
+        result = run("predict", output, unknown, "--csv", path)
+        assert result.exit_code == 0, result.output
+        assert result.stdout.splitlines() == [f"{path}: 15 lines"]
+        head, rows = table_of(path)
+        assert head == ["id", "label"]
+        assert [number for number, _ in rows] == [str(number) for number in range(1, 16)]
+        predictions = json.loads(run("predict", output, unknown, "--json").stdout)["predictions"]
+        expected = {each["image"]: each["classes"][0]["class"] for each in predictions}
+        assert rows == [[str(n), expected[str(unknown / f"{n}.png")]] for n in range(1, 16)]
+        assert len(set(expected.values())) == 2
+
+    def test_marks_one_class_or_gives_its_probability(self, trained, unknown, tmp_path):
+        output, _ = trained
+        path = tmp_path / "submission.csv"
+        arguments = [output, unknown, "--csv", path, "--positive", "zero", "--json"]
+        answer = json.loads(run("predict", *arguments).stdout)
+        assert answer["csv"] == str(path)
+        zeros = {
+            re.search(r"(\d+)\.png", each["image"])[1]: guess["probability"]
+            for each in answer["predictions"]
+            for guess in each["classes"]
+            if guess["class"] == "zero"
+        }
+        _, rows = table_of(path)
+        assert rows == [[str(n), str(int(zeros[str(n)] > 0.5))] for n in range(1, 16)]
+        result = run("predict", *arguments, "--probability")
+        assert result.exit_code == 0, result.output
+        _, rows = table_of(path)
+        for number, probability in rows:
+            assert float(probability) == pytest.approx(zeros[number], abs=1e-5)
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            (["--positive", "zero"], "--positive goes with --csv"),
+            (["--csv", "out.csv", "--probability"], "--probability with --positive"),
+            (
+                ["--csv", "out.csv", "--positive", "seven"],
+                "--positive 'seven': MODEL knows one, zero",
+            ),
+        ],
+    )
+    def test_mistakes_are_one_line_and_leave_nothing(
+        self, trained, unknown, tmp_path, monkeypatch, arguments, complaint
+    ):
+        monkeypatch.chdir(tmp_path)
+        output, _ = trained
+        assert complaint in refused(run("predict", output, unknown, *arguments))
+        assert not (tmp_path / "out.csv").exists()
+
+    def test_a_damaged_image_leaves_none(self, trained, unknown, tmp_path):
+        output, _ = trained
+        first, *_ = write_damaged(unknown)
+        line = refused(run("predict", output, unknown, "--csv", tmp_path / "out.csv"))
+        assert repr(str(first)) in line
+        assert not (tmp_path / "out.csv").exists()
+
+
+class TestData:
+    @pytest.fixture
+    def pets(self, tmp_path):
+        """Cats and dogs with two damaged files, and one image in two splits."""
+        folder = tmp_path / "pets"
+        start = 0
+        for split, counts in (("train", (12, 4)), ("test", (3, 5))):
+            for name, count in zip(("cat", "dog [x]"), counts, strict=True):
+                write_images(folder / split / name, count, start=start)
+                start += count
+        (folder / "train" / "cat" / "zz.png").write_bytes(b"")
+        (folder / "test" / "cat" / "zz.png").write_text("a letter")
+        (folder / "test" / "cat" / "same.png").write_bytes(encoded(2))
+        return folder
+
+    def test_is_a_table_and_what_to_look_after(self, pets):
+        result = run("data", pets)
+        assert result.exit_code == 0, result.output
+        rows = [line.split() for line in result.stdout.splitlines()]
+        assert ["pets,", "2", "classes"] in [row[:3] for row in rows]
+        assert ["class", "train", "validation", "test"] in rows
+        assert ["cat", "10", "2", "4"] in rows
+        assert ["dog", "[x]", "3", "1", "5"] in rows
+        assert ["all", "13", "3", "9"] in rows
+        assert f"The largest class has {10 / 3:.1f} times" in result.stdout
+        assert "Pixels: 12x9 to 12x9, median 12x9." in result.stdout
+        assert "2 images cannot be read." in result.stdout
+        for damaged in ("train/cat/zz.png", "test/cat/zz.png"):
+            assert f"{str(pets / damaged)!r} is not an image that can be read" in result.stdout
+        assert "1 images are in more than one split." in result.stdout
+        (same,) = (line for line in result.stdout.splitlines() if "the same" in line)
+        for copy in ("train/cat/2.png", "test/cat/same.png"):
+            assert str(pets / copy) in same
+
+    def test_answers_in_json_alone(self, pets):
+        result = run("data", pets, "--json")
+        assert result.exit_code == 0, result.output
+        (line,) = result.stdout.splitlines()
+        answer = json.loads(line)
+        assert answer["class_names"] == ["cat", "dog [x]"]
+        assert answer["counts"] == {"train": [10, 3], "validation": [2, 1], "test": [4, 5]}
+        assert len(answer["damaged"]) == 2
+        assert len(answer["duplicates"]) == 1
+        assert answer["largest"] == [12, 9]
+
+    def test_draws_a_sheet(self, pets, tmp_path):
+        sheet = tmp_path / "new" / "sheet.png"
+        result = run("data", pets, "--sheet", sheet)
+        assert result.exit_code == 0, result.output
+        assert str(sheet) in result.stdout
+        with PIL.Image.open(sheet) as image:
+            assert image.size == (1320, 396)  # two rows of eight
+
+    def test_damaged_records_are_counted(self, tmp_path):
+        images = [encoded(number) for number in range(40)]
+        images[17] = b"miaow"
+        labels = [number % 2 for number in range(40)]
+        path = write_records(tmp_path / "pets.tfrecord.gz", images, labels)
+        result = run("data", path)
+        assert result.exit_code == 0, result.output
+        assert "1 images cannot be read." in result.stdout
+        assert re.search(r"^  (train|validation|test): image \d+ cannot", result.stdout, re.M)
+
+    def test_mistakes_are_one_line(self, tmp_path):
+        write_images(tmp_path / "cat", 3)
+        for source, complaint in (
+            ("no/such/folder", "data 'no/such/folder': there is no such folder"),
+            ("no/such.csv", "there is no such file"),
+            ("no/such*.tfrecord", "there is no such file"),
+            (tmp_path, "'cat' is the only class in it"),
+        ):
+            assert complaint in refused(run("data", source))
+
+
 class TestPretrained:
     def test_weights_of_a_file_predict_as_in_python(self, tmp_path, photographs):
         net = keras_resnet.CIFARResNet(8, classes=7, include_preprocessing=True)
@@ -305,7 +558,12 @@ class TestPretrained:
             "--output", tmp_path / "run",
         )  # fmt: skip
         assert result.exit_code == 0, result.output
-        assert "The head for 7 classes is left out: cifar_resnet8 has 2." in result.stderr
+        model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+        assert model.output_shape == (None, 2)
+        # The first layers, which one epoch leaves alone, are those of the file.
+        np.testing.assert_array_equal(
+            model.get_layer("conv1_conv").kernel, net.get_layer("conv1_conv").kernel
+        )
 
     def test_weights_are_listed(self):
         result = run("weights", "resnet-50")

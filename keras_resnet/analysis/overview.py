@@ -28,7 +28,7 @@ class Overview:
     smallest, median, largest : tuple of (int, int)
         Width and height in pixels, the smallest and the largest by area.
     damaged : tuple of str
-        What is wrong with every file that cannot be read.
+        What is wrong with every image that cannot be read.
     duplicates : list of list of str
         Images that are, byte for byte, in more than one split.
     """
@@ -64,9 +64,12 @@ def overview(source: Source) -> Overview:
     >>> digits.largest, sum(digits.counts["train"]), len(digits.duplicates)
     ((8, 8), 1222, 0)
     """
-    sizes, found = [], {}
+    sizes, found, damaged = [], {}, [*source.skipped]
     for split_name, split in source.splits.items():
         for index, (name, contents, size) in enumerate(_images(split)):
+            if size is None:
+                damaged.append(f"{split_name}: image {index} cannot be read.")
+                continue
             digest = hashlib.blake2b(contents, digest_size=16).digest()
             label = name or f"image {index}"
             found.setdefault(digest, []).append((split_name, f"{split_name}: {label}"))
@@ -86,7 +89,7 @@ def overview(source: Source) -> Overview:
         smallest=small,
         median=middle,
         largest=large,
-        damaged=source.skipped,
+        damaged=tuple(damaged),
         duplicates=[
             [label for _, label in group]
             for group in found.values()
@@ -96,14 +99,18 @@ def overview(source: Source) -> Overview:
 
 
 def _images(split: Split):
-    """Name, bytes, and (width, height) of every image."""
+    """Name, bytes, and (width, height) of every image; of a damaged one, None for its size."""
     if isinstance(split.images, np.ndarray):
         for image in split.images:
             yield "", image.tobytes(), image.shape[1::-1]
     elif isinstance(split.images, tf.data.Dataset):
         for contents in split.images.as_numpy_iterator():
-            image = tf.io.decode_image(contents, expand_animations=False)
-            yield "", contents, tuple(image.shape[1::-1])
+            try:
+                image = tf.io.decode_image(contents, expand_animations=False)
+            except tf.errors.InvalidArgumentError:
+                yield "", contents, None
+            else:
+                yield "", contents, tuple(image.shape[1::-1])
     else:
         for file in split.images:
             header = read_header(file)

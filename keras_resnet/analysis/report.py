@@ -55,7 +55,10 @@ class Evaluation:
         path : path
             The file: true classes downwards, predicted classes across.
         """
-        with written_beside(path) as partial, partial.open("w", newline="") as file:
+        with (
+            written_beside(path) as partial,
+            partial.open("w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["", *self.class_names])
             for name, row in zip(self.class_names, self.confusion().tolist(), strict=True):
@@ -142,6 +145,11 @@ def submission(
     int
         Lines written, without the first.
 
+    Raises
+    ------
+    ValueError
+        If there is no such positive class; or none, and probabilities are asked for.
+
     Examples
     --------
     >>> import tempfile
@@ -154,6 +162,8 @@ def submission(
     ...     (Path(folder) / "out.csv").read_text().split()
     ['id,label', '9,1', '10,0']
     """
+    if positive not in ((*class_names,) if probability else (None, *class_names)):
+        raise ValueError(f"positive={positive!r} must be one of {', '.join(class_names)}.")
     labels = [class_names[index] for index in probabilities.argmax(axis=-1)]
     if positive is not None:
         labels = [int(label == positive) for label in labels]
@@ -162,6 +172,9 @@ def submission(
     lines = list(zip((file.stem for file in files), labels, strict=True))
     if all(name.isdecimal() for name, _ in lines):
         lines.sort(key=lambda line: int(line[0]))
-    with written_beside(path) as partial, partial.open("w", newline="") as file:
+    with (
+        written_beside(path) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
         csv.writer(file).writerows([("id", "label"), *lines])
     return len(lines)

@@ -93,17 +93,13 @@ def random_window(size, area, seed) -> tf.Tensor:
     pixels = part * size[0] * size[1]
     low = tf.maximum(low, tf.math.log(pixels / size[0] ** 2))
     high = tf.minimum(high, tf.math.log(size[1] ** 2 / pixels))
-    # A long, narrow image may have none; then the window has its length or width.
-    ratio = tf.exp(tf.clip_by_value(low + (high - low) * chance[1], *_sorted(low, high)))
+    # A long, narrow image may have none; its windows are smaller then than the area drawn.
+    ratio = tf.exp(low + (high - low) * chance[1])
     sides = tf.stack((tf.sqrt(pixels / ratio), tf.sqrt(pixels * ratio)))
     sides = tf.clip_by_value(tf.round(sides), 1.0, size)
     corner = tf.floor(chance[2:] * (size - sides + 1.0))
     corner = tf.minimum(corner, size - sides)
     return tf.cast(tf.concat((corner, sides), 0), "int32")
-
-
-def _sorted(low, high):
-    return tf.minimum(low, high), tf.maximum(low, high)
 
 
 class BatchAugmentation:
@@ -146,17 +142,18 @@ class BatchAugmentation:
         -------
         tuple of (images, labels)
         """
-        # Keras' layers deal numbers out one call after the other. This makes every batch the first.
+        # Keras' layers deal numbers out one call after the other. This makes every batch the first;
+        # and as they count on from there, no two start at states that are near each other.
+        key = tf.stack((tf.cast(epoch, "int64") + self.seed, tf.cast(number, "int64")))
         for index, generator in enumerate(self._generators):
-            state = tf.stack((self.seed + index, 1_000_003 * epoch + number))
+            state = tf.random.experimental.stateless_fold_in(key, index)
             generator.state.assign(tf.cast(state, generator.state.dtype))
         for layer in self.layers:
             images = layer(images, training=True)
         if not self.mixes:
             return images, labels
         batch = {"images": images, "labels": tf.one_hot(labels, self.classes)}
-        seed = tf.stack((tf.cast(epoch, "int64") + self.seed, tf.cast(number, "int64")))
-        which = tf.random.stateless_uniform((), seed, 0, len(self.mixes), "int32")
+        which = tf.random.stateless_uniform((), key, 0, len(self.mixes), "int32")
         mixed = tf.switch_case(
             which,
             [lambda mix=mix: _mix(mix, batch) for mix in self.mixes],

@@ -84,6 +84,8 @@ def _write(folder, images):
                     file.write(image.tobytes())
             np.save(partial / _SHAPES, np.array(shapes))
     except OSError as error:
+        if folder.exists():  # another process was quicker, with the same images
+            return
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or error
         raise ValueError(
@@ -97,6 +99,7 @@ def _fingerprint(split, made_how):
     digest = hashlib.blake2b(repr(made_how).encode(), digest_size=12)
     digest.update(np.ascontiguousarray(split.labels).tobytes())
     if isinstance(split.images, np.ndarray):
+        digest.update(repr(split.images.shape).encode())
         digest.update(np.ascontiguousarray(split.images).tobytes())
     elif isinstance(split.images, tf.data.Dataset):
         for contents in split.images.as_numpy_iterator():

@@ -51,7 +51,8 @@ def batches(
         images as they are, in their order.
     seed : int, default 0
         Seed of shuffling and augmentation. Order and variation of an epoch depend on the seed and
-        the number of the epoch alone, however many threads work on it.
+        the number of the epoch alone, however many threads work on it; the order of a stream, on
+        TensorFlow's global seed as well.
     epochs : range, optional
         For training: these epochs one after the other, so that an interrupted run goes on as it
         would have gone. Default: every iteration is an epoch, another one each time.
@@ -74,8 +75,8 @@ def batches(
     Raises
     ------
     ValueError
-        For an unknown augmentation, a crop, size or shard out of its range, a file that is no
-        image, or a cache that cannot be written; nothing of it is left behind then.
+        For an empty split, an unknown augmentation, a crop, size or shard out of its range, a file
+        that is no image, or a cache that cannot be written; nothing of it is left behind then.
 
     Examples
     --------
@@ -96,6 +97,8 @@ def batches(
     parts, part = shard
     if not 0 <= part < parts:
         raise ValueError(f"shard={shard!r} must be (parts, which of them, counted from 0).")
+    if not len(split):
+        raise ValueError("split has no images.")
     policy = AUGMENTATIONS.get(augmentation)
     if policy and policy.mixes() and classes is None:
         raise ValueError(f"augmentation={augmentation!r} mixes labels: say how many classes.")
@@ -109,7 +112,7 @@ def batches(
     def view(element, seed):
         if area:
             choose = functools.partial(random_window, area=area, seed=seed)
-            image = _resize(images.window(element, choose), (image_size, image_size))
+            image = _resize_quickly(images.window(element, choose, image_size), image_size)
         elif cache is not None:
             image = tf.cast(images.whole(element), "float32")
         else:
@@ -144,7 +147,7 @@ def batches(
         drawn = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
         dataset = drawn.map(lambda number: number % 2**31).flat_map(epoch)
     else:
-        dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch)
+        dataset = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).flat_map(epoch)
         length *= len(epochs)
     options = tf.data.Options()
     # Where nobody has asked for a shard, machines share what comes out at the end.
@@ -180,3 +183,13 @@ def _middle(image, crop, image_size):
 
 def _resize(image, size):
     return tf.image.resize(image, size, antialias=True)
+
+
+def _resize_quickly(image, image_size):
+    """Without averaging, which takes most of the time, where it does little: up to two pixels."""
+    size = (image_size, image_size)
+    return tf.cond(
+        tf.reduce_max(tf.shape(image)[:2]) > 2 * image_size,
+        lambda: _resize(image, size),
+        lambda: tf.image.resize(image, size),
+    )

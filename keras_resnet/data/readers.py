@@ -11,7 +11,6 @@ from keras_resnet.data.images import decode, decode_window, read_headers
 from keras_resnet.data.sources import Split
 
 _SHUFFLE_BUFFER = 10_000  # of a stream; everything else is shuffled whole
-_BEYOND = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Reader:
         The image of an element: uint8 of shape (height, width, channels).
     window : callable
         The part of an element's image that a function chooses: given (height, width), it returns
-        (top, left, height, width).
+        (top, left, height, width). A third argument says how many pixels a side are enough.
     """
 
     elements: Callable
@@ -75,7 +74,7 @@ def by_index(labels: np.ndarray, whole: Callable) -> Reader:
     -------
     Reader
     """
-    return Reader(_indices(labels), whole, lambda index, choose: _cut(whole(index), choose))
+    return Reader(_indices(labels), whole, lambda index, choose, _: _cut(whole(index), choose))
 
 
 def _indices(labels):
@@ -84,8 +83,10 @@ def _indices(labels):
     def elements(seed=None):
         order = tf.data.Dataset.range(count)
         if seed is not None:
-            # A permutation that needs no memory, and no history: the seed alone makes it.
-            key = tf.cast(tf.stack((seed % _BEYOND, seed // _BEYOND % _BEYOND)), "int32")
+            # A permutation that needs no memory, and no history: the seed alone makes it. Of a key,
+            # the lowest bits alone count: a seed that is none itself would give 256 orders.
+            seed = tf.stack((tf.cast(seed, "int64"), 0))
+            key = tf.random.stateless_uniform((2,), seed, None, None, "int32")
             shuffled = tf.random.experimental.index_shuffle
             order = order.map(lambda index: shuffled(index, key, count - 1))
         return order.map(lambda index: (index, tf.gather(labels, index)))
@@ -112,7 +113,9 @@ def _files(split, channels):
     return Reader(
         _indices(split.labels),
         lambda index: decode(*arguments(index), channels=channels),
-        lambda index, choose: decode_window(*arguments(index), choose, channels=channels),
+        lambda index, choose, at_least: decode_window(
+            *arguments(index), choose, channels, at_least
+        ),
     )
 
 
@@ -127,7 +130,7 @@ def _stream(split, channels):
     return Reader(
         elements,
         lambda each: decode(each, channels=channels),
-        lambda each, choose: decode_window(each, 1, True, choose, channels=channels),
+        lambda each, choose, at_least: decode_window(each, 1, True, choose, channels, at_least),
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.images import image_files, read_headers
+from keras_resnet.data.images import decode, image_files, read_headers
 from keras_resnet.files import LABELS_FILE
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -56,6 +57,27 @@ class Split:
         list of int
         """
         return np.bincount(self.labels, minlength=classes).tolist()
+
+    def errors(self) -> dict[int, str]:
+        """Decode every image of a file or a stream to its end.
+
+        Returns
+        -------
+        dict of int to str
+            What is wrong with each that cannot be read, by its index.
+        """
+        if isinstance(self.images, np.ndarray):
+            return {}
+        if not isinstance(self.images, tf.data.Dataset):
+            headers = enumerate(read_headers(self.images, whole=True))
+            return {i: str(header) for i, header in headers if isinstance(header, ValueError)}
+        found = {}
+        for index, contents in enumerate(self.images):
+            try:
+                decode(contents)
+            except tf.errors.InvalidArgumentError:
+                found[index] = f"image {index} (counted from 0) cannot be read."
+        return found
 
     def take(self, indices: np.ndarray) -> "Split":
         """Some of the images.
@@ -159,7 +181,7 @@ def load(source: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") 
           validation above that; or with files named like cat.0.jpg in place of the class folders.
         - A CSV file with the columns path and label, and a column split if there is one.
         - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
-          "tfds:FOLDER", where one was prepared.
+          "tfds:FOLDER", where one was prepared, or laid out as `tfds.ImageFolder` wants it.
         - TFRecord files, `.tfrecord` or `.tfrecord.gz`: one of them, or a pattern such as
           "cifar_*.tfrecord.gz". Each record has an `image` (the contents of an image file) and a
           `label`. A "test" or "val" in a file's name says what it is for; the names of the classes
@@ -194,9 +216,9 @@ def load(source: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") 
     if name == "digits":
         return digits(seed)
     if name.startswith(_TFDS):
-        return tensorflow_dataset(name.removeprefix(_TFDS), seed)
+        return tensorflow_dataset(name.removeprefix(_TFDS), seed, on_error)
     if re.search(r"\.tfrecords?(\.gz)?$", name):
-        return tfrecords(name, seed)
+        return tfrecords(name, seed, on_error)
     if name.lower().endswith(".csv"):
         return csv_file(name, seed, on_error)
     return folder(name, seed, on_error)
@@ -334,19 +356,22 @@ def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise"
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"data {str(path)!r}: there is no such file.")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        columns = reader.fieldnames or []
-        missing = [column for column in ("path", "label") if column not in columns]
-        if missing:
-            raise ValueError(
-                f"data {str(path)!r}: no column {missing[0]!r} in its first line, "
-                f"{','.join(columns)!r}. Expected path,label or path,label,split."
-            )
-        rows = list(reader)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"data {str(path)!r} is not text in UTF-8: {error}.") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    columns = reader.fieldnames or []
+    missing = [column for column in ("path", "label") if column not in columns]
+    if missing:
+        raise ValueError(
+            f"data {str(path)!r}: no column {missing[0]!r} in its first line, "
+            f"{','.join(columns)!r}. Expected path,label or path,label,split."
+        )
+    rows = [(reader.line_num, row) for row in reader]
     aliases = {alias: split for split, names in SPLITS.items() for alias in names}
     listed = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         split = (row.get("split") or "train").strip()
         if split not in aliases:
             raise ValueError(
@@ -356,8 +381,10 @@ def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise"
         if not row["path"] or not row["label"]:
             raise ValueError(f"data {str(path)!r}, line {number}: path or label is empty.")
         listed.setdefault(aliases[split], []).append((path.parent / row["path"], row["label"]))
-    class_names = tuple(sorted({row["label"] for row in rows}))
+    class_names = tuple(sorted({row["label"] for _, row in rows}))
     _check_classes(path, class_names, "a line for every image, path,label")
+    if "train" not in listed:
+        raise ValueError(f"data {str(path)!r}: no line has the split 'train'.")
     splits = {
         split: Split(
             [file for file, _ in images],
@@ -368,16 +395,19 @@ def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise"
     return _of_files(path, path.stem, class_names, splits, seed, on_error)
 
 
-def tensorflow_dataset(name: str, seed: int = 0) -> Source:
+def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") -> Source:
     """A data set of images and labels from tensorflow-datasets.
 
     Parameters
     ----------
     name : str
-        Its name, such as "cats_vs_dogs" or "beans:0.1.0", or the folder of a prepared one. What
-        is not in tensorflow-datasets' folder (`TFDS_DATA_DIR`) yet is downloaded and prepared.
+        Its name, such as "cats_vs_dogs" or "beans:0.1.0", or the folder of a prepared one, or one
+        of split/class/image. What is not in tensorflow-datasets' folder (`TFDS_DATA_DIR`) yet is
+        downloaded and prepared.
     seed : int, default 0
         Seed of the split, for what the data set does not split.
+    on_error : {"raise", "skip"}, default "raise"
+        As in `load`.
 
     Returns
     -------
@@ -391,14 +421,16 @@ def tensorflow_dataset(name: str, seed: int = 0) -> Source:
     """
     import tensorflow_datasets as tfds
 
+    if os.path.isdir(name) and not os.path.exists(os.path.join(name, "dataset_info.json")):
+        return folder(name, seed, on_error)
     try:
         builder = tfds.builder_from_directory(name) if os.path.isdir(name) else tfds.builder(name)
-    except (tfds.core.DatasetNotFoundError, FileNotFoundError, AssertionError) as error:
+    except (tfds.core.DatasetNotFoundError, OSError, ValueError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"data '{_TFDS}{name}': {reason}") from error
     builder.download_and_prepare()
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
-    features = builder.info.features
+    features = dict(builder.info.features.items())
     if not (
         isinstance(features.get(image_key), tfds.features.Image)
         and isinstance(features.get(label_key), tfds.features.ClassLabel)
@@ -423,10 +455,10 @@ def tensorflow_dataset(name: str, seed: int = 0) -> Source:
             records.map(lambda record: record[image_key]), np.fromiter(labels, "int64")
         )
     class_names = tuple(features[label_key].names)
-    return _of_stream(f"{_TFDS}{name}", builder.name, class_names, splits, seed)
+    return _of_stream(f"{_TFDS}{name}", builder.name, class_names, splits, seed, on_error)
 
 
-def tfrecords(pattern: str, seed: int = 0) -> Source:
+def tfrecords(pattern: str, seed: int = 0, on_error: OnError = "raise") -> Source:
     """TFRecord files whose records have an `image` and a `label`.
 
     Parameters
@@ -436,6 +468,8 @@ def tfrecords(pattern: str, seed: int = 0) -> Source:
         those splits, the others are for training.
     seed : int, default 0
         Seed of the split, for what the files do not split.
+    on_error : {"raise", "skip"}, default "raise"
+        As in `load`.
 
     Returns
     -------
@@ -465,7 +499,7 @@ def tfrecords(pattern: str, seed: int = 0) -> Source:
         highest = max(int(split.labels.max(initial=0)) for split in splits.values())
         class_names = tuple(map(str, range(highest + 1)))
     name = re.split(r"[_\-.*?\[]", Path(files[0] if len(files) == 1 else pattern).name)[0]
-    return _of_stream(pattern, name or "tfrecords", class_names, splits, seed)
+    return _of_stream(pattern, name or "tfrecords", class_names, splits, seed, on_error)
 
 
 def _of_records(pattern, files):
@@ -479,7 +513,7 @@ def _of_records(pattern, files):
     )
     try:
         labels = np.fromiter(records.map(lambda each: each["label"]).as_numpy_iterator(), "int64")
-    except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
+    except tf.errors.OpError as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"data {pattern!r}: expected records with an image (the contents of an image file) and "
@@ -514,6 +548,16 @@ def _check_classes(path, class_names, expected):
         )
 
 
+def _check_counts(path, class_names, splits, but=""):
+    for split, images in splits.items():
+        for class_name, count in zip(class_names, images.counts(len(class_names)), strict=True):
+            if not count:
+                raise ValueError(
+                    f"data {str(path)!r}: no images of {class_name!r} for {split}{but}. Expected "
+                    "every class in every split."
+                )
+
+
 def _of_files(path, name, class_names, splits, seed, on_error):
     """A source of files, once they have been looked at."""
     skipped = []
@@ -526,14 +570,7 @@ def _of_files(path, name, class_names, splits, seed, on_error):
             skipped += map(str, errors)
             kept = [i for i, header in enumerate(headers) if not isinstance(header, ValueError)]
             splits[split] = images.take(np.array(kept, int))
-    for split, images in splits.items():
-        for class_name, count in zip(class_names, images.counts(len(class_names)), strict=True):
-            if not count:
-                raise ValueError(
-                    f"data {str(path)!r}: no images of {class_name!r} for {split}"
-                    f"{' but damaged ones' if skipped else ''}. Expected every class in every "
-                    "split."
-                )
+    _check_counts(path, class_names, splits, " but damaged ones" if skipped else "")
     return Source(
         name=name,
         class_names=class_names,
@@ -545,8 +582,17 @@ def _of_files(path, name, class_names, splits, seed, on_error):
     )
 
 
-def _of_stream(argument, name, class_names, splits, seed):
+def _of_stream(argument, name, class_names, splits, seed, on_error):
     """A source of streamed images; the first one says how large they are."""
+    skipped = []
+    if on_error == "skip":
+        for split_name, split in splits.items():
+            errors = split.errors()
+            skipped += [f"{argument!r}, {split_name}: {error}" for error in errors.values()]
+            if errors:
+                splits[split_name] = split.take(np.setdiff1d(np.arange(len(split)), [*errors]))
+    if not any(map(len, splits.values())):
+        raise ValueError(f"data {argument!r}: no images in it.")
     _check_classes(argument, class_names, "images of several classes")
     if "train" not in splits:
         raise ValueError(f"data {argument!r} has no split 'train'.")
@@ -556,9 +602,8 @@ def _of_stream(argument, name, class_names, splits, seed):
                 f"data {argument!r}: a label is not one of 0 to {len(class_names) - 1}, for which "
                 "there are names."
             )
-    first = next(iter(splits["train"].images), None)
-    if first is None:
-        raise ValueError(f"data {argument!r}: no images in it.")
+    _check_counts(argument, class_names, splits)
+    first = next(iter(splits["train"].images))
     try:
         height, width, _ = tf.io.decode_image(first, expand_animations=False).shape
     except tf.errors.InvalidArgumentError as error:
@@ -570,6 +615,7 @@ def _of_stream(argument, name, class_names, splits, seed):
         channels=3,
         image_size=min(height, width) if small else 224,
         augmentation="small photograph" if small else "photograph",
+        skipped=tuple(skipped),
         **_complete(splits, class_names, seed),
     )
 

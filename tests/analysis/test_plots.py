@@ -1,8 +1,9 @@
 import numpy as np
 import PIL.Image
+import pytest
 import tensorflow as tf
 
-from keras_resnet import analysis
+from keras_resnet import analysis, data
 
 
 def colours(path):
@@ -43,3 +44,51 @@ def test_training_curves_are_a_picture(tmp_path):
     analysis.training_curves(tmp_path / "curves.png", history)
     with PIL.Image.open(tmp_path / "curves.png") as image:
         assert image.size == (1100, 440)
+
+
+@pytest.mark.parametrize("way", ["arrays", "stream"])
+def test_class_sheet_shows_images_of_every_class_from_all_over(tmp_path, monkeypatch, way):
+    sheets = []
+    monkeypatch.setattr(
+        analysis.plots, "contact_sheet", lambda *arguments, **options: sheets.append(arguments)
+    )
+    # Classes take turns, so that their order is not that of the images.
+    labels = np.arange(40) % 2
+    images = np.arange(40, dtype="uint8").repeat(8 * 8 * 3).reshape(40, 8, 8, 3)
+    if way == "stream":
+        contents = [tf.io.encode_png(image).numpy() for image in images]
+        split = data.Split(tf.data.Dataset.from_tensor_slices(contents), labels)
+    else:
+        split = data.Split(images, labels)
+    source = data.Source("shades", ("even", "odd"), 3, 8, "photograph", split, split, split)
+    analysis.class_sheet(tmp_path / "sheet.png", source, per_class=3)
+    ((path, pictures, captions),) = sheets
+    assert path == tmp_path / "sheet.png"
+    assert captions == ["even"] * 3 + ["odd"] * 3
+    shades = [set(np.unique(picture)) for picture in pictures]
+    assert all(len(shade) == 1 for shade in shades)
+    numbers = [int(*shade) for shade in shades]
+    assert [number % 2 for number in numbers] == [0, 0, 0, 1, 1, 1]
+    assert numbers[::3] == [0, 1]
+    assert numbers[2::3] == [38, 39]
+
+
+def test_class_sheet_shows_few_images_again(tmp_path):
+    images = np.zeros((3, 8, 8, 1), "uint8")
+    split = data.Split(images, np.array([0, 1, 1]))
+    source = data.Source("blank", ("a", "b"), 1, 8, "handwriting", split, split, split)
+    analysis.class_sheet(tmp_path / "sheet.png", source, per_class=4)
+    with PIL.Image.open(tmp_path / "sheet.png") as image:
+        assert image.size == (660, 396)
+
+
+def test_training_curves_mark_the_stages(tmp_path):
+    history = {key: [0.5] * 5 for key in ("loss", "val_loss", "accuracy", "val_accuracy")}
+    analysis.training_curves(tmp_path / "plain.png", history)
+    analysis.training_curves(tmp_path / "staged.png", history, {"head": 2, "all": 3})
+    plain, staged = (
+        np.asarray(PIL.Image.open(tmp_path / name)).astype(int)
+        for name in ("plain.png", "staged.png")
+    )
+    assert plain.shape == staged.shape
+    assert (plain != staged).any()

@@ -1,8 +1,19 @@
+import ast
+import hashlib
+import itertools
+import subprocess
+import sys
+import tempfile
+
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
+from errors import one_line_error
+from pictures import encoded, pixels, write_damaged, write_images
 
 from keras_resnet import data
+from keras_resnet.data.readers import reader
 
 
 def collect(dataset):
@@ -120,3 +131,271 @@ def test_real_photographs_are_read_as_pil_reads_them(assets):
             (64, 64), PIL.Image.Resampling.BILINEAR, box, reducing_gap=None
         )
         assert np.abs(image - np.asarray(expected)).mean() < 4
+
+
+BY_BATCH = ("handwriting", "small photograph", "strong")
+
+
+def three_ways(folder, count):
+    """The same images in memory, in files and in a stream."""
+    write_images(folder, count)
+    files = [folder / f"{index}.png" for index in range(count)]
+    labels = np.arange(count)
+    contents = [file.read_bytes() for file in files]
+    return {
+        "arrays": data.Split(np.stack([pixels(index) for index in range(count)]), labels),
+        "files": data.Split(files, labels),
+        "stream": data.Split(tf.data.Dataset.from_tensor_slices(contents), labels),
+    }
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory):
+    return three_ways(tmp_path_factory.mktemp("images"), 23)
+
+
+def digest(dataset):
+    """Changes with every pixel, every label, and their order."""
+    hashed = hashlib.md5()
+    for images, labels in dataset.as_numpy_iterator():
+        hashed.update(images.tobytes() + labels.tobytes())
+    return hashed.hexdigest()
+
+
+def digests(ways):
+    """What every policy makes of images, and one of them of every kind of split."""
+    chosen = [("photograph", way) for way in ways] + [(each, "arrays") for each in BY_BATCH]
+    return {
+        (policy, way): digest(
+            data.batches(
+                ways[way],
+                image_size=8,
+                batch_size=10,
+                augmentation=policy,
+                seed=5,
+                epochs=range(1, 3),
+                classes=23,
+            )
+        )
+        for policy, way in chosen
+    }
+
+
+class TestRepeats:
+    def test_in_another_process_with_another_number_of_threads(self, ways, tmp_path):
+        script = (
+            "import pathlib, sys, tensorflow as tf; "
+            "tf.config.threading.set_intra_op_parallelism_threads(1); "
+            "tf.config.threading.set_inter_op_parallelism_threads(1); "
+            "sys.path[:0] = sys.argv[2:]; from test_pipeline import digests, three_ways; "
+            "print(digests(three_ways(pathlib.Path(sys.argv[1]), 23)))"
+        )
+        process = subprocess.run(
+            [sys.executable, "-c", script, tmp_path, *sys.path], capture_output=True, text=True
+        )
+        assert process.returncode == 0, process.stderr
+        ours = digests(ways)
+        assert ours == ast.literal_eval(process.stdout.splitlines()[-1])
+        assert {policy for policy, _ in ours} == set(data.AUGMENTATIONS)
+        assert ours["photograph", "arrays"] == ours["photograph", "files"]
+        assert len(set(ours.values())) == len(ours) - 1
+
+    @pytest.mark.parametrize("way", ["files", "stream"])
+    def test_however_many_threads_decode(self, ways, way):
+        def with_threads(count):
+            options = tf.data.Options()
+            options.threading.private_threadpool_size = count
+            dataset = data.batches(
+                ways[way], image_size=8, augmentation="photograph", epochs=range(2)
+            )
+            return digest(dataset.with_options(options))
+
+        assert with_threads(1) == with_threads(16)
+
+    def test_another_seed_is_another_variation(self, ways):
+        first, second = (
+            digest(
+                data.batches(
+                    ways["files"],
+                    image_size=8,
+                    augmentation="photograph",
+                    seed=seed,
+                    epochs=range(1),
+                )
+            )
+            for seed in (0, 1)
+        )
+        assert first != second
+
+
+class TestEpochs:
+    def epochs(self, split, epochs, policy="photograph"):
+        return list(
+            data.batches(
+                split, image_size=8, batch_size=10, augmentation=policy, epochs=epochs, classes=23
+            ).as_numpy_iterator()
+        )
+
+    @pytest.mark.parametrize(
+        ("way", "policy", "some"),
+        [
+            ("arrays", "photograph", range(0, 4, 2)),
+            ("files", "photograph", range(2, 4)),
+            ("stream", "photograph", range(2, 4)),
+            ("arrays", "strong", range(2, 4)),
+        ],
+    )
+    def test_some_are_what_they_are_in_a_longer_run(self, ways, way, policy, some):
+        whole = self.epochs(ways[way], range(4), policy)
+        ours = self.epochs(ways[way], some, policy)
+        expected = [batch for epoch in some for batch in whole[3 * epoch : 3 * epoch + 3]]
+        assert len(ours) == len(expected) == 6
+        for (images, labels), (other_images, other_labels) in zip(ours, expected, strict=True):
+            np.testing.assert_array_equal(images, other_images)
+            np.testing.assert_array_equal(labels, other_labels)
+
+    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    def test_each_shows_every_image_in_an_order_of_its_own(self, ways, way):
+        batches = self.epochs(ways[way], range(5))
+        orders = [
+            np.concatenate([labels for _, labels in batches[first : first + 3]]).tolist()
+            for first in range(0, 15, 3)
+        ]
+        assert len({tuple(order) for order in orders}) == 5
+        for order in orders:
+            assert sorted(order) == list(range(23)) != order
+
+    def test_hundreds_have_hundreds_of_orders(self):
+        split = data.Split(np.zeros((20, 1, 1, 1), "uint8"), np.arange(20))
+        elements = reader(split, channels=1).elements
+        epochs = tf.data.Dataset.range(1000).flat_map(lambda seed: elements(seed).batch(20))
+        orders = np.array([labels for _, labels in epochs.as_numpy_iterator()])
+        assert len(np.unique(orders, axis=0)) > 980
+        counts = np.stack([np.bincount(column, minlength=20) for column in orders.T])
+        # 50 of each image at each place, give or take 7: chi-square of 361 degrees of freedom.
+        assert ((counts - 50) ** 2 / 50).sum() < 500
+
+    def test_none_are_an_empty_dataset(self, ways):
+        assert self.epochs(ways["arrays"], range(3, 3)) == []
+
+
+class TestLength:
+    @pytest.mark.parametrize(
+        ("way", "options", "length"),
+        [
+            ("arrays", {"batch_size": 10}, 3),
+            ("files", {"batch_size": 23}, 1),
+            ("files", {"batch_size": 10, "shard": (3, 1)}, 1),
+            ("stream", {"batch_size": 7, "shard": (3, 1)}, 2),
+            ("stream", {"batch_size": 10, "augmentation": "photograph"}, 3),
+            ("files", {"batch_size": 22, "augmentation": "photograph", "epochs": range(2, 4)}, 4),
+        ],
+    )
+    def test_is_known_beforehand(self, ways, way, options, length):
+        dataset = data.batches(ways[way], image_size=8, **options)
+        assert len(dataset) == len(list(dataset)) == length
+
+    def test_of_fewer_images_than_a_batch(self, ways):
+        split = ways["files"].take(np.array([3, 4]))
+        ((images, labels),) = data.batches(
+            split, image_size=8, batch_size=32, augmentation="strong", classes=23, epochs=range(1)
+        )
+        assert images.shape == (2, 8, 8, 3)
+        assert labels.shape == (2, 23)
+
+
+class TestShards:
+    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    @pytest.mark.parametrize("policy", [None, "photograph"])
+    def test_are_the_epoch_together(self, ways, way, policy):
+        options = {"image_size": 8, "batch_size": 4, "augmentation": policy}
+        if policy:
+            options["epochs"] = range(1, 2)
+        images, labels = collect(data.batches(ways[way], **options))
+        for part in range(3):
+            some, some_labels = collect(data.batches(ways[way], **options, shard=(3, part)))
+            np.testing.assert_array_equal(some, images[part::3])
+            np.testing.assert_array_equal(some_labels, labels[part::3])
+
+    def test_of_every_epoch_begin_anew(self, ways):
+        def shown(part):
+            dataset = data.batches(
+                ways["stream"],
+                image_size=8,
+                batch_size=100,
+                augmentation="photograph",
+                epochs=range(4),
+                shard=(3, part),
+            )
+            return [labels.tolist() for _, labels in dataset.as_numpy_iterator()]
+
+        for epoch in zip(*map(shown, range(3)), strict=True):
+            assert sorted(itertools.chain(*epoch)) == list(range(23))
+
+    def test_may_be_empty(self, ways):
+        split = ways["files"].take(np.array([0, 1]))
+        assert list(data.batches(split, image_size=8, shard=(3, 2))) == []
+
+    @pytest.mark.parametrize("shard", [(3, 3), (3, -1), (0, 0)])
+    def test_out_of_range_are_refused(self, ways, shard):
+        with one_line_error(f"shard={shard}"):
+            data.batches(ways["arrays"], image_size=8, shard=shard)
+
+
+class TestEvaluation:
+    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    @pytest.mark.parametrize(
+        ("height", "width", "crop", "image_size"),
+        [(64, 96, 0.875, 32), (96, 64, 0.875, 56), (40, 40, 1.0, 33), (16, 24, 0.5, 50)],
+    )
+    def test_is_what_pillow_makes_of_the_middle(self, way, height, width, crop, image_size):
+        image = pixels(1, height=height, width=width)
+        contents = tf.data.Dataset.from_tensors(encoded(1, height=height, width=width))
+        side = int(crop * min(height, width))
+        left, top = (width - side) // 2, (height - side) // 2
+        with tempfile.NamedTemporaryFile(suffix=".png") as file:
+            PIL.Image.fromarray(image).save(file)
+            file.flush()
+            split = {"arrays": image[None], "files": [file.name], "stream": contents}[way]
+            (ours,), _ = collect(
+                data.batches(data.Split(split, np.array([0])), image_size=image_size, crop=crop)
+            )
+        for channel in range(3):
+            plane = PIL.Image.fromarray(image[..., channel].astype("float32"))
+            expected = plane.crop((left, top, left + side, top + side)).resize(
+                (image_size, image_size), PIL.Image.Resampling.BILINEAR
+            )
+            np.testing.assert_allclose(ours[..., channel], np.asarray(expected), atol=1e-2)
+
+    def test_is_the_same_every_time(self, ways):
+        dataset = data.batches(ways["stream"], image_size=8)
+        assert digest(dataset) == digest(dataset)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"image_size": 0}, "image_size=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": -3}, "batch_size=-3"),
+        ({"augmentation": "strong"}, "augmentation='strong' mixes labels"),
+        ({"augmentation": "Strong"}, "augmentation='Strong' must be None or one of"),
+    ],
+)
+def test_mistakes_are_one_line(ways, options, complaint):
+    with one_line_error(complaint):
+        data.batches(ways["arrays"], **{"image_size": 8, **options})
+
+
+@pytest.mark.parametrize("images", [[], np.zeros((0, 8, 8, 3), "uint8")])
+def test_a_split_without_images_is_refused(images):
+    with one_line_error("split has no images"):
+        data.batches(data.Split(images, np.zeros(0, int)), image_size=8)
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path):
+    write_images(tmp_path, 3)
+    first, *_ = write_damaged(tmp_path)
+    files = sorted(tmp_path.iterdir())
+    with one_line_error(repr(str(first)), "is not an image that can be read"):
+        data.batches(data.Split(files, np.zeros(len(files), int)), image_size=8)

@@ -1,0 +1,219 @@
+import itertools
+
+import keras
+import numpy as np
+import PIL.Image
+import pytest
+import tensorflow as tf
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from keras_resnet import data
+from keras_resnet.data.augmentation import AUGMENTATIONS, Augmentation, random_window
+
+
+@tf.function(input_signature=[tf.TensorSpec((2,), tf.int32)] + 2 * [tf.TensorSpec((2,))])
+def window(size, area, seed):
+    return random_window(size, tf.unstack(area), tf.cast(seed, "int64"))
+
+
+sides = st.integers(1, 3000)
+areas = st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted)
+seeds = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
+
+
+class TestRandomWindow:
+    @settings(deadline=None, max_examples=300, derandomize=True)
+    @given(height=sides, width=sides, area=areas, seed=seeds)
+    @example(height=1, width=1, area=[0.35, 1.0], seed=(0, 0))
+    @example(height=1, width=3000, area=[0.08, 0.08], seed=(1, 0))
+    @example(height=3000, width=1, area=[1.0, 1.0], seed=(2, 0))
+    @example(height=2, width=3, area=[0.01, 0.01], seed=(3, 0))
+    def test_is_inside_the_image_and_never_empty(self, height, width, area, seed):
+        top, left, tall, wide = window((height, width), area, seed).numpy().tolist()
+        assert 0 <= top < top + tall <= height
+        assert 0 <= left < left + wide <= width
+
+    @settings(deadline=None, max_examples=300, derandomize=True)
+    @given(height=sides, width=sides, area=areas, seed=seeds)
+    def test_has_the_area_and_the_shape_asked_for(self, height, width, area, seed):
+        # In a longer image, no window of the shapes allowed has the least area.
+        assume(max(height, width) / min(height, width) <= 4 / 3 / area[0])
+        _, _, tall, wide = window((height, width), area, seed).numpy().astype(float)
+        least, largest = (part * height * width for part in area)
+        assert (tall + 0.51) * (wide + 0.51) >= 0.999 * least
+        assert min(tall, wide) == 1 or (tall - 0.51) * (wide - 0.51) <= 1.001 * largest
+        if max(height, width) / min(height, width) <= 4 / 3 and min(tall, wide) > 1:
+            assert (wide + 0.51) / (tall - 0.51) >= 0.749
+            assert (wide - 0.51) / (tall + 0.51) <= 1.334
+
+    def test_is_anywhere_of_any_area(self):
+        seeds = tf.data.Dataset.range(4000)
+        windows = seeds.map(lambda seed: random_window((20, 20), (0.2, 0.6), (7, seed)))
+        top, left, tall, wide = np.array(list(windows.as_numpy_iterator())).T
+        shares, _ = np.histogram(tall * wide / 400, bins=[0.18, 0.3, 0.4, 0.5, 0.62])
+        np.testing.assert_allclose(shares / 4000, 0.25, atol=0.06)
+        for corner, side in ((top, tall), (left, wide)):
+            room = 20 - side
+            for edge in (corner == 0, corner == room):
+                assert np.mean(edge) == pytest.approx(np.mean(1 / (room + 1)), abs=0.02)
+            assert np.mean(corner / room) == pytest.approx(0.5, abs=0.02)
+
+    def test_depends_on_the_seed_alone(self):
+        first, again, other = (
+            window((200, 300), (0.1, 0.9), seed).numpy().tolist()
+            for seed in ((1, 2), (1, 2), (2, 1))
+        )
+        assert first == again != other
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize(("height", "width", "image_size"), [(384, 512, 32), (150, 100, 112)])
+def test_photographs_are_windows_of_the_image(tmp_path, suffix, height, width, image_size):
+    """On a ramp, the colours of a view tell where in the image it was."""
+    y, x = np.mgrid[:height, :width]
+    ramp = np.stack((255 * x / (width - 1), 255 * y / (height - 1), 128 + 0 * x), -1)
+    file = tmp_path / f"ramp{suffix}"
+    PIL.Image.fromarray(ramp.round().astype("uint8")).save(file, quality=95, subsampling=0)
+    split = data.Split([file] * 96, np.zeros(96, int))
+    ((views, _),) = data.batches(
+        split, image_size=image_size, batch_size=96, augmentation="photograph", epochs=range(1)
+    ).as_numpy_iterator()
+    place = np.stack((np.ones(image_size), np.arange(image_size) - (image_size - 1) / 2))
+    middle, slope = {}, {}
+    for channel, axis in ((0, 1), (1, 2)):  # red changes to the right, green downwards
+        lines = views[..., channel].mean(axis=axis)
+        (middle[channel], slope[channel]) = np.linalg.lstsq(place.T, lines.T)[0]
+        fitted = middle[channel] + np.outer(place[1], slope[channel])
+        assert np.abs(fitted.T - lines)[:, 2:-2].max() < 4
+        assert np.abs(views[..., channel] - np.expand_dims(lines, axis)).max() < 8
+    wide, tall = (np.abs(slope[channel]) * image_size / 255 for channel in (0, 1))
+    assert (wide * tall).min() > 0.33
+    assert (wide * tall).max() < 1.03
+    shape = wide * width / (tall * height)
+    assert shape.min() > min(3 / 4, width / height) - 0.02
+    assert shape.max() < max(4 / 3, width / height) + 0.04
+    mirrored = slope[0] < 0
+    assert 0.3 < mirrored.mean() < 0.7
+    assert (slope[1] > 0).all()
+    for channel, part in ((0, wide), (1, tall)):
+        assert (middle[channel] / 255 - part / 2).min() > -0.02
+        assert (middle[channel] / 255 + part / 2).max() < 1.02
+
+
+@pytest.fixture
+def policy(monkeypatch):
+    """Makes a policy known; returns batches of images varied by it."""
+
+    def vary(policy, images, labels, **options):
+        monkeypatch.setitem(AUGMENTATIONS, "of this test", policy)
+        dataset = data.batches(
+            data.Split(images, labels),
+            image_size=images.shape[1],
+            channels=images.shape[-1],
+            augmentation="of this test",
+            **{"epochs": range(1), **options},
+        )
+        return list(dataset.as_numpy_iterator())
+
+    return vary
+
+
+class TestBatches:
+    def test_small_photographs_move_into_a_black_margin(self):
+        images = np.zeros((200, 32, 32, 3), "uint8")
+        images[:, 12, 10] = 255
+        dataset = data.batches(
+            data.Split(images, np.zeros(200, int)),
+            image_size=32,
+            augmentation="small photograph",
+            epochs=range(1),
+        )
+        shown = np.concatenate([batch for batch, _ in dataset.as_numpy_iterator()])
+        assert set(np.unique(shown)) == {0, 255}
+        _, top, left = np.argwhere(shown[..., 0] == 255).T
+        assert len(top) == 200
+        assert set(top - 12) == set(range(-4, 5))
+        mirrored = left > 15
+        assert set(np.where(mirrored, 31 - left, left) - 10) == set(range(-4, 5))
+        assert 0.35 < mirrored.mean() < 0.65
+
+    def test_neighbouring_batches_are_varied_each_in_its_own_way(self, policy):
+        images = np.zeros((600, 17, 17, 1), "uint8")
+        images[:, 8, 8] = 255
+        layers = [keras.layers.RandomTranslation(0.4, 0.4, "constant", "nearest")]
+        batches = policy(
+            Augmentation(layers=lambda: layers), images, np.zeros(600, int), batch_size=10
+        )
+        places = np.array([np.argwhere(images[..., 0] == 255)[:, 1:] for images, _ in batches])
+        assert places.std(axis=(0, 1)).min() > 3
+        for lag in (1, 2):
+            before, after = places[:-lag].reshape(-1, 2), places[lag:].reshape(-1, 2)
+            related = np.corrcoef(before.T, after.T)
+            assert np.abs(related - np.eye(4)).max() < 0.2
+
+    def test_every_epoch_varies_its_batches_anew(self, policy):
+        images = np.full((20, 8, 8, 1), 100, "uint8")
+        batches = policy(
+            Augmentation(layers=lambda: [keras.layers.RandomBrightness(0.3)]),
+            images,
+            np.zeros(20, int),
+            batch_size=10,
+            epochs=range(6),
+        )
+        shades = [images[:, 0, 0, 0].round(3).tolist() for images, _ in batches]
+        assert len(set(itertools.chain(*shades))) == 120
+
+    @pytest.mark.parametrize("mix", [keras.layers.MixUp, keras.layers.CutMix])
+    def test_mixed_labels_are_the_shares_of_the_images(self, policy, mix):
+        """A class is a colour: what there is of each in an image is what its label says."""
+        labels = np.arange(60) % 3
+        images = (255 * np.eye(3, dtype="uint8")[labels])[:, None, None].repeat(64, 1).repeat(64, 2)
+        batches = policy(
+            Augmentation(mixes=lambda: [mix()]), images, labels, classes=3, batch_size=20
+        )
+        shown, mixed = map(np.concatenate, zip(*batches, strict=True))
+        np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=2 / 64)
+        assert ((mixed > 0.05).sum(axis=1) > 1).any()
+
+    def test_one_mix_or_another_for_every_batch(self, policy):
+        class Mark(keras.layers.Layer):
+            def __init__(self, value):
+                super().__init__()
+                self.value = value
+
+            def call(self, batch, training=False):
+                return {**batch, "images": 0 * batch["images"] + self.value}
+
+        batches = policy(
+            Augmentation(mixes=lambda: [Mark(1.0), Mark(2.0)]),
+            np.zeros((100, 2, 2, 1), "uint8"),
+            np.zeros(100, int),
+            classes=2,
+            batch_size=1,
+        )
+        marks = np.array([images.item(0) for images, _ in batches])
+        assert set(marks) == {1, 2}
+        assert 30 < (marks == 1).sum() < 70
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_strong_gives_probabilities_and_images(self, channels):
+        digits = data.load("digits").validation
+        split = data.Split(digits.images.repeat(channels, -1), digits.labels)
+        for images, labels in data.batches(
+            split,
+            image_size=16,
+            channels=channels,
+            augmentation="strong",
+            classes=12,
+            epochs=range(1),
+        ).as_numpy_iterator():
+            assert images.dtype == labels.dtype == "float32"
+            assert images.shape[1:] == (16, 16, channels)
+            assert images.min() > -0.01
+            assert images.max() < 255.01
+            assert images.std() > 10
+            np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
+            assert labels.shape[1] == 12
+            assert not labels[:, 10:].any()
