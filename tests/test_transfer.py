@@ -213,9 +213,14 @@ class TestFineTune:
         loss, _ = model.evaluate(validation, verbose=0)
         assert loss == pytest.approx(min(result.history["val_loss"]), rel=1e-3)
 
-    @pytest.mark.parametrize("epochs", [0, 2, 3, 4, 6])
-    def test_an_interrupted_run_goes_on_as_it_would_have_gone(self, digits, tmp_path, epochs):
-        expected = transfer.fine_tune(small_net(), digits, PLAN, verbose=0)
+    @pytest.fixture(scope="class")
+    def expected(self, digits):
+        return transfer.fine_tune(small_net(), digits, PLAN, verbose=0)
+
+    @pytest.mark.parametrize("epochs", [0, 2, 3, 6])
+    def test_an_interrupted_run_goes_on_as_it_would_have_gone(
+        self, digits, expected, tmp_path, epochs
+    ):
         options = dict(checkpoints=tmp_path, verbose=0)
         with pytest.raises(InterruptionError):
             transfer.fine_tune(

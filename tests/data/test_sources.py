@@ -679,3 +679,16 @@ def test_some_of_a_split_are_the_same_wherever_it_is(tmp_path):
             shown, shown_labels = next(iter(data.batches(split, image_size=9)))
             np.testing.assert_array_equal(shown, images[expected][:, :, 1:10])
             assert shown_labels.numpy().tolist() == labels[expected].tolist()
+
+
+def test_damaged_records_are_left_out(tmp_path):
+    contents = [encoded(index) for index in range(20)]
+    contents[13] = contents[13][:40]
+    file = write_records(tmp_path / "pets.tfrecord", contents, [index % 2 for index in range(20)])
+    source = data.load(file, on_error="skip")
+    (told,) = source.skipped
+    assert "train: image 13 (counted from 0) cannot be read" in told
+    kept = [each for split in source.splits.values() for each in split.images.as_numpy_iterator()]
+    assert sorted(kept) == sorted(contents[:13] + contents[14:])
+    found = [split.errors() for split in data.load(file).splits.values()]
+    assert sorted(map(len, found)) == [0, 0, 1]
