@@ -4,8 +4,8 @@
 
 FOLDER is class/image, or has train/ and test/ above that. A LeNet-like net and a ResNet-34 learn
 from scratch, as in many a course; a pretrained ResNet-50 is fine-tuned. All three are judged on the
-same test images, once, at the end. Writes cats_and_dogs.png, and prints, after the epochs, for 2,000
-photographs, 10 epochs and the weights "imagenet_caffe", on two CPU cores:
+same test images, once, at the end. Writes cats_and_dogs.png, and prints, after the epochs, for
+2,000 photographs, 10 epochs and the weights "imagenet_caffe", on two CPU cores:
 
                                  test   training
     LeNet from scratch         70.10%    0.7 min
