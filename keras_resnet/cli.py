@@ -408,6 +408,7 @@ def _train_and_export(
 
     from keras_resnet import analysis, data, export, training, transfer, zoo
     from keras_resnet.preprocessing import crop_of
+    from keras_resnet.training.checkpoints import Checkpoints
 
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -443,6 +444,9 @@ def _train_and_export(
         remedy = "they count alike" if balanced else "--balanced makes them count alike"
         _say(f"The largest class has {images.imbalance:.1f} times the smallest's images: {remedy}.")
     crop, checkpoints = crop_of(model), output / "checkpoints"
+    # What the stages cannot know of each other: an interrupted run must not go on as another one.
+    settings = {"data": source, "model": name, "weights": weights, "precision": precision}
+    Checkpoints(checkpoints, {**settings, "dropout": dropout, "on_error": on_error})
     test = data.batches(images.test, image_size=size, channels=images.channels, crop=crop)
     with _damaged_images_named(images.train, images.validation, images.test):
         result = (transfer.fine_tune if weights else training.train)(
@@ -453,7 +457,7 @@ def _train_and_export(
             seed=seed,
             class_weight=images.class_weight() if balanced else None,
             cache=cache,
-            checkpoints=checkpoints,
+            checkpoints=checkpoints if weights else checkpoints / "scratch",
             callbacks=[training.TensorBoardLog(output / "logs")],
             # A progress bar in a file or a pipe would be a thousand lines: there, one an epoch.
             verbose=1 if sys.stdout.isatty() else 2,

@@ -1,5 +1,6 @@
 """Transfer learning: a pretrained net becomes a classifier of other images."""
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -436,7 +437,16 @@ def _train_head(model, source, stage, *, image_size, crop, seed, cache, checkpoi
         plain = batches(source.validation, crop=crop, **views)
         return *features(model, varied), *features(model, plain)
 
-    inputs, labels, *validation = _kept(checkpoints and checkpoints / "features.npz", compute)
+    settings = {
+        "data": source.name,
+        "images": [len(split) for split in source.splits.values()],
+        "image_size": image_size,
+        "crop": crop,
+        "views": stage.views,
+        "seed": seed,
+    }
+    path = checkpoints and checkpoints / "features.npz"
+    inputs, labels, *validation = _kept(path, json.dumps(settings), compute)
     rows = by_index(np.arange(len(labels)), lambda index: index)
 
     def training(epochs):
@@ -457,21 +467,25 @@ def _train_head(model, source, stage, *, image_size, crop, seed, cache, checkpoi
         recipe,
         classes=classes,
         mixed=labels.ndim > 1,
-        settings={"data": source.name, "views": stage.views, "seed": seed},
+        settings=settings,
         checkpoints=checkpoints,
         **options,
     )
 
 
-def _kept(path, compute):
-    """Arrays from a file; computed and written first where it is missing."""
+def _kept(path, made_how, compute):
+    """Arrays from a file; computed and written first where it is missing, or of another run."""
     if path is None:
         return compute()
-    if not path.exists():
-        with written_beside(path) as partial:
-            np.savez(partial, *compute())
-    with np.load(path) as arrays:
-        return [arrays[name] for name in arrays.files]
+    if path.exists():
+        with np.load(path) as arrays:
+            former, *found = (arrays[name] for name in arrays.files)
+        if former == made_how:
+            return found
+    found = compute()
+    with written_beside(path) as partial:
+        np.savez(partial, made_how, *found)
+    return found
 
 
 def _joined(results):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,22 @@ class TestFineTune:
         with one_line_error("interrupted run of other settings", "seed was 0, is 1"):
             transfer.fine_tune(small_net(), digits, PLAN, checkpoints=tmp_path, seed=1)
 
+    def test_features_of_another_run_are_not_taken_for_these(self, digits, tmp_path):
+        plan, options = PLAN[:1], dict(checkpoints=tmp_path, verbose=0)
+        transfer.fine_tune(small_net(), digits, plan, crop=1.0, **options)
+        with one_line_error("interrupted run of other settings", "crop was 1.0, is 0.5"):
+            transfer.fine_tune(small_net(), digits, plan, crop=0.5, **options)
+        # Killed between the features and the first checkpoint:
+        shutil.rmtree(tmp_path / "1-head")
+        folder = tmp_path / "1-head"
+        folder.mkdir()
+        np.savez(folder / "features.npz", "other settings", *[np.zeros(1)] * 4)
+        expected = transfer.fine_tune(small_net(), digits, plan, crop=1.0, verbose=0)
+        result = transfer.fine_tune(small_net(), digits, plan, crop=1.0, **options)
+        np.testing.assert_allclose(
+            result.history["val_loss"], expected.history["val_loss"], rtol=0.02
+        )
+
     def test_refuses_a_stage_that_the_model_lacks(self, digits):
         with one_line_error("back_to='conv5'", "conv4"):
             transfer.fine_tune(small_net(), digits, [transfer.Stage("conv5", QUICK)])
@@ -331,6 +348,11 @@ class TestKilled:
         ]
         finished = max(len(each["progress"]["history"]["loss"]) for each in done)
 
+        other = subprocess.run(
+            [*command, "--precision", "bfloat16"], capture_output=True, text=True
+        )
+        assert other.returncode == 2
+        assert "precision was 'float32', is 'bfloat16'" in other.stderr
         again = subprocess.run(command, capture_output=True, text=True)
         assert again.returncode == 0, again.stderr
         lines = [line for line in again.stderr.splitlines() if line.startswith("Epoch ")]

@@ -19,6 +19,8 @@ from keras_resnet.files import LABELS_FILE
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """The splits, and the names that their folders may have."""
 
+_SPLIT_OF = {alias: split for split, names in SPLITS.items() for alias in names}
+
 _TFDS = "tfds:"
 _SMALL = 64  # pixels a side up to which images are small ones
 _KAGGLE = re.compile(r"(?P<class>[^.]+)\.\d+\.\w+")  # cat.0.jpg
@@ -369,18 +371,17 @@ def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise"
             f"{','.join(columns)!r}. Expected path,label or path,label,split."
         )
     rows = [(reader.line_num, row) for row in reader]
-    aliases = {alias: split for split, names in SPLITS.items() for alias in names}
     listed = {}
     for number, row in rows:
         split = (row.get("split") or "train").strip()
-        if split not in aliases:
+        if split not in _SPLIT_OF:
             raise ValueError(
                 f"data {str(path)!r}, line {number}: split {split!r} must be one of "
-                f"{', '.join(aliases)}."
+                f"{', '.join(_SPLIT_OF)}."
             )
         if not row["path"] or not row["label"]:
             raise ValueError(f"data {str(path)!r}, line {number}: path or label is empty.")
-        listed.setdefault(aliases[split], []).append((path.parent / row["path"], row["label"]))
+        listed.setdefault(_SPLIT_OF[split], []).append((path.parent / row["path"], row["label"]))
     class_names = tuple(sorted({row["label"] for _, row in rows}))
     _check_classes(path, class_names, "a line for every image, path,label")
     if "train" not in listed:
@@ -438,10 +439,9 @@ def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") ->
         raise ValueError(
             f"data '{_TFDS}{name}' has no images with labels, but {', '.join(features)}."
         )
-    aliases = {alias: split for split, names in SPLITS.items() for alias in names}
     splits = {}
     for each in builder.info.splits:
-        if each not in aliases:
+        if each not in _SPLIT_OF:
             continue
         records = builder.as_dataset(
             split=each,
@@ -451,7 +451,7 @@ def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") ->
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         )
         labels = records.map(lambda record: record[label_key]).as_numpy_iterator()
-        splits[aliases[each]] = Split(
+        splits[_SPLIT_OF[each]] = Split(
             records.map(lambda record: record[image_key]), np.fromiter(labels, "int64")
         )
     class_names = tuple(features[label_key].names)
@@ -483,11 +483,10 @@ def tfrecords(pattern: str, seed: int = 0, on_error: OnError = "raise") -> Sourc
     files = sorted(glob.glob(pattern))
     if not files:
         raise ValueError(f"data {pattern!r}: there is no such file.")
-    aliases = {alias: split for split, names in SPLITS.items() for alias in names}
     by_split = {}
     for file in files:
         words = re.split(r"[^a-z]+", Path(file).name.lower())
-        split = next((aliases[word] for word in words if word in aliases), "train")
+        split = next((_SPLIT_OF[word] for word in words if word in _SPLIT_OF), "train")
         by_split.setdefault(split, []).append(file)
     if "train" not in by_split:
         by_split = {"train": files}
