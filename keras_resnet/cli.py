@@ -30,6 +30,7 @@ _EXPORTS = {
     "onnx": ("float32",),
 }
 _CALIBRATED, _VERIFIED = 100, 500  # images
+_RECIPES = ("paper", "modern", "finetune")
 
 
 class _Mistake(click.ClickException):
@@ -114,6 +115,24 @@ def demo(output, seed, as_json):
 @_data_option
 @click.option("--model", "name", default="ResNet50", show_default=True, help="A builder's name.")
 @click.option("--weights", help="Weights to fine-tune: a tag of `weights`, or a file.")
+@click.option(
+    "--shortcut",
+    type=click.Choice(["A", "B", "C", "none"], case_sensitive=False),
+    help="Shortcuts of the net; none is the plain net.  [default: the model's]",
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    type=click.Choice(_RECIPES),
+    help="How to train.  [default: finetune with weights, else Recipe's own defaults]",
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Another value for a field of the recipe, such as ema=0.99; may be given several times.",
+)
 @click.option("--epochs", type=_at_least_1, help="Passes over the training images.")
 @click.option("--batch-size", type=_at_least_1, help="Images a step.")
 @click.option("--learning-rate", type=float, help="The highest, for a batch of 256 images.")
@@ -129,6 +148,38 @@ def demo(output, seed, as_json):
 @click.option("--augmentation", help="How training images are varied, such as strong.")
 @click.option("--balanced", is_flag=True, help="All classes count alike, however many images.")
 @click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.15,
+    show_default=True,
+    help="Part of the training images to validate on, where the data has none for that.",
+)
+@click.option(
+    "--strategy",
+    "strategy_name",
+    default="auto",
+    show_default=True,
+    metavar="auto|mirrored|multiworker|cpu:N|tpu",
+    help="The devices: all GPUs of this machine or its CPU, or several machines.",
+)
+@click.option("--hosts", help="For multiworker: all machines, the same everywhere: name[:port],...")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="For multiworker: seconds after which a worker that does not answer is given up.",
+)
+@click.option(
+    "--sync-bn/--no-sync-bn",
+    "synchronized",
+    default=None,
+    help="BatchNormalization over all devices.  [default: below 16 images a device]",
+)
+@click.option("--steps-per-execution", type=_at_least_1, default=1, show_default=True)
+@click.option("--save-every", type=_at_least_1, help="Save the state after so many steps, too.")
+@click.option("--profile", is_flag=True, help="Write a trace of steps 10 to 20 to DIR/profile.")
 @_on_error_option
 @_seed_option
 @click.option(
@@ -138,7 +189,7 @@ def demo(output, seed, as_json):
     help="Folder for the model, its SavedModel, history and pictures.",
 )
 @_json_option
-def train(source, name, output, as_json, epochs, batch_size, learning_rate, **options):
+def train(source, name, output, as_json, epochs, batch_size, learning_rate, changes, **options):
     """Train a net on images, test it and export it.
 
     With weights, the net is fine-tuned in stages: its head on features computed once, then the
@@ -152,6 +203,7 @@ def train(source, name, output, as_json, epochs, batch_size, learning_rate, **op
     """
     with _answer(as_json) as answer:
         recipe = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        recipe.update(_changes(changes))
         exports = output / "saved_model"
         answer.update(_train_and_export(source, name, output, exports, recipe=recipe, **options))
 
@@ -572,7 +624,15 @@ def _train_and_export(
     balanced=False,
     cache=None,
     on_error="raise",
+    validation=0.15,
+    shortcut=None,
+    recipe_name=None,
+    strategy_name="auto",
+    hosts=None,
+    timeout=60.0,
+    profile=False,
     seed=0,
+    **options,
 ):
     """From images to a tested, exported model; returns what is worth knowing."""
     import keras
@@ -586,53 +646,75 @@ def _train_and_export(
             f"KERAS_BACKEND={keras.backend.backend()}: training and export need "
             "KERAS_BACKEND=tensorflow."
         )
-    recipe = {key: value for key, value in recipe.items() if value is not None}
+    # Before TensorFlow computes anything, which ends the choice of devices.
+    strategy = training.strategy(strategy_name, hosts=hosts and hosts.split(","), timeout=timeout)
+    chief = training.strategies.workers(strategy)[1] == 0
+    say = _say if chief else lambda _: None
+    changes = {key: value for key, value in recipe.items() if value is not None}
     if augmentation is not None:
-        augmentation = names.find("augmentation", augmentation, data.AUGMENTATIONS)
-    plan = transfer.stages(**recipe, augmentation=augmentation) if weights else None
-    recipe = None if weights else training.Recipe(**recipe, augmentation=augmentation)
-    images = data.load(source, on_error=on_error)
+        found = names.find("augmentation", augmentation, data.AUGMENTATIONS)
+        changes["augmentation"] = found
+    in_stages = weights and recipe_name in (None, "finetune")
+    if in_stages:
+        plan, learn = transfer.stages(**changes), transfer.fine_tune
+    else:
+        base = training.RECIPES[recipe_name] if recipe_name else training.Recipe()
+        plan, learn = base.changed(**changes), training.train
+    images = data.load(source, on_error=on_error, validation=validation)
     size = image_size or images.image_size
     keras.utils.set_random_seed(seed)
     keras.config.set_dtype_policy(PRECISIONS[precision])
-    options = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
+    shape = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
+    if shortcut is not None:
+        shape["shortcut"] = None if shortcut == "none" else shortcut
     build = zoo.builder(name)
     if weights or dropout:
-        backbone = build(weights=weights, include_top=False, **options)
+        backbone = build(weights=weights, include_top=False, **shape)
         model = transfer.classifier(backbone, len(images.class_names), dropout)
     else:
-        model = build(weights=None, classes=len(images.class_names), **options)
+        model = build(weights=None, classes=len(images.class_names), **shape)
     if crop is not None:
         model.get_layer("preprocessing").crop = crop  # saved with the model
-    _check_writable(output, exports)
-
-    _say(
+    say(
         f"{images.name}: {len(images.class_names)} classes, {len(images.train)} training, "
         f"{len(images.validation)} validation and {len(images.test)} test images. "
         f"{model.name}: {model.count_params():,} parameters."
     )
     if images.imbalance > 1.5:
         remedy = "they count alike" if balanced else "--balanced makes them count alike"
-        _say(f"The largest class has {images.imbalance:.1f} times the smallest's images: {remedy}.")
-    crop, checkpoints = crop_of(model), output / "checkpoints"
-    # What the stages cannot know of each other: an interrupted run must not go on as another one.
-    settings = {"data": source, "model": name, "weights": weights, "precision": precision}
-    Checkpoints(checkpoints, {**settings, "dropout": dropout, "on_error": on_error})
+        say(f"The largest class has {images.imbalance:.1f} times the smallest's images: {remedy}.")
+    crop, checkpoints, callbacks = crop_of(model), output / "checkpoints", []
+    if chief:
+        _check_writable(output, exports)
+        # What the stages cannot know of each other: an interrupted run must not go on as another.
+        settings = {"data": source, "model": name, "weights": weights, "precision": precision}
+        Checkpoints(checkpoints, {**settings, "dropout": dropout, "on_error": on_error})
+        callbacks.append(training.TensorBoardLog(output / "logs"))
+        if profile:
+            callbacks.append(training.Profile(output / "profile"))
     test = data.batches(images.test, image_size=size, channels=images.channels, crop=crop)
     with _damaged_images_named(images.train, images.validation, images.test):
-        result = (transfer.fine_tune if weights else training.train)(
-            model,
-            images,
-            plan if weights else recipe,
-            image_size=size,
-            seed=seed,
-            class_weight=images.class_weight() if balanced else None,
-            cache=cache,
-            checkpoints=checkpoints if weights else checkpoints / "scratch",
-            callbacks=[training.TensorBoardLog(output / "logs")],
-            # A progress bar in a file or a pipe would be a thousand lines: there, one an epoch.
-            verbose=1 if sys.stdout.isatty() else 2,
-        )
+        try:
+            result = learn(
+                model,
+                images,
+                plan,
+                strategy,
+                image_size=size,
+                seed=seed,
+                class_weight=images.class_weight() if balanced else None,
+                cache=cache,
+                checkpoints=checkpoints if in_stages else checkpoints / "scratch",
+                callbacks=callbacks,
+                # A bar in a file or a pipe would be a thousand lines: there, one an epoch.
+                verbose=1 if sys.stdout.isatty() else 2,
+                **options,
+            )
+        except training.Interrupted as interruption:
+            say(interruption)
+            return {"interrupted": str(interruption)}
+        if not chief:
+            return {}
         quality = analysis.evaluate(model, test, images.class_names)
 
     with written_beside(output / MODEL_FILE) as partial:
@@ -661,6 +743,7 @@ def _train_and_export(
         "best_epoch": result.best_epoch,
         "stages": result.stages,
         "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
         "skipped": list(images.skipped),
         "output": str(output),
         "saved_model": str(exported.path),
@@ -680,6 +763,19 @@ def _train_and_export(
     )
     _say(f"{output / 'predictions.png'}: predictions on test images, mistakes first")
     return metrics
+
+
+def _changes(assignments):
+    """FIELD=VALUE as people type it."""
+    changes = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment!r} must be FIELD=VALUE, such as ema=0.99.")
+        with contextlib.suppress(json.JSONDecodeError):  # or a word
+            value = json.loads(value)
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return changes
 
 
 def _check_writable(*folders):

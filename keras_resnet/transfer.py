@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -13,10 +13,13 @@ import tensorflow as tf
 
 from keras_resnet.blocks import check_positive
 from keras_resnet.data import Source, batches
+from keras_resnet.data.pipeline import policy_of
 from keras_resnet.data.readers import by_index
 from keras_resnet.files import written_beside
 from keras_resnet.preprocessing import crop_of
+from keras_resnet.training import strategies
 from keras_resnet.training.recipes import Recipe
+from keras_resnet.training.recipes import recipe as find
 from keras_resnet.training.trainer import Result, check_classifier, fit, train
 
 _HEAD_LAYERS = (
@@ -275,24 +278,15 @@ class Stage:
     normalization: bool = False
 
 
-def stages(
-    epochs: int = 6,
-    batch_size: int = 32,
-    learning_rate: float = 0.1,
-    augmentation: str | None = None,
-) -> tuple[Stage, ...]:
+def stages(**changes) -> tuple[Stage, ...]:
     """The three stages of fine-tuning: the head, then the last stage with it, then all layers.
 
     Parameters
     ----------
-    epochs : int, default 6
-        Epochs of the second and the third stage together; a third of them are the third's.
-    batch_size : int, default 32
-        Images a step.
-    learning_rate : float, default 0.1
-        Of the head, for a batch of 256.
-    augmentation : str, optional
-        As in `Recipe`.
+    **changes
+        Fields of `Recipe` that are to be other than in the recipe "finetune". The learning rate is
+        the head's, the others' are slower; `epochs` are those of the second and the third stage
+        together, a third of them the third's.
 
     Returns
     -------
@@ -304,20 +298,14 @@ def stages(
     >>> [(stage.back_to, stage.recipe.epochs) for stage in transfer.stages(epochs=3)]
     [('head', 20), ('last', 2), ('all', 1)]
     """
-    check_positive(epochs=epochs)
-    recipe = Recipe(
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        weight_decay=1e-4,
-        label_smoothing=0.1,
-        warm_up=0.2,
-        augmentation=augmentation,
+    recipe = find("finetune", **changes)
+    of_all = recipe.epochs // 3
+    slow, slower = (
+        replace(recipe, learning_rate=part * recipe.learning_rate) for part in (0.3, 0.1)
     )
-    of_all = epochs // 3
-    slow, slower = (replace(recipe, learning_rate=part * learning_rate) for part in (0.3, 0.1))
     found = [
         Stage("head", replace(recipe, epochs=20, patience=5), views=2),
-        Stage("last", replace(slow, epochs=epochs - of_all)),
+        Stage("last", replace(slow, epochs=recipe.epochs - of_all)),
         Stage("all", replace(slower, epochs=max(of_all, 1), rates=DISCRIMINATIVE)),
     ]
     return tuple(found if of_all else found[:2])
@@ -331,15 +319,12 @@ def fine_tune(
     model: keras.Model,
     source: Source,
     plan: Sequence[Stage] | None = None,
+    strategy: tf.distribute.Strategy | str | None = None,
     *,
     image_size: int | None = None,
     crop: float | None = None,
-    seed: int = 0,
-    class_weight: Mapping[int, float] | None = None,
-    cache: str | os.PathLike | None = None,
     checkpoints: str | os.PathLike | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: int = 1,
+    **options,
 ) -> Result:
     """Fine-tune a pretrained classifier in stages, and keep the best weights of them all.
 
@@ -351,9 +336,11 @@ def fine_tune(
         The data; its test images are not touched.
     plan : sequence of Stage, optional
         What learns, and how, one after the other. Default: `stages()`.
-    image_size, crop, seed, class_weight, cache, checkpoints, callbacks, verbose
-        As in `keras_resnet.training.train`. An interrupted run goes on after the last epoch of the
-        stage that it was in.
+    strategy : tf.distribute.Strategy or str, optional
+        As in `keras_resnet.training.train`. Several processes train the head as they do all else,
+        not on features computed once.
+    image_size, crop, checkpoints, **options
+        As in `keras_resnet.training.train`. An interrupted run goes on in the stage that it was in.
 
     Returns
     -------
@@ -378,6 +365,10 @@ def fine_tune(
     """
     check_classifier(model, source)
     plan = stages() if plan is None else plan
+    if isinstance(strategy, str):
+        strategy = strategies.strategy(strategy)
+    if strategy is not None and strategies.workers(strategy)[0] > 1:
+        plan = [replace(stage, views=0) for stage in plan]
     last = _last_stage(model)
     plan = [replace(stage, back_to=last) if stage.back_to == "last" else stage for stage in plan]
     for stage in plan:
@@ -396,14 +387,11 @@ def fine_tune(
             model,
             source,
             stage,
+            strategy,
             image_size=size,
             crop=crop,
-            seed=seed,
-            cache=cache,
-            class_weight=class_weight,
             checkpoints=checkpoints and Path(checkpoints) / f"{number}-{stage.back_to}",
-            callbacks=callbacks,
-            verbose=verbose,
+            **options,
         )
         results[stage.back_to] = result
         loss = result.history["val_loss"][result.best_epoch - 1]
@@ -423,15 +411,29 @@ def _last_stage(model):
     return x._keras_history.operation.name.partition("_")[0]
 
 
-def _train_layers(model, source, stage, **options):
-    return train(model, source, stage.recipe, **options)
+def _train_layers(model, source, stage, strategy, **options):
+    return train(model, source, stage.recipe, strategy, **options)
 
 
-def _train_head(model, source, stage, *, image_size, crop, seed, cache, checkpoints, **options):
-    """Train the head on features that are computed once."""
+def _train_head(
+    model,
+    source,
+    stage,
+    _strategy,
+    *,
+    image_size,
+    crop,
+    checkpoints,
+    seed=0,
+    cache=None,
+    synchronized=None,
+    **options,
+):
+    """Train the head on features that are computed once; one device is enough for that."""
     if stage.back_to != "head":
         raise ValueError(f"views={stage.views} is for the head alone, not for {stage.back_to!r}.")
     recipe, classes = stage.recipe, len(source.class_names)
+    policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
     views = dict(
         image_size=image_size, channels=source.channels, batch_size=recipe.batch_size, cache=cache
     )
@@ -439,7 +441,7 @@ def _train_head(model, source, stage, *, image_size, crop, seed, cache, checkpoi
     def compute():
         varied = batches(
             source.train,
-            augmentation=recipe.augmentation or source.augmentation,
+            augmentation=policy,
             seed=seed,
             epochs=range(stage.views),
             classes=classes,
@@ -451,6 +453,7 @@ def _train_head(model, source, stage, *, image_size, crop, seed, cache, checkpoi
     settings = {
         "data": source.name,
         "images": [len(split) for split in source.splits.values()],
+        "fingerprint": source.fingerprint(),
         "image_size": image_size,
         "crop": crop,
         "views": stage.views,
@@ -460,21 +463,22 @@ def _train_head(model, source, stage, *, image_size, crop, seed, cache, checkpoi
     inputs, labels, *validation = _kept(path, json.dumps(settings), compute)
     rows = by_index(np.arange(len(labels)), lambda index: index)
 
-    def training(epochs):
+    def training(epochs, batch_size, first_step=0, **_):
         def epoch(number):
             order = rows.elements(seed + 1 + number).map(lambda index, _: index)
-            return order.batch(recipe.batch_size).map(
+            return order.batch(batch_size).map(
                 lambda chosen: (tf.gather(inputs, chosen), tf.gather(labels, chosen))
             )
 
-        steps = -(-len(labels) // recipe.batch_size) * len(epochs)
+        steps = -(-len(labels) // batch_size) * len(epochs)
         dataset = tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(epoch)
-        return dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps)).prefetch(4)
+        return dataset.skip(first_step)
 
     return fit(
         keras.Model(features_of(model), model.output, name=f"{model.name}_head"),
         training,
-        tf.data.Dataset.from_tensor_slices(tuple(validation)).batch(256),
+        lambda **_: tf.data.Dataset.from_tensor_slices(tuple(validation)).batch(256),
         recipe,
         classes=classes,
         mixed=labels.ndim > 1,
@@ -512,5 +516,6 @@ def _joined(results):
         {name: [v for r in results.values() for v in r.history[name]] for name in first.history},
         best_epoch,
         sum(result.seconds for result in results.values()),
+        list(results.values())[-1].images_per_second,
         {name: len(result.history["loss"]) for name, result in results.items()},
     )

@@ -1,7 +1,7 @@
 """How training images are varied: named policies, as data."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -29,6 +29,26 @@ class Augmentation:
     flip: bool = False
     layers: Callable[[], Sequence[keras.layers.Layer]] = list
     mixes: Callable[[], Sequence[keras.layers.Layer]] = list
+
+    def with_mixup(self, alpha: float) -> "Augmentation":
+        """The same policy, and MixUp for every batch that it does not mix in another way.
+
+        Parameters
+        ----------
+        alpha : float
+            Both parameters of the Beta distribution that shares are drawn from; 0 for none.
+
+        Returns
+        -------
+        Augmentation
+
+        References
+        ----------
+        Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
+        """
+        if not alpha:
+            return self
+        return replace(self, mixes=lambda: [*self.mixes(), keras.layers.MixUp(alpha)])
 
 
 AUGMENTATIONS = {
@@ -117,7 +137,13 @@ class BatchAugmentation:
 
     def __init__(self, policy: Augmentation, classes: int, seed: int):
         self.classes, self.seed = classes, seed
-        self.layers, self.mixes = list(policy.layers()), list(policy.mixes())
+        # In full precision whatever the net computes in: bfloat16 does not tell 255 from 254.5.
+        precision = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("float32")
+        try:
+            self.layers, self.mixes = list(policy.layers()), list(policy.mixes())
+        finally:
+            keras.config.set_dtype_policy(precision)
         self._generators = [
             generator
             for layer in (*self.layers, *self.mixes)

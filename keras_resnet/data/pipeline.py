@@ -6,7 +6,12 @@ import os
 import tensorflow as tf
 
 from keras_resnet.blocks import check_positive
-from keras_resnet.data.augmentation import AUGMENTATIONS, BatchAugmentation, random_window
+from keras_resnet.data.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    BatchAugmentation,
+    random_window,
+)
 from keras_resnet.data.cache import cached
 from keras_resnet.data.readers import reader
 from keras_resnet.data.sources import Split
@@ -23,12 +28,15 @@ def batches(
     channels: int = 3,
     crop: float = 1.0,
     batch_size: int = 32,
-    augmentation: str | None = None,
+    augmentation: str | Augmentation | None = None,
     seed: int = 0,
     epochs: range | None = None,
+    first_step: int = 0,
     classes: int | None = None,
     cache: str | os.PathLike | None = None,
     shard: tuple[int, int] = (1, 0),
+    replicas: int = 1,
+    at_least: int = 1,
 ) -> tf.data.Dataset:
     """Turn a split into batches.
 
@@ -46,9 +54,9 @@ def batches(
         augmentation that cuts windows of its own.
     batch_size : int, default 32
         Images a batch; the last one may be smaller.
-    augmentation : str, optional
-        A key of `AUGMENTATIONS`: shuffle the images anew and vary them every epoch. Default: the
-        images as they are, in their order.
+    augmentation : str or Augmentation, optional
+        A key of `AUGMENTATIONS`, or a policy: shuffle the images anew and vary them every epoch.
+        Default: the images as they are, in their order.
     seed : int, default 0
         Seed of shuffling and augmentation. Order and variation of an epoch depend on the seed and
         the number of the epoch alone, however many threads work on it; the order of a stream, on
@@ -56,6 +64,8 @@ def batches(
     epochs : range, optional
         For training: these epochs one after the other, so that an interrupted run goes on as it
         would have gone. Default: every iteration is an epoch, another one each time.
+    first_step : int, default 0
+        Leave out so many batches of the first of `epochs`, unread.
     classes : int, optional
         Classes there are; needed where an augmentation mixes labels.
     cache : "memory" or path, optional
@@ -65,6 +75,13 @@ def batches(
     shard : tuple of (int, int), default (1, 0)
         Of so many equal parts of every epoch, this one: for training on several machines. In a
         `tf.distribute` input function, `(context.num_input_pipelines, context.input_pipeline_id)`.
+        The batches of all parts together hold the images that batches of all of their images would.
+    replicas : int, default 1
+        Devices that share a batch: it comes in so many parts of equal size, one after the other, as
+        `tf.distribute` wants it. Every image comes once an epoch; where too few are left for all
+        devices of all shards, the last batch is that much larger.
+    at_least : int, default 1
+        Images that every device has in every batch.
 
     Returns
     -------
@@ -75,8 +92,9 @@ def batches(
     Raises
     ------
     ValueError
-        For an empty split, an unknown augmentation, a crop, size or shard out of its range, a file
-        that is no image, or a cache that cannot be written; nothing of it is left behind then.
+        For an empty split, or one of fewer images than devices, an unknown augmentation, a crop,
+        size or shard out of its range, a file that is no image, or a cache that cannot be written;
+        nothing of it is left behind then.
 
     Examples
     --------
@@ -86,12 +104,10 @@ def batches(
     >>> images.shape
     TensorShape([32, 16, 16, 1])
     """
-    check_positive(image_size=image_size, batch_size=batch_size)
-    if augmentation is not None and augmentation not in AUGMENTATIONS:
-        raise ValueError(
-            f"augmentation={augmentation!r} must be None or one of "
-            f"{', '.join(map(repr, AUGMENTATIONS))}."
-        )
+    check_positive(
+        image_size=image_size, batch_size=batch_size, replicas=replicas, at_least=at_least
+    )
+    policy = policy_of(augmentation)
     if not 0 < crop <= 1:
         raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
     parts, part = shard
@@ -99,9 +115,13 @@ def batches(
         raise ValueError(f"shard={shard!r} must be (parts, which of them, counted from 0).")
     if not len(split):
         raise ValueError("split has no images.")
-    policy = AUGMENTATIONS.get(augmentation)
     if policy and policy.mixes() and classes is None:
         raise ValueError(f"augmentation={augmentation!r} mixes labels: say how many classes.")
+    sizes = batch_sizes(len(split), batch_size, shard, replicas, at_least)
+    if not 0 <= first_step < len(sizes) // replicas:
+        raise ValueError(
+            f"first_step={first_step!r}: an epoch has {len(sizes) // replicas} steps, from 0."
+        )
 
     images = reader(split, channels)
     area = policy.area if policy else None
@@ -122,11 +142,11 @@ def batches(
             image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
         return tf.ensure_shape(image, (image_size, image_size, channels))
 
-    def epoch(number):
+    def epoch(number, first_step=0):
         """One pass over the images."""
         epoch_seed = seed + _PRIME * number
         dataset = images.elements(epoch_seed) if policy else images.elements()
-        dataset = dataset.enumerate().shard(parts, part)
+        dataset = dataset.enumerate().shard(parts, part).skip(first_step * batch_size)
 
         def load(position, pair):
             element, label = pair
@@ -135,25 +155,111 @@ def batches(
         dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
         if vary:
             # One batch after another: the layers' states are set for each.
-            dataset = dataset.enumerate().map(
-                lambda position, batch: vary(*batch, epoch_seed, position)
+            dataset = dataset.enumerate(first_step).map(
+                lambda position, batch: vary(*batch, epoch_seed, position * parts + part)
             )
-        return dataset
+        rest = sizes[first_step * replicas :]
+        # Other than by `batch` above, which is quicker.
+        return dataset.rebatch(rest) if max(rest) != batch_size or replicas > 1 else dataset
 
-    length = -(-len(range(part, len(split), parts)) // batch_size)
+    length = len(sizes)
     if policy is None:
         dataset = epoch(0)
     elif epochs is None:
         drawn = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
         dataset = drawn.map(lambda number: number % 2**31).flat_map(epoch)
     else:
-        dataset = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).flat_map(epoch)
-        length *= len(epochs)
+        dataset = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step)
+        length = length * len(epochs) - first_step * replicas
+        if first_step:
+            begun = dataset.take(1).flat_map(lambda number: epoch(number, first_step))
+            dataset = begun.concatenate(dataset.skip(1).flat_map(epoch))
+        else:
+            dataset = dataset.flat_map(epoch)
     options = tf.data.Options()
     # Where nobody has asked for a shard, machines share what comes out at the end.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def policy_of(augmentation: str | Augmentation | None) -> Augmentation | None:
+    """Find a policy.
+
+    Parameters
+    ----------
+    augmentation : str or Augmentation, optional
+        A key of `AUGMENTATIONS`, or a policy itself.
+
+    Returns
+    -------
+    Augmentation or None
+        None for None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy.
+    """
+    if augmentation is None or isinstance(augmentation, Augmentation):
+        return augmentation
+    if augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"augmentation={augmentation!r} must be None or one of "
+            f"{', '.join(map(repr, AUGMENTATIONS))}."
+        )
+    return AUGMENTATIONS[augmentation]
+
+
+def batch_sizes(
+    images: int,
+    batch_size: int,
+    shard: tuple[int, int] = (1, 0),
+    replicas: int = 1,
+    at_least: int = 1,
+) -> list[int]:
+    """Images in every batch of an epoch, where machines and their devices share the batches.
+
+    Parameters
+    ----------
+    images : int
+        Images of all machines.
+    batch_size, shard, replicas, at_least
+        As in `batches`.
+
+    Returns
+    -------
+    list of int
+        For every step, a number for each of the replicas of this shard.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer images than that.
+
+    Examples
+    --------
+    >>> from keras_resnet.data.pipeline import batch_sizes
+    >>> batch_sizes(70, batch_size=32, replicas=2)
+    [16, 16, 16, 16, 3, 3]
+    >>> batch_sizes(65, batch_size=32, replicas=2)
+    [16, 16, 17, 16]
+    """
+    parts, part = shard
+    whole, fewest = batch_size * parts, parts * replicas * at_least
+    steps, left = divmod(images, whole)
+    steps += left >= fewest
+    if not steps:
+        raise ValueError(
+            f"{images} images in batches of {whole} are too few for {parts * replicas} devices, "
+            f"each of which needs {at_least} in every batch."
+        )
+    sizes = []
+    for step in range(steps):
+        last = images if step == steps - 1 else (step + 1) * whole
+        mine = len(range(step * whole + part, last, parts))
+        sizes += [mine // replicas + (replica < mine % replicas) for replica in range(replicas)]
+    return sizes
 
 
 def _keep(images, split, cache, image_size, channels, crop):

@@ -2,7 +2,9 @@
 
 import csv
 import glob
+import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +22,8 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("te
 """The splits, and the names that their folders may have."""
 
 _SPLIT_OF = {alias: split for split, names in SPLITS.items() for alias in names}
+
+_TEST, VALIDATION = 0.2, 0.15  # parts that are held out where nothing else is said
 
 _TFDS = "tfds:"
 _SMALL = 64  # pixels a side up to which images are small ones
@@ -162,6 +166,25 @@ class Source:
         weights = compute_class_weight("balanced", classes=classes, y=self.train.labels)
         return dict(enumerate(map(float, weights)))
 
+    def fingerprint(self) -> str:
+        """A digest of what tells whether two sources are the same.
+
+        Returns
+        -------
+        str
+            Of the names of the classes, all labels in their order, and the images: their pixels
+            where they are in memory, the names of their files, and nothing of a stream.
+        """
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        for split in self.splits.values():
+            digest.update(np.asarray(split.labels, "int64").tobytes())
+            if isinstance(split.images, np.ndarray):
+                digest.update(np.ascontiguousarray(split.images))
+            elif not isinstance(split.images, tf.data.Dataset):
+                names = ("/".join(Path(file).parts[-2:]) for file in split.images)
+                digest.update("\n".join(names).encode())
+        return digest.hexdigest()[:16]
+
     @property
     def imbalance(self) -> float:
         """How many times more training images the largest class has than the smallest."""
@@ -169,7 +192,12 @@ class Source:
         return max(counts) / min(counts)
 
 
-def load(source: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") -> Source:
+def load(
+    source: str | os.PathLike,
+    seed: int = 0,
+    on_error: OnError = "raise",
+    validation: float = VALIDATION,
+) -> Source:
     """Load a data set.
 
     What is not split where it comes from is split here, class by class: a fifth of the images for
@@ -194,6 +222,8 @@ def load(source: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") 
         What to do about a file that is missing, damaged or no image: raise an error that names it,
         or leave it out and tell in `Source.skipped`. To skip, every image is decoded once; without,
         beginning and end are looked at.
+    validation : float, default 0.15
+        Part of the training images that is kept for validation, where nothing is.
 
     Returns
     -------
@@ -212,27 +242,31 @@ def load(source: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") 
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1222, 216, 359)
     """
+    if not 0 < validation < 1:
+        raise ValueError(f"validation={validation!r} must be above 0 and below 1.")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
     name = os.fspath(source)
     if name == "digits":
-        return digits(seed)
+        return digits(seed, validation)
     if name.startswith(_TFDS):
-        return tensorflow_dataset(name.removeprefix(_TFDS), seed, on_error)
+        return tensorflow_dataset(name.removeprefix(_TFDS), seed, on_error, validation)
     if re.search(r"\.tfrecords?(\.gz)?$", name):
-        return tfrecords(name, seed, on_error)
+        return tfrecords(name, seed, on_error, validation)
     if name.lower().endswith(".csv"):
-        return csv_file(name, seed, on_error)
-    return folder(name, seed, on_error)
+        return csv_file(name, seed, on_error, validation)
+    return folder(name, seed, on_error, validation)
 
 
-def digits(seed: int = 0) -> Source:
+def digits(seed: int = 0, validation: float = VALIDATION) -> Source:
     """The handwritten digits that come with scikit-learn: 8x8 pixels, grey.
 
     Parameters
     ----------
     seed : int, default 0
         Seed of the split.
+    validation : float, default 0.15
+        As in `load`.
 
     Returns
     -------
@@ -259,11 +293,16 @@ def digits(seed: int = 0) -> Source:
         channels=1,
         image_size=16,
         augmentation="handwriting",
-        **_complete({"train": Split(images, bunch.target)}, class_names, seed),
+        **_complete({"train": Split(images, bunch.target)}, class_names, seed, validation),
     )
 
 
-def folder(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") -> Source:
+def folder(
+    path: str | os.PathLike,
+    seed: int = 0,
+    on_error: OnError = "raise",
+    validation: float = VALIDATION,
+) -> Source:
     """A folder of images laid out as class/image, or split/class/image.
 
     Parameters
@@ -274,7 +313,7 @@ def folder(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") 
         Kaggle has them; a folder "test" whose files tell no class is passed over then.
     seed : int, default 0
         Seed of the split, for what is not split on disk.
-    on_error : {"raise", "skip"}, default "raise"
+    on_error, validation
         As in `load`.
 
     Returns
@@ -330,10 +369,15 @@ def folder(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") 
         )
         for split, files in found.items()
     }
-    return _of_files(path, path.resolve().name, class_names, splits, seed, on_error)
+    return _of_files(path, path.resolve().name, class_names, splits, seed, on_error, validation)
 
 
-def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise") -> Source:
+def csv_file(
+    path: str | os.PathLike,
+    seed: int = 0,
+    on_error: OnError = "raise",
+    validation: float = VALIDATION,
+) -> Source:
     """Images that a CSV file lists: columns path and label, and split if there is one.
 
     Parameters
@@ -343,7 +387,7 @@ def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise"
         "test".
     seed : int, default 0
         Seed of the split, for what the file does not split.
-    on_error : {"raise", "skip"}, default "raise"
+    on_error, validation
         As in `load`.
 
     Returns
@@ -393,10 +437,12 @@ def csv_file(path: str | os.PathLike, seed: int = 0, on_error: OnError = "raise"
         )
         for split, images in listed.items()
     }
-    return _of_files(path, path.stem, class_names, splits, seed, on_error)
+    return _of_files(path, path.stem, class_names, splits, seed, on_error, validation)
 
 
-def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") -> Source:
+def tensorflow_dataset(
+    name: str, seed: int = 0, on_error: OnError = "raise", validation: float = VALIDATION
+) -> Source:
     """A data set of images and labels from tensorflow-datasets.
 
     Parameters
@@ -407,7 +453,7 @@ def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") ->
         downloaded and prepared.
     seed : int, default 0
         Seed of the split, for what the data set does not split.
-    on_error : {"raise", "skip"}, default "raise"
+    on_error, validation
         As in `load`.
 
     Returns
@@ -423,7 +469,7 @@ def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") ->
     import tensorflow_datasets as tfds
 
     if os.path.isdir(name) and not os.path.exists(os.path.join(name, "dataset_info.json")):
-        return folder(name, seed, on_error)
+        return folder(name, seed, on_error, validation)
     try:
         builder = tfds.builder_from_directory(name) if os.path.isdir(name) else tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, OSError, ValueError, AssertionError) as error:
@@ -455,10 +501,14 @@ def tensorflow_dataset(name: str, seed: int = 0, on_error: OnError = "raise") ->
             records.map(lambda record: record[image_key]), np.fromiter(labels, "int64")
         )
     class_names = tuple(features[label_key].names)
-    return _of_stream(f"{_TFDS}{name}", builder.name, class_names, splits, seed, on_error)
+    return _of_stream(
+        f"{_TFDS}{name}", builder.name, class_names, splits, seed, on_error, validation
+    )
 
 
-def tfrecords(pattern: str, seed: int = 0, on_error: OnError = "raise") -> Source:
+def tfrecords(
+    pattern: str, seed: int = 0, on_error: OnError = "raise", validation: float = VALIDATION
+) -> Source:
     """TFRecord files whose records have an `image` and a `label`.
 
     Parameters
@@ -468,7 +518,7 @@ def tfrecords(pattern: str, seed: int = 0, on_error: OnError = "raise") -> Sourc
         those splits, the others are for training.
     seed : int, default 0
         Seed of the split, for what the files do not split.
-    on_error : {"raise", "skip"}, default "raise"
+    on_error, validation
         As in `load`.
 
     Returns
@@ -498,7 +548,7 @@ def tfrecords(pattern: str, seed: int = 0, on_error: OnError = "raise") -> Sourc
         highest = max(int(split.labels.max(initial=0)) for split in splits.values())
         class_names = tuple(map(str, range(highest + 1)))
     name = re.split(r"[_\-.*?\[]", Path(files[0] if len(files) == 1 else pattern).name)[0]
-    return _of_stream(pattern, name or "tfrecords", class_names, splits, seed, on_error)
+    return _of_stream(pattern, name or "tfrecords", class_names, splits, seed, on_error, validation)
 
 
 def _of_records(pattern, files):
@@ -557,7 +607,7 @@ def _check_counts(path, class_names, splits, but=""):
                 )
 
 
-def _of_files(path, name, class_names, splits, seed, on_error):
+def _of_files(path, name, class_names, splits, seed, on_error, validation):
     """A source of files, once they have been looked at."""
     skipped = []
     for split, images in splits.items():
@@ -577,11 +627,11 @@ def _of_files(path, name, class_names, splits, seed, on_error):
         image_size=224,
         augmentation="photograph",
         skipped=tuple(skipped),
-        **_complete(splits, class_names, seed),
+        **_complete(splits, class_names, seed, validation),
     )
 
 
-def _of_stream(argument, name, class_names, splits, seed, on_error):
+def _of_stream(argument, name, class_names, splits, seed, on_error, validation):
     """A source of streamed images; the first one says how large they are."""
     skipped = []
     if on_error == "skip":
@@ -615,15 +665,15 @@ def _of_stream(argument, name, class_names, splits, seed, on_error):
         image_size=min(height, width) if small else 224,
         augmentation="small photograph" if small else "photograph",
         skipped=tuple(skipped),
-        **_complete(splits, class_names, seed),
+        **_complete(splits, class_names, seed, validation),
     )
 
 
-def _complete(found, class_names, seed):
+def _complete(found, class_names, seed, validation):
     """Make the splits that are missing out of the training images."""
     splits = dict(found)
     random = np.random.default_rng(seed)
-    for name, share in (("test", 0.2), ("validation", 0.15)):
+    for name, share in (("test", _TEST), ("validation", validation)):
         if name in splits:
             continue
         train = splits["train"]

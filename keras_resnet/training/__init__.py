@@ -1,7 +1,20 @@
-"""Training: recipes, and the loop that follows one."""
+"""Training: recipes, devices, and the loop that follows the one on the others."""
 
-from keras_resnet.training.logs import TensorBoardLog
-from keras_resnet.training.recipes import Recipe
-from keras_resnet.training.trainer import Result, train
+from keras_resnet.training.logs import Profile, TensorBoardLog
+from keras_resnet.training.recipes import RECIPES, Recipe, recipe
+from keras_resnet.training.strategies import STRATEGIES, LostWorkerError, strategy
+from keras_resnet.training.trainer import Interrupted, Result, train
 
-__all__ = ["Recipe", "Result", "TensorBoardLog", "train"]
+__all__ = [
+    "RECIPES",
+    "STRATEGIES",
+    "Interrupted",
+    "LostWorkerError",
+    "Profile",
+    "Recipe",
+    "Result",
+    "TensorBoardLog",
+    "recipe",
+    "strategy",
+    "train",
+]

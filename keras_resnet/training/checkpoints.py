@@ -1,21 +1,26 @@
 """What a run needs to go on where it was interrupted."""
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_resnet.files import write_text, written_beside
 
 _PROGRESS, _WEIGHTS = "progress.json", "state.weights.h5"
 _SETTINGS, _BEST = "settings.json", "best.weights.h5"
+_SPACE = 1.1  # of a checkpoint's numbers in a file
+
+_logger = logging.getLogger(__name__)
 
 
 class Checkpoints:
-    """A folder with the state of a run after its last epochs, and its best weights.
+    """A folder with the last states of a run, and its best weights.
 
     A checkpoint appears whole or not at all, so that a run may be killed at any moment.
 
@@ -25,7 +30,7 @@ class Checkpoints:
         The folder; made where it is missing.
     settings : mapping of str to JSON value
         What makes the run what it is.
-    keep : int, default 2
+    keep : int, default 3
         Checkpoints to keep.
 
     Raises
@@ -41,12 +46,12 @@ class Checkpoints:
     >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     >>> model.compile("sgd", "mse")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     Checkpoints(folder, {"seed": 1}).save(model, {"epoch": 3})
+    ...     _ = Checkpoints(folder, {"seed": 1}).save(model, {"epoch": 3})
     ...     Checkpoints(folder, {"seed": 1}).restore(model)
     {'epoch': 3}
     """
 
-    def __init__(self, folder: str | os.PathLike, settings: Mapping, keep: int = 2):
+    def __init__(self, folder: str | os.PathLike, settings: Mapping, keep: int = 3):
         self.folder, self.keep = Path(folder), keep
         settings = json.loads(json.dumps(settings))
         try:
@@ -71,7 +76,35 @@ class Checkpoints:
         found = [path for path in self.folder.glob("after-*") if path.is_dir()]
         return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
-    def save(self, model: keras.Model, progress: Mapping) -> None:
+    def check_space(self, model: keras.Model) -> None:
+        """Make sure that there is space for the checkpoints of a model.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model, compiled, its optimizer built.
+
+        Raises
+        ------
+        OSError
+            If there is not.
+        """
+        variables = [*model.variables, *model.optimizer.variables]
+        size = _SPACE * sum(np.prod(each.shape) * 4 for each in variables)
+        # One more than are kept, until it has its name; and as much as all weights for the best.
+        needed = size * max(self.keep + 2 - len(self._all()), 1)
+        if (free := shutil.disk_usage(self.folder).free) < needed:
+            raise OSError(
+                f"{str(self.folder)!r}: the checkpoints need {needed / 2**20:,.0f} MiB, "
+                f"{free / 2**20:,.0f} MiB are free. Make room, or choose another disk."
+            )
+
+    @property
+    def newest(self) -> Path | None:
+        """The newest checkpoint."""
+        return next(iter(self._all()), None)
+
+    def save(self, model: keras.Model, progress: Mapping) -> Path:
         """Save the weights of a model, the state of its optimizer, and how far the run is.
 
         Parameters
@@ -80,21 +113,28 @@ class Checkpoints:
             The model, compiled.
         progress : mapping of str to JSON value
             What `restore` is to return.
+
+        Returns
+        -------
+        pathlib.Path
+            The checkpoint.
         """
         former = self._all()
         number = int(former[0].name.rpartition("-")[2]) + 1 if former else 1
-        with written_beside(self.folder / f"after-{number}") as partial:
+        path = self.folder / f"after-{number}"
+        with written_beside(path) as partial:
             partial.mkdir()
             model.save_weights(partial / _WEIGHTS)
-            states = [keras.ops.convert_to_numpy(each).tolist() for each in _random_states(model)]
+            states = [keras.ops.convert_to_numpy(each).tolist() for each in random_states(model)]
             content = {"progress": dict(progress), "random": states}
             (partial / _PROGRESS).write_text(json.dumps(content), encoding="utf-8")
             _flush(partial / _WEIGHTS, partial / _PROGRESS, partial)
         for old in former[self.keep - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
+        return path
 
     def restore(self, model: keras.Model) -> dict | None:
-        """Bring a model and its optimizer back to the newest checkpoint.
+        """Bring a model and its optimizer back to the newest checkpoint that can be read.
 
         Parameters
         ----------
@@ -105,14 +145,25 @@ class Checkpoints:
         -------
         dict or None
             The progress that was saved; None where there is no checkpoint.
+
+        Raises
+        ------
+        OSError
+            If there are some, and none can be read.
         """
-        for checkpoint in self._all()[:1]:
-            content = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
-            model.optimizer.build(model.trainable_variables)
-            model.load_weights(checkpoint / _WEIGHTS)
-            for variable, state in zip(_random_states(model), content["random"], strict=True):
-                variable.assign(state)
-            return content["progress"]
+        for checkpoint in self._all():
+            try:
+                return _restored(model, checkpoint)
+            except (OSError, ValueError, KeyError) as error:
+                _logger.warning(
+                    "%s cannot be read (%s): going back to the one before.",
+                    checkpoint,
+                    str(error).partition("\n")[0],
+                )
+        if (newest := self.newest) is not None:
+            raise OSError(
+                f"no checkpoint in {str(newest.parent)!r} can be read: remove the folder."
+            )
         return None
 
     def save_best(self, model: keras.Model) -> None:
@@ -138,8 +189,28 @@ class Checkpoints:
         model.load_weights(self.folder / _BEST, skip_mismatch=False)
 
 
-def _random_states(model):
-    """The states of dropout and the like, which Keras does not count among the weights."""
+def _restored(model, checkpoint):
+    """Bring a model back to a checkpoint."""
+    content = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
+    model.optimizer.build(model.trainable_variables)
+    model.load_weights(checkpoint / _WEIGHTS)
+    for variable, state in zip(random_states(model), content["random"], strict=True):
+        variable.assign(state)
+    return content["progress"]
+
+
+def random_states(model: keras.Model) -> list[keras.Variable]:
+    """The states of dropout and the like, which Keras does not count among the weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A model.
+
+    Returns
+    -------
+    list of keras.Variable
+    """
     return [variable for variable in model.variables if "seed_generator" in variable.path]
 
 

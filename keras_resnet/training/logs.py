@@ -1,6 +1,9 @@
-"""What a run writes down while it goes on, for TensorBoard."""
+"""What a run shows and writes down while it goes on."""
 
 import os
+import sys
+import time
+from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
@@ -48,3 +51,124 @@ class TensorBoardLog(keras.callbacks.Callback):
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+
+class Profile(keras.callbacks.Callback):
+    """A trace of some steps, as TensorBoard's profiler shows it.
+
+    Parameters
+    ----------
+    folder : path
+        Where the trace goes.
+    first, last : int, default 10, 20
+        The steps, counted from the first one of this process.
+    """
+
+    def __init__(self, folder: str | os.PathLike, first: int = 10, last: int = 20):
+        super().__init__()
+        self._folder, self._first, self._last = os.fspath(folder), first, last
+        self._steps, self._tracing = 0, False
+
+    def on_train_batch_begin(self, batch, logs=None):  # noqa: D102
+        self._steps += 1
+        if self._steps == self._first:
+            tf.profiler.experimental.start(self._folder)
+            self._tracing = True
+
+    def on_train_batch_end(self, batch, logs=None):  # noqa: D102
+        if self._steps == self._last:
+            self.on_train_end()
+
+    def on_train_end(self, logs=None):  # noqa: D102
+        if self._tracing:
+            tf.profiler.experimental.stop()
+            self._tracing = False
+
+
+class Progress:
+    """Shows how a run gets on.
+
+    Parameters
+    ----------
+    verbose : {0, 1, 2}
+        Nothing; a bar with images a second and the time left for every epoch, and a line when it
+        ends; or the line alone.
+    epochs, steps : int
+        Epochs of the run, steps of an epoch.
+    """
+
+    def __init__(self, verbose: int, epochs: int, steps: int):
+        self._verbose, self._epochs, self._steps = verbose, epochs, steps
+        self._bar, self._task = None, None
+        self._images, self._seconds, self._steps_done = 0, 0.0, 0
+        self._start = None
+
+    @property
+    def images_per_second(self) -> float:
+        """Images trained on a second, without the first steps, which are slow, and validation."""
+        return self._images / self._seconds if self._seconds else 0.0
+
+    def begin_epoch(self, epoch: int, step: int) -> None:
+        """Begin an epoch, or go on with it.
+
+        Parameters
+        ----------
+        epoch, step : int
+            How many of each are done.
+        """
+        if self._verbose == 1:
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = ["{task.description}", BarColumn(), MofNCompleteColumn()]
+            self._bar = Bar(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn())
+            title = f"Epoch {epoch + 1}/{self._epochs}"
+            self._task = self._bar.add_task(title, total=self._steps, completed=step, note="")
+            self._bar.start()
+        self._start = time.perf_counter()
+
+    def step(self, step: int, images: float, logs: Mapping[str, float]) -> None:
+        """Some steps have been taken.
+
+        Parameters
+        ----------
+        step : int
+            Steps of this epoch that are done.
+        images : int
+            Images of the last ones.
+        logs : mapping of str to float
+            What to show.
+        """
+        now = time.perf_counter()
+        if self._steps_done:
+            self._images += images
+            self._seconds += now - self._start
+        self._start, self._steps_done = now, self._steps_done + 1
+        if self._bar:
+            note = f"{_shown(logs)}, {self.images_per_second:,.0f} images/s"
+            self._bar.update(self._task, completed=step, note=note)
+
+    def end_epoch(self, epoch: int = 0, logs: Mapping[str, float] | None = None) -> None:
+        """End an epoch, or a run within one.
+
+        Parameters
+        ----------
+        epoch : int
+            The epoch, from 0.
+        logs : mapping of str to float, optional
+            What to show. Default: nothing.
+        """
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+        if self._verbose and logs:
+            print(
+                f"Epoch {epoch + 1}/{self._epochs}: {_shown(logs)}, "
+                f"{self.images_per_second:,.0f} images/s",
+                file=sys.stdout,
+                flush=True,
+            )
+
+
+def _shown(logs):
+    return ", ".join(f"{name} {value:.4f}" for name, value in logs.items())

@@ -1,22 +1,53 @@
 """The training loop: a recipe applied to a model and a source."""
 
+import contextlib
 import csv
 import dataclasses
+import hashlib
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data import AUGMENTATIONS, Source, batches
+from keras_resnet.blocks import check_positive
+from keras_resnet.data import Source, batches
+from keras_resnet.data.pipeline import policy_of
 from keras_resnet.files import written_beside
 from keras_resnet.layers import gains_from_xla
 from keras_resnet.preprocessing import crop_of
-from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.resnet import deep_graphs
+from keras_resnet.training import strategies
+from keras_resnet.training.checkpoints import Checkpoints, random_states
+from keras_resnet.training.logs import Progress
+from keras_resnet.training.loop import training_function, validation_function
 from keras_resnet.training.recipes import Recipe
+from keras_resnet.training.recipes import recipe as find
+
+_SMALL_BATCH = 16  # images of a replica below which their own statistics are poor ones
+
+
+class Interrupted(SystemExit):
+    """A run was asked to end (SIGTERM), has saved its state, and ends the program with code 0.
+
+    Parameters
+    ----------
+    message : str
+        How far it is.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(0)
+        self.message = message
+
+    def __str__(self):
+        return self.message
 
 
 @dataclass(frozen=True)
@@ -31,14 +62,20 @@ class Result:
         The epoch, from 1, whose weights the model has now: the one of the lowest validation loss.
     seconds : float
         Duration of the training, without interruptions.
+    images_per_second : float
+        Training images a second, without validation.
     stages : dict of str to int
         For training in stages, the epochs of each.
+    checkpoints : pathlib.Path, optional
+        Where the state of the run is.
     """
 
     history: dict[str, list[float]]
     best_epoch: int
     seconds: float
+    images_per_second: float = 0.0
     stages: dict[str, int] = field(default_factory=dict)
+    checkpoints: Path | None = None
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the history as a CSV file of one line an epoch.
@@ -60,14 +97,19 @@ class Result:
 def train(
     model: keras.Model,
     source: Source,
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | None = None,
+    strategy: tf.distribute.Strategy | str | None = None,
     *,
     image_size: int | None = None,
     crop: float | None = None,
     seed: int = 0,
     class_weight: Mapping[int, float] | None = None,
     cache: str | os.PathLike | None = None,
+    synchronized: bool | None = None,
+    steps_per_execution: int = 1,
     checkpoints: str | os.PathLike | None = None,
+    keep: int = 3,
+    save_every: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> Result:
@@ -77,11 +119,15 @@ def train(
     ----------
     model : keras.Model
         A classifier of the source's classes that takes raw images, as the builders make it with
-        `include_preprocessing=True`. It is compiled here.
+        `include_preprocessing=True`. It is compiled here. It need not have been made in the scope
+        of a strategy.
     source : Source
         The data; its test images are not touched.
-    recipe : Recipe, optional
-        How to train. Default: `Recipe()`.
+    recipe : Recipe or str, optional
+        How to train, or a key of `RECIPES`. Default: `Recipe()`.
+    strategy : tf.distribute.Strategy or str, optional
+        The devices, or what `keras_resnet.training.strategy` makes them of. Each takes an equal
+        part of every batch. Default: the one that is in scope.
     image_size : int, optional
         Height and width in pixels to train with. Default: the model's, or the source's where the
         model takes any.
@@ -94,11 +140,23 @@ def train(
         How much each class counts, such as `source.class_weight()`. Default: all images alike.
     cache : "memory" or path, optional
         Where to keep decoded images, as in `data.batches`.
+    synchronized : bool, optional
+        Whether BatchNormalization takes its statistics from the images of all devices. Default:
+        where a device has fewer than 16 images of a batch. Without, each device has its own, and
+        the moving ones are averaged at the end of every epoch.
+    steps_per_execution : int, default 1
+        Steps that TensorFlow takes at once, without Python in between.
     checkpoints : path, optional
-        A folder for the state of the run after every epoch: an interrupted run that is started
-        again goes on with the next one. Default: none.
+        A folder for the state of the run: a run that was interrupted and is started again goes on
+        from there, with as many devices as it has then. On SIGTERM the state is saved, and the
+        program ends with code 0. Of several processes only the chief, the first, needs the folder.
+        Default: none.
+    keep : int, default 3
+        States to keep.
+    save_every : int, optional
+        Save the state after so many steps, as well as after every epoch.
     callbacks : sequence of keras.callbacks.Callback, optional
-        More of them.
+        More of them. `model` is, for them, the one that is being trained.
     verbose : {0, 1, 2}, default 1
         Nothing, a progress bar, or a line an epoch.
 
@@ -110,7 +168,14 @@ def train(
     ------
     ValueError
         If the model's classes are not as many as the source's, if it does not end in a softmax, if
+        a batch cannot be divided among the devices, if other processes do something else, if
         `checkpoints` holds a run of other settings, or if the loss stops being a number.
+    OSError
+        If there is no space for the checkpoints.
+    LostWorkerError
+        If another process of the run goes away.
+    Interrupted
+        On SIGTERM.
 
     Examples
     --------
@@ -123,43 +188,48 @@ def train(
     >>> result.best_epoch
     1
     """
-    recipe = recipe or Recipe()
+    recipe = as_recipe(recipe)
     classes = len(source.class_names)
     check_classifier(model, source)
     size = image_size or model.input_shape[1] or source.image_size
     crop = crop_of(model) if crop is None else crop
-    augmentation = recipe.augmentation or source.augmentation
-    options = dict(
-        image_size=size, channels=source.channels, batch_size=recipe.batch_size, cache=cache
-    )
+    policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
+    options = dict(image_size=size, channels=source.channels, cache=cache)
 
-    def training(epochs):
+    def training(epochs, **share):
         return batches(
             source.train,
-            augmentation=augmentation,
+            augmentation=policy,
             seed=seed,
             epochs=epochs,
             classes=classes,
             **options,
+            **share,
         )
 
     return fit(
         model,
         training,
-        batches(source.validation, crop=crop, **options),
+        lambda **share: batches(source.validation, crop=crop, **options, **share),
         recipe,
+        strategy,
         classes=classes,
-        mixed=bool(AUGMENTATIONS[augmentation].mixes()),
+        mixed=bool(policy.mixes()),
         settings={
             "data": source.name,
             "images": [len(split) for split in source.splits.values()],
+            "fingerprint": source.fingerprint(),
             "image_size": size,
             "crop": crop,
             "seed": seed,
             "class_weight": class_weight and {str(key): class_weight[key] for key in class_weight},
         },
         class_weight=class_weight,
+        synchronized=synchronized,
+        steps_per_execution=steps_per_execution,
         checkpoints=checkpoints,
+        keep=keep,
+        save_every=save_every,
         callbacks=callbacks,
         verbose=verbose,
     )
@@ -167,15 +237,20 @@ def train(
 
 def fit(
     model: keras.Model,
-    training: Callable[[range], tf.data.Dataset],
-    validation: tf.data.Dataset,
+    training: Callable[..., tf.data.Dataset],
+    validation: Callable[..., tf.data.Dataset],
     recipe: Recipe,
+    strategy: tf.distribute.Strategy | str | None = None,
     *,
     classes: int,
     mixed: bool = False,
     settings: Mapping | None = None,
     class_weight: Mapping[int, float] | None = None,
+    synchronized: bool | None = None,
+    steps_per_execution: int = 1,
     checkpoints: str | os.PathLike | None = None,
+    keep: int = 3,
+    save_every: int | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: int = 1,
 ) -> Result:
@@ -186,18 +261,24 @@ def fit(
     model : keras.Model
         A classifier that ends in a softmax. It is compiled here.
     training : callable
-        Makes the batches of (inputs, labels) of a range of epochs, one epoch after the other.
-    validation : tf.data.Dataset
-        Batches to choose the best epoch on.
+        Makes the batches of (inputs, labels) of a range of epochs, one epoch after the other. It is
+        given that range, and as keywords what this process has to do of it: `batch_size`,
+        `first_step`, `shard`, `replicas` and `at_least`, as `data.batches` takes them.
+    validation : callable
+        Makes the batches to choose the best epoch on, given the same keywords.
     recipe : Recipe
         How to train.
+    strategy
+        As in `train`.
     classes : int
         Classes there are.
     mixed : bool, default False
         Whether the labels in training are probabilities of all classes.
     settings : mapping of str to JSON value, optional
         What else makes the run what it is, for `checkpoints`.
-    class_weight, checkpoints, callbacks, verbose
+    class_weight, synchronized, steps_per_execution, checkpoints, keep, save_every, callbacks
+        As in `train`.
+    verbose
         As in `train`.
 
     Returns
@@ -206,10 +287,20 @@ def fit(
 
     Raises
     ------
-    ValueError
+    ValueError, OSError, LostWorkerError, Interrupted
         As `train` does.
     """
-    steps = len(training(range(1)))
+    check_positive(steps_per_execution=steps_per_execution, keep=keep)
+    if save_every is not None:
+        check_positive(save_every=save_every)
+    run = _Run(model, recipe, strategy, synchronized)
+    run.settings = {
+        "model": model.name,
+        "parameters": model.count_params(),
+        "variables": len(model.trainable_variables),
+        "recipe": dataclasses.asdict(recipe),
+        **(settings or {}),
+    }
     soft = mixed or recipe.label_smoothing > 0
 
     def with_soft_labels(dataset, mixed=False):
@@ -217,46 +308,44 @@ def fit(
             return dataset
         return dataset.map(lambda inputs, labels: (inputs, tf.one_hot(labels, classes)))
 
-    model.compile(
-        recipe.optimizer(steps),
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing)
-        if soft
-        else "sparse_categorical_crossentropy",
-        metrics=["accuracy"],
-        jit_compile="auto" if gains_from_xla() else False,
+    with run.lost_workers_named():
+        run.prepare(
+            lambda *epochs, **share: with_soft_labels(training(*epochs, **share), mixed),
+            lambda **share: with_soft_labels(validation(**share)),
+            keras.losses.CategoricalCrossentropy(
+                label_smoothing=recipe.label_smoothing, reduction=None
+            )
+            if soft
+            else keras.losses.SparseCategoricalCrossentropy(reduction=None),
+            class_weight,
+        )
+        run.restore(checkpoints, keep)
+        with _Termination(active=checkpoints is not None) as termination:
+            run.train(callbacks, steps_per_execution, save_every, verbose, termination)
+        run.give_best()
+    state = run.state
+    return Result(
+        state.history,
+        state.best_epoch,
+        state.seconds,
+        run.progress.images_per_second,
+        checkpoints=None if checkpoints is None else Path(checkpoints),
     )
-    if checkpoints is not None:
-        trained = [variable.path for variable in model.trainable_variables]
-        checkpoints = Checkpoints(
-            checkpoints,
-            {
-                "model": model.name,
-                "variables": len(trained),
-                "recipe": dataclasses.asdict(recipe),
-                **(settings or {}),
-            },
-        )
-    keeper = _Keeper(recipe.patience or recipe.epochs, checkpoints)
-    first = keeper.restore(model)
-    if not keeper.finished and first < recipe.epochs:
-        model.fit(
-            with_soft_labels(training(range(first, recipe.epochs)), mixed),
-            validation_data=with_soft_labels(validation),
-            initial_epoch=first,
-            epochs=recipe.epochs,
-            steps_per_epoch=steps,
-            class_weight=class_weight and dict(class_weight),
-            callbacks=[keeper, *callbacks, keras.callbacks.TerminateOnNaN()],
-            verbose=verbose,
-            shuffle=False,  # the pipeline does
-        )
-    if not np.isfinite(keeper.history.get("loss", [np.nan])).all():
-        raise ValueError(
-            f"learning_rate={recipe.learning_rate}: the loss is not a number any more in epoch "
-            f"{len(keeper.history.get('loss', ())) or 1}. Use a lower learning rate."
-        )
-    keeper.restore_best(model)
-    return Result(keeper.history, keeper.best_epoch, keeper.seconds)
+
+
+def as_recipe(recipe: Recipe | str | None) -> Recipe:
+    """Turn what stands for a recipe into one.
+
+    Parameters
+    ----------
+    recipe : Recipe or str, optional
+        A recipe, or a key of `RECIPES`.
+
+    Returns
+    -------
+    Recipe
+    """
+    return find(recipe) if isinstance(recipe, str) else recipe or Recipe()
 
 
 def check_classifier(model: keras.Model, source: Source) -> None:
@@ -290,47 +379,307 @@ def check_classifier(model: keras.Model, source: Source) -> None:
             )
 
 
-class _Keeper(keras.callbacks.Callback):
-    """Keeps the history, the best weights, and what a run needs to go on after an interruption."""
+class _Termination:
+    """Notices that the process is asked to end, instead of ending it."""
 
-    def __init__(self, patience, checkpoints):
-        super().__init__()
-        self.history, self.best_epoch, self.seconds, self.finished = {}, 0, 0.0, False
-        self._patience, self._checkpoints = patience, checkpoints
-        self._best_weights, self._start = None, None
+    def __init__(self, active):
+        # Python lets no other thread say what happens on a signal.
+        self._active = active and threading.current_thread() is threading.main_thread()
+        self.requested = False
 
-    def restore(self, model):
-        """Go back to the newest checkpoint; returns the epoch to go on with."""
-        progress = self._checkpoints.restore(model) if self._checkpoints else None
-        if progress is None:
-            return 0
-        for name, value in progress.items():
-            setattr(self, name, value)
-        return len(self.history["loss"])
+    def _notice(self, *_):
+        self.requested = True
 
-    def restore_best(self, model):
-        if self._checkpoints:
-            self._checkpoints.restore_best(model)
-        else:
-            model.set_weights(self._best_weights)
+    def __enter__(self):
+        if self._active:
+            self._former = signal.signal(signal.SIGTERM, self._notice)
+        return self
 
-    def on_train_begin(self, logs=None):
-        self._start = time.perf_counter() - self.seconds
+    def __exit__(self, *_):
+        if self._active:
+            signal.signal(signal.SIGTERM, self._former)
 
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
-        *former, loss = self.history["val_loss"]
-        if loss < min(former, default=np.inf):
-            self.best_epoch = epoch + 1
-            if self._checkpoints:
-                self._checkpoints.save_best(self.model)
+
+@dataclass
+class _State:
+    """How far a run is."""
+
+    epoch: int = 0
+    step: int = 0  # of the epoch
+    totals: list[float] = field(
+        default_factory=lambda: [0.0] * 3
+    )  # of the epoch, as in loop.TOTALS
+    history: dict[str, list[float]] = field(default_factory=dict)
+    best_epoch: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+class _Run:
+    """A model on the devices of a strategy, and how far its training is."""
+
+    def __init__(self, model, recipe, strategy, synchronized):
+        self.model, self.recipe, self.state = model, recipe, _State()
+        if isinstance(strategy, str):
+            strategy = strategies.strategy(strategy)
+        self.strategy = strategy or tf.distribute.get_strategy()
+        self.workers, self.worker = strategies.workers(self.strategy)
+        self.replicas = self.strategy.num_replicas_in_sync
+        parts = self.replicas * recipe.accumulation
+        if recipe.batch_size % parts:
+            below = recipe.batch_size // parts * parts
+            raise ValueError(
+                f"batch_size={recipe.batch_size} cannot be divided among {self.replicas} devices"
+                f"{f' in {recipe.accumulation} parts each' * (recipe.accumulation > 1)}: "
+                f"{f'{below} or ' * (below > 0)}{below + parts} can."
+            )
+        if synchronized is None:
+            synchronized = self.replicas > 1 and recipe.batch_size // parts < _SMALL_BATCH
+        self.synchronized = synchronized
+        self.share = dict(
+            batch_size=recipe.batch_size // self.workers,
+            shard=(self.workers, self.worker),
+            replicas=self.replicas // self.workers,
+            at_least=recipe.accumulation,
+        )
+        self.settings, self.checkpoints, self.best_weights = {}, None, None
+
+    @contextlib.contextmanager
+    def lost_workers_named(self):
+        """TensorFlow says a lot when a worker is lost, and not what to do."""
+        try:
+            yield
+        except (
+            tf.errors.AbortedError,
+            tf.errors.CancelledError,
+            tf.errors.DeadlineExceededError,
+            tf.errors.InternalError,
+            tf.errors.UnavailableError,
+        ) as error:
+            if self.workers == 1:
+                raise
+            raise strategies.LostWorkerError(
+                f"in step {self.state.step + 1} of epoch {self.state.epoch + 1}, worker "
+                f"{self.worker} has lost another one, which has ended or does not answer. "
+                f"{self._kept()} Start all workers again with the same command."
+            ) from error
+
+    def _kept(self):
+        """Where the newest state is."""
+        newest = self.checkpoints and self.checkpoints.newest
+        if not newest:
+            return "No state has been saved here."
+        return f"The last good checkpoint is {str(newest)!r}."
+
+    def prepare(self, training, validation, loss, class_weight):
+        """Bring the model onto the devices."""
+        self.training, self.validation = training, validation
+        facts = {**strategies.versions(), **self.settings, "layers": self.model.to_json()}
+        strategies.agree(
+            self.strategy,
+            {
+                name: _digest(value) if name == "layers" else str(value)
+                for name, value in facts.items()
+            },
+        )
+        self.steps = len(training(range(1), **self.share)) // self.share["replicas"]
+        self.net = self.model
+        if self.replicas > 1:
+            self.net = _replicated(self.model, self.strategy, self.synchronized)
+        for model in dict.fromkeys([self.model, self.net]):
+            with self.strategy.scope() if model is self.net else contextlib.nullcontext():
+                model.compile(
+                    self.recipe.optimizer(self.steps),
+                    "sparse_categorical_crossentropy",
+                    metrics=["accuracy"],
+                    jit_compile="auto" if gains_from_xla() else False,
+                )
+        with self.strategy.scope():
+            self.net.optimizer.build(self.net.trainable_variables)
+        self.training_function = training_function(
+            self.net, loss, class_weight=class_weight, accumulation=self.recipe.accumulation
+        )
+        self.validation_function = validation_function(self.net, loss)
+        # Of layers that do not take them from all devices, the moving averages.
+        statistics = [v for v in self.net.non_trainable_variables if v.dtype == "float32"]
+        self.average_statistics = strategies.alignment(
+            self.strategy, [] if self.synchronized else statistics, mean=True
+        )
+        self.average = None
+        if self.recipe.ema:
+            self.average = keras.callbacks.SwapEMAWeights()
+            self.average.set_model(self.net)
+
+    def restore(self, folder, keep):
+        """Go back to the newest checkpoint, in all processes to the chief's."""
+        if folder is not None and self.worker == 0:
+            self.checkpoints = Checkpoints(folder, self.settings, keep)
+            self.checkpoints.check_space(self.net)
+            self.state = _State(**(self.checkpoints.restore(self.net) or {}))
+        found, *_ = strategies.exchanged(self.strategy, dataclasses.asdict(self.state))
+        self.state = _State(**found)
+        state = [*self.net.variables, *random_states(self.net), *self.net.optimizer.variables]
+        strategies.alignment(self.strategy, state)()
+
+    def _save(self):
+        """Save the state, if this is the process that does."""
+        if self.checkpoints:
+            for variable in self.net.variables:
+                if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+                    raise self._lost_number(self.state.step)
+            self.checkpoints.save(self.net, dataclasses.asdict(self.state))
+
+    def _lost_number(self, step):
+        return ValueError(
+            f"learning_rate={self.recipe.learning_rate}: the loss is not a number any more in step "
+            f"{step} of epoch {self.state.epoch + 1}. {self._kept()} Use a lower learning rate."
+        )
+
+    def _iterator(self, make):
+        if self.replicas == 1:
+            return iter(make())
+        # It is read as far as it goes and no further; a dataset that may end would make all
+        # processes ask each other in every step whether they are all still there.
+        endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
+        return iter(
+            self.strategy.distribute_datasets_from_function(lambda _: make().apply(endless))
+        )
+
+    def train(self, callbacks, steps_per_execution, save_every, verbose, termination):
+        """Take the epochs that are left."""
+        recipe, state, steps = self.recipe, self.state, self.steps
+        self.progress = Progress(verbose if self.worker == 0 else 0, recipe.epochs, steps)
+        if state.finished or state.epoch >= recipe.epochs:
+            return
+        callbacks = keras.callbacks.CallbackList(
+            list(callbacks), model=self.net, epochs=recipe.epochs, steps=steps, verbose=0
+        )
+        # What is left: nothing of an epoch that only lacks its validation.
+        begun = state.epoch + (state.step == steps)
+        iterator = None
+        if begun < recipe.epochs:
+            left, first_step = range(begun, recipe.epochs), state.step % steps
+            iterator = self._iterator(
+                lambda: self.training(left, first_step=first_step, **self.share)
+            )
+        self.net.stop_training = False
+        callbacks.on_train_begin()
+        while not state.finished and state.epoch < recipe.epochs:
+            callbacks.on_epoch_begin(state.epoch)
+            self.progress.begin_epoch(state.epoch, state.step)
+            start = time.perf_counter() - state.seconds
+            while state.step < steps and not self.net.stop_training:
+                count = min(steps_per_execution, steps - state.step)
+                if save_every:
+                    count = min(count, save_every - state.step % save_every)
+                callbacks.on_train_batch_begin(state.step)
+                before = state.totals[2]
+                asked = self._take_steps(iterator, count, termination)
+                state.seconds = time.perf_counter() - start
+                logs = _means(state.totals)
+                callbacks.on_train_batch_end(state.step - 1, logs)
+                self.progress.step(state.step, state.totals[2] - before, logs)
+                if asked:
+                    self.average_statistics()
+                    self._interrupt()
+                if save_every and state.step % save_every == 0 and state.step < steps:
+                    self.average_statistics()
+                    self._save()
+            self.average_statistics()
+            logs = {**_means(state.totals), **self._validate(termination)}
+            state.seconds = time.perf_counter() - start
+            self._count_epoch(logs)
+            self._save()
+            self.progress.end_epoch(state.epoch - 1, logs)
+            callbacks.on_epoch_end(state.epoch - 1, logs)
+            if self.net.stop_training:
+                break
+        callbacks.on_train_end()
+
+    def _take_steps(self, iterator, count, termination):
+        """Some steps; returns whether a process was asked to end."""
+        stop = tf.constant(float(termination.requested))
+        totals = self.training_function(iterator, stop, count).numpy()
+        lost = ~np.isfinite(totals[:, 0])
+        if lost.any():
+            raise self._lost_number(self.state.step + 1 + int(lost.argmax()))
+        self.state.step += count
+        self.state.totals = (self.state.totals + totals[:, :3].sum(0, "float64")).tolist()
+        return termination.requested if self.workers == 1 else totals[:, 3].any()
+
+    def _interrupt(self):
+        self._save()
+        self.progress.end_epoch()
+        raise Interrupted(
+            f"Asked to end: the state after step {self.state.step} of {self.steps} in epoch "
+            f"{self.state.epoch + 1} is saved. The same command goes on from there."
+        )
+
+    def _validate(self, termination):
+        """Loss and accuracy on the validation images; keeps the weights if they are the best."""
+        if self.average:
+            self.average.on_test_begin()
+        steps = len(self.validation(**self.share)) // self.share["replicas"]
+        iterator = self._iterator(lambda: self.validation(**self.share))
+        totals = np.zeros(4)
+        for _ in range(steps):
+            stop = tf.constant(float(termination.requested))
+            totals += self.validation_function(iterator, stop, 1).numpy()[0]
+            if totals[3]:
+                if self.average:
+                    self.average.on_test_end()
+                self._interrupt()
+        means = _means(totals)
+        if means["loss"] < min(self.state.history.get("val_loss", ()), default=np.inf):
+            self.state.best_epoch = self.state.epoch + 1
+            if self.checkpoints:
+                self.checkpoints.save_best(self.net)
             else:
-                self._best_weights = self.model.get_weights()
-        self.seconds = time.perf_counter() - self._start
-        self.finished = epoch + 1 - self.best_epoch >= self._patience
-        if self.finished:
-            self.model.stop_training = True
-        if self._checkpoints and np.isfinite(self.history["loss"][-1]):
-            names = ("history", "best_epoch", "seconds", "finished")
-            self._checkpoints.save(self.model, {name: getattr(self, name) for name in names})
+                self.best_weights = self.net.get_weights()
+        if self.average:
+            self.average.on_test_end()
+        return {f"val_{name}": value for name, value in means.items()}
+
+    def _count_epoch(self, logs):
+        state = self.state
+        for name, value in logs.items():
+            state.history.setdefault(name, []).append(float(value))
+        state.epoch, state.step, state.totals = state.epoch + 1, 0, [0.0] * 3
+        patience = self.recipe.patience or self.recipe.epochs
+        state.finished = state.epoch - state.best_epoch >= patience
+
+    def give_best(self):
+        """Give the model the best weights."""
+        if self.checkpoints:
+            self.checkpoints.restore_best(self.net)
+        elif self.best_weights is not None:
+            self.net.set_weights(self.best_weights)
+        strategies.alignment(self.strategy, self.net.variables)()
+        if self.net is not self.model:
+            self.model.set_weights(self.net.get_weights())
+
+
+def _means(totals):
+    loss, right, images = totals[:3]
+    return {"loss": loss / images, "accuracy": right / images}
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _replicated(model, strategy, synchronized):
+    """The same model on all devices of a strategy."""
+
+    def clone(layer):
+        config = layer.get_config()
+        if isinstance(layer, keras.layers.BatchNormalization):
+            config["synchronized"] = synchronized
+        return type(layer).from_config(config)
+
+    with strategy.scope(), deep_graphs():
+        net = keras.models.clone_model(model, clone_function=clone, recursive=True)
+        net.set_weights(model.get_weights())
+        for mine, theirs in zip(random_states(net), random_states(model), strict=True):
+            mine.assign(theirs)
+    return net

@@ -1,0 +1,156 @@
+"""One step of training or validation, on all replicas of a strategy."""
+
+from collections.abc import Callable, Mapping
+from itertools import zip_longest
+
+import keras
+import tensorflow as tf
+
+TOTALS = ("loss", "accuracy", "images", "stop")
+"""What a step gives: the sum of the losses, the images classified right, the images there were, and
+the processes that were asked to stop."""
+
+
+def training_function(
+    model: keras.Model,
+    loss: keras.losses.Loss,
+    *,
+    class_weight: Mapping[int, float] | None = None,
+    accumulation: int = 1,
+) -> Callable:
+    """Make a function that trains a model for some steps.
+
+    The loss of a batch is the mean over all of its images, wherever they are. (Keras takes the mean
+    over the replicas of their means, which is another one where they have different numbers of
+    images, as in the last batch of an epoch.)
+
+    Parameters
+    ----------
+    model : keras.Model
+        A classifier that ends in a softmax, compiled in the scope of its strategy.
+    loss : keras.losses.Loss
+        The loss of one image each: of reduction "none".
+    class_weight : mapping of int to float, optional
+        How much each class counts.
+    accumulation : int, default 1
+        Parts that each replica takes its images in, one after the other.
+
+    Returns
+    -------
+    callable
+        Given an iterator over batches, a float32 scalar that is 1 if this process was asked to
+        stop, and an int32 scalar of steps: carries them out and returns a float32 tensor of shape
+        (steps, 4), `TOTALS` of every step, the same on all replicas.
+    """
+    optimizer, variables = model.optimizer, model.trainable_variables
+    replicas = model.distribute_strategy.num_replicas_in_sync
+
+    def gradients_of(inputs, labels, images):
+        """The gradients of a replica's images or a part of them, and their totals."""
+        with tf.GradientTape() as tape:
+            totals = _totals(model, loss, class_weight, inputs, labels, training=True)
+            mean = totals[0] / images
+            if model.losses:
+                part = tf.cast(tf.shape(labels)[0], "float32") / images
+                mean += part * tf.add_n([tf.cast(each, "float32") for each in model.losses])
+            scaled = optimizer.scale_loss(mean)
+        return tape.gradient(scaled, variables, unconnected_gradients="zero"), totals
+
+    def accumulated(inputs, labels, images):
+        """The same, a part after the other."""
+        count, gradients, totals = tf.shape(labels)[0], [], tf.zeros(3)
+        for index in range(accumulation):
+            first, last = (each * count // accumulation for each in (index, index + 1))
+            # Not at the same time, which would take as much memory as all of it at once. (A loop
+            # of the graph is out of question: MirroredStrategy cannot reduce anything in one.)
+            with tf.control_dependencies(gradients):
+                part = (tf.identity(each[first:last]) for each in (inputs, labels))
+                its_gradients, its_totals = gradients_of(*part, images)
+            gradients = [
+                each if former is None else former + each
+                for former, each in zip_longest(gradients, its_gradients)
+            ]
+            totals += its_totals
+        return gradients, totals
+
+    def step(inputs, labels, stop):
+        images = tf.cast(tf.shape(labels)[0], "float32")
+        compute = gradients_of if accumulation == 1 else accumulated
+        gradients, totals = compute(inputs, labels, images)
+        totals = _of_all_replicas(replicas, totals, stop)
+        if replicas > 1:
+            share = images / totals[2]
+            gradients = [each * tf.cast(share, each.dtype) for each in gradients]
+        optimizer.apply(gradients, variables)
+        return totals
+
+    return _repeated(step, model)
+
+
+def validation_function(model: keras.Model, loss: keras.losses.Loss) -> Callable:
+    """Make a function that looks at a model's answers to some batches.
+
+    Parameters
+    ----------
+    model, loss
+        As for `training_function`.
+
+    Returns
+    -------
+    callable
+        As that of `training_function`.
+    """
+    replicas = model.distribute_strategy.num_replicas_in_sync
+
+    def step(inputs, labels, stop):
+        totals = _totals(model, loss, None, inputs, labels, training=False)
+        return _of_all_replicas(replicas, totals, stop)
+
+    return _repeated(step, model)
+
+
+def _totals(model, loss, class_weight, inputs, labels, training):
+    """Of a replica's images: the sum of their losses, those that are right, their number."""
+    probabilities = tf.cast(model(inputs, training=training), "float32")
+    losses = loss(labels, probabilities)
+    classes = tf.argmax(labels, -1) if labels.shape.rank == 2 else tf.cast(labels, "int64")
+    if class_weight:
+        weights = [class_weight.get(index, 1.0) for index in range(probabilities.shape[-1])]
+        losses *= tf.gather(tf.constant(weights, "float32"), classes)
+    right = tf.cast(tf.argmax(probabilities, -1) == classes, "float32")
+    return tf.stack(
+        [tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(tf.ones_like(right))]
+    )
+
+
+def _of_all_replicas(replicas, totals, stop):
+    totals = tf.concat([totals, [stop]], 0)
+    if replicas == 1:
+        return totals
+    return tf.distribute.get_replica_context().all_reduce("SUM", totals)
+
+
+def _repeated(step, model):
+    """A function of a step for one replica becomes one of several steps for all of them."""
+    strategy = model.distribute_strategy
+    if model.jit_compile and strategy.num_replicas_in_sync == 1:
+        step = tf.function(step, jit_compile=True)
+
+    def on_all_replicas(iterator, stop):
+        totals = strategy.run(step, args=(*next(iterator), stop))
+        return strategy.experimental_local_results(totals)[0]
+
+    @tf.function(reduce_retracing=True)
+    def steps(iterator, stop, count):
+        totals = tf.TensorArray("float32", count)
+        for index in tf.range(count):
+            totals = totals.write(index, on_all_replicas(iterator, stop))
+        return totals.stack()
+
+    @tf.function(reduce_retracing=True)
+    def one(iterator, stop):
+        return on_all_replicas(iterator, stop)[None]
+
+    return lambda iterator, stop, count: (
+        one(iterator, stop) if count == 1 else steps(iterator, stop, tf.constant(count))
+    )
