@@ -167,9 +167,9 @@ def demo(output, seed, as_json):
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
-    default=60.0,
+    default=600.0,
     show_default=True,
-    help="For multiworker: seconds after which a worker that does not answer is given up.",
+    help="For multiworker: seconds to wait for a worker that does not come or answer.",
 )
 @click.option(
     "--sync-bn/--no-sync-bn",
@@ -206,6 +206,29 @@ def train(source, name, output, as_json, epochs, batch_size, learning_rate, chan
         recipe.update(_changes(changes))
         exports = output / "saved_model"
         answer.update(_train_and_export(source, name, output, exports, recipe=recipe, **options))
+
+
+@main.command(context_settings={"ignore_unknown_options": True})
+@click.option("--workers", type=_at_least_1, required=True, help="Processes to start.")
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How many times to start all again after one has failed.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def launch(workers, restarts, command):
+    """Run COMMAND, such as train, in several processes on this machine.
+
+    Each gets an equal part of the GPUs, or of the CPU's cores: keras-resnet launch --workers 2 --
+    train --data digits --output runs/digits
+    """
+    from keras_resnet.launch import launch as start
+
+    if command[0] == "train" and not any(each.startswith("--strategy") for each in command):
+        command = (*command, "--strategy", "multiworker")
+    sys.exit(start([sys.executable, "-m", "keras_resnet.cli", *command], workers, restarts))
 
 
 _weights_option = click.option(
@@ -629,7 +652,7 @@ def _train_and_export(
     recipe_name=None,
     strategy_name="auto",
     hosts=None,
-    timeout=60.0,
+    timeout=600.0,
     profile=False,
     seed=0,
     **options,
@@ -926,7 +949,7 @@ def _answer(as_json):
     ):
         _import_tensorflow()
         yield answer
-    if as_json:
+    if as_json and answer:  # workers that are not the chief have none
         click.echo(json.dumps(answer))
 
 

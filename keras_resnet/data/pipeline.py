@@ -36,7 +36,7 @@ def batches(
     cache: str | os.PathLike | None = None,
     shard: tuple[int, int] = (1, 0),
     replicas: int = 1,
-    at_least: int = 1,
+    at_least: int = 0,
 ) -> tf.data.Dataset:
     """Turn a split into batches.
 
@@ -78,10 +78,10 @@ def batches(
         The batches of all parts together hold the images that batches of all of their images would.
     replicas : int, default 1
         Devices that share a batch: it comes in so many parts of equal size, one after the other, as
-        `tf.distribute` wants it. Every image comes once an epoch; where too few are left for all
-        devices of all shards, the last batch is that much larger.
-    at_least : int, default 1
-        Images that every device has in every batch.
+        `tf.distribute` wants it.
+    at_least : int, default 0
+        Images that each device of each shard needs in every batch: where fewer are left at the end
+        of an epoch, they make the last batch larger. At least 1 for several replicas.
 
     Returns
     -------
@@ -104,9 +104,7 @@ def batches(
     >>> images.shape
     TensorShape([32, 16, 16, 1])
     """
-    check_positive(
-        image_size=image_size, batch_size=batch_size, replicas=replicas, at_least=at_least
-    )
+    check_positive(image_size=image_size, batch_size=batch_size, replicas=replicas)
     policy = policy_of(augmentation)
     if not 0 < crop <= 1:
         raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
@@ -118,7 +116,7 @@ def batches(
     if policy and policy.mixes() and classes is None:
         raise ValueError(f"augmentation={augmentation!r} mixes labels: say how many classes.")
     sizes = batch_sizes(len(split), batch_size, shard, replicas, at_least)
-    if not 0 <= first_step < len(sizes) // replicas:
+    if first_step and not 0 <= first_step < len(sizes) // replicas:
         raise ValueError(
             f"first_step={first_step!r}: an epoch has {len(sizes) // replicas} steps, from 0."
         )
@@ -159,8 +157,9 @@ def batches(
                 lambda position, batch: vary(*batch, epoch_seed, position * parts + part)
             )
         rest = sizes[first_step * replicas :]
-        # Other than by `batch` above, which is quicker.
-        return dataset.rebatch(rest) if max(rest) != batch_size or replicas > 1 else dataset
+        # Only where `batch`, which is quicker, has not made them as they are to be.
+        as_they_are = replicas == 1 and max(rest, default=0) <= batch_size
+        return dataset if as_they_are else dataset.rebatch(rest)
 
     length = len(sizes)
     if policy is None:
@@ -216,7 +215,7 @@ def batch_sizes(
     batch_size: int,
     shard: tuple[int, int] = (1, 0),
     replicas: int = 1,
-    at_least: int = 1,
+    at_least: int = 0,
 ) -> list[int]:
     """Images in every batch of an epoch, where machines and their devices share the batches.
 
@@ -246,20 +245,21 @@ def batch_sizes(
     [16, 16, 17, 16]
     """
     parts, part = shard
+    at_least = max(at_least, int(replicas > 1))
     whole, fewest = batch_size * parts, parts * replicas * at_least
     steps, left = divmod(images, whole)
-    steps += left >= fewest
+    steps += left >= max(fewest, 1)
     if not steps:
         raise ValueError(
-            f"{images} images in batches of {whole} are too few for {parts * replicas} devices, "
-            f"each of which needs {at_least} in every batch."
+            f"{images} images are too few for {parts * replicas} devices, each of which needs "
+            f"{max(at_least, 1)} in every batch."
         )
     sizes = []
     for step in range(steps):
         last = images if step == steps - 1 else (step + 1) * whole
         mine = len(range(step * whole + part, last, parts))
         sizes += [mine // replicas + (replica < mine % replicas) for replica in range(replicas)]
-    return sizes
+    return [size for size in sizes if size]
 
 
 def _keep(images, split, cache, image_size, channels, crop):

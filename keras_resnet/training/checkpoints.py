@@ -9,11 +9,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
 from keras_resnet.files import write_text, written_beside
 
-_PROGRESS, _WEIGHTS = "progress.json", "state.weights.h5"
-_SETTINGS, _BEST = "settings.json", "best.weights.h5"
+# Not HDF5, whose library crashes where a disk is full.
+_PROGRESS, _STATE = "progress.json", "state.safetensors"
+_SETTINGS, _BEST = "settings.json", "best.safetensors"
 _SPACE = 1.1  # of a checkpoint's numbers in a file
 
 _logger = logging.getLogger(__name__)
@@ -89,8 +92,7 @@ class Checkpoints:
         OSError
             If there is not.
         """
-        variables = [*model.variables, *model.optimizer.variables]
-        size = _SPACE * sum(np.prod(each.shape) * 4 for each in variables)
+        size = _SPACE * sum(np.prod(each.shape) * 4 for each in state(model))
         # One more than are kept, until it has its name; and as much as all weights for the best.
         needed = size * max(self.keep + 2 - len(self._all()), 1)
         if (free := shutil.disk_usage(self.folder).free) < needed:
@@ -124,11 +126,9 @@ class Checkpoints:
         path = self.folder / f"after-{number}"
         with written_beside(path) as partial:
             partial.mkdir()
-            model.save_weights(partial / _WEIGHTS)
-            states = [keras.ops.convert_to_numpy(each).tolist() for each in random_states(model)]
-            content = {"progress": dict(progress), "random": states}
-            (partial / _PROGRESS).write_text(json.dumps(content), encoding="utf-8")
-            _flush(partial / _WEIGHTS, partial / _PROGRESS, partial)
+            _write(partial / _STATE, state(model))
+            (partial / _PROGRESS).write_text(json.dumps(dict(progress)), encoding="utf-8")
+            _flush(partial / _STATE, partial / _PROGRESS, partial)
         for old in former[self.keep - 1 :]:
             shutil.rmtree(old, ignore_errors=True)
         return path
@@ -154,7 +154,7 @@ class Checkpoints:
         for checkpoint in self._all():
             try:
                 return _restored(model, checkpoint)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, KeyError, ValueError, SafetensorError) as error:
                 _logger.warning(
                     "%s cannot be read (%s): going back to the one before.",
                     checkpoint,
@@ -175,7 +175,7 @@ class Checkpoints:
             The model.
         """
         with written_beside(self.folder / _BEST) as partial:
-            model.save_weights(partial)
+            _write(partial, model.weights)
             _flush(partial)
 
     def restore_best(self, model: keras.Model) -> None:
@@ -186,17 +186,46 @@ class Checkpoints:
         model : keras.Model
             The model.
         """
-        model.load_weights(self.folder / _BEST, skip_mismatch=False)
+        _read(self.folder / _BEST, model.weights)
 
 
 def _restored(model, checkpoint):
     """Bring a model back to a checkpoint."""
-    content = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
+    progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
     model.optimizer.build(model.trainable_variables)
-    model.load_weights(checkpoint / _WEIGHTS)
-    for variable, state in zip(random_states(model), content["random"], strict=True):
-        variable.assign(state)
-    return content["progress"]
+    _read(checkpoint / _STATE, state(model))
+    return progress
+
+
+def state(model: keras.Model) -> list[keras.Variable]:
+    """All variables of a run, in the order that every process makes them in.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A model, compiled, its optimizer built.
+
+    Returns
+    -------
+    list of keras.Variable
+    """
+    variables = [*model.weights, *random_states(model), *model.optimizer.variables]
+    return list({id(variable): variable for variable in variables}.values())
+
+
+def _write(path, variables):
+    content = {f"{i}": np.array(each.numpy(), order="C") for i, each in enumerate(variables)}
+    path.write_bytes(save(content))
+
+
+def _read(path, variables):
+    """Give variables the values of a file, if it has one for each."""
+    found = load_file(path)
+    shapes = [found[f"{i}"].shape for i in range(len(found))]
+    if shapes != [tuple(variable.shape) for variable in variables]:
+        raise ValueError(f"{str(path)!r} is of another model.")
+    for index, variable in enumerate(variables):
+        variable.assign(found[f"{index}"])
 
 
 def random_states(model: keras.Model) -> list[keras.Variable]:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -22,13 +23,15 @@ PORT = (
     12345  # of the workers, where a list of hosts names none, and of Slurm's first task on a host
 )
 
+_PATIENCE = 0.2  # seconds between two looks for a process that has not come yet
+
 
 class LostWorkerError(ConnectionError):
     """Another process of the run has gone, or does not answer any more."""
 
 
 def strategy(
-    name: str = "auto", *, hosts: Sequence[str] | None = None, timeout: float = 60.0
+    name: str = "auto", *, hosts: Sequence[str] | None = None, timeout: float = 600.0
 ) -> tf.distribute.Strategy:
     """Choose the devices of a run.
 
@@ -47,8 +50,9 @@ def strategy(
     hosts : sequence of str, optional
         For "multiworker": names of the machines, the same in every process, or "name:port"; one of
         them is this machine, the first one is the chief.
-    timeout : float, default 60.0
-        For "multiworker": seconds after which a process that does not answer is given up.
+    timeout : float, default 600.0
+        For "multiworker": seconds to wait for a process that has not come yet, or that lives and
+        does not answer. One that dies is noticed at once, a machine that vanishes in half a minute.
 
     Returns
     -------
@@ -167,17 +171,7 @@ def _configured(text):
 
 def _multiworker(found, timeout):
     addresses, index = found
-    port = addresses[index].rpartition(":")[2]
-    # TensorFlow would end the process over a port that is taken.
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", int(port)))
-        except OSError as error:
-            raise OSError(
-                f"port {port} of this machine, where worker {index} ({addresses[index]}) is to "
-                "listen, is in use. Is another run going on? Choose another port for all workers."
-            ) from error
+    _meet(addresses, index, timeout)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": addresses}), task_type="worker", task_id=index
     )
@@ -193,6 +187,42 @@ def _multiworker(found, timeout):
         raise LostWorkerError(
             f"the workers {', '.join(addresses)} did not come together: {error.message}"
         ) from error
+
+
+def _meet(addresses, index, timeout):
+    """Wait until all processes are there.
+
+    TensorFlow would wait for an hour, deaf to signals, and end the process over a port in use.
+    """
+    port, deadline = int(addresses[index].rpartition(":")[2]), time.monotonic() + timeout
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("", port))
+        except OSError as error:
+            raise OSError(
+                f"port {port} of this machine, where worker {index} ({addresses[index]}) is to "
+                "listen, is in use. Is another run going on? Choose another port for all workers."
+            ) from error
+        listener.listen(len(addresses))
+        missing = [address for address in addresses if address != addresses[index]]
+        # Who has seen all others goes on, and answers as TensorFlow's server from then on.
+        while missing := [address for address in missing if not _answers(address)]:
+            if time.monotonic() > deadline:
+                raise LostWorkerError(
+                    f"worker {index} ({addresses[index]}) has waited {timeout:.0f} s for "
+                    f"{', '.join(missing)}, which cannot be reached."
+                )
+            time.sleep(_PATIENCE)
+
+
+def _answers(address):
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=1):
+            return True
+    except OSError:
+        return False
 
 
 def _tpu():
@@ -332,6 +362,7 @@ def alignment(
 def _on_all(strategy, of_replica):
     """A function that reduces everything it gives, for all replicas; gives one replica's."""
     function = tf.function(lambda: strategy.run(of_replica), autograph=False)
+    function = function.get_concrete_function()  # of a `tf.function` TensorFlow counts the traces
     return lambda: tf.nest.map_structure(
         lambda each: strategy.experimental_local_results(each)[0], function()
     )

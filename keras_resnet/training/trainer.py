@@ -24,7 +24,7 @@ from keras_resnet.layers import gains_from_xla
 from keras_resnet.preprocessing import crop_of
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training import strategies
-from keras_resnet.training.checkpoints import Checkpoints, random_states
+from keras_resnet.training.checkpoints import Checkpoints, random_states, state
 from keras_resnet.training.logs import Progress
 from keras_resnet.training.loop import training_function, validation_function
 from keras_resnet.training.recipes import Recipe
@@ -518,14 +518,13 @@ class _Run:
             self.state = _State(**(self.checkpoints.restore(self.net) or {}))
         found, *_ = strategies.exchanged(self.strategy, dataclasses.asdict(self.state))
         self.state = _State(**found)
-        state = [*self.net.variables, *random_states(self.net), *self.net.optimizer.variables]
-        strategies.alignment(self.strategy, state)()
+        strategies.alignment(self.strategy, state(self.net))()
 
     def _save(self):
         """Save the state, if this is the process that does."""
         if self.checkpoints:
-            for variable in self.net.variables:
-                if not np.isfinite(keras.ops.convert_to_numpy(variable)).all():
+            for variable in self.net.weights:
+                if not np.isfinite(variable.numpy()).all():
                     raise self._lost_number(self.state.step)
             self.checkpoints.save(self.net, dataclasses.asdict(self.state))
 
@@ -541,9 +540,13 @@ class _Run:
         # It is read as far as it goes and no further; a dataset that may end would make all
         # processes ask each other in every step whether they are all still there.
         endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
-        return iter(
-            self.strategy.distribute_datasets_from_function(lambda _: make().apply(endless))
+        options = tf.distribute.InputOptions(
+            experimental_fetch_to_device=bool(tf.config.list_logical_devices("GPU"))
         )
+        distributed = self.strategy.distribute_datasets_from_function(
+            lambda _: make().apply(endless), options
+        )
+        return iter(distributed)
 
     def train(self, callbacks, steps_per_execution, save_every, verbose, termination):
         """Take the epochs that are left."""
@@ -654,7 +657,7 @@ class _Run:
             self.checkpoints.restore_best(self.net)
         elif self.best_weights is not None:
             self.net.set_weights(self.best_weights)
-        strategies.alignment(self.strategy, self.net.variables)()
+        strategies.alignment(self.strategy, self.net.weights)()
         if self.net is not self.model:
             self.model.set_weights(self.net.get_weights())
 

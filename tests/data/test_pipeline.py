@@ -10,6 +10,8 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from errors import one_line_error
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from pictures import encoded, pixels, write_damaged, write_images
 
 from keras_resnet import data
@@ -340,6 +342,97 @@ class TestShards:
     def test_out_of_range_are_refused(self, ways, shard):
         with one_line_error(f"shard={shard}"):
             data.batches(ways["arrays"], image_size=8, shard=shard)
+
+
+class TestReplicas:
+    @staticmethod
+    def numbered(count):
+        """Images that show their number."""
+        images = np.arange(count, dtype="uint8").repeat(4).reshape(count, 2, 2, 1)
+        return data.Split(images, np.arange(count))
+
+    @settings(max_examples=25, deadline=None)
+    @given(
+        count=st.integers(6, 60),
+        each=st.integers(1, 4),
+        parts=st.integers(1, 3),
+        replicas=st.integers(1, 3),
+        at_least=st.integers(1, 2),
+        first_step=st.integers(0, 3),
+    )
+    def test_share_the_batches_of_one(self, count, each, parts, replicas, at_least, first_step):
+        devices, fewest = parts * replicas, parts * replicas * at_least
+        batch_size = each * at_least * replicas  # of a shard
+        whole = batch_size * parts
+        assume(count >= fewest)
+        options = dict(
+            image_size=2,
+            channels=1,
+            augmentation=data.Augmentation(flip=True),
+            seed=7,
+            epochs=range(3, 5),
+        )
+        split = self.numbered(count)
+        steps = (
+            len(data.pipeline.batch_sizes(count, batch_size, (parts, 0), replicas, at_least))
+            // replicas
+        )
+        first_step = min(first_step, steps - 1)
+        shards = [
+            data.batches(
+                split,
+                batch_size=batch_size,
+                shard=(parts, part),
+                replicas=replicas,
+                at_least=at_least,
+                first_step=first_step,
+                **options,
+            )
+            for part in range(parts)
+        ]
+        assert [len(shard) for shard in shards] == [(2 * steps - first_step) * replicas] * parts
+        found = [[labels.tolist() for _, labels in shard.as_numpy_iterator()] for shard in shards]
+        assert all(len(labels) >= at_least for shard in found for labels in shard)
+        together = [
+            sorted(
+                label
+                for shard in found
+                for labels in shard[step * replicas : (step + 1) * replicas]
+                for label in labels
+            )
+            for step in range(2 * steps - first_step)
+        ]
+        alone = data.batches(split, batch_size=whole, **options)
+        epochs = [label for _, labels in alone.as_numpy_iterator() for label in labels]
+        expected = []
+        for epoch in (epochs[:count], epochs[count:]):
+            assert sorted(epoch) == list(range(count))
+            bounds = [*range(0, steps * whole, whole)][:steps]
+            ends = [*bounds[1:], count]
+            expected += [sorted(epoch[a:b]) for a, b in zip(bounds, ends, strict=True)]
+        assert together == expected[first_step:]
+        sizes = [[len(labels) for labels in shard] for shard in found]
+        for step in range(2 * steps - first_step):
+            shares = [size for shard in sizes for size in shard[step * replicas :][:replicas]]
+            assert max(shares) - min(shares) <= 1 + (devices > replicas > 1)
+
+    def test_too_many_for_the_images_are_refused(self):
+        with one_line_error("5 images are too few for 6 devices, each of which needs 1 in every"):
+            data.batches(self.numbered(5), image_size=2, channels=1, shard=(2, 0), replicas=3)
+
+    def test_first_step_must_be_one_of_an_epoch(self):
+        with one_line_error("first_step=2: an epoch has 2 steps, from 0."):
+            data.batches(self.numbered(8), image_size=2, channels=1, batch_size=4, first_step=2)
+
+    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    def test_go_on_within_an_epoch(self, ways, way):
+        options = dict(image_size=8, batch_size=4, augmentation="photograph", epochs=range(1, 3))
+        whole = list(data.batches(ways[way], **options).as_numpy_iterator())
+        rest = list(data.batches(ways[way], first_step=2, **options).as_numpy_iterator())
+        assert len(rest) == len(whole) - 2
+        for (images, labels), (expected, expected_labels) in zip(rest, whole[2:], strict=True):
+            np.testing.assert_array_equal(images, expected)
+            np.testing.assert_array_equal(labels, expected_labels)
 
 
 class TestEvaluation:

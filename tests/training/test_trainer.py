@@ -1,15 +1,18 @@
 import csv
 import dataclasses
 import sys
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import data, training
 from keras_resnet.training.optimizers import LayerwiseSGD
+from keras_resnet.training.trainer import _Run
 
 
 def small_net(classes=10, channels=1):
@@ -18,6 +21,11 @@ def small_net(classes=10, channels=1):
     return keras_resnet.CIFARResNet(
         8, input_shape=(size, size, channels), classes=classes, include_preprocessing=True
     )
+
+
+class Stop(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +81,83 @@ class TestTrain:
         recipe = training.Recipe(epochs=1, batch_size=512)
         assert training.train(small_net(), digits, recipe, verbose=0).best_epoch == 1
 
-    def test_says_when_the_loss_is_lost(self, digits):
+    def test_says_when_the_loss_is_lost(self, digits, tmp_path):
         model = small_net()
-        recipe = training.Recipe(epochs=2, learning_rate=1e20, warm_up=0.0)
-        with pytest.raises(ValueError, match="Use a lower learning rate"):
-            training.train(model, digits, recipe, image_size=8, verbose=0)
+
+        class Poison(keras.callbacks.Callback):
+            epoch = 0
+
+            def on_epoch_begin(self, epoch, logs=None):
+                self.epoch = epoch
+
+            def on_train_batch_begin(self, batch, logs=None):
+                if (self.epoch, batch) == (1, 4):
+                    kernel = self.model.get_layer("predictions").kernel
+                    kernel.assign(kernel * np.nan)
+
+        recipe = training.Recipe(epochs=2)
+        with pytest.raises(ValueError, match="Use a lower learning rate") as caught:
+            training.train(
+                model,
+                digits,
+                recipe,
+                image_size=8,
+                checkpoints=tmp_path,
+                callbacks=[Poison()],
+                verbose=0,
+            )
+        assert "is not a number any more in step 5 of epoch 2" in str(caught.value)
+        assert f"The last good checkpoint is {str(tmp_path / 'after-1')!r}" in str(caught.value)
+
+    def test_keeps_no_state_whose_weights_are_lost(self, digits, tmp_path):
+        class Poison(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                kernel = self.model.get_layer("predictions").kernel
+                kernel.assign(kernel * np.nan)
+
+        options = dict(image_size=8, checkpoints=tmp_path, save_every=1, verbose=0)
+        with pytest.raises(ValueError, match="No state has been saved here"):
+            training.train(small_net(), digits, callbacks=[Poison()], **options)
+        assert not list(tmp_path.glob("after-*"))
+
+    def test_takes_recipes_and_strategies_by_name(self, digits):
+        small = dataclasses.replace(digits, train=digits.train.take(np.arange(256)))
+        result = training.train(
+            small_net(),
+            small,
+            "paper",
+            "auto",
+            image_size=8,
+            verbose=0,
+            steps_per_execution=7,
+            callbacks=[Stop()],
+        )
+        assert len(result.history["loss"]) == 1
+
+    def test_several_steps_at_once_are_the_same_steps(self, trained, digits):
+        _, expected = trained
+        recipe = training.Recipe(epochs=3, learning_rate=0.2)
+        result = training.train(
+            small_net(), digits, recipe, image_size=8, steps_per_execution=7, verbose=0
+        )
+        np.testing.assert_allclose(result.history["loss"], expected.history["loss"], rtol=1e-2)
+
+    def test_batches_must_be_divisible(self, digits):
+        recipe = training.Recipe(batch_size=6, accumulation=3)
+        run = _Run(small_net(), recipe, None, None)
+        assert run.share["at_least"] == 3
+        strategy = SimpleNamespace(num_replicas_in_sync=4)
+        with one_line_error("batch_size=6 cannot be divided among 4 devices in 3 parts each: 12"):
+            _Run(small_net(), recipe, strategy, None)
+        with one_line_error("batch_size=62 cannot be divided among 4 devices: 60 or 64 can"):
+            _Run(small_net(), training.Recipe(batch_size=62), strategy, None)
+
+    def test_shows_a_line_an_epoch(self, digits, capsys):
+        recipe = training.Recipe(epochs=2, batch_size=256)
+        training.train(small_net(), digits, recipe, image_size=8, verbose=2)
+        first, second = capsys.readouterr().out.splitlines()
+        assert first.startswith("Epoch 1/2: loss ")
+        assert second.endswith(" images/s")
 
 
 class TestRecipe:
@@ -89,12 +169,39 @@ class TestRecipe:
         cosine = 0.025 * (1 + np.cos(np.pi * np.arange(81) / 80))
         np.testing.assert_allclose(rates[20:], cosine, atol=1e-6)
 
+    def test_learning_rate_falls_at_milestones(self):
+        recipe = training.recipe("paper", epochs=8, batch_size=512, warm_up=0.25)
+        rate = recipe.schedule(steps_per_epoch=5)
+        rates = np.array([float(rate(step)) for step in range(41)])
+        np.testing.assert_allclose(rates[:11], np.linspace(0, 0.2, 11), atol=1e-7)
+        np.testing.assert_allclose(rates[10:20], 0.2, rtol=1e-5)
+        np.testing.assert_allclose(rates[20:30], 0.02, rtol=1e-5)
+        np.testing.assert_allclose(rates[30:], 0.002, rtol=1e-5)
+
     def test_weights_decay_but_for_biases_and_normalization(self):
         model = small_net()
-        optimizer = training.Recipe(weight_decay=0.1).optimizer(1)
-        optimizer.build(model.trainable_variables)
-        decayed = {v.name for v in model.trainable_variables if optimizer._use_weight_decay(v)}
-        assert decayed == {"kernel"}
+        optimizer = training.Recipe(weight_decay=0.1, warm_up=0.0).optimizer(1)
+        before = {v.path: v.numpy() for v in model.trainable_variables}
+        optimizer.apply(
+            [keras.ops.zeros(v.shape) for v in model.trainable_variables],
+            model.trainable_variables,
+        )
+        changed = {v.name for v in model.trainable_variables if (v.numpy() != before[v.path]).any()}
+        assert changed == {"kernel"}
+
+    def test_ready_made_are_changed_by_field(self):
+        assert training.recipe("Modern", label_smoothing=0.0).label_smoothing == 0.0
+        assert training.recipe("paper") == training.RECIPES["paper"]
+        with one_line_error("field of a recipe 'label' is not known. Did you mean label_smoothing"):
+            training.recipe("modern", label=0.1)
+        with one_line_error("epochs='many' must be a number"):
+            training.recipe("modern", epochs="many")
+        with one_line_error("recipe 'old' is not known"):
+            training.recipe("old")
+
+    def test_parts_must_divide_the_batch(self):
+        with one_line_error("accumulation=3 must divide batch_size=64"):
+            training.Recipe(accumulation=3)
 
     @pytest.mark.parametrize(
         "options",
@@ -106,6 +213,11 @@ class TestRecipe:
             dict(warm_up=1),
             dict(momentum=7),
             dict(weight_decay=-1),
+            dict(mixup=-0.1),
+            dict(ema=1.0),
+            dict(clip_norm=0),
+            dict(accumulation=0),
+            dict(milestones=(0.5, 1.5)),
         ],
     )
     def test_refuses_numbers_out_of_range(self, options):
@@ -186,9 +298,41 @@ class TestLayerwiseSGD:
         assert held == {path.partition("/")[0] for path in initial if path.startswith("conv2")}
 
     def test_is_saved_with_its_rates(self):
-        optimizer = LayerwiseSGD(0.1, rates={"conv1": 0.5})
+        optimizer = LayerwiseSGD(0.1, rates={"conv1": 0.5}, l2=0.01)
         again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
         assert again.rates == {"conv1": 0.5}
+        assert again.l2 == 0.01
+
+    @pytest.mark.parametrize("nesterov", [False, True])
+    def test_decay_and_momentum_are_those_of_the_papers(self, nesterov):
+        kernel = keras.Variable([1.0, -2.0], name="kernel")
+        bias = keras.Variable([1.0], name="bias")
+        optimizer = LayerwiseSGD(0.1, momentum=0.9, nesterov=nesterov, l2=0.5)
+        weight, velocity = np.array([1.0, -2.0]), 0.0
+        for gradient in ([0.3, 0.1], [-0.2, 0.4], [0.0, 0.0]):
+            optimizer.apply([keras.ops.array(gradient), keras.ops.zeros(1)], [kernel, bias])
+            slope = np.array(gradient) + 0.5 * weight
+            velocity = 0.9 * velocity + slope
+            weight = weight - 0.1 * (slope + 0.9 * velocity if nesterov else velocity)
+        np.testing.assert_allclose(kernel.numpy(), weight, rtol=1e-5)
+        assert bias.numpy() == 1.0
+
+    def test_clips_the_length_of_all_gradients_together(self):
+        variables = [keras.Variable([0.0]), keras.Variable([0.0])]
+        optimizer = LayerwiseSGD(1.0, global_clipnorm=1.0)
+        optimizer.apply([keras.ops.array([3.0]), keras.ops.array([4.0])], variables)
+        np.testing.assert_allclose([v.numpy()[0] for v in variables], [-0.6, -0.8], rtol=1e-6)
+
+    def test_average_follows_quickly_at_first(self):
+        weight = keras.Variable([0.0], name="kernel")
+        optimizer = LayerwiseSGD(1.0, use_ema=True, ema_momentum=0.5)
+        average = 0.0
+        for step in range(1, 20):
+            optimizer.apply([keras.ops.array([-1.0])], [weight])
+            momentum = min(0.5, step / (step + 9))
+            average = momentum * average + (1 - momentum) * weight.numpy()[0]
+        (kept,) = optimizer._model_variables_moving_average
+        np.testing.assert_allclose(kept.numpy()[0], average, rtol=1e-5)
 
 
 class TestTensorBoardLog:

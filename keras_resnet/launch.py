@@ -1,0 +1,170 @@
+"""Several processes of one command on one machine."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+
+_POLL = 0.1  # seconds
+
+
+def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float = 120.0) -> int:
+    """Run a command in several processes that find each other through TF_CONFIG.
+
+    Each gets an equal part of the machine's GPUs, or of its CPU's cores. The first is the chief,
+    whose output is this process' own; what the others say is marked with their numbers. A SIGTERM
+    or an interruption of this process is passed on to all of them.
+
+    Parameters
+    ----------
+    command : sequence of str
+        A program and its arguments.
+    workers : int
+        Processes.
+    restarts : int, default 0
+        How many times to start all of them again after one of them has failed.
+    grace : float, default 120.0
+        Seconds in which the others have to end after one has failed.
+
+    Returns
+    -------
+    int
+        0 if all have ended with 0, else the code of the first one that has not.
+
+    Raises
+    ------
+    ValueError
+        For a number out of its range, or fewer GPUs than workers.
+
+    Examples
+    --------
+    >>> import sys
+    >>> from keras_resnet.launch import launch
+    >>> launch([sys.executable, "-c", "import os; os.environ['TF_CONFIG']"], workers=2)
+    0
+    """
+    if workers < 1:
+        raise ValueError(f"workers={workers!r} must be at least 1.")
+    shares = _shares(workers)
+    asked = threading.Event()
+    processes = []
+
+    def pass_on(*_):
+        asked.set()
+        for process in processes:
+            process.terminate()
+
+    main = threading.current_thread() is threading.main_thread()
+    former = {each: signal.signal(each, pass_on) for each in _SIGNALS} if main else {}
+    try:
+        for attempt in range(restarts + 1):
+            processes[:] = _start(command, shares)
+            if asked.is_set():  # while they were being started
+                pass_on()
+            code = _wait(processes, grace)
+            if code == 0 or asked.is_set() or attempt == restarts:
+                return code
+            print(
+                f"A worker has ended with code {code}: starting all of them again, "
+                f"{restarts - attempt - 1} more times at most.",
+                file=sys.stderr,
+                flush=True,
+            )
+    finally:
+        for process in processes:
+            process.kill()
+        for each, handler in former.items():
+            signal.signal(each, handler)
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def _shares(workers):
+    """What each process is to see of the machine, as variables of its environment."""
+    gpus = _gpus()
+    if gpus:
+        if len(gpus) < workers:
+            raise ValueError(
+                f"workers={workers}, but there are {len(gpus)} GPUs: a worker needs one at least."
+            )
+        each = len(gpus) // workers
+        return [
+            {"CUDA_VISIBLE_DEVICES": ",".join(gpus[index * each : (index + 1) * each])}
+            for index in range(workers)
+        ]
+    cores = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    return [{"TF_NUM_INTRAOP_THREADS": cores, "TF_NUM_INTEROP_THREADS": cores}] * workers
+
+
+def _gpus():
+    """The NVIDIA GPUs that this process may use."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [each for each in chosen.split(",") if each and each != "-1"]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
+    return [str(index) for index, _ in enumerate(listed.stdout.splitlines())]
+
+
+def _start(command, shares):
+    """A process for every share."""
+    addresses = [f"localhost:{port}" for port in _free_ports(len(shares))]
+    processes = []
+    for index, share in enumerate(shares):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        process = subprocess.Popen(
+            list(command),
+            env={**share, **os.environ, **_cuda(share), "TF_CONFIG": json.dumps(config)},
+            stdout=subprocess.PIPE if index else None,
+            stderr=subprocess.STDOUT if index else None,
+            text=True,
+        )
+        if index:
+            threading.Thread(target=_repeat, args=(process.stdout, index), daemon=True).start()
+        processes.append(process)
+    return processes
+
+
+def _cuda(share):
+    """The one share that the user's environment must not override."""
+    return {name: value for name, value in share.items() if name == "CUDA_VISIBLE_DEVICES"}
+
+
+def _free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("localhost", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def _repeat(lines, index):
+    with lines:
+        for line in lines:
+            print(f"[worker {index}] {line}", end="", file=sys.stderr, flush=True)
+
+
+def _wait(processes, grace):
+    """Wait for all; returns the code of the first that failed, or 0."""
+    first, deadline = 0, None
+    while True:
+        codes = [process.poll() for process in processes]
+        first = first or next((code for code in codes if code), 0)
+        if None not in codes:
+            # What ended a process that a signal has ended, as shells say it.
+            return first if first >= 0 else 128 - first
+        if first and deadline is None:
+            deadline = time.monotonic() + grace
+        if deadline is not None and time.monotonic() > deadline:
+            for process in processes:
+                process.kill()
+        time.sleep(_POLL)

@@ -1,0 +1,119 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+from errors import one_line_error
+
+from keras_resnet import launch as module
+from keras_resnet.launch import launch
+
+WORKER = "import json, os; task = json.loads(os.environ['TF_CONFIG'])['task']['index']; "
+
+
+def program(code):
+    return [sys.executable, "-c", WORKER + textwrap.dedent(code)]
+
+
+@pytest.fixture(autouse=True)
+def no_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+def test_every_process_is_told_who_it_is(tmp_path):
+    code = f"open(f'{tmp_path}/{{task}}', 'w').write(os.environ['TF_CONFIG'])"
+    assert launch(program(code), workers=3) == 0
+    configs = [json.loads((tmp_path / str(index)).read_text()) for index in range(3)]
+    assert [config["task"] for config in configs] == [
+        {"type": "worker", "index": index} for index in range(3)
+    ]
+    (addresses,) = {tuple(config["cluster"]["worker"]) for config in configs}
+    assert len(set(addresses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"),
+    [("0,1,2,3", 2, ["0,1", "2,3"]), ("3,5", 2, ["3", "5"]), ("0,1,2", 2, ["0", "1"])],
+)
+def test_gpus_are_shared_out(monkeypatch, gpus, workers, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    assert module._shares(workers) == [{"CUDA_VISIBLE_DEVICES": each} for each in expected]
+    with one_line_error("workers=9, but there are"):
+        module._shares(9)
+
+
+def test_cores_are_shared_out():
+    cores = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert [share["TF_NUM_INTRAOP_THREADS"] for share in module._shares(2)] == [str(cores)] * 2
+
+
+def test_a_share_reaches_its_process_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    code = f"open(f'{tmp_path}/{{task}}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert launch(program(code), workers=2) == 0
+    assert [(tmp_path / str(index)).read_text() for index in range(2)] == ["4", "7"]
+
+
+def test_the_first_failure_is_the_answer():
+    assert launch(program("raise SystemExit(3 if task == 1 else 0)"), workers=2) == 3
+    assert launch(program("os.kill(os.getpid(), 9) if task else None"), workers=2) == 137
+
+
+def test_those_left_behind_are_ended():
+    start = time.monotonic()
+    code = "import time; raise SystemExit(5) if task else time.sleep(100)"
+    assert launch(program(code), workers=2, grace=0.5) == 5
+    assert time.monotonic() - start < 50
+
+
+def test_all_are_started_again(tmp_path, capfd):
+    code = f"""
+    import pathlib
+    file = pathlib.Path('{tmp_path}') / str(task)
+    file.write_text(file.read_text() + '.' if file.exists() else '.')
+    raise SystemExit(task if len(file.read_text()) < 3 else 0)
+    """
+    assert launch(program(code), workers=2, restarts=1) == 1
+    assert launch(program(code), workers=2, restarts=2) == 0
+    assert [(tmp_path / str(index)).read_text() for index in range(2)] == ["..."] * 2
+    assert "A worker has ended with code 1: starting all of them again" in capfd.readouterr().err
+
+
+def test_the_chief_speaks_for_itself_and_others_are_marked(capfd):
+    assert launch(program("print('I am', task)"), workers=2) == 0
+    output, errors = capfd.readouterr()
+    assert output == "I am 0\n"
+    assert errors == "[worker 1] I am 1\n"
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_reaches_all(tmp_path, signal_number):
+    code = f"""
+    import pathlib, signal, sys, time
+    def end(*_):
+        pathlib.Path('{tmp_path}', f'ended-{{task}}').touch()
+        sys.exit(0)
+    signal.signal(signal.SIGTERM, end)
+    pathlib.Path('{tmp_path}', f'there-{{task}}').touch()
+    time.sleep(100)
+    """
+    call = (
+        f"from keras_resnet.launch import launch; raise SystemExit(launch({program(code)!r}, 2, 9))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", call])
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.glob("there-*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal_number)
+    assert process.wait(30) == 0
+    assert len(list(tmp_path.glob("ended-*"))) == 2
+
+
+def test_no_workers_are_refused():
+    with one_line_error("workers=0 must be at least 1"):
+        launch(["true"], workers=0)

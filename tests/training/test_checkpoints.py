@@ -1,0 +1,166 @@
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from errors import one_line_error
+
+from keras_resnet.training.checkpoints import Checkpoints
+
+
+def net(units=3):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((2,))
+    x = keras.layers.Dropout(0.5)(keras.layers.Dense(units)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(x), name="net")
+    model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def fill(model, value):
+    for variable in (*model.variables, *model.optimizer.variables):
+        variable.assign(keras.ops.full(variable.shape, value, variable.dtype))
+
+
+def filled_with(model):
+    (value,) = {
+        float(number)
+        for variable in (*model.variables, *model.optimizer.variables)
+        if "learning_rate" not in variable.path
+        for number in np.ravel(variable.numpy())
+    }
+    return value
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    return Checkpoints(tmp_path, {"seed": 1})
+
+
+def test_all_of_the_state_comes_back(checkpoints):
+    model, other = net(), net()
+    fill(model, 3)
+    assert checkpoints.save(model, {"step": 5}).name == "after-1"
+    assert checkpoints.restore(other) == {"step": 5}
+    assert filled_with(other) == 3
+
+
+def test_as_many_are_kept_as_wanted(tmp_path):
+    model, checkpoints = net(), Checkpoints(tmp_path, {}, keep=4)
+    for number in range(7):
+        checkpoints.save(model, {"step": number})
+    assert sorted(path.name for path in tmp_path.glob("after-*")) == [
+        "after-4",
+        "after-5",
+        "after-6",
+        "after-7",
+    ]
+    assert checkpoints.newest.name == "after-7"
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "progress.json"])
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_one_that_a_disk_has_damaged_is_passed_over(checkpoints, caplog, file, keep):
+    model = net()
+    for value in (1, 2):
+        fill(model, value)
+        newest = checkpoints.save(model, {"step": value})
+    content = (newest / file).read_bytes()
+    (newest / file).write_bytes(content[: int(keep * len(content))])
+    assert checkpoints.restore(model) == {"step": 1}
+    assert filled_with(model) == 1
+    assert f"{newest} cannot be read" in caplog.text
+
+
+def test_none_that_can_be_read_is_an_error(checkpoints):
+    model = net()
+    for file in checkpoints.save(model, {}).iterdir():
+        file.unlink()
+    with pytest.raises(OSError, match=r"no checkpoint in .* can be read: remove the folder"):
+        checkpoints.restore(model)
+
+
+def test_of_another_run_are_refused(tmp_path):
+    Checkpoints(tmp_path, {"model": "resnet50", "seed": 1})
+    with one_line_error("model was 'resnet50', is 'resnet18'. Repeat its command"):
+        Checkpoints(tmp_path, {"model": "resnet18", "seed": 1})
+
+
+def test_space_is_looked_for_beforehand(checkpoints, monkeypatch):
+    usage = shutil.disk_usage(checkpoints.folder)
+    checkpoints.check_space(net())
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100))
+    with pytest.raises(OSError, match=r"the checkpoints need .* MiB are free. Make room"):
+        checkpoints.check_space(net())
+
+
+def test_a_disk_that_is_full_at_any_byte_leaves_the_former_state(checkpoints):
+    model = net()
+    fill(model, 1)
+    size = sum(file.stat().st_size for file in checkpoints.save(model, {"step": 1}).iterdir())
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    failures = 0
+    try:
+        for limit in np.unique(np.linspace(0, size, 60).astype(int)):
+            fill(model, 2)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), former[1]))
+            try:
+                checkpoints.save(model, {"step": 2})
+                break
+            except OSError:
+                failures += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, former)
+            assert checkpoints.restore(model) == {"step": 1}
+            assert filled_with(model) == 1
+            names = {path.name for path in checkpoints.folder.iterdir()}
+            assert names == {"settings.json", "after-1"}
+    finally:
+        signal.signal(signal.SIGXFSZ, handler)
+    assert failures > 40
+
+
+def test_of_another_shape_are_refused(checkpoints):
+    checkpoints.save(net(), {})
+    with pytest.raises(OSError, match=r"no checkpoint in .* can be read"):
+        checkpoints.restore(net(units=4))
+
+
+SAVING = """
+import sys
+sys.path[:0] = sys.argv[2:]
+from test_checkpoints import Checkpoints, fill, net
+model, checkpoints = net(), Checkpoints(sys.argv[1], {})
+value = (checkpoints.restore(model) or {"step": 0})["step"]
+print("ready", flush=True)
+while True:
+    value += 1
+    fill(model, value)
+    checkpoints.save(model, {"step": value})
+    checkpoints.save_best(model)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_leaves_a_state(tmp_path):
+    """As in a run: what is killed is started again in the same folder."""
+    random, model, step = np.random.default_rng(0), net(), 0
+    arguments = [sys.executable, "-c", SAVING, tmp_path, *sys.path]
+    for _ in range(6):
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE)
+        process.stdout.readline()
+        time.sleep(0.2 + random.uniform(0, 0.2))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before, step = step, Checkpoints(tmp_path, {}).restore(model)["step"]
+        assert step > before
+        assert filled_with(model) == step
+        Checkpoints(tmp_path, {}).restore_best(model)

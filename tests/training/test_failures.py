@@ -1,0 +1,99 @@
+"""What becomes of a run that is killed, asked to end, or loses a worker."""
+
+import functools
+import os
+import signal
+
+import pytest
+from processes import Run, newest, wait_for
+
+TRAIN = [
+    "train",
+    *("--data", "digits", "--model", "CIFARResNet8", "--image-size", "8", "--learning-rate", "0.3"),
+    *("--save-every", "7", "--json"),
+]
+LAUNCH = ["launch", "--workers", "2", "--"]
+
+
+@pytest.fixture
+def output(tmp_path):
+    return tmp_path / "run"
+
+
+def start(*before, output, epochs=6):
+    return Run(
+        *before, *TRAIN, "--epochs", epochs, "--output", output, log=output.parent / "log.txt"
+    )
+
+
+def _has_gone(run, worker):
+    return worker not in run.workers()
+
+
+def killed_thrice(output, victims, *before):
+    """Run until three processes have been killed, each in an epoch of its own; the answer."""
+    run = start(*before, output=output, epochs=8)
+    for number, victim in enumerate(victims):
+        wait_for(lambda number=number: newest(output) >= 3 + 5 * number)
+        run.kill(victim)
+        if not before:
+            assert run.wait()[0] == -signal.SIGKILL
+            run = start(output=output, epochs=8)
+        else:
+            wait_for(functools.partial(_has_gone, run, victim))
+    code, answer = run.wait(300)
+    assert code == 0, run.log.read_text()
+    return answer
+
+
+def test_a_killed_run_goes_on_within_its_epoch(output, tmp_path):
+    code, expected = start(output=tmp_path / "whole" / "run").wait()
+    assert code == 0
+    run = start(output=output)
+    wait_for(lambda: newest(output) >= 5)  # an epoch has 20 steps: it is saved after 7, 14 and 20
+    run.kill()
+    assert run.wait() == (-signal.SIGKILL, None)
+    before = newest(output)
+    run = start(output=output)
+    wait_for(lambda: newest(output) > before)
+    os.kill(run.process.pid, signal.SIGTERM)
+    code, answer = run.wait(60)
+    assert code == 0
+    assert "The same command goes on from there" in answer["interrupted"]
+    code, answer = start(output=output).wait()
+    assert code == 0
+    assert answer["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.005)
+    assert answer["best_epoch"] == expected["best_epoch"]
+    assert not (output / "checkpoints").exists()
+
+
+def test_all_workers_end_at_the_same_step_when_one_is_asked_to(output):
+    run = start(*LAUNCH, output=output, epochs=200)
+    wait_for(lambda: newest(output) >= 2)
+    os.kill(run.workers()[1], signal.SIGTERM)
+    code, answer = run.wait(60)
+    assert code == 0, run.log.read_text()
+    assert "The same command goes on from there" in answer["interrupted"]
+
+
+def test_a_lost_worker_ends_the_others_with_a_word(output):
+    run = start(*LAUNCH, output=output, epochs=200)
+    wait_for(lambda: newest(output) >= 2)
+    run.kill(1)
+    code, _ = run.wait(60)
+    assert code in (1, 137)
+    log = run.log.read_text()
+    assert "worker 0 has lost another one, which has ended or does not answer" in log
+    assert f"The last good checkpoint is '{output}/checkpoints/scratch/after-" in log
+    assert "Start all workers again with the same command" in log
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["one process", "worker, chief, worker"])
+def test_three_kills_change_nothing(output, tmp_path, case):
+    before = [] if case == "one process" else ["launch", "--workers", "2", "--restarts", "3", "--"]
+    victims = [0, 0, 0] if case == "one process" else [1, 0, 1]
+    code, expected = start(output=tmp_path / "whole" / "run", epochs=8).wait()
+    assert code == 0
+    answer = killed_thrice(output, victims, *before)
+    assert answer["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.005)
