@@ -401,7 +401,6 @@ class TestBatchNormalization:
             (dict(axis=1), (2, 3, 4, 4), "float32"),
             ({}, (8, 3), "float32"),
             ({}, (2, 4, 4, 3), "float64"),
-            (dict(synchronized=True), (2, 4, 4, 3), "float32"),
         ],
     )
     def test_everything_else_is_left_to_keras(self, options, shape, dtype, monkeypatch):
@@ -410,6 +409,14 @@ class TestBatchNormalization:
         theirs = keras.layers.BatchNormalization(dtype=dtype, **options)
         images = numbers(shape).astype(dtype)
         np.testing.assert_array_equal(ours(images, training=True), theirs(images, training=True))
+
+    def test_one_device_has_the_statistics_of_all(self):
+        images = numbers((2, 4, 4, 3))
+        ours = layers.BatchNormalization(synchronized=True)
+        theirs = keras.layers.BatchNormalization(synchronized=True)
+        np.testing.assert_allclose(
+            ours(images, training=True), theirs(images, training=True), atol=1e-5
+        )
 
     def test_whole_numbers_and_unknown_channels_are_left_to_keras(self):
         images = np.arange(48).reshape(2, 2, 4, 3)

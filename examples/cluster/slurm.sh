@@ -1,9 +1,9 @@
 #!/bin/bash
 # ResNet-50 on 4 nodes of 8 GPUs: `sbatch examples/cluster/slurm.sh`, and once is enough.
 #
-# One task a node has all GPUs of the node. A minute before the time is over, and on preemption where
-# Slurm is configured to say so, all tasks are sent SIGTERM, save their state and end; the job then
-# comes again and goes on. The folders must be the same on all nodes.
+# One task a node has all GPUs of the node. A minute before the time is over, and on preemption
+# where Slurm is configured to say so, all tasks are sent SIGTERM, save their state and end; the job
+# then comes again and goes on. The folders must be the same on all nodes.
 
 #SBATCH --job-name=resnet50
 #SBATCH --nodes=4
@@ -31,7 +31,7 @@ srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-64}" --kill-on-bad-exit=0 \
     --model ResNet50 --recipe modern --batch-size 8192 --precision float16 --save-every 500 ||
     code=$?
 
-# Code 0 with checkpoints is a run that was asked to end; 2 is a mistake, which would come again, too.
+# Code 0 with checkpoints is a run that was asked to end; 2 is a mistake, which would come again.
 again=no
 if [ "$code" -eq 0 ]; then
     if [ -d "$output/checkpoints" ]; then again=yes; fi

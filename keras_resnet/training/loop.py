@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from itertools import zip_longest
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 TOTALS = ("loss", "accuracy", "images", "stop")
@@ -44,6 +45,7 @@ def training_function(
     """
     optimizer, variables = model.optimizer, model.trainable_variables
     replicas = model.distribute_strategy.num_replicas_in_sync
+    scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def gradients_of(inputs, labels, images):
         """The gradients of a replica's images or a part of them, and their totals."""
@@ -77,12 +79,17 @@ def training_function(
         images = tf.cast(tf.shape(labels)[0], "float32")
         compute = gradients_of if accumulation == 1 else accumulated
         gradients, totals = compute(inputs, labels, images)
-        totals = _of_all_replicas(replicas, totals, stop)
-        if replicas > 1:
-            share = images / totals[2]
-            gradients = [each * tf.cast(share, each.dtype) for each in gradients]
-        optimizer.apply(gradients, variables)
-        return totals
+        if replicas == 1:
+            optimizer.apply(gradients, variables)
+            return tf.concat([totals, [stop]], 0)
+        finite = [tf.reduce_all(tf.math.is_finite(each)) for each in gradients] if scales else []
+        overflow = 1.0 - tf.cast(tf.reduce_all(finite), "float32")
+        totals = _of_all_replicas(totals, stop, overflow)
+        # A step that overflows on one replica is left out by all: Keras looks at each one's own
+        # gradients, and some would wait for others that have left the step out.
+        share = tf.where(totals[4] > 0, np.nan, images / totals[2])
+        optimizer.apply([each * tf.cast(share, each.dtype) for each in gradients], variables)
+        return totals[:4]
 
     return _repeated(step, model)
 
@@ -100,11 +107,10 @@ def validation_function(model: keras.Model, loss: keras.losses.Loss) -> Callable
     callable
         As that of `training_function`.
     """
-    replicas = model.distribute_strategy.num_replicas_in_sync
 
     def step(inputs, labels, stop):
         totals = _totals(model, loss, None, inputs, labels, training=False)
-        return _of_all_replicas(replicas, totals, stop)
+        return _of_all_replicas(totals, stop)
 
     return _repeated(step, model)
 
@@ -123,11 +129,10 @@ def _totals(model, loss, class_weight, inputs, labels, training):
     )
 
 
-def _of_all_replicas(replicas, totals, stop):
-    totals = tf.concat([totals, [stop]], 0)
-    if replicas == 1:
-        return totals
-    return tf.distribute.get_replica_context().all_reduce("SUM", totals)
+def _of_all_replicas(*totals):
+    context = tf.distribute.get_replica_context()
+    totals = tf.concat([tf.reshape(each, [-1]) for each in totals], 0)
+    return context.all_reduce("SUM", totals) if context.num_replicas_in_sync > 1 else totals
 
 
 def _repeated(step, model):

@@ -23,6 +23,7 @@ PORT = (
     12345  # of the workers, where a list of hosts names none, and of Slurm's first task on a host
 )
 
+_MANY = 1024  # more GPUs than a node has tasks
 _PATIENCE = 0.2  # seconds between two looks for a process that has not come yet
 
 
@@ -122,8 +123,7 @@ def cluster(hosts: Sequence[str] | None = None) -> tuple[list[str], int]:
     if "TF_CONFIG" in os.environ:
         return _configured(os.environ["TF_CONFIG"])
     if "SLURM_PROCID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(port_base=PORT)
-        return resolver.cluster_spec().as_dict()["worker"], int(os.environ["SLURM_PROCID"])
+        return _of_slurm()
     raise ValueError(
         "strategy 'multiworker': neither hosts nor TF_CONFIG nor Slurm says who the workers are. "
         "`keras-resnet launch --workers N -- train ...` starts them on one machine."
@@ -169,13 +169,39 @@ def _configured(text):
     return addresses, index
 
 
+def _of_slurm():
+    """The processes of a Slurm job step."""
+    try:
+        # Which GPUs a task sees is Slurm's affair; without a number of them TensorFlow asks for
+        # nvidia-smi, and has no tasks on nodes without GPUs.
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=PORT, gpus_per_node=_MANY, gpus_per_task=1, auto_set_gpu=False
+        )
+        addresses = resolver.cluster_spec().as_dict()["worker"]
+    except RuntimeError as error:
+        raise ValueError(
+            f"strategy 'multiworker' under Slurm: {error} Start it by srun."
+        ) from error
+    # TensorFlow sorts the nodes by name, Slurm numbers its tasks by nodes in an order of its own.
+    node, task = os.environ.get("SLURMD_NODENAME"), int(os.environ.get("SLURM_LOCALID", 0))
+    mine = f"{node}:{PORT + task}"
+    return addresses, addresses.index(mine) if mine in addresses else resolver.task_id
+
+
 def _multiworker(found, timeout):
     addresses, index = found
     _meet(addresses, index, timeout)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": addresses}), task_type="worker", task_id=index
     )
-    options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
+    # TensorFlow's own choice is its ring over gRPC, which is slow for GPUs.
+    gpus = tf.config.list_physical_devices("GPU")
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=tf.distribute.experimental.CommunicationImplementation.NCCL
+        if gpus
+        else tf.distribute.experimental.CommunicationImplementation.RING,
+        timeout_seconds=timeout,
+    )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver, options)
     except RuntimeError as error:
@@ -290,11 +316,12 @@ def exchanged(strategy: tf.distribute.Strategy, value) -> list:
     count, index = workers(strategy)
     if count == 1:
         return [value]
-    content = np.frombuffer(json.dumps(value).encode(), "uint8").astype("int32")
-    lengths = np.zeros(count, "int32")
+    # In float32, which every device can add up, and which holds such numbers exactly.
+    content = np.frombuffer(json.dumps(value).encode(), "uint8").astype("float32")
+    lengths = np.zeros(count, "float32")
     lengths[index] = len(content)
-    lengths = _summed(strategy, lengths)
-    table = np.zeros((count, lengths.max()), "int32")
+    lengths = _summed(strategy, lengths).astype(int)
+    table = np.zeros((count, lengths.max()), "float32")
     table[index, : len(content)] = content
     table = _summed(strategy, table).astype("uint8")
     return [json.loads(bytes(row[:length])) for row, length in zip(table, lengths, strict=True)]
@@ -343,8 +370,8 @@ def alignment(
 
         def reduce(variable):
             value = tf.convert_to_tensor(variable.value)
-            # Integers of other kinds cannot be sent.
-            value = value if value.dtype.is_floating else tf.cast(value, "int64")
+            # Not all devices can add up integers; these are small enough for float64.
+            value = value if value.dtype.is_floating else tf.cast(value, "float64")
             value = value / replicas if mean else tf.where(first, value, tf.zeros_like(value))
             return context.all_reduce("SUM", value)
 

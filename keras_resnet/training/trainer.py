@@ -474,7 +474,12 @@ class _Run:
     def prepare(self, training, validation, loss, class_weight):
         """Bring the model onto the devices."""
         self.training, self.validation = training, validation
-        facts = {**strategies.versions(), **self.settings, "layers": self.model.to_json()}
+        facts = {
+            **strategies.versions(),
+            **self.settings,
+            "devices of the process": self.share["replicas"],
+            "layers": self.model.to_json(),
+        }
         strategies.agree(
             self.strategy,
             {

@@ -112,3 +112,35 @@ def test_workers_with_other_data_do_not_begin(tmp_path):
         _, errors = process.communicate(timeout=100)
         assert process.returncode == 1
         assert "seed is 1 on worker 1, 0 on the chief" in errors
+
+
+OVERFLOWING = """
+import json
+import keras, numpy as np, tensorflow as tf
+from keras_resnet import training
+from keras_resnet.training.loop import training_function
+strategy = training.strategy("cpu:2")
+with strategy.scope():
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(4, "softmax")(inputs))
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
+    model.optimizer.build(model.trainable_variables)
+step = training_function(model, keras.losses.SparseCategoricalCrossentropy(reduction=None))
+images, labels = np.ones((8, 3), "float32"), np.zeros(8, int)
+images[0, 0] = np.inf  # of the first device alone
+batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()
+found = strategy.distribute_datasets_from_function(lambda _: batches)
+before, scale = model.get_weights(), float(model.optimizer.dynamic_scale.numpy())
+step(iter(found), tf.constant(0.0), 1)
+same = all((one == other).all() for one, other in zip(before, model.get_weights()))
+print(json.dumps([same, float(model.optimizer.dynamic_scale.numpy()) / scale]))
+"""
+
+
+def test_a_step_that_overflows_on_one_device_is_left_out_by_all():
+    process = subprocess.run(
+        [sys.executable, "-c", OVERFLOWING], capture_output=True, text=True, timeout=100
+    )
+    assert process.returncode == 0, process.stderr
+    assert json.loads(process.stdout.splitlines()[-1]) == [True, 0.5]

@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import socket
@@ -107,10 +108,32 @@ class TestCluster:
             "SLURM_STEP_NUM_TASKS": "3",
             "SLURM_STEP_NODELIST": "node[7-9]",
             "SLURM_STEP_TASKS_PER_NODE": "1(x3)",
-            "CUDA_VISIBLE_DEVICES": "",
         }.items():
             monkeypatch.setenv(name, value)
         assert cluster() == (["node7:12345", "node8:12345", "node9:12345"], 2)
+
+    def test_of_slurm_in_whatever_order(self, monkeypatch):
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+        seen = []
+        for number, (node, task) in enumerate(itertools.product(["n9", "n10"], ["0", "1"])):
+            for name, value in {
+                "SLURM_PROCID": str(number),
+                "SLURM_STEP_NUM_TASKS": "4",
+                "SLURM_STEP_NODELIST": "n[9-10]",
+                "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+                "SLURMD_NODENAME": node,
+                "SLURM_LOCALID": task,
+            }.items():
+                monkeypatch.setenv(name, value)
+            addresses, index = cluster()
+            seen.append(addresses[index])
+        assert seen == ["n9:12345", "n9:12346", "n10:12345", "n10:12346"]
+
+    def test_of_slurm_outside_of_srun_is_refused(self, monkeypatch):
+        monkeypatch.delenv("TF_CONFIG", raising=False)
+        monkeypatch.setenv("SLURM_PROCID", "0")
+        with one_line_error("SLURM_STEP_NUM_TASKS not found"):
+            cluster()
 
     def test_that_nobody_names_is_refused(self, monkeypatch):
         for name in ("TF_CONFIG", "SLURM_PROCID"):
