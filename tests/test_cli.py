@@ -145,6 +145,42 @@ class TestTrain:
         model = keras.saving.load_model(output / "model.keras")
         assert model.output_shape == (None, 2)
 
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (["--set", "ema"], "--set 'ema' must be FIELD=VALUE, such as ema=0.99"),
+            (["--set", "label=1"], "field of a recipe 'label' is not known. Did you mean label_sm"),
+            (["--set", "epochs=many"], "epochs='many' must be a number"),
+            (["--set", "ema=2"], "ema=2 must be at least 0 and below 1"),
+            (["--strategy", "gpu"], "strategy 'gpu' must be one of 'auto', 'mirrored'"),
+            (["--hosts", "a,b"], "are for strategy 'multiworker', not 'auto'"),
+            (["--strategy", "multiworker", "--hosts", "a,b"], "must name this machine once"),
+            (["--strategy", "multiworker"], "TF_CONFIG='{' must be JSON such as"),
+            (["--batch-size", "6", "--set", "accumulation=4"], "accumulation=4 must divide batch"),
+        ],
+    )
+    def test_mistakes_are_told_before_anything_is_written(
+        self, photographs, tmp_path, monkeypatch, options, reason
+    ):
+        monkeypatch.setenv("TF_CONFIG", "{")
+        arguments = ["--data", photographs, "--model", "CIFARResNet8", "--output", tmp_path / "run"]
+        assert reason in refused(run("train", *arguments, *options))
+        assert not (tmp_path / "run").exists()
+
+    def test_takes_recipe_shortcut_and_share_of_validation(self, photographs, tmp_path):
+        arguments = ["--data", photographs, "--model", "CIFARResNet8", "--image-size", 16, "--json"]
+        arguments += ["--recipe", "modern", "--set", "milestones=[0.5]", "--epochs", 1]
+        arguments += ["--shortcut", "none", "--validation", 0.3, "--output", tmp_path, "--profile"]
+        result = run("train", *arguments, "--set", "batch-size=4")
+        assert result.exit_code == 0, result.output
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        assert not any(isinstance(layer, keras.layers.Add) for layer in model.layers)
+        training, validation = re.search(
+            r"(\d+) training, (\d+) validation", result.stderr
+        ).groups()
+        assert int(validation) / (int(training) + int(validation)) == pytest.approx(0.3, abs=0.03)
+        assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+
     def test_damaged_files_are_skipped_and_told(self, photographs, tmp_path):
         folder = copied(photographs, tmp_path / "images", one=20, zero=8)
         damaged = [str(file) for file in write_damaged(folder / "one")]

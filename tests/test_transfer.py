@@ -218,7 +218,15 @@ class TestFineTune:
     def expected(self, digits):
         return transfer.fine_tune(small_net(), digits, PLAN, verbose=0)
 
-    @pytest.mark.parametrize("epochs", [0, 2, 3, 6])
+    @pytest.mark.parametrize(
+        "epochs",
+        [
+            pytest.param(0, marks=pytest.mark.slow),
+            2,  # the last one of its stage
+            3,
+            pytest.param(6, marks=pytest.mark.slow),
+        ],
+    )
     def test_an_interrupted_run_goes_on_as_it_would_have_gone(
         self, digits, expected, tmp_path, epochs
     ):
@@ -305,6 +313,7 @@ class TestCheckpoints:
         np.testing.assert_allclose(rest.get_weights()[0], whole.get_weights()[0], rtol=1e-6)
 
 
+@pytest.mark.slow
 class TestKilled:
     """The command line, killed with SIGKILL and started again."""
 
@@ -346,7 +355,7 @@ class TestKilled:
             for name in os.listdir(folder / "2-conv4")
             if name.startswith("after-")
         ]
-        finished = max(len(each["progress"]["history"]["loss"]) for each in done)
+        finished = max(len(each["history"]["loss"]) for each in done)
 
         other = subprocess.run(
             [*command, "--precision", "bfloat16"], capture_output=True, text=True

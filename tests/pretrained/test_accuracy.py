@@ -58,9 +58,9 @@ class TestResNet50OfKerasApplications:
 
         theirs = keras.applications.ResNet50(weights=caffe_file)
         expected = theirs.predict(
-            keras.applications.resnet.preprocess_input(images.astype("float32")), verbose=0
+            keras.applications.resnet.preprocess_input(images[::5].astype("float32")), verbose=0
         )
-        np.testing.assert_allclose(probabilities, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(probabilities[::5], expected, rtol=0, atol=1e-4)
 
     @pytest.mark.parametrize("pooling", [None, "avg"])
     def test_has_its_features(self, caffe_file, imagenet_samples, pooling):
