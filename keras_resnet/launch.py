@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 _POLL = 0.1  # seconds
+_LAST_WORDS = 5.0  # seconds to wait for what an ended process has said
 
 
 def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float = 120.0) -> int:
@@ -53,7 +54,7 @@ def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float
         raise ValueError(f"workers={workers!r} must be at least 1.")
     shares = _shares(workers)
     asked = threading.Event()
-    processes = []
+    processes, readers = [], []
 
     def pass_on(*_):
         asked.set()
@@ -64,10 +65,12 @@ def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float
     former = {each: signal.signal(each, pass_on) for each in _SIGNALS} if main else {}
     try:
         for attempt in range(restarts + 1):
-            processes[:] = _start(command, shares)
+            processes[:], readers[:] = _start(command, shares)
             if asked.is_set():  # while they were being started
                 pass_on()
             code = _wait(processes, grace)
+            for reader in readers:
+                reader.join(_LAST_WORDS)
             if code == 0 or asked.is_set() or attempt == restarts:
                 return code
             print(
@@ -114,9 +117,9 @@ def _gpus():
 
 
 def _start(command, shares):
-    """A process for every share."""
+    """A process for every share, and the threads that repeat what they say."""
     addresses = [f"localhost:{port}" for port in _free_ports(len(shares))]
-    processes = []
+    processes, readers = [], []
     for index, share in enumerate(shares):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         process = subprocess.Popen(
@@ -125,11 +128,15 @@ def _start(command, shares):
             stdout=subprocess.PIPE if index else None,
             stderr=subprocess.STDOUT if index else None,
             text=True,
+            errors="replace",
+            start_new_session=True,  # a terminal's Ctrl-C is ours to pass on
         )
         if index:
-            threading.Thread(target=_repeat, args=(process.stdout, index), daemon=True).start()
+            reader = threading.Thread(target=_repeat, args=(process.stdout, index), daemon=True)
+            reader.start()
+            readers.append(reader)
         processes.append(process)
-    return processes
+    return processes, readers
 
 
 def _cuda(share):

@@ -1,5 +1,6 @@
 """Transfer learning: a pretrained net becomes a classifier of other images."""
 
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -221,6 +222,21 @@ def _named(model, name, argument):
     return found
 
 
+def extractor_of(model: keras.Model) -> keras.Model:
+    """Everything but a model's head, with the same weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A classifier, as `classifier` makes it.
+
+    Returns
+    -------
+    keras.Model
+    """
+    return keras.Model(model.input, features_of(model))
+
+
 def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Run images through everything but a model's head, once.
 
@@ -247,7 +263,7 @@ def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, n
     >>> found.shape, labels.shape
     ((359, 64), (359,))
     """
-    extractor = keras.Model(model.input, features_of(model))
+    extractor = extractor_of(model)
     found, labels = zip(
         *((extractor.predict_on_batch(batch), labels) for batch, labels in images), strict=True
     )
@@ -367,7 +383,8 @@ def fine_tune(
     plan = stages() if plan is None else plan
     if isinstance(strategy, str):
         strategy = strategies.strategy(strategy)
-    if strategy is not None and strategies.workers(strategy)[0] > 1:
+    strategy = strategy or model.distribute_strategy
+    if strategies.workers(strategy)[0] > 1 or tf.distribute.has_strategy():
         plan = [replace(stage, views=0) for stage in plan]
     last = _last_stage(model)
     plan = [replace(stage, back_to=last) if stage.back_to == "last" else stage for stage in plan]
@@ -393,7 +410,9 @@ def fine_tune(
             checkpoints=checkpoints and Path(checkpoints) / f"{number}-{stage.back_to}",
             **options,
         )
-        results[stage.back_to] = result
+        results[stage.back_to if stage.back_to not in results else f"{number}-{stage.back_to}"] = (
+            result
+        )
         loss = result.history["val_loss"][result.best_epoch - 1]
         if loss < best_loss:
             best_loss = loss
@@ -457,6 +476,9 @@ def _train_head(
         "image_size": image_size,
         "crop": crop,
         "views": stage.views,
+        "augmentation": recipe.augmentation or source.augmentation,
+        "mixup": recipe.mixup,
+        "weights": _digest(extractor_of(model)),
         "seed": seed,
     }
     path = checkpoints and checkpoints / "features.npz"
@@ -486,6 +508,14 @@ def _train_head(
         checkpoints=checkpoints,
         **options,
     )
+
+
+def _digest(model):
+    """Of the weights of a model."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()[:16]
 
 
 def _kept(path, made_how, compute):

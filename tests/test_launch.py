@@ -114,6 +114,11 @@ def test_a_signal_reaches_all(tmp_path, signal_number):
     assert len(list(tmp_path.glob("ended-*"))) == 2
 
 
+def test_what_is_no_text_is_repeated_as_far_as_it_is(capfd):
+    assert launch(program("os.write(1, b'caf\\xe9\\n') if task else None"), workers=2) == 0
+    assert capfd.readouterr().err == "[worker 1] caf\N{REPLACEMENT CHARACTER}\n"
+
+
 def test_no_workers_are_refused():
     with one_line_error("workers=0 must be at least 1"):
         launch(["true"], workers=0)

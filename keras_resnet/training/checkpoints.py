@@ -56,6 +56,8 @@ class Checkpoints:
 
     def __init__(self, folder: str | os.PathLike, settings: Mapping, keep: int = 3):
         self.folder, self.keep = Path(folder), keep
+        for stray in self.folder.glob(".*-after-*"):  # of a run that was killed
+            shutil.rmtree(stray, ignore_errors=True)
         settings = json.loads(json.dumps(settings))
         try:
             former = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))

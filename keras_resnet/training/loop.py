@@ -48,7 +48,7 @@ def training_function(
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
 
     def gradients_of(inputs, labels, images):
-        """The gradients of a replica's images or a part of them, and their totals."""
+        """The gradients of a replica's images or a part of them, as a part of all."""
         with tf.GradientTape() as tape:
             totals = _totals(model, loss, class_weight, inputs, labels, training=True)
             mean = totals[0] / images
@@ -76,19 +76,20 @@ def training_function(
         return gradients, totals
 
     def step(inputs, labels, stop):
-        images = tf.cast(tf.shape(labels)[0], "float32")
+        # Of all replicas, before anything is differentiated: what a replica's images do to the
+        # others through synchronized statistics counts for as much as what they do to itself.
+        images = _of_all_replicas(tf.cast(tf.shape(labels)[0], "float32"))[0]
         compute = gradients_of if accumulation == 1 else accumulated
         gradients, totals = compute(inputs, labels, images)
-        if replicas == 1:
-            optimizer.apply(gradients, variables)
-            return tf.concat([totals, [stop]], 0)
         finite = [tf.reduce_all(tf.math.is_finite(each)) for each in gradients] if scales else []
         overflow = 1.0 - tf.cast(tf.reduce_all(finite), "float32")
         totals = _of_all_replicas(totals, stop, overflow)
-        # A step that overflows on one replica is left out by all: Keras looks at each one's own
-        # gradients, and some would wait for others that have left the step out.
-        share = tf.where(totals[4] > 0, np.nan, images / totals[2])
-        optimizer.apply([each * tf.cast(share, each.dtype) for each in gradients], variables)
+        if scales and replicas > 1:
+            # A step that overflows on one replica is left out by all: Keras looks at each one's
+            # own gradients, and some would wait for others that have left the step out.
+            whole = tf.where(totals[4] > 0, np.nan, 1.0)
+            gradients = [each * tf.cast(whole, each.dtype) for each in gradients]
+        optimizer.apply(gradients, variables)
         return totals[:4]
 
     return _repeated(step, model)
@@ -118,11 +119,12 @@ def validation_function(model: keras.Model, loss: keras.losses.Loss) -> Callable
 def _totals(model, loss, class_weight, inputs, labels, training):
     """Of a replica's images: the sum of their losses, those that are right, their number."""
     probabilities = tf.cast(model(inputs, training=training), "float32")
-    losses = loss(labels, probabilities)
-    classes = tf.argmax(labels, -1) if labels.shape.rank == 2 else tf.cast(labels, "int64")
+    losses, mixed = loss(labels, probabilities), labels.shape.rank == 2
+    classes = tf.argmax(labels, -1) if mixed else tf.cast(labels, "int64")
     if class_weight:
         weights = [class_weight.get(index, 1.0) for index in range(probabilities.shape[-1])]
-        losses *= tf.gather(tf.constant(weights, "float32"), classes)
+        weights = tf.constant(weights, "float32")
+        losses *= tf.linalg.matvec(labels, weights) if mixed else tf.gather(weights, classes)
     right = tf.cast(tf.argmax(probabilities, -1) == classes, "float32")
     return tf.stack(
         [tf.reduce_sum(losses), tf.reduce_sum(right), tf.reduce_sum(tf.ones_like(right))]

@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 
 import keras
 
 from keras_resnet import names
 from keras_resnet.blocks import check_positive
 from keras_resnet.training.optimizers import LayerwiseSGD, StepDecay
+
+_NUMBERS = (
+    *("learning_rate", "momentum", "weight_decay", "warm_up", "label_smoothing", "mixup", "ema"),
+    "clip_norm",
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,20 @@ class Recipe:
         )
         if self.patience is not None:
             check_positive(patience=self.patience)
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real | None):
+                raise ValueError(f"{name}={value!r} must be a number.")
+        if not isinstance(self.nesterov, bool):
+            raise ValueError(f"nesterov={self.nesterov!r} must be true or false.")
+        for name, items, kind in (
+            ("milestones", self.milestones, tuple | list),
+            ("rates", getattr(self.rates, "values", list)(), dict | Mapping),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or not all(isinstance(each, Real) for each in items):
+                kind = "a list of numbers" if name == "milestones" else "numbers by names"
+                raise ValueError(f"{name}={value!r} must be {kind}.")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -126,10 +146,6 @@ class Recipe:
         """
         known = [each.name for each in fields(self)]
         found = {names.find("field of a recipe", key, known): changes[key] for key in changes}
-        for name, value in found.items():
-            default = getattr(Recipe, name, None)
-            if isinstance(default, int | float) and not isinstance(value, int | float):
-                raise ValueError(f"{name}={value!r} must be a number.")
         return replace(self, **found)
 
     def schedule(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -145,7 +161,7 @@ class Recipe:
         keras.optimizers.schedules.LearningRateSchedule
         """
         steps = self.epochs * steps_per_epoch
-        warm_up_steps = round(self.warm_up * steps)
+        warm_up_steps = min(round(self.warm_up * steps), steps - 1)
         highest = self.learning_rate * self.batch_size / 256
         if self.milestones:
             boundaries = [round(part * steps) for part in self.milestones]

@@ -126,8 +126,9 @@ def train(
     recipe : Recipe or str, optional
         How to train, or a key of `RECIPES`. Default: `Recipe()`.
     strategy : tf.distribute.Strategy or str, optional
-        The devices, or what `keras_resnet.training.strategy` makes them of. Each takes an equal
-        part of every batch. Default: the one that is in scope.
+        The devices, or what `keras_resnet.training.strategy` makes them of; "multiworker" and
+        "cpu:N" have to be made before the model. Each takes an equal part of every batch. Default:
+        the one in whose scope the model was made.
     image_size : int, optional
         Height and width in pixels to train with. Default: the model's, or the source's where the
         model takes any.
@@ -156,7 +157,8 @@ def train(
     save_every : int, optional
         Save the state after so many steps, as well as after every epoch.
     callbacks : sequence of keras.callbacks.Callback, optional
-        More of them. `model` is, for them, the one that is being trained.
+        More of them. `model` is, for them, the one that is being trained, with its own weights
+        rather than their average. The learning rate is the recipe's, not theirs to set.
     verbose : {0, 1, 2}, default 1
         Nothing, a progress bar, or a line an epoch.
 
@@ -222,7 +224,7 @@ def train(
             "image_size": size,
             "crop": crop,
             "seed": seed,
-            "class_weight": class_weight and {str(key): class_weight[key] for key in class_weight},
+            "class_weight": class_weight and {f"{i}": float(w) for i, w in class_weight.items()},
         },
         class_weight=class_weight,
         synchronized=synchronized,
@@ -291,6 +293,11 @@ def fit(
         As `train` does.
     """
     check_positive(steps_per_execution=steps_per_execution, keep=keep)
+    if unknown := set(class_weight or ()) - set(range(classes)):
+        raise ValueError(
+            f"class_weight has {sorted(unknown, key=str)!r}: classes are the numbers from 0 to "
+            f"{classes - 1}."
+        )
     if save_every is not None:
         check_positive(save_every=save_every)
     run = _Run(model, recipe, strategy, synchronized)
@@ -298,6 +305,7 @@ def fit(
         "model": model.name,
         "parameters": model.count_params(),
         "variables": len(model.trainable_variables),
+        "layers": _digest(_architecture(model)),
         "recipe": dataclasses.asdict(recipe),
         **(settings or {}),
     }
@@ -322,6 +330,8 @@ def fit(
         run.restore(checkpoints, keep)
         with _Termination(active=checkpoints is not None) as termination:
             run.train(callbacks, steps_per_execution, save_every, verbose, termination)
+        if termination.requested:  # too late to be noticed there
+            raise Interrupted("Asked to end: the training was over, and its state is saved.")
         run.give_best()
     state = run.state
     return Result(
@@ -420,9 +430,14 @@ class _Run:
 
     def __init__(self, model, recipe, strategy, synchronized):
         self.model, self.recipe, self.state = model, recipe, _State()
+        if strategy == "multiworker":
+            raise ValueError(
+                "strategy 'multiworker' must be chosen before TensorFlow computes anything: make "
+                "it by `training.strategy('multiworker')` before the model."
+            )
         if isinstance(strategy, str):
             strategy = strategies.strategy(strategy)
-        self.strategy = strategy or tf.distribute.get_strategy()
+        self.strategy = strategy or model.distribute_strategy
         self.workers, self.worker = strategies.workers(self.strategy)
         self.replicas = self.strategy.num_replicas_in_sync
         parts = self.replicas * recipe.accumulation
@@ -473,28 +488,27 @@ class _Run:
 
     def prepare(self, training, validation, loss, class_weight):
         """Bring the model onto the devices."""
-        self.training, self.validation = training, validation
+        self.training = training
+        self.dataset = training(range(self.recipe.epochs), **self.share)
+        self.validation = validation(**{**self.share, "at_least": 0})
         facts = {
             **strategies.versions(),
             **self.settings,
             "devices of the process": self.share["replicas"],
-            "layers": self.model.to_json(),
         }
-        strategies.agree(
-            self.strategy,
-            {
-                name: _digest(value) if name == "layers" else str(value)
-                for name, value in facts.items()
-            },
-        )
-        self.steps = len(training(range(1), **self.share)) // self.share["replicas"]
-        self.net = self.model
-        if self.replicas > 1:
+        strategies.agree(self.strategy, {name: str(value) for name, value in facts.items()})
+        self.steps = len(self.dataset) // self.recipe.epochs // self.share["replicas"]
+        self.net, here = self.model, self.strategy.extended.variable_created_in_scope
+        if self.replicas > 1 or not all(here(each.value) for each in self.model.weights):
             self.net = _replicated(self.model, self.strategy, self.synchronized)
         for model in dict.fromkeys([self.model, self.net]):
             with self.strategy.scope() if model is self.net else contextlib.nullcontext():
+                optimizer = self.recipe.optimizer(self.steps)
+                # Keras looks at the policy of the model alone.
+                if any(layer.compute_dtype == "float16" for layer in model._flatten_layers()):
+                    optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
                 model.compile(
-                    self.recipe.optimizer(self.steps),
+                    optimizer,
                     "sparse_categorical_crossentropy",
                     metrics=["accuracy"],
                     jit_compile="auto" if gains_from_xla() else False,
@@ -506,7 +520,7 @@ class _Run:
         )
         self.validation_function = validation_function(self.net, loss)
         # Of layers that do not take them from all devices, the moving averages.
-        statistics = [v for v in self.net.non_trainable_variables if v.dtype == "float32"]
+        statistics = [v for v in self.net.non_trainable_variables if "moving_" in v.path]
         self.average_statistics = strategies.alignment(
             self.strategy, [] if self.synchronized else statistics, mean=True
         )
@@ -523,7 +537,11 @@ class _Run:
             self.state = _State(**(self.checkpoints.restore(self.net) or {}))
         found, *_ = strategies.exchanged(self.strategy, dataclasses.asdict(self.state))
         self.state = _State(**found)
-        strategies.alignment(self.strategy, state(self.net))()
+        # With other devices than before, an epoch may have fewer steps.
+        self.state.step = min(self.state.step, self.steps)
+        if self.workers > 1:
+            strategies.alignment(self.strategy, state(self.net))()
+        _spread(self.strategy, random_states(self.net))
 
     def _save(self):
         """Save the state, if this is the process that does."""
@@ -539,19 +557,31 @@ class _Run:
             f"{step} of epoch {self.state.epoch + 1}. {self._kept()} Use a lower learning rate."
         )
 
-    def _iterator(self, make):
+    def _iterator(self, dataset):
         if self.replicas == 1:
-            return iter(make())
+            return iter(dataset)
         # It is read as far as it goes and no further; a dataset that may end would make all
         # processes ask each other in every step whether they are all still there.
         endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
         options = tf.distribute.InputOptions(
             experimental_fetch_to_device=bool(tf.config.list_logical_devices("GPU"))
         )
-        distributed = self.strategy.distribute_datasets_from_function(
-            lambda _: make().apply(endless), options
+        return iter(
+            self.strategy.distribute_datasets_from_function(
+                lambda _: dataset.apply(endless), options
+            )
         )
-        return iter(distributed)
+
+    def _rest(self):
+        """Batches of what is left; nothing of an epoch that lacks its validation alone."""
+        epoch = self.state.epoch + (self.state.step == self.steps)
+        step = self.state.step % self.steps
+        if epoch == self.recipe.epochs:
+            return None
+        if epoch or step:
+            left = range(epoch, self.recipe.epochs)
+            self.dataset = self.training(left, first_step=step, **self.share)
+        return self._iterator(self.dataset)
 
     def train(self, callbacks, steps_per_execution, save_every, verbose, termination):
         """Take the epochs that are left."""
@@ -562,47 +592,43 @@ class _Run:
         callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.net, epochs=recipe.epochs, steps=steps, verbose=0
         )
-        # What is left: nothing of an epoch that only lacks its validation.
-        begun = state.epoch + (state.step == steps)
-        iterator = None
-        if begun < recipe.epochs:
-            left, first_step = range(begun, recipe.epochs), state.step % steps
-            iterator = self._iterator(
-                lambda: self.training(left, first_step=first_step, **self.share)
-            )
+        iterator = self._rest()
         self.net.stop_training = False
         callbacks.on_train_begin()
-        while not state.finished and state.epoch < recipe.epochs:
-            callbacks.on_epoch_begin(state.epoch)
-            self.progress.begin_epoch(state.epoch, state.step)
-            start = time.perf_counter() - state.seconds
-            while state.step < steps and not self.net.stop_training:
-                count = min(steps_per_execution, steps - state.step)
-                if save_every:
-                    count = min(count, save_every - state.step % save_every)
-                callbacks.on_train_batch_begin(state.step)
-                before = state.totals[2]
-                asked = self._take_steps(iterator, count, termination)
+        try:
+            while not (state.finished or state.epoch == recipe.epochs or self.net.stop_training):
+                callbacks.on_epoch_begin(state.epoch)
+                self.progress.begin_epoch(state.epoch, state.step)
+                start = time.perf_counter() - state.seconds
+                while state.step < steps and not self.net.stop_training:
+                    count = min(steps_per_execution, steps - state.step)
+                    if save_every:
+                        count = min(count, save_every - state.step % save_every)
+                    callbacks.on_train_batch_begin(state.step)
+                    before = state.totals[2]
+                    asked = self._take_steps(iterator, count, termination)
+                    state.seconds = time.perf_counter() - start
+                    logs = _means(state.totals)
+                    callbacks.on_train_batch_end(state.step - 1, logs)
+                    self.progress.step(state.step, state.totals[2] - before, logs)
+                    if asked or (save_every and state.step % save_every == 0 != steps - state.step):
+                        self.average_statistics()
+                        self._save()
+                    if asked:
+                        raise self._interruption()
+                self.average_statistics()
+                logs = {**_means(state.totals), **self._validate(termination)}
                 state.seconds = time.perf_counter() - start
-                logs = _means(state.totals)
-                callbacks.on_train_batch_end(state.step - 1, logs)
-                self.progress.step(state.step, state.totals[2] - before, logs)
-                if asked:
-                    self.average_statistics()
-                    self._interrupt()
-                if save_every and state.step % save_every == 0 and state.step < steps:
-                    self.average_statistics()
+                self._count_epoch(logs)
+                self._save()
+                self.progress.end_epoch(state.epoch - 1, logs)
+                callbacks.on_epoch_end(state.epoch - 1, logs)
+                if self.net.stop_training and not state.finished:
+                    state.finished = True
                     self._save()
-            self.average_statistics()
-            logs = {**_means(state.totals), **self._validate(termination)}
-            state.seconds = time.perf_counter() - start
-            self._count_epoch(logs)
-            self._save()
-            self.progress.end_epoch(state.epoch - 1, logs)
-            callbacks.on_epoch_end(state.epoch - 1, logs)
-            if self.net.stop_training:
-                break
-        callbacks.on_train_end()
+        finally:
+            self.progress.end_epoch()
+            callbacks.on_train_end()
 
     def _take_steps(self, iterator, count, termination):
         """Some steps; returns whether a process was asked to end."""
@@ -615,10 +641,8 @@ class _Run:
         self.state.totals = (self.state.totals + totals[:, :3].sum(0, "float64")).tolist()
         return termination.requested if self.workers == 1 else totals[:, 3].any()
 
-    def _interrupt(self):
-        self._save()
-        self.progress.end_epoch()
-        raise Interrupted(
+    def _interruption(self):
+        return Interrupted(
             f"Asked to end: the state after step {self.state.step} of {self.steps} in epoch "
             f"{self.state.epoch + 1} is saved. The same command goes on from there."
         )
@@ -627,17 +651,18 @@ class _Run:
         """Loss and accuracy on the validation images; keeps the weights if they are the best."""
         if self.average:
             self.average.on_test_begin()
-        steps = len(self.validation(**self.share)) // self.share["replicas"]
-        iterator = self._iterator(lambda: self.validation(**self.share))
-        totals = np.zeros(4)
-        for _ in range(steps):
+        iterator, totals = self._iterator(self.validation), np.zeros(4)
+        for _ in range(len(self.validation) // self.share["replicas"]):
             stop = tf.constant(float(termination.requested))
             totals += self.validation_function(iterator, stop, 1).numpy()[0]
             if totals[3]:
                 if self.average:
                     self.average.on_test_end()
-                self._interrupt()
+                self._save()
+                raise self._interruption()
         means = _means(totals)
+        if not np.isfinite(means["loss"]):
+            raise self._lost_number(self.state.step)
         if means["loss"] < min(self.state.history.get("val_loss", ()), default=np.inf):
             self.state.best_epoch = self.state.epoch + 1
             if self.checkpoints:
@@ -662,7 +687,8 @@ class _Run:
             self.checkpoints.restore_best(self.net)
         elif self.best_weights is not None:
             self.net.set_weights(self.best_weights)
-        strategies.alignment(self.strategy, self.net.weights)()
+        if self.workers > 1:
+            strategies.alignment(self.strategy, self.net.weights)()
         if self.net is not self.model:
             self.model.set_weights(self.net.get_weights())
 
@@ -691,3 +717,27 @@ def _replicated(model, strategy, synchronized):
         for mine, theirs in zip(random_states(net), random_states(model), strict=True):
             mine.assign(theirs)
     return net
+
+
+def _spread(strategy, states):
+    """Let replicas draw other random numbers than the first, such as the masks of dropout."""
+
+    def of_replica():
+        index = tf.distribute.get_replica_context().replica_id_in_sync_group
+        for each in states:
+            each.assign(each.value + tf.cast(tf.stack([0, index]), each.value.dtype))
+
+    if states and strategy.num_replicas_in_sync > 1:
+        tf.function(lambda: strategy.run(of_replica), autograph=False).get_concrete_function()()
+
+
+def _architecture(model):
+    """What tells apart nets of the same number of parameters, such as those of other shortcuts."""
+    lines = []
+    for layer in model.layers:
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        try:
+            lines.append(f"{type(layer).__name__} {shapes} {layer.output.shape}")
+        except (AttributeError, ValueError):  # several outputs
+            lines.append(f"{type(layer).__name__} {shapes}")
+    return "\n".join(lines)

@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import json
 import sys
 from types import SimpleNamespace
 
@@ -120,6 +121,85 @@ class TestTrain:
             training.train(small_net(), digits, callbacks=[Poison()], **options)
         assert not list(tmp_path.glob("after-*"))
 
+    @pytest.mark.parametrize("kept", [False, True])
+    def test_says_when_the_validation_is_lost(self, digits, tmp_path, kept):
+        small = dataclasses.replace(digits, train=digits.train.take(np.arange(64)))
+        recipe = training.Recipe(epochs=1, learning_rate=1e38, warm_up=0.0)
+        options = dict(image_size=8, verbose=0, checkpoints=tmp_path if kept else None)
+        with pytest.raises(ValueError, match="is not a number any more in step 1 of epoch 1"):
+            training.train(small_net(), small, recipe, **options)
+
+    def test_a_run_that_a_callback_has_ended_is_over(self, digits, tmp_path):
+        options = dict(image_size=8, checkpoints=tmp_path, verbose=0)
+        recipe = training.Recipe(epochs=4, batch_size=512)
+        for _ in range(2):
+            result = training.train(small_net(), digits, recipe, callbacks=[Stop()], **options)
+            assert len(result.history["loss"]) == 1
+
+    def test_does_not_go_on_as_another_net(self, digits, tmp_path):
+        options = dict(image_size=8, checkpoints=tmp_path, verbose=0)
+        recipe = training.Recipe(epochs=1, batch_size=512)
+        nets = (
+            keras_resnet.CIFARResNet(
+                8, shortcut=shortcut, input_shape=(8, 8, 1), include_preprocessing=True
+            )
+            for shortcut in ("A", None)
+        )
+        training.train(next(nets), digits, recipe, **options)
+        with one_line_error("holds an interrupted run of other settings: layers was"):
+            training.train(next(nets), digits, recipe, **options)
+
+    def test_a_strategy_of_one_device_is_one(self, digits):
+        small = dataclasses.replace(digits, train=digits.train.take(np.arange(64)))
+        recipe, options = training.Recipe(epochs=1), dict(image_size=8, verbose=0)
+        expected = training.train(small_net(), small, recipe, **options).history
+        for strategy in (
+            tf.distribute.MirroredStrategy(["CPU:0"]),
+            tf.distribute.OneDeviceStrategy("CPU:0"),
+        ):
+            history = training.train(small_net(), small, recipe, strategy, **options).history
+            np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+
+    def test_float16_is_scaled_whatever_the_policy_is_now(self, digits):
+        keras.config.set_dtype_policy("mixed_float16")
+        model = small_net()
+        keras.config.set_dtype_policy("float32")
+        small = dataclasses.replace(digits, train=digits.train.take(np.arange(64)))
+        recipe = training.Recipe(epochs=1)
+        for strategy in (None, tf.distribute.OneDeviceStrategy("CPU:0")):
+            training.train(model, small, recipe, strategy, image_size=8, verbose=0)
+            assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def test_class_weights_are_of_classes(self, digits):
+        with one_line_error("class_weight has [10, '3']: classes are the numbers from 0 to 9"):
+            training.train(small_net(), digits, class_weight={1: 2.0, 10: 1.0, "3": 1.0})
+
+    def test_several_machines_are_chosen_before_the_model(self, digits):
+        with one_line_error("make it by `training.strategy('multiworker')` before the model"):
+            training.train(small_net(), digits, strategy="multiworker")
+
+    def test_resumes_with_fewer_steps_an_epoch(self, digits, tmp_path):
+        small = dataclasses.replace(digits, train=digits.train.take(np.arange(100)))
+        options = dict(image_size=8, verbose=0, checkpoints=tmp_path)
+        recipe = training.Recipe(epochs=2)
+
+        class Count(keras.callbacks.Callback):
+            epochs = 0
+
+            def on_epoch_begin(self, epoch, logs=None):
+                self.epochs += 1
+
+        training.train(small_net(), small, recipe, callbacks=[Count()], **options)
+        progress = max(tmp_path.glob("after-*")) / "progress.json"
+        content = json.loads(progress.read_text())
+        progress.write_text(
+            json.dumps({**content, "epoch": 1, "step": 3, "totals": [3.0, 1.0, 3.0]})
+        )
+        count = Count()
+        result = training.train(small_net(), small, recipe, callbacks=[count], **options)
+        assert count.epochs == 1  # of which the validation alone was left
+        assert len(result.history["loss"]) == 3
+
     def test_takes_recipes_and_strategies_by_name(self, digits):
         small = dataclasses.replace(digits, train=digits.train.take(np.arange(256)))
         result = training.train(
@@ -194,8 +274,8 @@ class TestRecipe:
         assert training.recipe("paper") == training.RECIPES["paper"]
         with one_line_error("field of a recipe 'label' is not known. Did you mean label_smoothing"):
             training.recipe("modern", label=0.1)
-        with one_line_error("epochs='many' must be a number"):
-            training.recipe("modern", epochs="many")
+        with one_line_error("ema='much' must be a number"):
+            training.recipe("modern", ema="much")
         with one_line_error("recipe 'old' is not known"):
             training.recipe("old")
 
@@ -218,6 +298,13 @@ class TestRecipe:
             dict(clip_norm=0),
             dict(accumulation=0),
             dict(milestones=(0.5, 1.5)),
+            dict(milestones=0.5),
+            dict(milestones=("a",)),
+            dict(rates=3),
+            dict(rates={"conv1": "slow"}),
+            dict(clip_norm="abc"),
+            dict(nesterov=2),
+            dict(momentum=True),
         ],
     )
     def test_refuses_numbers_out_of_range(self, options):
