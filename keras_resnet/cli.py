@@ -698,6 +698,8 @@ def _train_and_export(
         model = build(weights=None, classes=len(images.class_names), **shape)
     if crop is not None:
         model.get_layer("preprocessing").crop = crop  # saved with the model
+    if chief:
+        _check_writable(output, exports)
     say(
         f"{images.name}: {len(images.class_names)} classes, {len(images.train)} training, "
         f"{len(images.validation)} validation and {len(images.test)} test images. "
@@ -708,7 +710,6 @@ def _train_and_export(
         say(f"The largest class has {images.imbalance:.1f} times the smallest's images: {remedy}.")
     crop, checkpoints, callbacks = crop_of(model), output / "checkpoints", []
     if chief:
-        _check_writable(output, exports)
         # What the stages cannot know of each other: an interrupted run must not go on as another.
         settings = {"data": source, "model": name, "weights": weights, "precision": precision}
         Checkpoints(checkpoints, {**settings, "dropout": dropout, "on_error": on_error})

@@ -150,7 +150,7 @@ class TestTrain:
         [
             (["--set", "ema"], "--set 'ema' must be FIELD=VALUE, such as ema=0.99"),
             (["--set", "label=1"], "field of a recipe 'label' is not known. Did you mean label_sm"),
-            (["--set", "epochs=many"], "epochs='many' must be a number"),
+            (["--set", "epochs=many"], "epochs='many' must be a whole number"),
             (["--set", "ema=2"], "ema=2 must be at least 0 and below 1"),
             (["--strategy", "gpu"], "strategy 'gpu' must be one of 'auto', 'mirrored'"),
             (["--hosts", "a,b"], "are for strategy 'multiworker', not 'auto'"),
@@ -204,7 +204,7 @@ class TestTrain:
     def test_balanced_weighs_the_classes(self, photographs, tmp_path, monkeypatch, balanced):
         seen = {}
 
-        def stop(model, source, recipe, **options):
+        def stop(model, source, recipe, strategy, **options):
             seen.update(options, counts=source.train.counts(2))
             raise ValueError("enough")
 

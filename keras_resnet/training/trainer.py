@@ -416,9 +416,8 @@ class _State:
 
     epoch: int = 0
     step: int = 0  # of the epoch
-    totals: list[float] = field(
-        default_factory=lambda: [0.0] * 3
-    )  # of the epoch, as in loop.TOTALS
+    # Of the epoch, as in loop.TOTALS.
+    totals: list[float] = field(default_factory=lambda: [0.0] * 3)
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
     seconds: float = 0.0

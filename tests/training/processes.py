@@ -40,13 +40,13 @@ class Run:
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                session = int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
                 environment = (folder / "environ").read_bytes().decode()
                 command = (folder / "cmdline").read_text()
             except OSError:
                 continue
             index = re.search(r'TF_CONFIG=.*"index": (\d+)', environment)
-            if session == self.process.pid and index and "keras_resnet.cli" in command:
+            if parent == self.process.pid and index and "keras_resnet.cli" in command:
                 found[int(index[1])] = int(folder.name)
         return found or {0: self.process.pid}
 
