@@ -103,7 +103,8 @@ def _shares(workers):
             for index in range(workers)
         ]
     cores = str(max(1, len(os.sched_getaffinity(0)) // workers))
-    return [{"TF_NUM_INTRAOP_THREADS": cores, "TF_NUM_INTEROP_THREADS": cores}] * workers
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return [{name: os.environ.get(name, cores) for name in names}] * workers
 
 
 def _gpus():
@@ -124,7 +125,7 @@ def _start(command, shares):
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         process = subprocess.Popen(
             list(command),
-            env={**share, **os.environ, **_cuda(share), "TF_CONFIG": json.dumps(config)},
+            env={**os.environ, **share, "TF_CONFIG": json.dumps(config)},
             stdout=subprocess.PIPE if index else None,
             stderr=subprocess.STDOUT if index else None,
             text=True,
@@ -137,11 +138,6 @@ def _start(command, shares):
             readers.append(reader)
         processes.append(process)
     return processes, readers
-
-
-def _cuda(share):
-    """The one share that the user's environment must not override."""
-    return {name: value for name, value in share.items() if name == "CUDA_VISIBLE_DEVICES"}
 
 
 def _free_ports(count):

@@ -102,14 +102,10 @@ class Recipe:
                 raise ValueError(f"{name}={value!r} must be a number.")
         if not isinstance(self.nesterov, bool):
             raise ValueError(f"nesterov={self.nesterov!r} must be true or false.")
-        for name, items, kind in (
-            ("milestones", self.milestones, tuple | list),
-            ("rates", getattr(self.rates, "values", list)(), dict | Mapping),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, kind) or not all(isinstance(each, Real) for each in items):
-                kind = "a list of numbers" if name == "milestones" else "numbers by names"
-                raise ValueError(f"{name}={value!r} must be {kind}.")
+        if not isinstance(self.milestones, tuple | list) or not _are_numbers(self.milestones):
+            raise ValueError(f"milestones={self.milestones!r} must be a list of numbers.")
+        if not isinstance(self.rates, Mapping) or not _are_numbers(self.rates.values()):
+            raise ValueError(f"rates={self.rates!r} must be numbers by names.")
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -195,6 +191,10 @@ class Recipe:
             ema_momentum=self.ema or 0.99,  # which Keras checks even where it is not used
             rates=self.rates,
         )
+
+
+def _are_numbers(values):
+    return all(isinstance(each, Real) for each in values)
 
 
 RECIPES = {
