@@ -21,7 +21,7 @@ from benchmarks.machine import describe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training.txt"
-BATCH, STEPS, EPOCHS = 128, 30, 4
+BATCH, STEPS, EPOCHS, ROUNDS = 128, 30, 2, 3
 WINDOW, WINDOWS = 10, 60  # steps of a turn, turns
 
 
@@ -173,7 +173,7 @@ WAYS = {
 def scaling() -> Iterator[str]:
     """Images a second of each way, in turns."""
     found = {name: [] for name in WAYS}
-    for _ in range(3):
+    for _ in range(ROUNDS):
         for name, (processes, threads, *arguments) in WAYS.items():
             threads = {f"TF_NUM_{kind}OP_THREADS": str(threads) for kind in ("INTRA", "INTER")}
             command = [sys.executable, "-m", "benchmarks.training", "--run", *arguments]
@@ -190,6 +190,7 @@ def scaling() -> Iterator[str]:
                 check=True,
             ).stdout
             found[name].append(json.loads(output.splitlines()[-1]))
+            print(f"  {name}: {found[name][-1]:,.0f}", file=sys.stderr, flush=True)
     medians = {name: statistics.median(values) for name, values in found.items()}
     first = next(iter(medians.values()))
     for name, median in medians.items():
@@ -201,7 +202,7 @@ def report() -> Iterator[str]:
     yield f"\nTrainer and bare fit, CIFAR ResNet-20, batch {BATCH}, medians of {WINDOWS} turns"
     for precision in ("float32", "mixed_bfloat16"):
         yield overhead(precision)
-    yield f"\nDevices, CIFAR ResNet-20, batch {BATCH} in all, bfloat16, medians of 3 turns"
+    yield f"\nDevices, CIFAR ResNet-20, batch {BATCH} in all, bfloat16, medians of {ROUNDS} turns"
     yield from scaling()
 
 

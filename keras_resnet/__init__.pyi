@@ -1,4 +1,4 @@
-from . import analysis, blocks, data, export, layers, pretrained, training, transfer, zoo
+from . import analysis, blocks, data, export, layers, pretrained, training, transfer, tuning, zoo
 from .preprocessing import decode_predictions, preprocess_input
 from .pretrained import list_weights
 from .resnet import feature_pyramid
@@ -44,5 +44,6 @@ __all__ = [
     "pretrained",
     "training",
     "transfer",
+    "tuning",
     "zoo",
 ]

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import logging
@@ -209,6 +210,161 @@ def train(source, name, output, as_json, epochs, batch_size, learning_rate, chan
         answer.update(_train_and_export(source, name, output, exports, recipe=recipe, **options))
 
 
+@main.command()
+@_data_option
+@click.option("--budget", help="What nets may cost at most: params=N,macs=N,ms=N, or one of them.")
+@click.option("--trials", type=_at_least_1, default=30, show_default=True, help="Nets to train.")
+@click.option(
+    "--epochs", type=_at_least_1, default=27, show_default=True, help="For each, at most."
+)
+@click.option(
+    "--algorithm",
+    default="hyperband",
+    show_default=True,
+    metavar="hyperband|random|bayesian",
+    help="How to choose.",
+)
+@click.option("--objective", default="val_accuracy", show_default=True, help="What to choose by.")
+@click.option(
+    "--weights", help="Search for the best way to fine-tune them: a tag of `weights`, or a file."
+)
+@click.option(
+    "--set",
+    "changes",
+    multiple=True,
+    metavar="NAME=VALUES",
+    help="Other values for a choice: width=[0.5,1], or one value, which is none; may be given "
+    'several times. A range is learning_rate={"min_value":0.1,"max_value":1.0}.',
+)
+@click.option("--patience", type=_at_least_1, help="End a trial after so many epochs in vain.")
+@click.option("--batch-size", type=_at_least_1, help="Images a step.")
+@click.option("--image-size", type=_at_least_1, help="Pixels a side.")
+@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
+@click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.15,
+    show_default=True,
+    help="Part of the training images to compare nets on, where the data has none for that.",
+)
+@click.option("--strategy", default="auto", show_default=True, help="Devices, as in `train`.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="For several processes: seconds until one that is not heard of is given up.",
+)
+@click.option("--steps-per-execution", type=_at_least_1, default=16, show_default=True)
+@click.option(
+    "--retrain-epochs", type=int, help="Epochs of the best net at the end; 0 for none.  [--epochs]"
+)
+@_on_error_option
+@_seed_option
+@click.option(
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the search, its report, and the best net.",
+)
+@_json_option
+def tune(source, output, as_json, **options):
+    """Search for the net, and its training, that suit images and a budget best.
+
+    A search that was interrupted goes on with the same command; with more trials, one that has
+    ended. Writes DIR/report.html, pareto.png, trials.csv, and, of the best net, trained on all but
+    the test images, what `train` writes to DIR/best.
+    """
+    with _answer(as_json) as answer:
+        answer.update(_tune(source, output, **options))
+
+
+def _tune(
+    source,
+    output,
+    *,
+    weights,
+    budget,
+    changes,
+    patience,
+    batch_size,
+    image_size,
+    precision,
+    validation,
+    on_error,
+    seed,
+    retrain_epochs,
+    **options,
+):
+    import keras
+
+    from keras_resnet import data, training, tuning
+    from keras_resnet.tuning import records, report
+
+    # Before TensorFlow computes anything, which ends the choice of devices.
+    options["strategy"] = training.strategy(options["strategy"])
+    images = data.load(source, on_error=on_error, validation=validation)
+    size = image_size or images.image_size
+    _check_writable(output)
+    keras.config.set_dtype_policy(PRECISIONS[precision])
+    kind, recipe = tuning.ResNetHyperModel, training.Recipe()
+    if weights:
+        kind = functools.partial(tuning.TransferHyperModel, weights=weights)
+        recipe = training.recipe("finetune")
+    given = {"batch_size": batch_size, "patience": patience}
+    hypermodel = kind(
+        (size, size, images.channels),
+        len(images.class_names),
+        _changes(changes),
+        budget,
+        recipe=recipe.changed(**{name: value for name, value in given.items() if value}),
+    )
+    _say(
+        f"{images.name}: {len(images.class_names)} classes, {len(images.train)} training and "
+        f"{len(images.validation)} validation images."
+    )
+    with _damaged_images_named(images.train, images.validation):
+        try:
+            tuner = tuning.search(
+                hypermodel, images, seed=seed, directory=output / "search", **options
+            )
+            if tuner is None or tuner.is_worker:
+                return {}
+            record = tuner.record()
+            report.write_report(output, record)
+            _table(f"Best of {len(record.trials)} trials", *report.table(record), left=2)
+            _say(report.summary(record))
+            _say(f"{output}: report.html, pareto.png, trials.csv")
+            best = records.best(record)
+            found = {
+                "trials": len(record.trials),
+                "failed": sum(trial.status == "failed" for trial in record.trials),
+                "declined": record.declined,
+                "seconds": record.seconds,
+                "best": dataclasses.asdict(best[0]) if best else None,
+                "output": str(output),
+            }
+            if retrain_epochs == 0:
+                return found
+            model, result = tuning.retrain(
+                tuner,
+                images,
+                epochs=retrain_epochs,
+                seed=seed,
+                checkpoints=output / "best" / "checkpoints",
+                **{name: options[name] for name in ("strategy", "cache", "steps_per_execution")},
+                verbose=1 if sys.stdout.isatty() else 2,
+            )
+        except training.Interrupted as interruption:
+            _say(interruption)
+            return {"interrupted": str(interruption)}
+        folder = output / "best"
+        metrics = _write_results(model, images, result, folder, folder / "saved_model", precision)
+    shutil.rmtree(folder / "checkpoints")
+    return {**found, "test_accuracy": metrics["test_accuracy"]}
+
+
 @main.command(context_settings={"ignore_unknown_options": True})
 @click.option("--workers", type=_at_least_1, required=True, help="Processes to start.")
 @click.option(
@@ -220,16 +376,19 @@ def train(source, name, output, as_json, epochs, batch_size, learning_rate, chan
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def launch(workers, restarts, command):
-    """Run COMMAND, such as train, in several processes on this machine.
+    """Run COMMAND, train or tune, in several processes on this machine.
 
     Each gets an equal part of the GPUs, or of the CPU's cores: keras-resnet launch --workers 2 --
-    train --data digits --output runs/digits
+    train --data digits --output runs/digits. With train they learn one net together; with tune
+    each trains nets of its own, and one more process chooses them.
     """
     from keras_resnet.launch import launch as start
 
+    search = command[0] == "tune"
     if command[0] == "train" and not any(each.startswith("--strategy") for each in command):
         command = (*command, "--strategy", "multiworker")
-    sys.exit(start([sys.executable, "-m", "keras_resnet.cli", *command], workers, restarts))
+    command = [sys.executable, "-m", "keras_resnet.cli", *command]
+    sys.exit(start(command, workers, restarts, search=search))
 
 
 _weights_option = click.option(
@@ -661,8 +820,7 @@ def _train_and_export(
     """From images to a tested, exported model; returns what is worth knowing."""
     import keras
 
-    from keras_resnet import analysis, data, export, training, transfer, zoo
-    from keras_resnet.preprocessing import crop_of
+    from keras_resnet import data, training, transfer, zoo
     from keras_resnet.training.checkpoints import Checkpoints
 
     if keras.backend.backend() != "tensorflow":
@@ -709,7 +867,7 @@ def _train_and_export(
     if images.imbalance > 1.5:
         remedy = "they count alike" if balanced else "--balanced makes them count alike"
         say(f"The largest class has {images.imbalance:.1f} times the smallest's images: {remedy}.")
-    crop, checkpoints, callbacks = crop_of(model), output / "checkpoints", []
+    checkpoints, callbacks = output / "checkpoints", []
     if chief:
         # What the stages cannot know of each other: an interrupted run must not go on as another.
         settings = {"data": source, "model": name, "weights": weights, "precision": precision}
@@ -717,7 +875,6 @@ def _train_and_export(
         callbacks.append(training.TensorBoardLog(output / "logs"))
         if profile:
             callbacks.append(training.Profile(output / "profile"))
-    test = data.batches(images.test, image_size=size, channels=images.channels, crop=crop)
     with _damaged_images_named(images.train, images.validation, images.test):
         try:
             result = learn(
@@ -740,8 +897,17 @@ def _train_and_export(
             return {"interrupted": str(interruption)}
         if not chief:
             return {}
-        quality = analysis.evaluate(model, test, images.class_names)
+        metrics = _write_results(model, images, result, output, exports, precision)
+    shutil.rmtree(checkpoints)
+    return metrics
 
+
+def _write_results(model, images, result, output, exports, precision):
+    """Test a trained model, write what there is of it, and export it."""
+    from keras_resnet import analysis, data, export
+
+    test = data.batches(images.test, **_input_of(model, images))
+    quality = analysis.evaluate(model, test, images.class_names)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
     write_labels(output, images.class_names)
@@ -775,7 +941,6 @@ def _train_and_export(
         "saved_model_difference": same.largest_difference,
     }
     write_text(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    shutil.rmtree(checkpoints)
 
     _show_quality("Test images", quality)
     epochs = len(result.history["loss"])

@@ -15,7 +15,14 @@ _POLL = 0.1  # seconds
 _LAST_WORDS = 5.0  # seconds to wait for what an ended process has said
 
 
-def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float = 120.0) -> int:
+def launch(
+    command: Sequence[str],
+    workers: int,
+    restarts: int = 0,
+    grace: float = 120.0,
+    *,
+    search: bool = False,
+) -> int:
     """Run a command in several processes that find each other through TF_CONFIG.
 
     Each gets an equal part of the machine's GPUs, or of its CPU's cores. The first is the chief,
@@ -32,6 +39,9 @@ def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float
         How many times to start all of them again after one of them has failed.
     grace : float, default 120.0
         Seconds in which the others have to end after one has failed.
+    search : bool, default False
+        They are the workers of a keras-tuner search: it needs one process more, the chief, which
+        trains nothing. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT say so.
 
     Returns
     -------
@@ -53,6 +63,8 @@ def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float
     if workers < 1:
         raise ValueError(f"workers={workers!r} must be at least 1.")
     shares = _shares(workers)
+    if search:
+        shares = [shares[0], *shares]
     asked = threading.Event()
     processes, readers = [], []
 
@@ -65,7 +77,7 @@ def launch(command: Sequence[str], workers: int, restarts: int = 0, grace: float
     former = {each: signal.signal(each, pass_on) for each in _SIGNALS} if main else {}
     try:
         for attempt in range(restarts + 1):
-            processes[:], readers[:] = _start(command, shares)
+            processes[:], readers[:] = _start(command, shares, search)
             if asked.is_set():  # while they were being started
                 pass_on()
             code = _wait(processes, grace)
@@ -117,15 +129,14 @@ def _gpus():
     return [str(index) for index, _ in enumerate(listed.stdout.splitlines())]
 
 
-def _start(command, shares):
+def _start(command, shares, search):
     """A process for every share, and the threads that repeat what they say."""
-    addresses = [f"localhost:{port}" for port in _free_ports(len(shares))]
+    roles = (_searchers if search else _workers)(len(shares))
     processes, readers = [], []
-    for index, share in enumerate(shares):
-        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+    for index, (share, role) in enumerate(zip(shares, roles, strict=True)):
         process = subprocess.Popen(
             list(command),
-            env={**os.environ, **share, "TF_CONFIG": json.dumps(config)},
+            env={**os.environ, **share, **role},
             stdout=subprocess.PIPE if index else None,
             stderr=subprocess.STDOUT if index else None,
             text=True,
@@ -138,6 +149,25 @@ def _start(command, shares):
             readers.append(reader)
         processes.append(process)
     return processes, readers
+
+
+def _workers(count):
+    """Who each process is, for `tf.distribute`."""
+    addresses = [f"localhost:{port}" for port in _free_ports(count)]
+    for index in range(count):
+        task = {"type": "worker", "index": index}
+        yield {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
+
+
+def _searchers(count):
+    """Who each process is, for keras-tuner."""
+    (port,) = _free_ports(1)
+    for index in range(count):
+        yield {
+            "KERASTUNER_TUNER_ID": f"worker{index - 1}" if index else "chief",
+            "KERASTUNER_ORACLE_IP": "127.0.0.1",
+            "KERASTUNER_ORACLE_PORT": str(port),
+        }
 
 
 def _free_ports(count):

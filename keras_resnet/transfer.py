@@ -1,5 +1,6 @@
 """Transfer learning: a pretrained net becomes a classifier of other images."""
 
+import functools
 import hashlib
 import json
 import os
@@ -340,6 +341,7 @@ def fine_tune(
     image_size: int | None = None,
     crop: float | None = None,
     checkpoints: str | os.PathLike | None = None,
+    features_folder: str | os.PathLike | None = None,
     **options,
 ) -> Result:
     """Fine-tune a pretrained classifier in stages, and keep the best weights of them all.
@@ -355,6 +357,9 @@ def fine_tune(
     strategy : tf.distribute.Strategy or str, optional
         As in `keras_resnet.training.train`. Several processes train the head as they do all else,
         not on features computed once.
+    features_folder : path, optional
+        A folder to keep the features of frozen layers in, for other runs that need the same ones.
+        Default: with the checkpoints.
     image_size, crop, checkpoints, **options
         As in `keras_resnet.training.train`. An interrupted run goes on in the stage that it was in.
 
@@ -400,7 +405,11 @@ def fine_tune(
             back_to = None if stage.back_to == "all" else stage.back_to
             unfreeze(model, back_to, normalization=stage.normalization)
         former = model.get_weights() if results else None
-        result = (_train_head if stage.views else _train_layers)(
+        if stage.views:
+            learn = functools.partial(_train_head, features_folder=features_folder)
+        else:
+            learn = _train_layers
+        result = learn(
             model,
             source,
             stage,
@@ -413,8 +422,8 @@ def fine_tune(
         results[stage.back_to if stage.back_to not in results else f"{number}-{stage.back_to}"] = (
             result
         )
-        loss = result.history["val_loss"][result.best_epoch - 1]
-        if loss < best_loss:
+        loss = _loss(result)
+        if loss <= best_loss:
             best_loss = loss
         else:
             model.set_weights(former)
@@ -443,6 +452,7 @@ def _train_head(
     image_size,
     crop,
     checkpoints,
+    features_folder,
     seed=0,
     cache=None,
     synchronized=None,
@@ -466,6 +476,8 @@ def _train_head(
             classes=classes,
             **views,
         )
+        if not len(source.validation):
+            return features(model, varied)
         plain = batches(source.validation, crop=crop, **views)
         return *features(model, varied), *features(model, plain)
 
@@ -481,8 +493,11 @@ def _train_head(
         "weights": _digest(extractor_of(model)),
         "seed": seed,
     }
+    made_how = json.dumps(settings)
     path = checkpoints and checkpoints / "features.npz"
-    inputs, labels, *validation = _kept(path, json.dumps(settings), compute)
+    if features_folder is not None:
+        path = Path(features_folder) / f"{hashlib.sha256(made_how.encode()).hexdigest()[:16]}.npz"
+    inputs, labels, *validation = _kept(path, made_how, compute)
     rows = by_index(np.arange(len(labels)), lambda index: index)
 
     def training(epochs, batch_size, first_step=0, **_):
@@ -500,7 +515,9 @@ def _train_head(
     return fit(
         keras.Model(features_of(model), model.output, name=f"{model.name}_head"),
         training,
-        lambda **_: tf.data.Dataset.from_tensor_slices(tuple(validation)).batch(256),
+        (lambda **_: tf.data.Dataset.from_tensor_slices(tuple(validation)).batch(256))
+        if validation
+        else None,
         recipe,
         classes=classes,
         mixed=labels.ndim > 1,
@@ -533,13 +550,20 @@ def _kept(path, made_how, compute):
     return found
 
 
+def _loss(result):
+    """What stages are compared by; where nothing was validated, the later one is the better."""
+    if "val_loss" not in result.history:
+        return -np.inf
+    return result.history["val_loss"][result.best_epoch - 1]
+
+
 def _joined(results):
     """One result of several stages."""
     first = next(iter(results.values()))
     before, best_epoch, best_loss = 0, 0, np.inf
     for result in results.values():
-        loss = result.history["val_loss"][result.best_epoch - 1]
-        if loss < best_loss:
+        loss = _loss(result)
+        if loss <= best_loss:
             best_epoch, best_loss = before + result.best_epoch, loss
         before += len(result.history["loss"])
     return Result(

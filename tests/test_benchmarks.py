@@ -96,6 +96,7 @@ class TestReport:
 
 
 class TestMeasurements:
+    @pytest.mark.slow
     def test_peers_take_turns_with_ours(self):
         work = [("train", 4), ("infer", 4), ("build", 1)]
         found = measure("CIFAR ResNet-20", 32, work, [("stock Keras twin", "float32")], rounds=2)

@@ -58,6 +58,19 @@ def test_a_share_reaches_its_process_alone(tmp_path, monkeypatch):
     assert [(tmp_path / str(index)).read_text() for index in range(2)] == ["4", "7"]
 
 
+def test_a_search_has_a_chief_besides_its_workers(tmp_path):
+    code = f"""
+    name = os.environ['KERASTUNER_TUNER_ID']
+    address = os.environ['KERASTUNER_ORACLE_IP'] + ':' + os.environ['KERASTUNER_ORACLE_PORT']
+    open(f'{tmp_path}/{{name}}', 'w').write(address)
+    """
+    command = [sys.executable, "-c", "import os\n" + textwrap.dedent(code)]
+    assert launch(command, workers=2, search=True) == 0
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["chief", "worker0", "worker1"]
+    assert len({file.read_text() for file in files}) == 1
+
+
 def test_the_first_failure_is_the_answer():
     assert launch(program("raise SystemExit(3 if task == 1 else 0)"), workers=2) == 3
     assert launch(program("os.kill(os.getpid(), 9) if task else None"), workers=2) == 137

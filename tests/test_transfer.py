@@ -153,10 +153,11 @@ class TestFeatures:
     def test_a_head_learns_the_same_from_features_as_through_the_frozen_layers(self, digits):
         recipe = dataclasses.replace(QUICK, epochs=5)
         split = dataclasses.replace(digits, augmentation="handwriting")
-        accuracies = []
+        model, accuracies = small_net(), []
+        training.train(model, split, dataclasses.replace(QUICK, epochs=4), verbose=0)
+        weights = model.get_weights()
         for views in (0, 3):
-            model = small_net()
-            training.train(model, split, dataclasses.replace(QUICK, epochs=4), verbose=0)
+            model.set_weights(weights)
             plan = [transfer.Stage("head", recipe, views=views)]
             transfer.fine_tune(model, split, plan, verbose=0)
             test = data.batches(digits.test, image_size=8, channels=1)

@@ -116,7 +116,7 @@ def training_curves(
     path : path
         The file; replaced if it is there.
     history : mapping of str to sequence of float
-        "loss", "val_loss", "accuracy" and "val_accuracy" of every epoch.
+        "loss" and "accuracy" of every epoch, and "val_loss" and "val_accuracy", if there are any.
     stages : mapping of str to int, optional
         Epochs of every stage of the training; a line is drawn where one begins.
 
@@ -132,7 +132,8 @@ def training_curves(
     for axis, metric in zip(axes.flat, ("loss", "accuracy"), strict=True):
         epochs = range(1, len(history[metric]) + 1)
         axis.plot(epochs, history[metric], label="training")
-        axis.plot(epochs, history[f"val_{metric}"], label="validation")
+        if f"val_{metric}" in history:
+            axis.plot(epochs, history[f"val_{metric}"], label="validation")
         first = 1
         for stage, count in (stages or {}).items():
             axis.axvline(first - 0.5, color="grey", linewidth=0.8, linestyle=":")

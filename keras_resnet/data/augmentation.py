@@ -52,6 +52,7 @@ class Augmentation:
 
 
 AUGMENTATIONS = {
+    "none": Augmentation(),  # in another order every epoch, and else as they are
     # Digits keep their meaning when they move, tilt or grow a little, not in a mirror.
     "handwriting": Augmentation(
         layers=lambda: [

@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -107,6 +107,25 @@ class Split:
             return Split(images[indices], self.labels[indices])
         return Split([images[index] for index in indices], self.labels[indices])
 
+    def joined(self, other: "Split") -> "Split":
+        """These images and others behind them.
+
+        Parameters
+        ----------
+        other : Split
+            The others, of the same kind.
+
+        Returns
+        -------
+        Split
+        """
+        labels = np.concatenate([self.labels, other.labels])
+        if isinstance(self.images, tf.data.Dataset):
+            return Split(self.images.concatenate(other.images), labels)
+        if isinstance(self.images, np.ndarray):
+            return Split(np.concatenate([self.images, other.images]), labels)
+        return Split([*self.images, *other.images], labels)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -184,6 +203,23 @@ class Source:
                 names = ("/".join(Path(file).parts[-2:]) for file in split.images)
                 digest.update("\n".join(names).encode())
         return digest.hexdigest()[:16]
+
+    def with_all_to_train(self) -> "Source":
+        """The same data with the validation images among those to train on, and none to validate.
+
+        Returns
+        -------
+        Source
+
+        Examples
+        --------
+        >>> from keras_resnet import data
+        >>> digits = data.load("digits").with_all_to_train()
+        >>> len(digits.train), len(digits.validation)
+        (1438, 0)
+        """
+        nothing = self.validation.take(np.array([], int))
+        return replace(self, train=self.train.joined(self.validation), validation=nothing)
 
     @property
     def imbalance(self) -> float:

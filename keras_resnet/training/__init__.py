@@ -3,11 +3,12 @@
 from keras_resnet.training.logs import Profile, TensorBoardLog
 from keras_resnet.training.recipes import RECIPES, Recipe, recipe
 from keras_resnet.training.strategies import STRATEGIES, LostWorkerError, strategy
-from keras_resnet.training.trainer import Interrupted, Result, train
+from keras_resnet.training.trainer import DivergedError, Interrupted, Result, train
 
 __all__ = [
     "RECIPES",
     "STRATEGIES",
+    "DivergedError",
     "Interrupted",
     "LostWorkerError",
     "Profile",

@@ -158,6 +158,14 @@ def _repeated(step, model):
     def one(iterator, stop):
         return on_all_replicas(iterator, stop)[None]
 
-    return lambda iterator, stop, count: (
-        one(iterator, stop) if count == 1 else steps(iterator, stop, tf.constant(count))
-    )
+    traced = {}
+
+    def run(iterator, stop, count):
+        function, arguments = (one, ()) if count == 1 else (steps, (tf.constant(count),))
+        # Traced by hand: TensorFlow would take the nets of one process after the other for one
+        # function that is traced again and again, and warn of it.
+        if function not in traced:
+            traced[function] = function.get_concrete_function(iterator, stop, *arguments)
+        return traced[function](iterator, stop, *arguments)
+
+    return run

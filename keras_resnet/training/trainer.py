@@ -50,6 +50,10 @@ class Interrupted(SystemExit):
         return self.message
 
 
+class DivergedError(ValueError):
+    """The loss is not a number any more."""
+
+
 @dataclass(frozen=True)
 class Result:
     """What a training run has led to.
@@ -59,7 +63,8 @@ class Result:
     history : dict of str to list of float
         "loss", "accuracy", "val_loss", "val_accuracy" of every epoch.
     best_epoch : int
-        The epoch, from 1, whose weights the model has now: the one of the lowest validation loss.
+        The epoch, from 1, whose weights the model has now: the one of the lowest validation loss,
+        or the last one where nothing was validated.
     seconds : float
         Duration of the training, without interruptions.
     images_per_second : float
@@ -122,7 +127,8 @@ def train(
         `include_preprocessing=True`. It is compiled here. It need not have been made in the scope
         of a strategy.
     source : Source
-        The data; its test images are not touched.
+        The data; its test images are not touched. Where it has no validation images, the weights of
+        the last epoch are kept.
     recipe : Recipe or str, optional
         How to train, or a key of `RECIPES`. Default: `Recipe()`.
     strategy : tf.distribute.Strategy or str, optional
@@ -212,7 +218,9 @@ def train(
     return fit(
         model,
         training,
-        lambda **share: batches(source.validation, crop=crop, **options, **share),
+        (lambda **share: batches(source.validation, crop=crop, **options, **share))
+        if len(source.validation)
+        else None,
         recipe,
         strategy,
         classes=classes,
@@ -240,7 +248,7 @@ def train(
 def fit(
     model: keras.Model,
     training: Callable[..., tf.data.Dataset],
-    validation: Callable[..., tf.data.Dataset],
+    validation: Callable[..., tf.data.Dataset] | None,
     recipe: Recipe,
     strategy: tf.distribute.Strategy | str | None = None,
     *,
@@ -266,8 +274,8 @@ def fit(
         Makes the batches of (inputs, labels) of a range of epochs, one epoch after the other. It is
         given that range, and as keywords what this process has to do of it: `batch_size`,
         `first_step`, `shard`, `replicas` and `at_least`, as `data.batches` takes them.
-    validation : callable
-        Makes the batches to choose the best epoch on, given the same keywords.
+    validation : callable or None
+        Makes the batches to choose the best epoch on, given the same keywords; None keeps the last.
     recipe : Recipe
         How to train.
     strategy
@@ -319,7 +327,7 @@ def fit(
     with run.lost_workers_named():
         run.prepare(
             lambda *epochs, **share: with_soft_labels(training(*epochs, **share), mixed),
-            lambda **share: with_soft_labels(validation(**share)),
+            validation and (lambda **share: with_soft_labels(validation(**share))),
             keras.losses.CategoricalCrossentropy(
                 label_smoothing=recipe.label_smoothing, reduction=None
             )
@@ -489,7 +497,7 @@ class _Run:
         """Bring the model onto the devices."""
         self.training = training
         self.dataset = training(range(self.recipe.epochs), **self.share)
-        self.validation = validation(**{**self.share, "at_least": 0})
+        self.validation = validation and validation(**{**self.share, "at_least": 0})
         facts = {
             **strategies.versions(),
             **self.settings,
@@ -551,7 +559,7 @@ class _Run:
             self.checkpoints.save(self.net, dataclasses.asdict(self.state))
 
     def _lost_number(self, step):
-        return ValueError(
+        return DivergedError(
             f"learning_rate={self.recipe.learning_rate}: the loss is not a number any more in step "
             f"{step} of epoch {self.state.epoch + 1}. {self._kept()} Use a lower learning rate."
         )
@@ -650,6 +658,18 @@ class _Run:
         """Loss and accuracy on the validation images; keeps the weights if they are the best."""
         if self.average:
             self.average.on_test_begin()
+        logs = {} if self.validation is None else self._validation_logs(termination)
+        if logs.get("loss", -np.inf) < min(self.state.history.get("val_loss", ()), default=np.inf):
+            self.state.best_epoch = self.state.epoch + 1
+            if self.checkpoints:
+                self.checkpoints.save_best(self.net)
+            else:
+                self.best_weights = self.net.get_weights()
+        if self.average:
+            self.average.on_test_end()
+        return {f"val_{name}": value for name, value in logs.items()}
+
+    def _validation_logs(self, termination):
         iterator, totals = self._iterator(self.validation), np.zeros(4)
         for _ in range(len(self.validation) // self.share["replicas"]):
             stop = tf.constant(float(termination.requested))
@@ -662,15 +682,7 @@ class _Run:
         means = _means(totals)
         if not np.isfinite(means["loss"]):
             raise self._lost_number(self.state.step)
-        if means["loss"] < min(self.state.history.get("val_loss", ()), default=np.inf):
-            self.state.best_epoch = self.state.epoch + 1
-            if self.checkpoints:
-                self.checkpoints.save_best(self.net)
-            else:
-                self.best_weights = self.net.get_weights()
-        if self.average:
-            self.average.on_test_end()
-        return {f"val_{name}": value for name, value in means.items()}
+        return means
 
     def _count_epoch(self, logs):
         state = self.state

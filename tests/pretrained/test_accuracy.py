@@ -94,7 +94,10 @@ class TestResNet50OfKerasApplications:
 
 @pytest.mark.parametrize(
     ("depth", "file", "accuracy"),
-    [(20, "resnet20-12fca82f.th", 0.8103), (56, "resnet56-4bfd9763.th", 0.8320)],
+    [
+        (20, "resnet20-12fca82f.th", 0.8103),
+        pytest.param(56, "resnet56-4bfd9763.th", 0.8320, marks=pytest.mark.slow),
+    ],
 )
 def test_nets_of_the_cifar_zoo_have_their_accuracy(assets, depth, file, accuracy):
     examples = tf.data.TFRecordDataset(str(assets / "cifar10_jpeg_test.tfrecord.gz"), "GZIP")

@@ -1,0 +1,223 @@
+"""What keras-tuner's oracles need besides: a budget, and a state that no kill can spoil."""
+
+import itertools
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+
+import keras_tuner
+from keras_tuner.src.distribute.utils import is_chief_oracle as is_chief
+
+from keras_resnet.files import write_text
+
+_DRAWS = 10_000  # in a row that are over the budget, after which the space counts as exhausted
+_ENDED = ("COMPLETED", "FAILED")
+
+
+class _Oracle(keras_tuner.Oracle):
+    """Draws within the budget, writes files whole, and knows after a kill what has been done.
+
+    keras-tuner writes a trial's file, then its own, and each in place. What a kill leaves between
+    the two is put right when they are read again: a trial's own file says whether it has ended.
+
+    Parameters
+    ----------
+    declined : callable
+        Says of values why they are not to be tried, or None.
+
+    Attributes
+    ----------
+    declined : int
+        Configurations that were not tried.
+    seconds : float
+        Duration of the search until it was interrupted last.
+    ended : callable
+        Told of every trial that has ended.
+    """
+
+    def __init__(self, *, declined: Callable, **options):
+        # Trials that fail are recorded and passed over, however many there are.
+        super().__init__(max_consecutive_failed_trials=None, **options)
+        self.declined, self._declines, self.ended = 0, declined, lambda trial: None
+        self.seconds, self._start = 0.0, time.monotonic()
+        self._heard = {}
+        self._max_collisions = 1000  # a small space is tried to its end
+        self.verbose = 0
+
+    def _random_values(self):
+        for _ in range(_DRAWS):
+            values = super()._random_values()
+            if values is None or not self._declines(values):
+                return values
+            self.declined += 1
+            self._tried_so_far.add(self._compute_values_hash(values))
+        return None
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        """As keras-tuner does it; but while trials are run elsewhere, there may be more to do."""
+        self._heard[tuner_id] = time.monotonic()
+        trial = super().create_trial(tuner_id)
+        if trial.status == "STOPPED" and self.ongoing_trials:
+            self.tuner_ids.add(tuner_id)
+            trial.status = "IDLE"
+        return trial
+
+    def get_trial(self, trial_id):
+        """As keras-tuner does it; workers ask now and then, to be heard of."""
+        for tuner_id, trial in list(self.ongoing_trials.items()):
+            if trial.trial_id == trial_id:
+                self._heard[tuner_id] = time.monotonic()
+        return super().get_trial(trial_id)
+
+    @keras_tuner.synchronized
+    def update_trial(self, trial_id, metrics, step=0):
+        """As keras-tuner does it, in place of what a run that was killed may have told."""
+        trial = self.trials[trial_id]
+        if trial_id in self.end_order:  # by another worker, this one was given up
+            return trial
+        trial.metrics = type(trial.metrics)()
+        return super().update_trial(trial_id, metrics, step)
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial):
+        """As keras-tuner does it, and once."""
+        if trial.trial_id in self.end_order:
+            return
+        super().end_trial(trial)
+        self.save()  # without the trial among those that are being run
+        self.ended(self.trials[trial.trial_id])
+
+    def give_up(self, timeout: float) -> list[str]:
+        """Give up workers that have not been heard of; others will run their trials.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds of silence.
+
+        Returns
+        -------
+        list of str
+            Which ones.
+        """
+        silent = [
+            tuner_id
+            for tuner_id in list(self.tuner_ids)
+            if time.monotonic() - self._heard[tuner_id] > timeout
+        ]
+        for tuner_id in silent:
+            self.tuner_ids.discard(tuner_id)
+            if trial := self.ongoing_trials.pop(tuner_id, None):
+                self._retry_queue.append(trial.trial_id)
+        return silent
+
+    def get_state(self):
+        seconds = self.seconds + time.monotonic() - self._start
+        return {**super().get_state(), "declined": self.declined, "seconds": seconds}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._workers = state["ongoing_trials"]
+        self.declined, self.seconds = state["declined"], state["seconds"]
+
+    def save(self):
+        write_text(self._get_oracle_fname(), json.dumps(self.get_state()))
+
+    def _save_trial(self, trial):
+        path = os.path.join(self._get_trial_dir(trial.trial_id), "trial.json")
+        write_text(path, json.dumps(trial.get_state()))
+
+    def reload(self):
+        super().reload()
+        self._start = time.monotonic()
+        self.verbose = 0
+        for trial_id in list(self.trials):
+            # Its file was written, and nothing else: it has not begun, and is drawn again.
+            if trial_id not in self.start_order:
+                del self.trials[trial_id]
+                shutil.rmtree(self._get_trial_dir(trial_id), ignore_errors=True)
+        # Those that were being run are to be run again, but for those that had ended.
+        ended = [each for each in self.start_order if self.trials[each].status in _ENDED]
+        self.end_order += [each for each in ended if each not in self.end_order]
+        self._retry_queue = [each for each in dict.fromkeys(self._retry_queue) if each not in ended]
+        if not is_chief():
+            return
+        # Workers may have gone on while their chief was away; those that have not are given up.
+        for tuner_id, trial_id in self._workers.items():
+            if trial_id in self._retry_queue:
+                self._retry_queue.remove(trial_id)
+                self.ongoing_trials[tuner_id] = self.trials[trial_id]
+                self.tuner_ids.add(tuner_id)
+                self._heard[tuner_id] = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether all trials that were asked for have ended."""
+        ended = [trial for trial in self.trials.values() if trial.status in _ENDED]
+        return len(ended) >= self.max_trials
+
+
+class RandomSearchOracle(_Oracle, keras_tuner.oracles.RandomSearchOracle):
+    """Random search within the budget."""
+
+
+class BayesianOptimizationOracle(_Oracle, keras_tuner.oracles.BayesianOptimizationOracle):
+    """Bayesian optimization within the budget."""
+
+    def populate_space(self, trial_id):
+        """As keras-tuner does it; what is over the budget gives way to a random draw."""
+        response = super().populate_space(trial_id)
+        values = response.get("values")
+        if not values or not (self._declines(values) or self._duplicate(values)):
+            return response
+        self.declined += bool(self._declines(values))
+        return self._random_populate_space()
+
+
+class HyperbandOracle(_Oracle, keras_tuner.oracles.HyperbandOracle):
+    """Hyperband within the budget; a bracket goes on where trials of it have failed."""
+
+    def populate_space(self, trial_id):
+        """As keras-tuner does it, but a failed trial counts as the worst of its round.
+
+        keras-tuner would wait for ever for a round to be complete, and drop the bracket.
+        """
+        self._remove_completed_brackets()
+        for bracket in self._brackets:
+            if len(bracket["rounds"][0]) < self._get_size(bracket["bracket_num"], 0):
+                return self._random_trial(trial_id, bracket)
+            if promoted := self._promoted(trial_id, bracket):
+                return promoted
+        if self._current_bracket == 0 and self._current_iteration + 1 == self.hyperband_iterations:
+            return {"status": "IDLE" if self.ongoing_trials else "STOPPED"}
+        self._increment_bracket_num()
+        self._start_new_bracket()
+        return self._random_trial(trial_id, self._brackets[-1])
+
+    def _promoted(self, trial_id, bracket):
+        """The best trial of a round, for longer training in the next one."""
+        number, rounds = bracket["bracket_num"], bracket["rounds"]
+        for index, (former, following) in enumerate(itertools.pairwise(rounds), start=1):
+            taken = {each["past_id"] for each in following}
+            left = [self.trials[each["id"]] for each in former if each["id"] not in taken]
+            done = [trial for trial in left if trial.status in _ENDED]
+            completed = [trial for trial in done if trial.status == "COMPLETED"]
+            # More of them are ready than will be thrown out.
+            dropped = self._get_size(number, index - 1) - self._get_size(number, index)
+            if len(done) > dropped and completed:
+                sign = 1 if self.objective.direction == "max" else -1
+                best = max(completed, key=lambda trial: sign * trial.score)
+                following.append({"past_id": best.trial_id, "id": trial_id})
+                values = {
+                    **best.hyperparameters.values,
+                    "tuner/trial_id": best.trial_id,
+                    "tuner/epochs": self._get_epochs(number, index),
+                    "tuner/initial_epoch": self._get_epochs(number, index - 1),
+                    "tuner/bracket": number,
+                    "tuner/round": index,
+                }
+                return {"status": "RUNNING", "values": values}
+        return None

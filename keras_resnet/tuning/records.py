@@ -1,0 +1,136 @@
+"""What a search has found, as data."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial of a search.
+
+    Parameters
+    ----------
+    number : int
+        From 1, in the order of their start.
+    values : mapping of str to str, int, float or bool
+        What was chosen; a choice whose condition does not hold is missing.
+    status : str
+        "completed" or "failed".
+    score : float or None
+        The objective; None for a failed trial.
+    parameters, macs : int
+        Size of the net, and multiply-adds for one image.
+    epochs : int
+        In all, those of earlier rounds that it went on from included.
+    seconds : float
+        Of training.
+    milliseconds : float, optional
+        Measured for one image, where the budget asks for it.
+    message : str, default ""
+        Why it failed.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    status: str
+    score: float | None
+    parameters: int
+    macs: int
+    epochs: int
+    seconds: float
+    milliseconds: float | None = None
+    message: str = ""
+
+    def __post_init__(self):
+        if self.status not in ("completed", "failed"):
+            raise ValueError(f"status={self.status!r} must be 'completed' or 'failed'.")
+        if self.status == "completed" and (self.score is None or not math.isfinite(self.score)):
+            raise ValueError(f"score={self.score!r} of a completed trial must be a finite number.")
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """A search: what was looked for and what was found.
+
+    Parameters
+    ----------
+    objective : str
+        "val_accuracy" or "val_loss".
+    direction : str
+        "max" or "min".
+    algorithm : str
+        "hyperband", "random" or "bayesian".
+    budget : str
+        Such as "params=300000", or "" for none.
+    declined : int
+        Nets over the budget, never trained.
+    seconds : float
+        The search took, interruptions left out.
+    trials : sequence of TrialRecord
+        All of them.
+    """
+
+    objective: str
+    direction: str
+    algorithm: str
+    budget: str
+    declined: int
+    seconds: float
+    trials: Sequence[TrialRecord]
+
+    def __post_init__(self):
+        if self.direction not in ("max", "min"):
+            raise ValueError(f"direction={self.direction!r} must be 'max' or 'min'.")
+
+
+def best(record: SearchRecord) -> list[TrialRecord]:
+    """Completed trials, the best first, and of equals the one of fewer multiply-adds.
+
+    Examples
+    --------
+    >>> from keras_resnet.tuning.records import SearchRecord, TrialRecord, best
+    >>> trials = [
+    ...     TrialRecord(1, {"block": "basic"}, "completed", 0.91, 77_000, 5_000_000, 8, 9.5),
+    ...     TrialRecord(2, {"block": "bottleneck"}, "completed", 0.93, 80_000, 7_000_000, 8, 12.0),
+    ...     TrialRecord(3, {"block": "bottleneck"}, "failed", None, 90_000, 9_000_000, 8, 0.0),
+    ... ]
+    >>> record = SearchRecord("val_accuracy", "max", "random", "", 0, 25.0, trials)
+    >>> [trial.number for trial in best(record)]
+    [2, 1]
+    """
+    completed = (trial for trial in record.trials if trial.status == "completed")
+    return sorted(completed, key=lambda trial: (-merit(record, trial), trial.macs))
+
+
+def pareto_front(record: SearchRecord) -> list[TrialRecord]:
+    """Completed trials that no other one beats, by growing multiply-adds.
+
+    One trial beats another if its score is as good or better and its multiply-adds are as few or
+    fewer, and not both are equal.
+    """
+    front = []
+    for trial in sorted(best(record), key=lambda trial: trial.macs):
+        better = not front or merit(record, trial) > merit(record, front[-1])
+        if better or (trial.macs, trial.score) == (front[-1].macs, front[-1].score):
+            front.append(trial)
+    return front
+
+
+def merit(record: SearchRecord, trial: TrialRecord) -> float:
+    """The score of a trial, or minus it: the more the better."""
+    return trial.score if record.direction == "max" else -trial.score
+
+
+def differing(trials: Sequence[TrialRecord]) -> list[str]:
+    """Names of the choices that are not the same in all trials."""
+    names = dict.fromkeys(name for trial in trials for name in trial.values)
+    return [name for name in names if len({repr(t.values.get(name)) for t in trials}) > 1]
+
+
+def short(value: Any) -> str:
+    """A value of a choice, in few letters; nothing for a choice that is not active."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.3g}" if isinstance(value, float) else "" if value is None else f"{value}"

@@ -1,0 +1,196 @@
+"""The search: keras-tuner's tuner with this package's trainer inside."""
+
+import gc
+import os
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import keras_tuner
+import tensorflow as tf
+
+from keras_resnet.data import Source
+from keras_resnet.files import write_text, written_beside
+from keras_resnet.training import DivergedError
+from keras_resnet.tuning import parallel
+from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel
+from keras_resnet.tuning.records import SearchRecord, TrialRecord
+
+_FOLDER, _FAILURE = "trials", "failure.txt"
+_IDLE = 0.5  # seconds until a worker asks again
+# What a trial may fail of; all else is a mistake, and ends the search.
+_FAILURES = (tf.errors.ResourceExhaustedError, MemoryError, DivergedError)
+
+
+class Tuner(keras_tuner.Tuner):
+    """A keras-tuner tuner of nets of this package; `search` makes it.
+
+    Parameters
+    ----------
+    hypermodel : ResNetHyperModel or TransferHyperModel
+        What to choose between.
+    oracle : keras_tuner.Oracle
+        What chooses.
+    directory : path
+        Where the state of the search is kept.
+    algorithm : str
+        What the oracle is called.
+    epochs : int
+        Epochs of each net, at most.
+    seed : int, default 0
+        Seed of weights and data.
+    timeout : float, default 120.0
+        For several processes: seconds to wait for one another.
+    """
+
+    def __init__(
+        self,
+        hypermodel: ResNetHyperModel | TransferHyperModel,
+        oracle: keras_tuner.Oracle,
+        directory: str | os.PathLike,
+        algorithm: str,
+        epochs: int,
+        seed: int = 0,
+        timeout: float = 120.0,
+    ):
+        self.algorithm, self.epochs = algorithm, epochs
+        self._seed, self._timeout = seed, timeout
+        super().__init__(oracle, hypermodel, directory=directory, project_name=_FOLDER)
+        self.save()  # keras-tuner looks for this file to know that there is a search to go on with
+
+    def save(self) -> None:
+        """Save what there is to go on with, whole or not at all."""
+        if not self.is_worker:
+            self.oracle.save()
+        write_text(self._get_tuner_fname(), "{}")
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether this is one of several processes, and not the one that knows of all trials."""
+        return parallel.is_worker()
+
+    def _populate_initial_space(self):
+        """Declare all choices at once; keras-tuner would build nets to find them."""
+        space = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(space)
+        self.oracle.update_space(space)
+
+    def search(self, source: Source, **options) -> None:
+        """Run trials until there are no more: those of this process, or as the chief of others.
+
+        Parameters
+        ----------
+        source : Source
+            The data.
+        **options
+            As in `keras_resnet.training.train`.
+        """
+        if parallel.is_chief():
+            parallel.serve(self.oracle, self._timeout, print)
+            return
+        with parallel.lost_chief_named(self._timeout):
+            while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
+                if trial.status == "IDLE":  # until others have ended
+                    time.sleep(_IDLE)
+                    continue
+                with parallel.heard_of(self.oracle, trial.trial_id, self._timeout):
+                    self._run(trial, source, options)
+                self.on_trial_end(trial)
+                shutil.rmtree(Path(self.get_trial_dir(trial.trial_id)) / "run", ignore_errors=True)
+
+    def _run(self, trial, source, options):
+        try:
+            metrics = self.run_trial(trial, source, **options)
+        except (keras_tuner.errors.FailedTrialError, *_FAILURES) as error:
+            trial.status = "FAILED"
+            trial.message = " ".join(f"{error}".split())[:300] or type(error).__name__
+            # The message does not travel to a chief.
+            write_text(Path(self.get_trial_dir(trial.trial_id)) / _FAILURE, trial.message)
+        else:
+            self.oracle.update_trial(trial.trial_id, metrics)
+            trial.status = "COMPLETED"
+
+    def run_trial(self, trial: keras_tuner.engine.trial.Trial, source: Source, **options) -> dict:
+        """Train one net, from where it was interrupted, and save its best weights.
+
+        Parameters
+        ----------
+        trial : keras_tuner.engine.trial.Trial
+            What has been chosen.
+        source : Source
+            The data.
+        **options
+            As in `keras_resnet.training.train`.
+
+        Returns
+        -------
+        dict of str to float
+            As `ResNetHyperModel.fit` returns it.
+        """
+        chosen, folder = trial.hyperparameters.values, Path(self.get_trial_dir(trial.trial_id))
+        gc.collect()  # nets of former trials hold on to themselves
+        keras.utils.set_random_seed(self._seed + int(trial.trial_id))
+        model = self.hypermodel.build(trial.hyperparameters)
+        if "tuner/trial_id" in chosen:
+            _bare(model).load_weights(self._get_checkpoint_fname(chosen["tuner/trial_id"]))
+        metrics = self.hypermodel.fit(
+            trial.hyperparameters,
+            model,
+            source,
+            checkpoints=folder / "run",
+            features_folder=Path(self.project_dir) / "features",
+            seed=self._seed,
+            epochs=chosen.get("tuner/epochs", self.epochs),
+            initial_epoch=chosen.get("tuner/initial_epoch", 0),
+            **options,
+        )
+        with written_beside(self._get_checkpoint_fname(trial.trial_id)) as partial:
+            _bare(model).save_weights(partial)
+        return metrics
+
+    def record(self) -> SearchRecord:
+        """What has been found so far.
+
+        Returns
+        -------
+        SearchRecord
+        """
+        budget, trials = self.hypermodel.budget, []
+        for number, trial_id in enumerate(self.oracle.start_order, start=1):
+            trial = self.oracle.trials[trial_id]
+            if trial.status not in ("COMPLETED", "FAILED"):
+                continue
+            chosen = trial.hyperparameters.values
+            values = self.hypermodel.values(chosen)
+            parameters, macs = self.hypermodel.cost(values)
+            failure = Path(self.get_trial_dir(trial_id)) / _FAILURE
+            completed = trial.status == "COMPLETED"
+            trials.append(
+                TrialRecord(
+                    number=number,
+                    values=values,
+                    status=trial.status.lower(),
+                    score=float(trial.score) if completed else None,
+                    parameters=parameters,
+                    macs=macs,
+                    epochs=chosen.get("tuner/epochs", self.epochs),
+                    seconds=trial.metrics.get_last_value("seconds") if completed else 0.0,
+                    milliseconds=budget.ms and self.hypermodel.milliseconds(values),
+                    message=failure.read_text() if not completed and failure.exists() else "",
+                )
+            )
+        return SearchRecord(
+            objective=self.oracle.objective.name,
+            direction=self.oracle.objective.direction,
+            algorithm=self.algorithm,
+            budget=str(budget),
+            declined=self.oracle.declined,
+            seconds=self.oracle.get_state()["seconds"],
+            trials=trials,
+        )
+
+
+def _bare(model):
+    """A model without its optimizer, whose state is of no use to another run."""
+    return keras.Model(model.inputs, model.outputs)

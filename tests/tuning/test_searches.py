@@ -1,0 +1,350 @@
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import keras
+import keras_tuner
+import pytest
+import quick_search
+from errors import one_line_error
+from quick_search import ended, few_images, in_a_process, runs, search
+
+from keras_resnet import data, training, tuning
+from keras_resnet.tuning import oracles
+from keras_resnet.tuning.records import best
+
+SMALL = {
+    "block": "basic",
+    "width": [0.5, 0.75],
+    "shortcut": "A",
+    "conv2_blocks": [1, 2],
+    "conv3_blocks": 1,
+    "conv4_blocks": 1,
+    "augmentation_strength": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that begin with everything imported: importing takes longer than they do."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras_resnet.data.sources", "keras_resnet.tuning.searches"])
+    return context
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def found(tuner):
+    return [(each.number, each.values, each.score, each.status) for each in tuner.record().trials]
+
+
+class TestKills:
+    @pytest.mark.parametrize(("algorithm", "seed"), [("hyperband", 1), ("random", 2)])
+    def test_lose_no_trial_and_repeat_none(self, processes, tmp_path, algorithm, seed):
+        options = dict(algorithm=algorithm, trials=24, epochs=9, seed=seed, seconds=0.05)
+        expected = found(search(tmp_path / "whole", **options))
+        assert len(expected) == 24
+        folder, chance, before = tmp_path / "killed", random.Random(seed), set()
+        folder.mkdir()
+        for _ in range(10):
+            process = processes.Process(target=in_a_process, args=(folder,), kwargs=options)
+            begun = len(runs(folder))
+            process.start()
+            while process.is_alive() and len(runs(folder)) == begun:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.15))
+            process.kill()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+            assert not {name for name, _ in runs(folder)[begun:]} & before
+            before = ended(folder)
+        tuner = search(folder, **options)
+        assert not {name for name, pid in runs(folder) if pid == str(os.getpid())} & before
+        assert found(tuner) == expected
+
+    def test_between_two_files_are_put_right(self, tmp_path):
+        """Every moment between two files that a search writes."""
+        options = dict(algorithm="hyperband", trials=3, epochs=3, seed=3)
+        expected, written = found(search(tmp_path / "whole", **options)), []
+        write = oracles.write_text
+        for moment in range(1000):
+            folder = tmp_path / str(moment)
+            folder.mkdir()
+
+            def until(path, text, moment=moment):
+                if len(written) == moment:
+                    raise KeyboardInterrupt
+                written.append(path)
+                write(path, text)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(oracles, "write_text", until)
+                try:
+                    search(folder, **options)
+                    break
+                except KeyboardInterrupt:
+                    pass
+            written.clear()
+            before = ended(folder)
+            count = len(runs(folder))
+            assert found(search(folder, **options)) == expected
+            assert not {name for name, _ in runs(folder)[count:]} & before
+        assert moment > 10
+
+
+class TestParallel:
+    def environment(self, port, name):
+        return {
+            "KERASTUNER_TUNER_ID": name,
+            "KERASTUNER_ORACLE_IP": "127.0.0.1",
+            "KERASTUNER_ORACLE_PORT": str(port),
+        }
+
+    def start(self, processes, folder, port, name, **options):
+        process = processes.Process(
+            target=in_a_process,
+            args=(folder,),
+            kwargs={"environment": self.environment(port, name), "timeout": 10.0, **options},
+        )
+        process.start()
+        return process
+
+    @pytest.mark.parametrize("algorithm", ["hyperband", "random"])
+    def test_every_trial_is_run_once(self, processes, tmp_path, algorithm, free_port):
+        options = dict(algorithm=algorithm, trials=17, epochs=9, seconds=0.1)
+        started = [
+            self.start(processes, tmp_path, free_port, name, **options)
+            for name in ("chief", "worker0", "worker1")
+        ]
+        for process in started:
+            process.join(60)
+            assert process.exitcode == 0
+        names = [name for name, _ in runs(tmp_path)]
+        assert sorted(names) == sorted(set(names)) == sorted(ended(tmp_path))
+        assert len(names) == 17
+        assert len({process for _, process in runs(tmp_path)}) == 2
+
+    def test_a_lost_worker_gives_its_trial_to_another(self, processes, tmp_path, free_port):
+        options = dict(algorithm="random", trials=4, epochs=1, timeout=4.0)
+        chief = self.start(processes, tmp_path, free_port, "chief", **options)
+        lost = self.start(processes, tmp_path, free_port, "worker0", seconds=60, **options)
+        wait_until(lambda: runs(tmp_path))
+        lost.kill()
+        other = self.start(processes, tmp_path, free_port, "worker1", seconds=0.1, **options)
+        for process in (chief, other):
+            process.join(60)
+            assert process.exitcode == 0
+        assert len(ended(tmp_path)) == 4
+        assert [name for name, _ in runs(tmp_path)].count("trial_0") == 2
+
+    def test_a_chief_that_is_killed_goes_on(self, processes, tmp_path, free_port):
+        options = dict(algorithm="random", trials=12, epochs=1, seconds=0.2)
+        chief = self.start(processes, tmp_path, free_port, "chief", **options)
+        workers = [
+            self.start(processes, tmp_path, free_port, f"worker{index}", **options)
+            for index in range(2)
+        ]
+        wait_until(lambda: len(ended(tmp_path)) > 3)
+        chief.kill()
+        for worker in workers:
+            worker.join(60)  # with an error, or to its end with the next chief
+        before = ended(tmp_path)
+        count = len(runs(tmp_path))
+        again = [
+            self.start(processes, tmp_path, free_port, name, **options)
+            for name in ("chief", "worker0", "worker1")
+        ]
+        for process in again:
+            process.join(60)
+            assert process.exitcode == 0
+        assert not {name for name, _ in runs(tmp_path)[count:]} & before
+        assert len(ended(tmp_path)) == 12
+
+    def test_a_worker_without_a_chief_says_so(self, tmp_path, monkeypatch, free_port):
+        for name, value in self.environment(free_port, "worker0").items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(tuning.LostChiefError, match="no chief of a search answers there"):
+            search(tmp_path, timeout=0.5)
+
+    def test_a_chief_whose_port_is_in_use_says_so(self, tmp_path, monkeypatch, used_port):
+        for name, value in self.environment(used_port, "chief").items():
+            monkeypatch.setenv(name, value)
+        with one_line_error(f"KERASTUNER_ORACLE_PORT='{used_port}'", "cannot listen"):
+            search(tmp_path, timeout=5)
+
+
+def wait_until(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def used_port():
+    import socket
+
+    with socket.socket() as used:
+        used.bind(("127.0.0.1", 0))
+        used.listen()
+        yield used.getsockname()[1]
+
+
+@pytest.fixture
+def free_port():
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+class TestFailures:
+    @pytest.mark.parametrize("algorithm", tuning.ALGORITHMS)
+    def test_of_trials_are_recorded_and_passed_over(self, tmp_path, algorithm):
+        tuner = search(tmp_path, algorithm=algorithm, trials=20, epochs=9, failing=0.4)
+        record = tuner.record()
+        failed = [trial for trial in record.trials if trial.status == "failed"]
+        assert len(record.trials) == 20
+        assert len(failed) > 3
+        assert {trial.message for trial in failed} == {"no memory for that"}
+        if algorithm == "hyperband":  # which goes on with the best, all the same
+            assert any(trial.epochs == 9 for trial in record.trials)
+
+    def test_of_all_trials_leave_nothing_to_train(self, tmp_path):
+        tuner = search(tmp_path, trials=3, epochs=1, failing=1.0)
+        with one_line_error("none of the 3 trials was completed", "no memory for that"):
+            tuning.retrain(tuner, few_images())
+
+    def test_a_loss_that_is_no_number_is_one(self, tmp_path, digits):
+        space = {**SMALL, "learning_rate": [1e30, 2e30]}
+        hypermodel = tuning.ResNetHyperModel((8, 8, 1), 10, space)
+        tuner = tuning.search(
+            hypermodel, digits, algorithm="random", trials=1, epochs=1, directory=tmp_path
+        )
+        (trial,) = tuner.record().trials
+        assert trial.status == "failed"
+        assert "the loss is not a number any more" in trial.message
+
+    def test_a_mistake_ends_the_search(self, tmp_path, digits):
+        hypermodel = tuning.ResNetHyperModel((8, 8, 1), 9, SMALL)  # classes
+        with one_line_error("classes"):
+            tuning.search(hypermodel, digits, trials=1, epochs=1, directory=tmp_path)
+
+
+class TestBudget:
+    @pytest.mark.parametrize("algorithm", tuning.ALGORITHMS)
+    def test_what_is_over_it_is_never_trained(self, tmp_path, algorithm):
+        tuner = search(tmp_path, algorithm=algorithm, trials=40, epochs=3, budget="params=6e4")
+        record = tuner.record()
+        assert len(record.trials) > 20
+        assert all(trial.parameters <= 6e4 for trial in record.trials)
+        assert record.declined > 5
+        assert len(runs(tmp_path)) == len(record.trials)
+
+    def test_declined_ones_are_counted_over_interruptions(self, tmp_path):
+        options = dict(algorithm="random", budget="params=6e4", epochs=1, seed=5)
+        whole = search(tmp_path / "whole", trials=12, **options).record()
+        for trials in (4, 8, 12):
+            parts = search(tmp_path / "parts", trials=trials, **options).record()
+        assert parts.declined == whole.declined > 0
+
+
+class TestSearch:
+    def test_ends_where_the_space_does(self, tmp_path, digits):
+        space = {**SMALL, "learning_rate": 0.1, "weight_decay": 0.0, "label_smoothing": 0.0}
+        hypermodel = tuning.ResNetHyperModel((8, 8, 1), 10, space)
+        tuner = tuning.search(
+            hypermodel, digits, algorithm="random", trials=9, epochs=1, directory=tmp_path
+        )
+        assert len(tuner.record().trials) == 4
+
+    def test_goes_on_where_it_was(self, tmp_path):
+        whole = search(tmp_path / "whole", trials=10, epochs=9)
+        search(tmp_path / "parts", trials=4, epochs=9)
+        parts = search(tmp_path / "parts", trials=10, epochs=9)
+        assert found(parts) == found(whole)
+        assert len(runs(tmp_path / "parts")) == 10
+
+    @pytest.mark.parametrize(
+        ("change", "name"),
+        [
+            ({"seed": 1}, "seed was 0, now it is 1"),
+            ({"epochs": 4}, "epochs was 3, now it is 4"),
+            ({"budget": "params=1e6"}, "budget was '', now it is 'params=1000000'"),
+        ],
+    )
+    def test_another_one_in_its_folder_is_refused(self, tmp_path, change, name):
+        search(tmp_path, trials=1, epochs=3)
+        with one_line_error("holds another search", name):
+            search(tmp_path, **{"trials": 2, "epochs": 3, **change})
+
+    def test_another_space_in_its_folder_is_refused(self, tmp_path, monkeypatch):
+        search(tmp_path, trials=1, epochs=3)
+        monkeypatch.setitem(quick_search.CHOICES, "width", [0.5, 2.0])
+        with one_line_error("space: width was [0.5, 1.0], now it is [0.5, 2.0]"):
+            search(tmp_path, trials=2, epochs=3)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"objective": "val_auc"}, ["objective='val_auc'", "val_accuracy, val_loss"]),
+            ({"trials": 0}, ["trials=0"]),
+            ({"algorithm": "grid"}, ["algorithm 'grid'", "hyperband"]),
+            ({"timeout": 0}, ["timeout=0"]),
+        ],
+    )
+    def test_wrong_arguments_are_named(self, tmp_path, options, words):
+        with one_line_error(*words):
+            search(tmp_path, **options)
+        assert not list(tmp_path.iterdir())
+
+    def test_is_a_tuner_of_keras_tuner(self, tmp_path, digits):
+        hypermodel = tuning.ResNetHyperModel((8, 8, 1), 10, SMALL)
+        tuner = tuning.search(
+            hypermodel, digits, trials=3, epochs=2, directory=tmp_path, steps_per_execution=4
+        )
+        assert isinstance(tuner, keras_tuner.Tuner)
+        (model,) = tuner.get_best_models()
+        images = data.batches(digits.validation, image_size=8, channels=1)
+        model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+        accuracy = model.evaluate(images, verbose=0)[1]
+        assert accuracy == pytest.approx(best(tuner.record())[0].score, abs=1e-6)
+        net, result = tuning.retrain(tuner, digits, verbose=0)
+        assert len(result.history["loss"]) == 2
+        assert net.count_params() == model.count_params()
+        assert not list(tmp_path.glob("trials/*/run"))
+
+    def test_stock_tuners_take_the_hypermodel(self, tmp_path, digits):
+        hypermodel = tuning.ResNetHyperModel(
+            (8, 8, 1), 10, SMALL, "params=1e5", recipe=training.Recipe(epochs=1)
+        )
+        tuner = keras_tuner.RandomSearch(
+            hypermodel, "val_accuracy", max_trials=2, directory=tmp_path, seed=1
+        )
+        tuner.search(digits, verbose=0)
+        assert 0 < tuner.oracle.get_best_trials()[0].score <= 1
+
+
+class TestTransfer:
+    def test_features_are_computed_once_for_all_trials(self, tmp_path, digits):
+        space = {
+            "backbone": "CIFARResNet20",
+            "back_to": ["head", "conv4"],
+            "dropout": 0.0,
+            "augmentation_strength": "light",
+        }
+        hypermodel = tuning.TransferHyperModel((8, 8, 1), 10, space, weights=None)
+        keras.utils.set_random_seed(0)
+        weights = tmp_path / "backbone.weights.h5"
+        hypermodel.make({**space, "back_to": "head"}).save_weights(weights)
+        tuner = tuning.search(
+            hypermodel, digits, algorithm="random", trials=3, epochs=1, directory=tmp_path / "s"
+        )
+        assert len(tuner.record().trials) == 3
+        assert {trial.status for trial in tuner.record().trials} == {"completed"}
