@@ -240,7 +240,7 @@ class ResNetHyperModel(_HyperModel):
     >>> hypermodel.declare_hyperparameters(choices)["width"]
     0.5
     >>> hypermodel.declined({"conv2_blocks": 1, "conv3_blocks": 1, "conv4_blocks": 8})
-    'params=165,370 is over 100,000'
+    'params=149,138 is over 100,000'
     """
 
     def __init__(
@@ -386,8 +386,10 @@ class TransferHyperModel(_HyperModel):
         recipe: Recipe | str = "finetune",
     ):
         space = spaces.changed(spaces.TRANSFER, space)
+        below = [each for each in spaces.options_of(space["back_to"]) if each != "head"]
+        conditions = {"slower": ("back_to", below)}
         super().__init__(
-            space, spaces.TRANSFER_CONDITIONS, budget, input_shape, classes, as_recipe(recipe), None
+            space, conditions, budget, input_shape, classes, as_recipe(recipe), "transfer"
         )
         self.weights, self._costs = weights, {}
         for name in spaces.options_of(space["backbone"]):

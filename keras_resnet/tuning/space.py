@@ -106,7 +106,6 @@ TRANSFER = {
     "label_smoothing": [0.0, 0.1],
 }
 """The choices of `TransferHyperModel`."""
-TRANSFER_CONDITIONS = {"slower": ("back_to", ["last", "all"])}
 
 
 def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
