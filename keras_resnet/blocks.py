@@ -21,6 +21,8 @@ from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedSho
 EXPANSION = 4
 """Channels that leave a bottleneck block for every one of its `filters`."""
 
+_ONEDNN_BLOCK = 16  # channels that its kernels take at once with AVX-512
+
 Shortcut = Literal["A", "B", "C", None]
 StridePlace = Literal["3x3", "1x1"]
 SHORTCUTS = get_args(Shortcut)
@@ -212,7 +214,8 @@ def convolution(
     strides, groups : int, default 1
         Stride in pixels; number of groups.
     name : str
-        The layers become `{name}_conv` and, where a stride needs one, `{name}_pad`.
+        The layers become `{name}_conv` and, where a stride needs one, `{name}_pad` or
+        `{name}_subsample`.
 
     Returns
     -------
@@ -235,6 +238,11 @@ def convolution(
         # padding inside the convolution, whose gradient oneDNN lacks.
         x = keras.layers.ZeroPadding2D(kernel_size // 2, name=f"{name}_pad")(x)
         padding = "valid"
+    elif strides > 1 and x.shape[-1] < _ONEDNN_BLOCK:
+        # The same pixels. oneDNN's filter gradient of a 1x1 convolution with a stride and fewer
+        # channels writes behind its memory (https://github.com/uxlfoundation/oneDNN/issues/6035).
+        x = keras.layers.AveragePooling2D(1, strides, name=f"{name}_subsample")(x)
+        strides = 1
     # A fresh initializer for every layer: one instance draws the same numbers each time.
     he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     draw = functools.partial(_draw_he_normal, seed=he_normal.seed)

@@ -676,3 +676,29 @@ class TestDeepGraphs:
         with deep_graphs():
             again = keras.saving.load_model(tmp_path / "net.keras")
         np.testing.assert_array_equal(again(images), net(images))
+
+
+class TestFewChannels:
+    """oneDNN's filter gradient of 1x1 convolutions with a stride spoils memory below 16."""
+
+    def test_are_subsampled_before_the_projection(self):
+        net = keras_resnet.ResNet(
+            (1, 1, 1), "basic", (8, 16, 32), stem="cifar", input_shape=(15, 16, 3), classes=4
+        )
+        convolutions = [layer for layer in net.layers if isinstance(layer, keras.layers.Conv2D)]
+        strided = [layer for layer in convolutions if layer.strides == (2, 2)]
+        assert {(each.kernel_size, each.kernel.shape[2]) for each in strided} == {
+            ((3, 3), 8),
+            ((3, 3), 16),
+            ((1, 1), 16),
+        }
+
+    @pytest.mark.parametrize("size", [8, 15])
+    def test_are_projected_as_by_a_stride(self, size):
+        inputs = keras.Input((size, size, 12))
+        ours = keras.Model(inputs, blocks.convolution(inputs, 24, 1, strides=2, name="conv"))
+        stock = keras.layers.Conv2D(24, 1, 2, use_bias=False)
+        stock.build(inputs.shape)
+        stock.set_weights(ours.get_weights())
+        image = np.random.default_rng(0).normal(size=(2, size, size, 12)).astype("float32")
+        np.testing.assert_allclose(ours(image), stock(image), atol=1e-5)

@@ -1,6 +1,7 @@
 """The search: keras-tuner's tuner with this package's trainer inside."""
 
 import gc
+import json
 import os
 import shutil
 import time
@@ -17,7 +18,8 @@ from keras_resnet.tuning import parallel
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel
 from keras_resnet.tuning.records import SearchRecord, TrialRecord
 
-_FOLDER, _FAILURE = "trials", "failure.txt"
+_FOLDER, _FAILURE, _STARTS = "trials", "failure.txt", "starts.json"
+_MOST_STARTS = 5  # of a trial from one and the same state
 _IDLE = 0.5  # seconds until a worker asks again
 # What a trial may fail of; all else is a mistake, and ends the search.
 _FAILURES = (tf.errors.ResourceExhaustedError, MemoryError, DivergedError)
@@ -101,6 +103,7 @@ class Tuner(keras_tuner.Tuner):
 
     def _run(self, trial, source, options):
         try:
+            self._count_start(Path(self.get_trial_dir(trial.trial_id)))
             metrics = self.run_trial(trial, source, **options)
         except (keras_tuner.errors.FailedTrialError, *_FAILURES) as error:
             trial.status = "FAILED"
@@ -110,6 +113,22 @@ class Tuner(keras_tuner.Tuner):
         else:
             self.oracle.update_trial(trial.trial_id, metrics)
             trial.status = "COMPLETED"
+
+    def _count_start(self, folder):
+        """Give a trial up that has ended its process again and again, and came no further.
+
+        The kernel does that to a process that takes all memory, and a mistake in a library.
+        """
+        file = folder / _STARTS
+        states = sorted(path.name for path in folder.glob("run/**/*") if path.is_dir())
+        starts = json.loads(file.read_text()) if file.exists() else {}
+        count = starts["count"] + 1 if starts.get("states") == states else 1
+        if count > _MOST_STARTS:
+            raise keras_tuner.errors.FailedTrialError(
+                f"The process has ended {_MOST_STARTS} times without a word, perhaps for want of "
+                "memory."
+            )
+        write_text(file, json.dumps({"count": count, "states": states}))
 
     def run_trial(self, trial: keras_tuner.engine.trial.Trial, source: Source, **options) -> dict:
         """Train one net, from where it was interrupted, and save its best weights.

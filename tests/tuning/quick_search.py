@@ -17,9 +17,10 @@ CHOICES = {"conv2_blocks": {"min_value": 1, "max_value": 8}, "width": [0.5, 1.0]
 class Quick(tuning.ResNetHyperModel):
     """Its nets learn nothing; their accuracy is a digest of what was chosen."""
 
-    def __init__(self, log, seconds=0.0, failing=0.0, **options):
+    def __init__(self, log, seconds=0.0, failing=0.0, crashing=False, **options):
         super().__init__((8, 8, 1), 10, CHOICES, **options)
-        self.log, self.wait, self.failing = Path(log), seconds, failing
+        self.log, self.wait = Path(log), seconds
+        self.failing, self.crashing = failing, crashing
 
     def build(self, hp):
         self.declare_hyperparameters(hp)
@@ -31,6 +32,8 @@ class Quick(tuning.ResNetHyperModel):
         with self.log.open("a") as log:
             log.write(f"{trial} {os.getpid()}\n")
         time.sleep(self.wait)
+        if self.crashing and hp.values["conv2_blocks"] > 4:
+            os.abort()
         text = json.dumps([hp.values[name] for name in sorted(hp.values)])
         accuracy = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 16**6
         if accuracy < self.failing:
@@ -43,10 +46,11 @@ def few_images():
     return data.Split(images, np.arange(20) % 10)
 
 
-def search(folder, seconds=0.0, failing=0.0, environment=None, **options):
+def search(folder, seconds=0.0, failing=0.0, crashing=False, environment=None, **options):
     """In this process or, as its target, in another one."""
     os.environ.update(environment or {})
-    hypermodel = Quick(Path(folder) / "log", seconds, failing, budget=options.pop("budget", None))
+    budget = options.pop("budget", None)
+    hypermodel = Quick(Path(folder) / "log", seconds, failing, crashing, budget=budget)
     return tuning.search(
         hypermodel, few_images(), few_images(), directory=folder, verbose=0, **options
     )

@@ -216,6 +216,23 @@ class TestFailures:
         if algorithm == "hyperband":  # which goes on with the best, all the same
             assert any(trial.epochs == 9 for trial in record.trials)
 
+    def test_that_end_the_process_are_given_up_in_the_end(self, processes, tmp_path):
+        options = dict(algorithm="random", trials=3, epochs=1, seed=4, crashing=True)
+        for _ in range(20):
+            process = processes.Process(target=in_a_process, args=(tmp_path,), kwargs=options)
+            process.start()
+            process.join()
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGABRT
+        record = search(tmp_path, **options).record()
+        failed = {trial.number for trial in record.trials if trial.status == "failed"}
+        assert failed
+        assert failed == {t.number for t in record.trials if t.values["conv2_blocks"] > 4}
+        for number in failed:
+            assert [name for name, _ in runs(tmp_path)].count(f"trial_{number - 1}") == 5
+            assert "ended 5 times without a word" in record.trials[number - 1].message
+
     def test_of_all_trials_leave_nothing_to_train(self, tmp_path):
         tuner = search(tmp_path, trials=3, epochs=1, failing=1.0)
         with one_line_error("none of the 3 trials was completed", "no memory for that"):
