@@ -33,7 +33,9 @@ class _HyperModel(keras_tuner.HyperModel):
         self._milliseconds = {}
         super().__init__(name)
         check_positive(classes=classes)
-        if not any(map(spaces.is_choice, space.values())):
+        declared = keras_tuner.HyperParameters()
+        self.declare_hyperparameters(declared)
+        if not declared.space:
             raise ValueError(f"space={space!r} leaves nothing to choose.")
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:

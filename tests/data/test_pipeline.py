@@ -198,7 +198,7 @@ class TestRepeats:
         assert process.returncode == 0, process.stderr
         ours = digests(ways)
         assert ours == ast.literal_eval(process.stdout.splitlines()[-1])
-        assert {policy for policy, _ in ours} == set(data.AUGMENTATIONS)
+        assert {policy for policy, _ in ours} == set(data.AUGMENTATIONS) - {"none"}
         assert ours["photograph", "arrays"] == ours["photograph", "files"]
         assert len(set(ours.values())) == len(ours) - 1
 
