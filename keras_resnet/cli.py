@@ -83,6 +83,13 @@ _on_error_option = click.option(
     help="What to do about damaged files.",
 )
 
+_batch_size_option = click.option("--batch-size", type=_at_least_1, help="Images a step.")
+_image_size_option = click.option("--image-size", type=_at_least_1, help="Pixels a side.")
+_precision_option = click.option(
+    "--precision", type=click.Choice(list(PRECISIONS)), default="float32"
+)
+_cache_option = click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+
 
 @main.command()
 @click.option(
@@ -136,20 +143,20 @@ def demo(output, seed, as_json):
     help="Another value for a field of the recipe, such as ema=0.99; may be given several times.",
 )
 @click.option("--epochs", type=_at_least_1, help="Passes over the training images.")
-@click.option("--batch-size", type=_at_least_1, help="Images a step.")
+@_batch_size_option
 @click.option("--learning-rate", type=float, help="The highest, for a batch of 256 images.")
-@click.option("--image-size", type=_at_least_1, help="Pixels a side.")
+@_image_size_option
 @click.option(
     "--crop",
     type=click.FloatRange(0, 1, min_open=True),
     help="Part of an image's shorter side to look at when it does not learn.  [default: that of "
     "the weights]",
 )
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
+@_precision_option
 @click.option("--dropout", type=float, default=0.0, help="Part of the features that is dropped.")
 @click.option("--augmentation", help="How training images are varied, such as strong.")
 @click.option("--balanced", is_flag=True, help="All classes count alike, however many images.")
-@click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+@_cache_option
 @click.option(
     "--validation",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
@@ -237,10 +244,10 @@ def train(source, name, output, as_json, epochs, batch_size, learning_rate, chan
     'several times. A range is learning_rate={"min_value":0.1,"max_value":1.0}.',
 )
 @click.option("--patience", type=_at_least_1, help="End a trial after so many epochs in vain.")
-@click.option("--batch-size", type=_at_least_1, help="Images a step.")
-@click.option("--image-size", type=_at_least_1, help="Pixels a side.")
-@click.option("--precision", type=click.Choice(list(PRECISIONS)), default="float32")
-@click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+@_batch_size_option
+@_image_size_option
+@_precision_option
+@_cache_option
 @click.option(
     "--validation",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),

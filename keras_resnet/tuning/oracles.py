@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 import keras_tuner
-from keras_tuner.src.distribute.utils import is_chief_oracle as is_chief
 
 from keras_resnet.files import write_text
+from keras_resnet.tuning.parallel import is_chief
 
 _DRAWS = 10_000  # in a row that are over the budget, after which the space counts as exhausted
 _ENDED = ("COMPLETED", "FAILED")
