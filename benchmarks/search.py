@@ -1,0 +1,89 @@
+"""What a search costs beside its training: `python -m benchmarks.search`.
+
+A random search over the default space for CIFAR-10, under a million parameters, in which every
+trial trains for the same time. Told are the time that was not spent in training: drawing, counting,
+building, saving; and, more strictly, all but that of steps after the first, and of validation.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from benchmarks.machine import describe
+from benchmarks.training import source
+
+RESULTS = Path(__file__).parent / "results" / "search.txt"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    options = parser.parse_args()
+
+    import keras
+
+    from keras_resnet import training, tuning
+
+    class Timed(tuning.ResNetHyperModel):
+        """Knows how long the trials were in training."""
+
+        seconds = 0.0
+
+        def train(self, *arguments, **named):
+            start = time.perf_counter()
+            try:
+                return super().train(*arguments, **named)
+            finally:
+                self.seconds += time.perf_counter() - start
+
+    class After(keras.callbacks.Callback):
+        """Ends the training of a net after some seconds, and knows how long first steps took."""
+
+        first_steps = 0.0
+
+        def on_train_begin(self, logs=None):
+            self.begin, self.steps = time.perf_counter(), 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            seconds = time.perf_counter() - self.begin
+            self.model.stop_training = seconds > options.seconds
+            self.steps += 1
+            if self.steps == 1:
+                self.first_steps += seconds
+
+    hypermodel = Timed((32, 32, 3), 10, budget="params=1e6", recipe=training.Recipe(batch_size=128))
+    after = After()
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        tuner = tuning.search(
+            hypermodel,
+            source(),
+            algorithm="random",
+            trials=options.trials,
+            epochs=1000,
+            directory=folder,
+            callbacks=[after],
+        )
+        seconds = time.perf_counter() - start
+        steps = sum(trial.seconds for trial in tuner.record().trials) - after.first_steps
+    around, before = seconds - hypermodel.seconds, seconds - steps
+    lines = [
+        describe(),
+        f"\n{options.trials} trials of {options.seconds:g} s of the default space under a million "
+        f"parameters: {seconds:.1f} s",
+        f"not in training            {around:6.1f} s {around / seconds:6.1%}   "
+        "drawing, counting, building, saving",
+        f"not in steps, but the first{before:6.1f} s {before / seconds:6.1%}   "
+        "the same, tracing, first steps",
+    ]
+    RESULTS.write_text("".join(f"{line}\n" for line in lines))
+    print(*lines, sep="\n")
+
+
+if __name__ == "__main__":
+    main()
