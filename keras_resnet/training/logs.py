@@ -101,12 +101,18 @@ class Progress:
         self._verbose, self._epochs, self._steps = verbose, epochs, steps
         self._bar, self._task = None, None
         self._images, self._seconds, self._steps_done = 0, 0.0, 0
-        self._start = None
+        self._before, self._start = (0, 0.0), None
 
     @property
     def images_per_second(self) -> float:
         """Images trained on a second, without the first steps, which are slow, and validation."""
         return self._images / self._seconds if self._seconds else 0.0
+
+    def _rate(self):
+        """The same of this epoch alone."""
+        images, seconds = self._before
+        seconds = self._seconds - seconds
+        return f"{(self._images - images) / seconds if seconds else 0.0:,.0f} images/s"
 
     def begin_epoch(self, epoch: int, step: int) -> None:
         """Begin an epoch, or go on with it.
@@ -125,7 +131,7 @@ class Progress:
             title = f"Epoch {epoch + 1}/{self._epochs}"
             self._task = self._bar.add_task(title, total=self._steps, completed=step, note="")
             self._bar.start()
-        self._start = time.perf_counter()
+        self._before, self._start = (self._images, self._seconds), time.perf_counter()
 
     def step(self, step: int, images: float, logs: Mapping[str, float]) -> None:
         """Some steps have been taken.
@@ -145,7 +151,7 @@ class Progress:
             self._seconds += now - self._start
         self._start, self._steps_done = now, self._steps_done + 1
         if self._bar:
-            note = f"{_shown(logs)}, {self.images_per_second:,.0f} images/s"
+            note = f"{_shown(logs)}, {self._rate()}"
             self._bar.update(self._task, completed=step, note=note)
 
     def end_epoch(self, epoch: int = 0, logs: Mapping[str, float] | None = None) -> None:
@@ -163,8 +169,7 @@ class Progress:
             self._bar = None
         if self._verbose and logs:
             print(
-                f"Epoch {epoch + 1}/{self._epochs}: {_shown(logs)}, "
-                f"{self.images_per_second:,.0f} images/s",
+                f"Epoch {epoch + 1}/{self._epochs}: {_shown(logs)}, {self._rate()}",
                 file=sys.stdout,
                 flush=True,
             )
