@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -35,6 +35,8 @@ class Checkpoints:
         What makes the run what it is.
     keep : int, default 3
         Checkpoints to keep.
+    others : sequence of keras.Variable, default ()
+        What belongs to the state of the run besides the model and its optimizer.
 
     Raises
     ------
@@ -54,8 +56,14 @@ class Checkpoints:
     {'epoch': 3}
     """
 
-    def __init__(self, folder: str | os.PathLike, settings: Mapping, keep: int = 3):
-        self.folder, self.keep = Path(folder), keep
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        settings: Mapping,
+        keep: int = 3,
+        others: Sequence[keras.Variable] = (),
+    ):
+        self.folder, self.keep, self.others = Path(folder), keep, others
         for stray in self.folder.glob(".*-after-*"):  # of a run that was killed
             shutil.rmtree(stray, ignore_errors=True)
         settings = json.loads(json.dumps(settings))
@@ -94,7 +102,7 @@ class Checkpoints:
         OSError
             If there is not.
         """
-        size = _SPACE * sum(np.prod(each.shape) * 4 for each in state(model))
+        size = _SPACE * sum(np.prod(each.shape) * 4 for each in self._state(model))
         # One more than are kept, until it has its name; and as much as all weights for the best.
         needed = size * max(self.keep + 2 - len(self._all()), 1)
         if (free := shutil.disk_usage(self.folder).free) < needed:
@@ -102,6 +110,9 @@ class Checkpoints:
                 f"{str(self.folder)!r}: the checkpoints need {needed / 2**20:,.0f} MiB, "
                 f"{free / 2**20:,.0f} MiB are free. Make room, or choose another disk."
             )
+
+    def _state(self, model):
+        return [*state(model), *self.others]
 
     @property
     def newest(self) -> Path | None:
@@ -128,7 +139,7 @@ class Checkpoints:
         path = self.folder / f"after-{number}"
         with written_beside(path) as partial:
             partial.mkdir()
-            _write(partial / _STATE, state(model))
+            _write(partial / _STATE, self._state(model))
             (partial / _PROGRESS).write_text(json.dumps(dict(progress)), encoding="utf-8")
             _flush(partial / _STATE, partial / _PROGRESS, partial)
         for old in former[self.keep - 1 :]:
@@ -155,7 +166,7 @@ class Checkpoints:
         """
         for checkpoint in self._all():
             try:
-                return _restored(model, checkpoint)
+                return self._restored(model, checkpoint)
             except (OSError, KeyError, ValueError, SafetensorError) as error:
                 _logger.warning(
                     "%s cannot be read (%s): going back to the one before.",
@@ -167,6 +178,13 @@ class Checkpoints:
                 f"no checkpoint in {str(newest.parent)!r} can be read: remove the folder."
             )
         return None
+
+    def _restored(self, model, checkpoint):
+        """Bring a model back to a checkpoint."""
+        progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
+        model.optimizer.build(model.trainable_variables)
+        _read(checkpoint / _STATE, self._state(model))
+        return progress
 
     def save_best(self, model: keras.Model) -> None:
         """Save the weights that a model has now as the best so far.
@@ -189,14 +207,6 @@ class Checkpoints:
             The model.
         """
         _read(self.folder / _BEST, model.weights)
-
-
-def _restored(model, checkpoint):
-    """Bring a model back to a checkpoint."""
-    progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
-    model.optimizer.build(model.trainable_variables)
-    _read(checkpoint / _STATE, state(model))
-    return progress
 
 
 def state(model: keras.Model) -> list[keras.Variable]:

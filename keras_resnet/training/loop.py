@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.training.averages import WeightAverage
+
 TOTALS = ("loss", "accuracy", "images", "stop")
 """What a step gives: the sum of the losses, the images classified right, the images there were, and
 the processes that were asked to stop."""
@@ -18,6 +20,7 @@ def training_function(
     *,
     class_weight: Mapping[int, float] | None = None,
     accumulation: int = 1,
+    average: WeightAverage | None = None,
 ) -> Callable:
     """Make a function that trains a model for some steps.
 
@@ -35,6 +38,8 @@ def training_function(
         How much each class counts.
     accumulation : int, default 1
         Parts that each replica takes its images in, one after the other.
+    average : WeightAverage, optional
+        What is to follow the weights.
 
     Returns
     -------
@@ -90,6 +95,8 @@ def training_function(
             whole = tf.where(totals[4] > 0, np.nan, 1.0)
             gradients = [each * tf.cast(whole, each.dtype) for each in gradients]
         optimizer.apply(gradients, variables)
+        if average:
+            average.follow(optimizer.iterations)
         return totals[:4]
 
     return _repeated(step, model)

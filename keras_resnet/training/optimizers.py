@@ -13,8 +13,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
 
     The decay of the weights is a part of the gradient, so that momentum acts on it as well; Keras'
     own `weight_decay` acts on the weights alone, and is ten times weaker with a momentum of 0.9.
-    `global_clipnorm` clips the gradient of the whole batch; Keras' own that of each replica. The
-    average of `use_ema` follows the weights more quickly in the first steps.
+    `global_clipnorm` clips the gradient of the whole batch; Keras' own that of each replica.
 
     Parameters
     ----------
@@ -69,14 +68,6 @@ class LayerwiseSGD(keras.optimizers.SGD):
                 learning_rate = learning_rate * keras.ops.cast(rate, learning_rate.dtype)
                 break
         super().update_step(gradient, variable, learning_rate)
-
-    def _update_model_variables_moving_average(self, trainable_variables):
-        """Quicker at first than `ema_momentum`, which would hold on to the initial weights."""
-        steps = keras.ops.cast(self.iterations, "float32") + 1.0
-        momentum = keras.ops.minimum(self.ema_momentum, steps / (steps + 9.0))
-        averages = self._model_variables_moving_average
-        for variable, average in zip(trainable_variables, averages, strict=True):
-            average.assign(average + (1.0 - momentum) * (variable - average))
 
     def _clip_gradients(self, grads):
         """Not here: these are gradients of one replica's part of the batch."""

@@ -45,8 +45,9 @@ class Recipe:
     mixup : float, default 0.0
         Mix pairs of images and labels, in shares drawn from Beta(mixup, mixup).
     ema : float, default 0.0
-        Validate and keep an exponential moving average of the weights, which has so much of the
-        former average in it after a step, such as 0.999. 0 for none.
+        Validate and keep an exponential moving average of the weights and of BatchNormalization's
+        statistics, which has so much of the former average in it after a step, such as 0.999. 0 for
+        none.
     clip_norm : float, optional
         The gradient of all weights together is made no longer than this.
     accumulation : int, default 1
@@ -187,8 +188,6 @@ class Recipe:
             nesterov=self.nesterov,
             l2=self.weight_decay,
             global_clipnorm=self.clip_norm,
-            use_ema=self.ema > 0,
-            ema_momentum=self.ema or 0.99,  # which Keras checks even where it is not used
             rates=self.rates,
         )
 

@@ -24,6 +24,7 @@ from keras_resnet.layers import gains_from_xla
 from keras_resnet.preprocessing import crop_of
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training import strategies
+from keras_resnet.training.averages import WeightAverage, statistics
 from keras_resnet.training.checkpoints import Checkpoints, random_states, state
 from keras_resnet.training.logs import Progress
 from keras_resnet.training.loop import training_function, validation_function
@@ -522,24 +523,28 @@ class _Run:
                 )
         with self.strategy.scope():
             self.net.optimizer.build(self.net.trainable_variables)
+            self.average = WeightAverage(self.net, self.recipe.ema) if self.recipe.ema else None
         self.training_function = training_function(
-            self.net, loss, class_weight=class_weight, accumulation=self.recipe.accumulation
+            self.net,
+            loss,
+            class_weight=class_weight,
+            accumulation=self.recipe.accumulation,
+            average=self.average,
         )
         self.validation_function = validation_function(self.net, loss)
-        # Of layers that do not take them from all devices, the moving averages.
-        statistics = [v for v in self.net.non_trainable_variables if "moving_" in v.path]
-        self.average_statistics = strategies.alignment(
-            self.strategy, [] if self.synchronized else statistics, mean=True
-        )
-        self.average = None
-        if self.recipe.ema:
-            self.average = keras.callbacks.SwapEMAWeights()
-            self.average.set_model(self.net)
+        self.variables, own = state(self.net), statistics(self.net)
+        if self.average:
+            self.variables += self.average.variables
+            own += self.average.statistics
+        # Replicas that do not synchronize their statistics have some of their own.
+        own = [] if self.synchronized else own
+        self.average_statistics = strategies.alignment(self.strategy, own, mean=True)
 
     def restore(self, folder, keep):
         """Go back to the newest checkpoint, in all processes to the chief's."""
         if folder is not None and self.worker == 0:
-            self.checkpoints = Checkpoints(folder, self.settings, keep)
+            others = self.average.variables if self.average else []
+            self.checkpoints = Checkpoints(folder, self.settings, keep, others)
             self.checkpoints.check_space(self.net)
             self.state = _State(**(self.checkpoints.restore(self.net) or {}))
         found, *_ = strategies.exchanged(self.strategy, dataclasses.asdict(self.state))
@@ -547,7 +552,7 @@ class _Run:
         # With other devices than before, an epoch may have fewer steps.
         self.state.step = min(self.state.step, self.steps)
         if self.workers > 1:
-            strategies.alignment(self.strategy, state(self.net))()
+            strategies.alignment(self.strategy, self.variables)()
         _spread(self.strategy, random_states(self.net))
 
     def _save(self):
@@ -657,7 +662,7 @@ class _Run:
     def _validate(self, termination):
         """Loss and accuracy on the validation images; keeps the weights if they are the best."""
         if self.average:
-            self.average.on_test_begin()
+            self.average.swap()
         logs = {} if self.validation is None else self._validation_logs(termination)
         if logs.get("loss", -np.inf) < min(self.state.history.get("val_loss", ()), default=np.inf):
             self.state.best_epoch = self.state.epoch + 1
@@ -666,7 +671,7 @@ class _Run:
             else:
                 self.best_weights = self.net.get_weights()
         if self.average:
-            self.average.on_test_end()
+            self.average.swap()
         return {f"val_{name}": value for name, value in logs.items()}
 
     def _validation_logs(self, termination):
@@ -676,7 +681,7 @@ class _Run:
             totals += self.validation_function(iterator, stop, 1).numpy()[0]
             if totals[3]:
                 if self.average:
-                    self.average.on_test_end()
+                    self.average.swap()
                 self._save()
                 raise self._interruption()
         means = _means(totals)

@@ -12,6 +12,7 @@ from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import data, training
+from keras_resnet.training.averages import WeightAverage
 from keras_resnet.training.optimizers import LayerwiseSGD
 from keras_resnet.training.trainer import _Run
 
@@ -411,16 +412,47 @@ class TestLayerwiseSGD:
         optimizer.apply([keras.ops.array([3.0]), keras.ops.array([4.0])], variables)
         np.testing.assert_allclose([v.numpy()[0] for v in variables], [-0.6, -0.8], rtol=1e-6)
 
-    def test_average_follows_quickly_at_first(self):
-        weight = keras.Variable([0.0], name="kernel")
-        optimizer = LayerwiseSGD(1.0, use_ema=True, ema_momentum=0.5)
-        average = 0.0
+
+class TestWeightAverage:
+    def test_follows_quickly_at_first(self):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+        (weight,) = model.trainable_variables
+        average, expected = WeightAverage(model, momentum=0.5), weight.numpy()
         for step in range(1, 20):
-            optimizer.apply([keras.ops.array([-1.0])], [weight])
+            weight.assign(weight + 1.0)
+            average.follow(step)
             momentum = min(0.5, step / (step + 9))
-            average = momentum * average + (1 - momentum) * weight.numpy()[0]
-        (kept,) = optimizer._model_variables_moving_average
-        np.testing.assert_allclose(kept.numpy()[0], average, rtol=1e-5)
+            expected = momentum * expected + (1 - momentum) * weight.numpy()
+        last = weight.numpy()
+        average.swap()
+        np.testing.assert_allclose(weight.numpy(), expected, rtol=1e-5)
+        average.swap()
+        np.testing.assert_array_equal(weight.numpy(), last)
+
+    def test_is_of_weights_and_of_statistics(self, digits):
+        """Weights of many steps ago are not normalized by the statistics of the last ones."""
+        seen = []
+
+        class See(keras.callbacks.Callback):
+            def on_train_batch_end(self, batch, logs=None):
+                seen.append(self.model.get_weights())
+
+        model = small_net()
+        expected = model.get_weights()
+        recipe = training.Recipe(epochs=1, batch_size=128, learning_rate=0.2, ema=0.8)
+        training.train(model, digits, recipe, image_size=8, callbacks=[See()], verbose=0)
+        for step, weights in enumerate(seen, start=1):
+            part = 1 - min(0.8, step / (step + 9))
+            expected = [
+                old + part * (new - old) for old, new in zip(expected, weights, strict=True)
+            ]
+        for name, found, value in zip(
+            [variable.path for variable in model.weights],
+            model.get_weights(),
+            expected,
+            strict=True,
+        ):
+            np.testing.assert_allclose(found, value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 class TestTensorBoardLog:
