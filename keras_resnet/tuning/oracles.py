@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable
 
 import keras_tuner
+from sklearn.exceptions import ConvergenceWarning
 
 from keras_resnet.files import write_text
 from keras_resnet.tuning.parallel import is_chief
@@ -169,7 +171,10 @@ class BayesianOptimizationOracle(_Oracle, keras_tuner.oracles.BayesianOptimizati
 
     def populate_space(self, trial_id):
         """As keras-tuner does it; what is over the budget gives way to a random draw."""
-        response = super().populate_space(trial_id)
+        with warnings.catch_warnings():
+            # A length scale at its bound only says that few trials tell little.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            response = super().populate_space(trial_id)
         values = response.get("values")
         if not values or not (self._declines(values) or self._duplicate(values)):
             return response

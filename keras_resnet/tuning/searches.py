@@ -196,7 +196,8 @@ def _oracle(algorithm, hypermodel, trials, epochs, objective, seed):
     if algorithm == "random":
         return RandomSearchOracle(max_trials=trials, **options)
     if algorithm == "bayesian":
-        return BayesianOptimizationOracle(max_trials=trials, **options)
+        # keras-tuner's three random trials for each choice would be all there are.
+        return BayesianOptimizationOracle(max_trials=trials, num_initial_points=10, **options)
     oracle = HyperbandOracle(max_epochs=epochs, hyperband_iterations=_ITERATIONS, **options)
     oracle.max_trials = trials
     return oracle

@@ -269,12 +269,8 @@ class TestFailures:
 
 class TestBudget:
     @pytest.mark.parametrize("algorithm", tuning.ALGORITHMS)
-    def test_what_is_over_it_is_never_trained(self, tmp_path, algorithm, monkeypatch):
-        # The process of Bayesian optimization begins after three trials for each of the choices.
-        for name in ("weight_decay", "label_smoothing", "learning_rate"):
-            monkeypatch.setitem(quick_search.CHOICES, name, 0.1)
-        monkeypatch.setitem(quick_search.CHOICES, "augmentation_strength", "light")
-        tuner = search(tmp_path, algorithm=algorithm, trials=24, epochs=3, budget="params=6e4")
+    def test_what_is_over_it_is_never_trained(self, tmp_path, algorithm):
+        tuner = search(tmp_path, algorithm=algorithm, trials=14, epochs=3, budget="params=6e4")
         record = tuner.record()
         assert len(record.trials) > 12
         assert all(trial.parameters <= 6e4 for trial in record.trials)
@@ -297,6 +293,11 @@ class TestSearch:
             hypermodel, digits, algorithm="random", trials=9, epochs=1, directory=tmp_path
         )
         assert len(tuner.record().trials) == 4
+
+    @pytest.mark.filterwarnings("error::sklearn.exceptions.ConvergenceWarning")
+    def test_bayesian_optimization_begins_after_ten_trials(self, tmp_path):
+        tuner = search(tmp_path, algorithm="bayesian", trials=12, epochs=1)
+        assert len(tuner.oracle.gpr.X_train_) == 11  # what the last trial was chosen by
 
     def test_goes_on_where_it_was(self, tmp_path):
         whole = search(tmp_path / "whole", trials=10, epochs=9)
