@@ -2,7 +2,7 @@
 
 The pairs of cardinality and width of Xie et al. (2017), table 2, in nets of 20 layers that are
 trained alike on 5,000 images and compared on a quarter of the test images. DATA is what
-`keras-resnet train --data` takes. On two cores it takes a quarter of an hour.
+`keras-resnet train --data` takes. On two cores it takes twenty minutes.
 """
 
 import argparse

@@ -34,7 +34,7 @@ class _Oracle(keras_tuner.Oracle):
     declined : int
         Configurations that were not tried.
     seconds : float
-        Duration of the search until it was interrupted last.
+        Duration of the search until a trial began or ended last, interruptions left out.
     ended : callable
         Told of every trial that has ended.
     """
@@ -117,8 +117,7 @@ class _Oracle(keras_tuner.Oracle):
         return silent
 
     def get_state(self):
-        seconds = self.seconds + time.monotonic() - self._start
-        return {**super().get_state(), "declined": self.declined, "seconds": seconds}
+        return {**super().get_state(), "declined": self.declined, "seconds": self.seconds}
 
     def set_state(self, state):
         super().set_state(state)
@@ -126,6 +125,8 @@ class _Oracle(keras_tuner.Oracle):
         self.declined, self.seconds = state["declined"], state["seconds"]
 
     def save(self):
+        now = time.monotonic()
+        self.seconds, self._start = self.seconds + now - self._start, now
         write_text(self._get_oracle_fname(), json.dumps(self.get_state()))
 
     def _save_trial(self, trial):

@@ -205,7 +205,7 @@ class Tuner(keras_tuner.Tuner):
             algorithm=self.algorithm,
             budget=str(budget),
             declined=self.oracle.declined,
-            seconds=self.oracle.get_state()["seconds"],
+            seconds=self.oracle.seconds,
             trials=trials,
         )
 

@@ -299,6 +299,13 @@ class TestSearch:
         tuner = search(tmp_path, algorithm="bayesian", trials=12, epochs=1)
         assert len(tuner.oracle.gpr.X_train_) == 11  # what the last trial was chosen by
 
+    def test_its_time_ends_with_it(self, tmp_path):
+        tuner = search(tmp_path, trials=2, epochs=1, seconds=0.1)
+        seconds = tuner.record().seconds
+        assert seconds > 0.2
+        time.sleep(0.1)
+        assert tuner.record().seconds == seconds
+
     def test_goes_on_where_it_was(self, tmp_path):
         whole = search(tmp_path / "whole", trials=10, epochs=9)
         search(tmp_path / "parts", trials=4, epochs=9)
