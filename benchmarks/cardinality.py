@@ -51,7 +51,8 @@ keras-resnet tune --data pets --algorithm random --trials 5 --output runs/cardin
     --set label_smoothing=0 --set augmentation_strength=light
 ```
 
-which leaves cardinality as the only choice, and tries all there is of it.
+which leaves cardinality as the only choice, and tries all there is of it: a
+[search](search.md) as any other.
 """
 
 
