@@ -22,7 +22,9 @@ SPACE = {
     # Blocks of 8x14d have whole channels a group from a width of 2 on. Most blocks are in the last
     # stage: the more of its parameters are in blocks that are equal, the closer are the nets.
     "width": 2.0,
-    **{"conv2_blocks": 1, "conv3_blocks": 1, "conv4_blocks": 4},
+    "conv2_blocks": 1,
+    "conv3_blocks": 1,
+    "conv4_blocks": 4,
     "shortcut": "B",
     "learning_rate": 0.2,
     "weight_decay": 1e-4,
@@ -84,13 +86,13 @@ def main() -> None:
             hypermodel,
             source,
             algorithm="random",
-            trials=len(tuning.space.CARDINALITIES),
+            trials=len(tuning.CARDINALITIES),
             epochs=EPOCHS,
             directory=folder,
             cache="memory",
         )
         trials = {trial.values["cardinality"]: trial for trial in tuner.record().trials}
-    found = [(name, trials[name]) for name in tuning.space.CARDINALITIES]
+    found = [(name, trials[name]) for name in tuning.CARDINALITIES]
     first = found[0][1]
     rows = [
         [

@@ -40,19 +40,19 @@ def main() -> None:
     from keras_resnet import analysis, data, training, tuning
     from keras_resnet.tuning import report
 
+    def part(split):
+        return split.take(np.arange(0, len(split), PART))
+
     source = data.load(options.data, validation=0.2)
-    parts = {
-        name: getattr(source, name).take(np.arange(0, len(getattr(source, name)), PART))
-        for name in ("train", "validation")
-    }
-    source = replace(source, **parts)
+    source = replace(source, train=part(source.train), validation=part(source.validation))
     recipe = training.Recipe(epochs=EPOCHS)
     hypermodel = tuning.ResNetHyperModel((32, 32, 3), 10, SPACE, BUDGET, recipe=recipe)
     with tempfile.TemporaryDirectory() as folder:
         tuner = tuning.search(
             hypermodel, source, trials=TRIALS, epochs=EPOCHS, directory=folder, cache="memory"
         )
-        report.write_report(RESULTS, tuner.record())
+        record = tuner.record()
+        report.write_report(RESULTS, record)
         (RESULTS / "report.html").unlink()  # as large as all the rest
 
         def best(seed):
@@ -87,7 +87,7 @@ def main() -> None:
     lines = [
         describe(),
         f"\n{len(source.train):,} training, {len(source.validation):,} validation images",
-        report.summary(tuner.record()),
+        report.summary(record),
         f"\nTest images right after {EPOCHS} epochs on all of them, {options.seeds} seeds",
     ]
     for name, values in found.items():
