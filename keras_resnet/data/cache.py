@@ -52,23 +52,34 @@ def cached(
     )
     if cache == "memory":
         kept = list(images.as_numpy_iterator())
-        pixels = np.concatenate([image.ravel() for image in kept])
         shapes = np.array([image.shape for image in kept])
+        pixels = np.concatenate([image.ravel() for image in kept])
+        del kept  # or there would be three of every image for a moment
+        pixels = tf.constant(pixels)
     else:
         folder = Path(cache) / _fingerprint(split, made_how)
         if not folder.exists():
             _write(folder, images)
         pixels = np.memmap(folder / _PIXELS, "uint8", "r")
         shapes = np.load(folder / _SHAPES)
-    ends = np.cumsum(shapes.prod(axis=1))
-    starts = ends - shapes.prod(axis=1)
+    sizes = shapes.prod(axis=1)
+    starts = np.cumsum(sizes) - sizes
+    places = tf.constant(np.stack((starts, sizes), axis=1))
+    all_shapes = tf.constant(shapes)
 
-    def image(index):
-        return np.array(pixels[starts[index] : ends[index]].reshape(shapes[index]))
+    def from_file(index):
+        part = pixels[starts[index] : starts[index] + sizes[index]]
+        return np.array(part.reshape(shapes[index]))
 
     def read(index):
-        pixels = tf.numpy_function(image, [index], tf.uint8, stateful=False)
-        return tf.ensure_shape(pixels, (None, None, int(shapes[0, 2])))
+        if cache == "memory":
+            # Without Python, which would read one image at a time, between the trainer's steps.
+            start, size = tf.unstack(tf.gather(places, index))
+            part = tf.slice(pixels, [start], [size])
+            image = tf.reshape(part, tf.gather(all_shapes, index))
+        else:
+            image = tf.numpy_function(from_file, [index], tf.uint8, stateful=False)
+        return tf.ensure_shape(image, (None, None, int(shapes[0, 2])))
 
     return by_index(split.labels, read)
 
