@@ -9,6 +9,7 @@ import tensorflow as tf
 BEGINNINGS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG", "GIF": b"GIF8", "BMP": b"BM"}
 
 _SEARCHED = 2**20  # bytes at the beginning of a file
+_MENTIONS_EXIF = r"\C*(Exif|eXIf)\C*"  # what parts of JPEG and of PNG files begin with
 _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4  # types of numbers in a directory of tags
 _ENTRY = 12  # bytes of a tag: its name, type, count and value
@@ -41,13 +42,16 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     >>> int(orientation(b"\xff\xd8\xff\xe1\x00" + bytes([len(segment) + 2]) + segment))
     6
     """
-    data = _bytes(contents, _SEARCHED)
+    beginning = tf.strings.substr(contents, 0, _SEARCHED)
+    data, nowhere = tf.io.decode_raw(beginning, "uint8"), tf.constant(-1, "int64")
+    # Most files have no such part; to walk through them takes as long as to decode a small image.
+    mentioned = tf.strings.regex_full_match(beginning, _MENTIONS_EXIF)
     start = tf.case(
         [
-            (begins_as("JPEG", contents), lambda: _in_jpeg(data)),
-            (begins_as("PNG", contents), lambda: _in_png(data)),
+            (mentioned & begins_as("JPEG", contents), lambda: _in_jpeg(data)),
+            (mentioned & begins_as("PNG", contents), lambda: _in_png(data)),
         ],
-        default=lambda: tf.constant(-1, "int64"),
+        default=lambda: nowhere,
     )
     found = tf.cond(start < 0, lambda: tf.constant(1, "int64"), lambda: _in_tiff(data, start))
     return tf.where((found >= 1) & (found <= 8), found, 1)

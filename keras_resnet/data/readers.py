@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.data.headers import orientation
 from keras_resnet.data.images import decode, decode_window, read_headers
 from keras_resnet.data.sources import Split
 
@@ -55,7 +56,8 @@ def reader(split: Split, channels: int) -> Reader:
     if isinstance(split.images, tf.data.Dataset):
         return _stream(split, channels)
     if isinstance(split.images, np.ndarray):
-        images = tf.constant(split.images)
+        with tf.device("CPU:0"):  # where the pipeline reads; an accelerator has no room for them
+            images = tf.constant(split.images)
         return by_index(split.labels, lambda index: tf.gather(images, index))
     return _files(split, channels)
 
@@ -129,8 +131,10 @@ def _stream(split, channels):
 
     return Reader(
         elements,
-        lambda each: decode(each, channels=channels),
-        lambda each, choose, at_least: decode_window(each, 1, True, choose, channels, at_least),
+        lambda each: decode(each, orientation(each), channels=channels),
+        lambda each, choose, at_least: decode_window(
+            each, orientation(each), True, choose, channels, at_least
+        ),
     )
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from pictures import encoded, pixels, write_damaged, write_images
 
 from keras_resnet import data
+from keras_resnet.data.augmentation import Augmentation
 from keras_resnet.data.readers import reader
 
 
@@ -154,6 +155,27 @@ def three_ways(folder, count):
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory):
     return three_ways(tmp_path_factory.mktemp("images"), 23)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation(area=(1.0, 1.0))])
+def test_photographs_in_a_stream_are_turned_as_exif_tells(tmp_path, augmentation):
+    """As those in files are, and those that a served model gets."""
+    image = PIL.Image.fromarray(np.arange(192, dtype="uint8").reshape(8, 8, 3))
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    files = [tmp_path / f"image.{suffix}" for suffix in ("jpg", "png")]
+    for file in files:
+        image.save(file, exif=exif)
+    contents = tf.data.Dataset.from_tensor_slices([file.read_bytes() for file in files])
+
+    def shown(images):
+        split = data.Split(images, np.arange(2))
+        options = {"augmentation": augmentation, "epochs": range(1)}
+        images, order = collect(data.batches(split, image_size=8, **options))
+        return images[np.argsort(order)]
+
+    np.testing.assert_array_equal(shown(files), shown(contents))
+    assert np.abs(shown(contents) - np.rot90(np.asarray(image), -1)).max() < 30
 
 
 def digest(dataset):
