@@ -55,7 +55,8 @@ def cached(
         shapes = np.array([image.shape for image in kept])
         pixels = np.concatenate([image.ravel() for image in kept])
         del kept  # or there would be three of every image for a moment
-        pixels = tf.constant(pixels)
+        with tf.device("CPU:0"):  # where the pipeline reads; an accelerator has no room for them
+            pixels = tf.constant(pixels)
     else:
         folder = Path(cache) / _fingerprint(split, made_how)
         if not folder.exists():
