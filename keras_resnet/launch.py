@@ -64,7 +64,10 @@ def launch(
         raise ValueError(f"workers={workers!r} must be at least 1.")
     shares = _shares(workers)
     if search:
-        shares = [shares[0], *shares]
+        # The chief makes nets to count what they cost, on the GPU of a worker: both are to leave
+        # the other some memory.
+        first = {**shares[0], "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        shares = [first, first, *shares[1:]]
     asked = threading.Event()
     processes, readers = [], []
 
@@ -126,7 +129,9 @@ def _gpus():
     if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    return [str(index) for index, _ in enumerate(listed.stdout.splitlines())]
+    # A line for each, and for the parts of one; or, if there is none, a line that says so.
+    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(index) for index, _ in enumerate(lines)]
 
 
 def _start(command, shares, search):

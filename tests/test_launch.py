@@ -46,6 +46,36 @@ def test_gpus_are_shared_out(monkeypatch, gpus, workers, expected):
         module._shares(9)
 
 
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("No devices were found", []),
+        ("NVIDIA-SMI has failed.\n", []),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-2)", ["0"]),
+        ("GPU 0: NVIDIA L4 (UUID: GPU-1)\nGPU 1: NVIDIA L4 (UUID: GPU-2)", ["0", "1"]),
+    ],
+)
+def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path, answer, expected):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert module._gpus() == expected
+
+
+def test_chief_of_a_search_leaves_memory_to_the_worker_whose_gpu_it_shares(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    names = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH")
+    code = (
+        "import os; name = os.environ['KERASTUNER_TUNER_ID']; "
+        f"told = ' '.join(os.environ.get(each, '') for each in {names}); "
+        f"open(os.path.join({str(tmp_path)!r}, name), 'w').write(told)"
+    )
+    assert launch([sys.executable, "-c", code], workers=2, search=True) == 0
+    told = sorted(file.read_text() for file in tmp_path.iterdir())
+    assert told == ["4 true", "4 true", "7 "]
+
+
 def test_cores_are_shared_out():
     cores = max(1, len(os.sched_getaffinity(0)) // 2)
     assert [share["TF_NUM_INTRAOP_THREADS"] for share in module._shares(2)] == [str(cores)] * 2
