@@ -315,6 +315,7 @@ def fit(
         "parameters": model.count_params(),
         "variables": len(model.trainable_variables),
         "layers": _digest(_architecture(model)),
+        "precision": ", ".join(sorted({each.compute_dtype for each in model._flatten_layers()})),
         "recipe": dataclasses.asdict(recipe),
         **(settings or {}),
     }
@@ -498,7 +499,9 @@ class _Run:
         """Bring the model onto the devices."""
         self.training = training
         self.dataset = training(range(self.recipe.epochs), **self.share)
-        self.validation = validation and validation(**{**self.share, "at_least": 0})
+        # Of every batch each process needs an image, or one of them would take more steps.
+        share = {**self.share, "at_least": int(self.workers > 1)}
+        self.validation = validation and validation(**share)
         facts = {
             **strategies.versions(),
             **self.settings,
@@ -592,6 +595,7 @@ class _Run:
             return None
         if epoch or step:
             left = range(epoch, self.recipe.epochs)
+            self.dataset = None  # images that it keeps in memory are read again
             self.dataset = self.training(left, first_step=step, **self.share)
         return self._iterator(self.dataset)
 

@@ -16,10 +16,18 @@ from keras_resnet import data, training
 
 
 def digits(images=199):
-    """Some digits: so many that seven are left behind three batches of 64, four and three."""
+    """Some digits: so many that seven are left behind three batches of 64, four and three.
+
+    Of those to validate on, one is left behind a batch.
+    """
     source = data.load("digits")
     some = np.arange(images)
-    return dataclasses.replace(source, augmentation="photograph", train=source.train.take(some))
+    return dataclasses.replace(
+        source,
+        augmentation="photograph",
+        train=source.train.take(some),
+        validation=source.validation.take(np.arange(65)),
+    )
 
 
 def net(dtype="float32"):

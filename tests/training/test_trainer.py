@@ -4,6 +4,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+import distributed
 import keras
 import numpy as np
 import pytest
@@ -149,6 +150,13 @@ class TestTrain:
         training.train(next(nets), digits, recipe, **options)
         with one_line_error("holds an interrupted run of other settings: layers was"):
             training.train(next(nets), digits, recipe, **options)
+
+    def test_does_not_go_on_in_another_precision(self, digits, tmp_path):
+        options = dict(image_size=8, checkpoints=tmp_path, verbose=0)
+        recipe = training.Recipe(epochs=1, batch_size=512)
+        training.train(distributed.net(), digits, recipe, **options)
+        with one_line_error("precision was 'float32', is 'bfloat16, float32'"):
+            training.train(distributed.net("mixed_bfloat16"), digits, recipe, **options)
 
     def test_a_strategy_of_one_device_is_one(self, digits):
         small = dataclasses.replace(digits, train=digits.train.take(np.arange(64)))
