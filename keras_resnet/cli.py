@@ -164,10 +164,11 @@ def demo(output, seed, as_json):
 @_cache_option
 @click.option(
     "--validation",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=click.FloatRange(0, 1, max_open=True),
     default=0.15,
     show_default=True,
-    help="Part of the training images to validate on, where the data has none for that.",
+    help="Part of the training images to validate on, where the data has none for that; 0 to train "
+    "on all of them, and keep the last epoch's weights.",
 )
 @click.option(
     "--strategy",

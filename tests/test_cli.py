@@ -181,6 +181,21 @@ class TestTrain:
         assert int(validation) / (int(training) + int(validation)) == pytest.approx(0.3, abs=0.03)
         assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
+    def test_without_validation_the_last_epoch_is_kept(self, photographs, tmp_path):
+        arguments = ["--data", photographs, "--model", "CIFARResNet8", "--image-size", 16]
+        arguments += ["--validation", 0, "--epochs", 3, "--output"]
+        scratch, stages = tmp_path / "scratch", tmp_path / "stages"
+        for output, *options in (
+            (scratch,),
+            (stages, "--weights", scratch / "model.keras"),
+        ):
+            result = run("train", *arguments, output, *options)
+            assert result.exit_code == 0, result.output
+            assert ", 0 validation and" in result.stdout
+            names, *epochs = (output / "history.csv").read_text().splitlines()
+            assert "val_" not in names
+            assert json.loads((output / "metrics.json").read_text())["best_epoch"] == len(epochs)
+
     def test_damaged_files_are_skipped_and_told(self, photographs, tmp_path):
         folder = copied(photographs, tmp_path / "images", one=20, zero=8)
         damaged = [str(file) for file in write_damaged(folder / "one")]

@@ -72,6 +72,17 @@ AUGMENTATIONS = {
             )
         ],
     ),
+    # For longer training on them: what moves in is a mirror image, and of every other image a
+    # rectangle turns grey (Zhong et al., Random Erasing Data Augmentation, AAAI 2020).
+    "erased small photograph": Augmentation(
+        flip=True,
+        layers=lambda: [
+            keras.layers.RandomTranslation(
+                0.125, 0.125, fill_mode="reflect", interpolation="nearest"
+            ),
+            keras.layers.RandomErasing((0.5, 0.5), scale=(0.02, 0.33), fill_value=127.5),
+        ],
+    ),
     # For long training from scratch.
     "strong": Augmentation(
         area=(0.08, 1.0),

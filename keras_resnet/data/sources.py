@@ -259,7 +259,7 @@ def load(
         or leave it out and tell in `Source.skipped`. To skip, every image is decoded once; without,
         beginning and end are looked at.
     validation : float, default 0.15
-        Part of the training images that is kept for validation, where nothing is.
+        Part of the training images that is kept for validation, where nothing is; 0 for none.
 
     Returns
     -------
@@ -278,8 +278,8 @@ def load(
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1222, 216, 359)
     """
-    if not 0 < validation < 1:
-        raise ValueError(f"validation={validation!r} must be above 0 and below 1.")
+    if not 0 <= validation < 1:
+        raise ValueError(f"validation={validation!r} must be at least 0 and below 1.")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
     name = os.fspath(source)
@@ -713,6 +713,9 @@ def _complete(found, class_names, seed, validation):
         if name in splits:
             continue
         train = splits["train"]
+        if not share:
+            splits[name] = train.take(np.array([], int))
+            continue
         held_out = []
         for label, class_name in enumerate(class_names):
             members = random.permutation(np.flatnonzero(train.labels == label))

@@ -138,6 +138,23 @@ class TestBatches:
         assert set(np.where(mirrored, 31 - left, left) - 10) == set(range(-4, 5))
         assert 0.35 < mirrored.mean() < 0.65
 
+    def test_every_other_erased_photograph_has_a_grey_rectangle(self):
+        images = np.full((400, 32, 32, 3), 255, "uint8")
+        dataset = data.batches(
+            data.Split(images, np.zeros(400, int)),
+            image_size=32,
+            augmentation="erased small photograph",
+            epochs=range(1),
+        )
+        shown = np.concatenate([batch for batch, _ in dataset.as_numpy_iterator()])
+        assert set(np.unique(shown)) == {127.5, 255}  # no black margin
+        grey = (shown == 127.5).all(axis=-1)
+        erased = grey.any(axis=(1, 2))
+        assert 0.4 < erased.mean() < 0.6
+        for each in grey[erased]:
+            assert each.sum() == each.any(axis=0).sum() * each.any(axis=1).sum()
+        assert grey[erased].mean(axis=(1, 2)).max() < 0.37  # a third, and whole pixels
+
     def test_neighbouring_batches_are_varied_each_in_its_own_way(self, policy):
         images = np.zeros((600, 17, 17, 1), "uint8")
         images[:, 8, 8] = 255

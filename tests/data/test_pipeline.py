@@ -136,7 +136,7 @@ def test_real_photographs_are_read_as_pil_reads_them(assets):
         assert np.abs(image - np.asarray(expected)).mean() < 4
 
 
-BY_BATCH = ("handwriting", "small photograph", "strong")
+BY_BATCH = ("handwriting", "small photograph", "erased small photograph", "strong")
 
 
 def three_ways(folder, count):

@@ -74,6 +74,12 @@ class TestFolder:
         source = data.load(tmp_path)
         assert (len(source.train), len(source.validation), len(source.test)) == (34, 6, 4)
 
+    def test_none_of_the_images_for_validation(self, tmp_path):
+        make_images(tmp_path, {"cat": 10, "dog": 10})
+        source = data.load(tmp_path, validation=0)
+        assert (len(source.train), len(source.validation), len(source.test)) == (16, 0, 4)
+        assert source.train.counts(2) == [8, 8]
+
     def test_passes_over_hidden_and_other_files(self, tmp_path):
         make_images(tmp_path, {"cat": 3, "dog": 3, ".cache": 1})
         (tmp_path / "cat" / "notes.txt").write_text("meow")
