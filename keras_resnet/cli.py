@@ -385,7 +385,7 @@ def _tune(
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="How many times to start all again after one has failed.",
+    help="How many times to start all again after one has failed, but for a mistake (code 2).",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def launch(workers, restarts, command):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 _POLL = 0.1  # seconds
 _LAST_WORDS = 5.0  # seconds to wait for what an ended process has said
+_MISTAKE = 2  # the code of a command that was given wrong, as it will be again
 
 
 def launch(
@@ -36,9 +37,11 @@ def launch(
     workers : int
         Processes.
     restarts : int, default 0
-        How many times to start all of them again after one of them has failed.
+        How many times to start all of them again after one of them has failed, unless it was for a
+        mistake in the command, which is what code 2 says.
     grace : float, default 120.0
-        Seconds in which the others have to end after one has failed.
+        Seconds in which the others have to end after one has failed; of a search, after its chief
+        has. The other workers of a search go on with the trial of one that has failed.
     search : bool, default False
         They are the workers of a keras-tuner search: it needs one process more, the chief, which
         trains nothing. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT say so.
@@ -46,7 +49,8 @@ def launch(
     Returns
     -------
     int
-        0 if all have ended with 0, else the code of the first one that has not.
+        0 if all have ended with 0, else the code of the first one that has not; of a search, its
+        chief's.
 
     Raises
     ------
@@ -83,16 +87,14 @@ def launch(
             processes[:], readers[:] = _start(command, shares, search)
             if asked.is_set():  # while they were being started
                 pass_on()
-            code = _wait(processes, grace)
+            code = _wait(processes, grace, search)
             for reader in readers:
                 reader.join(_LAST_WORDS)
-            if code == 0 or asked.is_set() or attempt == restarts:
+            if code in (0, _MISTAKE) or asked.is_set() or attempt == restarts:
                 return code
-            print(
+            _say(
                 f"A worker has ended with code {code}: starting all of them again, "
-                f"{restarts - attempt - 1} more times at most.",
-                file=sys.stderr,
-                flush=True,
+                f"{restarts - attempt - 1} more times at most."
             )
     finally:
         for process in processes:
@@ -117,7 +119,9 @@ def _shares(workers):
             {"CUDA_VISIBLE_DEVICES": ",".join(gpus[index * each : (index + 1) * each])}
             for index in range(workers)
         ]
-    cores = str(max(1, len(os.sched_getaffinity(0)) // workers))
+    # macOS does not say which cores a process may use.
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)
+    cores = str(max(1, len(usable) // workers))
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     return [{name: os.environ.get(name, cores) for name in names}] * workers
 
@@ -191,12 +195,20 @@ def _repeat(lines, index):
             print(f"[worker {index}] {line}", end="", file=sys.stderr, flush=True)
 
 
-def _wait(processes, grace):
-    """Wait for all; returns the code of the first that failed, or 0."""
-    first, deadline = 0, None
+def _wait(processes, grace, search):
+    """Wait for all; returns the code that says how it went."""
+    first, deadline, told = 0, None, set()
     while True:
         codes = [process.poll() for process in processes]
-        first = first or next((code for code in codes if code), 0)
+        failed = [index for index, code in enumerate(codes) if code]
+        if search:
+            # Its chief knows what a lost worker was at, and when no worker is left.
+            first = codes[0] or 0
+            for index in {*failed} - {0} - told:
+                _say(f"[worker {index}] has ended with code {codes[index]}; the others go on.")
+                told.add(index)
+        else:
+            first = first or next((codes[index] for index in failed), 0)
         if None not in codes:
             # What ended a process that a signal has ended, as shells say it.
             return first if first >= 0 else 128 - first
@@ -206,3 +218,7 @@ def _wait(processes, grace):
             for process in processes:
                 process.kill()
         time.sleep(_POLL)
+
+
+def _say(line):
+    print(line, file=sys.stderr, flush=True)

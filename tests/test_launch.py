@@ -76,6 +76,12 @@ def test_chief_of_a_search_leaves_memory_to_the_worker_whose_gpu_it_shares(tmp_p
     assert told == ["4 true", "4 true", "7 "]
 
 
+def test_cores_are_shared_out_where_a_process_may_use_all(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity")
+    cores = max(1, os.cpu_count() // 2)
+    assert module._shares(2)[0]["TF_NUM_INTRAOP_THREADS"] == str(cores)
+
+
 def test_cores_are_shared_out():
     cores = max(1, len(os.sched_getaffinity(0)) // 2)
     assert [share["TF_NUM_INTRAOP_THREADS"] for share in module._shares(2)] == [str(cores)] * 2
@@ -111,6 +117,37 @@ def test_those_left_behind_are_ended():
     code = "import time; raise SystemExit(5) if task else time.sleep(100)"
     assert launch(program(code), workers=2, grace=0.5) == 5
     assert time.monotonic() - start < 50
+
+
+def test_a_search_goes_on_without_a_lost_worker(tmp_path, capfd):
+    code = f"""
+    import os, pathlib, signal, time
+    name = os.environ['KERASTUNER_TUNER_ID']
+    if name == 'worker0':
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(2)
+    pathlib.Path('{tmp_path}', name).touch()
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    assert launch(command, workers=2, grace=0.5, search=True) == 0
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["chief", "worker1"]
+    assert "[worker 1] has ended with code -9; the others go on." in capfd.readouterr().err
+
+
+def test_workers_without_the_chief_of_their_search_are_ended():
+    start = time.monotonic()
+    code = (
+        "import os, sys, time; "
+        "sys.exit(5) if os.environ['KERASTUNER_TUNER_ID'] == 'chief' else time.sleep(100)"
+    )
+    assert launch([sys.executable, "-c", code], workers=2, grace=0.5, search=True) == 5
+    assert time.monotonic() - start < 50
+
+
+def test_a_mistake_is_not_repeated(tmp_path):
+    code = f"open(f'{tmp_path}/{{task}}', 'a').write('.'); raise SystemExit(2)"
+    assert launch(program(code), workers=1, restarts=3) == 2
+    assert (tmp_path / "0").read_text() == "."
 
 
 def test_all_are_started_again(tmp_path, capfd):

@@ -10,10 +10,13 @@ from typing import Any
 import keras
 import keras_tuner
 
-from keras_resnet import transfer, zoo
+from keras_resnet import names, transfer, zoo
 from keras_resnet.analysis import complexity
 from keras_resnet.blocks import check_positive, kernels_to_be_loaded
 from keras_resnet.data import Source
+from keras_resnet.files import write_text
+from keras_resnet.pretrained import load
+from keras_resnet.pretrained.notices import warn
 from keras_resnet.training import Recipe, Result, train
 from keras_resnet.training.trainer import as_recipe
 from keras_resnet.tuning import space as spaces
@@ -31,6 +34,7 @@ class _HyperModel(keras_tuner.HyperModel):
         self.budget = Budget.parse(budget) if isinstance(budget, str) else budget or Budget()
         self.input_shape, self.classes, self.recipe = tuple(input_shape), classes, recipe
         self._milliseconds = {}
+        self.measurements = None  # a file that keeps them for other processes, and for later
         super().__init__(name)
         check_positive(classes=classes)
         declared = keras_tuner.HyperParameters()
@@ -95,12 +99,12 @@ class _HyperModel(keras_tuner.HyperModel):
             reason = self.budget.exceeded(params, macs, self.milliseconds(values))
         return reason
 
-    def _prune(self, *names):
+    def _prune(self, *choices):
         """Take out of the space what no net within the budget has, smallest as it may be."""
         smallest = {name: spaces.smallest(choice) for name, choice in self.space.items()}
         kept, reasons = [], []
-        for values in itertools.product(*(spaces.options_of(self.space[name]) for name in names)):
-            found = {**smallest, **dict(zip(names, values, strict=True))}
+        for values in itertools.product(*(spaces.options_of(self.space[name]) for name in choices)):
+            found = {**smallest, **dict(zip(choices, values, strict=True))}
             reason = self.declined(found, measured=False)
             if reason:
                 reasons.append(reason)
@@ -114,7 +118,7 @@ class _HyperModel(keras_tuner.HyperModel):
                 f"budget={str(self.budget)!r}: no net of the space is within it. One of the "
                 f"smallest: {reasons[-1]}. Raise the budget, or allow smaller nets."
             )
-        for name in names:
+        for name in choices:
             if isinstance(self.space[name], list | tuple):
                 allowed = [found[name] for found in kept]
                 self.space[name] = [each for each in self.space[name] if each in allowed]
@@ -131,10 +135,14 @@ class _HyperModel(keras_tuner.HyperModel):
         -------
         float
         """
-        key = json.dumps(self._net(values), sort_keys=True)
+        key, file = json.dumps(self._net(values), sort_keys=True), self.measurements
+        if key not in self._milliseconds and file and file.exists():
+            self._milliseconds.update(json.loads(file.read_text(encoding="utf-8")))
         if key not in self._milliseconds:
             with kernels_to_be_loaded():
                 self._milliseconds[key] = milliseconds(self.make(values, pretrained=False))
+            if file:
+                write_text(file, json.dumps(self._milliseconds))
         return self._milliseconds[key]
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
@@ -394,9 +402,43 @@ class TransferHyperModel(_HyperModel):
             space, conditions, budget, input_shape, classes, as_recipe(recipe), "transfer"
         )
         self.weights, self._costs = weights, {}
-        for name in spaces.options_of(space["backbone"]):
-            zoo.builder(name)
+        self._check_backbones(optional=space["backbone"] == spaces.TRANSFER["backbone"])
         self._prune("backbone")
+
+    def _check_backbones(self, optional):
+        """See to it that every backbone has the weights and the layers that trials will need."""
+        stages = set(spaces.options_of(self.space["back_to"])) - {"head", "last", "all"}
+        found, errors = [], []
+        for name in spaces.options_of(self.space["backbone"]):
+            values = {"backbone": name, "dropout": 0.0}
+            try:
+                weights = self._weights_of(name)
+                row = weights and load.find(weights, name).row
+                # A tag is of this net, then; what is in a file, only the net can tell.
+                if weights and not (row and names.plain(row.model) == names.plain(name)):
+                    self.make(values)
+            except ValueError as error:
+                errors.append(error)
+                continue
+            found.append(name)
+            if stages:
+                with kernels_to_be_loaded():
+                    model = self.make(values, pretrained=False)
+                for stage in sorted(stages):
+                    transfer.unfreeze(model, stage)
+        if errors and not (found and optional):
+            raise errors[0]
+        if errors:
+            warn(f"Only {' and '.join(found)} can be chosen as backbone: {errors[0]}")
+            self.space["backbone"] = found
+
+    def _weights_of(self, name):
+        zoo.builder(name)
+        if not isinstance(self.weights, Mapping):
+            return self.weights
+        if name not in self.weights:
+            raise ValueError(f"weights={self.weights!r} has none for {name}.")
+        return self.weights[name]
 
     def cost(self, values: Mapping[str, Any]) -> tuple[int, int]:
         """Parameters, frozen ones too, and multiply-adds of a net.
@@ -437,12 +479,9 @@ class TransferHyperModel(_HyperModel):
         keras.Model
             Of raw images of 0 to 255.
         """
-        name, weights = values["backbone"], None
-        if pretrained:
-            weights = self.weights
-            weights = weights[name] if isinstance(weights, Mapping) else weights
+        name = values["backbone"]
         backbone = zoo.builder(name)(
-            weights=weights,
+            weights=self._weights_of(name) if pretrained else None,
             include_top=False,
             input_shape=self.input_shape,
             include_preprocessing=True,

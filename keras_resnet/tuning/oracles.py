@@ -9,13 +9,19 @@ import warnings
 from collections.abc import Callable
 
 import keras_tuner
+from keras_tuner.engine.trial import Trial
 from sklearn.exceptions import ConvergenceWarning
 
 from keras_resnet.files import write_text
 from keras_resnet.tuning.parallel import is_chief
 
 _DRAWS = 10_000  # in a row that are over the budget, after which the space counts as exhausted
+_PATIENCE = 5.0  # seconds of drawing, after which a worker is told to ask again
 _ENDED = ("COMPLETED", "FAILED")
+
+
+class _StillDrawingError(Exception):
+    """Nothing within the budget yet; others must not wait for it longer than they can."""
 
 
 class _Oracle(keras_tuner.Oracle):
@@ -43,17 +49,23 @@ class _Oracle(keras_tuner.Oracle):
         # Trials that fail are recorded and passed over, however many there are.
         super().__init__(max_consecutive_failed_trials=None, **options)
         self.declined, self._declines, self.ended = 0, declined, lambda trial: None
+        self._in_vain = 0  # draws since the last that was within the budget
         self.seconds, self._start = 0.0, time.monotonic()
         self._heard = {}
         self._max_collisions = 1000  # a small space is tried to its end
         self.verbose = 0
 
     def _random_values(self):
-        for _ in range(_DRAWS):
+        begun = time.monotonic()
+        while self._in_vain < _DRAWS:
+            if time.monotonic() - begun > _PATIENCE:
+                raise _StillDrawingError
             values = super()._random_values()
             if values is None or not self._declines(values):
+                self._in_vain = 0
                 return values
             self.declined += 1
+            self._in_vain += 1
             self._tried_so_far.add(self._compute_values_hash(values))
         return None
 
@@ -61,7 +73,12 @@ class _Oracle(keras_tuner.Oracle):
     def create_trial(self, tuner_id):
         """As keras-tuner does it; but while trials are run elsewhere, there may be more to do."""
         self._heard[tuner_id] = time.monotonic()
-        trial = super().create_trial(tuner_id)
+        try:
+            trial = super().create_trial(tuner_id)
+        except _StillDrawingError:
+            return Trial(self.get_space(), status="IDLE")
+        finally:
+            self._heard[tuner_id] = time.monotonic()
         if trial.status == "STOPPED" and self.ongoing_trials:
             self.tuner_ids.add(tuner_id)
             trial.status = "IDLE"
@@ -88,10 +105,13 @@ class _Oracle(keras_tuner.Oracle):
         """As keras-tuner does it, and once."""
         if trial.trial_id in self.end_order:
             return
+        # A worker that was given up has ended it after all.
+        self._retry_queue = [each for each in self._retry_queue if each != trial.trial_id]
         super().end_trial(trial)
         self.save()  # without the trial among those that are being run
         self.ended(self.trials[trial.trial_id])
 
+    @keras_tuner.synchronized
     def give_up(self, timeout: float) -> list[str]:
         """Give up workers that have not been heard of; others will run their trials.
 

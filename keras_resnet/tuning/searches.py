@@ -140,6 +140,9 @@ def search(
         "budget": str(hypermodel.budget),
         "recipe": asdict(hypermodel.recipe),
         "data": source.fingerprint(),
+        "precision": keras.config.dtype_policy().name,
+        "weights": getattr(hypermodel, "weights", None),
+        **{name: options.get(name) for name in ("crop", "class_weight")},
         **{f"space: {name}": choice for name, choice in hypermodel.space.items()},
     }
     settings = json.loads(json.dumps(settings, default=str))

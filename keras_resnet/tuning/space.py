@@ -172,8 +172,11 @@ def _check(name, choice):
         elif name.endswith("_blocks"):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"space: {name} has {value!r}, which must be a number from 1 on.")
-        elif name in ("width", "slower", "dropout"):
-            if not isinstance(value, Real) or not (value > 0 or (value == 0 and name == "dropout")):
+        elif name == "dropout":
+            if not isinstance(value, Real) or not 0 <= value < 1:
+                raise ValueError(f"space: dropout has {value!r}, which must be from 0 to below 1.")
+        elif name in ("width", "slower"):
+            if not isinstance(value, Real) or not value > 0:
                 raise ValueError(f"space: {name} has {value!r}, which must be a number above 0.")
         elif name in _RECIPE:
             Recipe().changed(**{name: value})

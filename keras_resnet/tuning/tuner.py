@@ -58,6 +58,7 @@ class Tuner(keras_tuner.Tuner):
     ):
         self.algorithm, self.epochs = algorithm, epochs
         self._seed, self._timeout = seed, timeout
+        hypermodel.measurements = Path(directory) / "milliseconds.json"
         super().__init__(oracle, hypermodel, directory=directory, project_name=_FOLDER)
         self.save()  # keras-tuner looks for this file to know that there is a search to go on with
 

@@ -4,6 +4,7 @@ import random
 import signal
 import time
 
+import keras
 import keras_tuner
 import pytest
 import quick_search
@@ -12,6 +13,7 @@ from quick_search import ended, few_images, in_a_process, runs, search
 
 import keras_resnet
 from keras_resnet import data, training, tuning
+from keras_resnet.tuning import hypermodel as hypermodels
 from keras_resnet.tuning import oracles
 from keras_resnet.tuning.records import best
 
@@ -155,6 +157,31 @@ class TestParallel:
         assert len(ended(tmp_path)) == 4
         assert [name for name, _ in runs(tmp_path)].count("trial_0") == 2
 
+    def test_a_worker_that_was_given_up_may_end_its_trial_after_all(self, tmp_path):
+        oracle = search(tmp_path, algorithm="random", trials=1, epochs=1).oracle
+        oracle.max_trials = 3
+        trial = oracle.create_trial("worker0")
+        assert oracle.give_up(-1.0) == ["worker0"]
+        oracle.update_trial(trial.trial_id, {"val_accuracy": 0.5, "seconds": 1.0})
+        trial.status = "COMPLETED"
+        oracle.end_trial(trial)
+        following = oracle.create_trial("worker0")
+        assert following.trial_id != trial.trial_id
+        assert oracle.trials[trial.trial_id].status == "COMPLETED"
+        following.status = "FAILED"
+        oracle.end_trial(following)
+        assert oracle.create_trial("worker0").status == "STOPPED"
+        assert not oracle.ongoing_trials
+
+    def test_drawing_that_takes_long_does_not_keep_workers_waiting(self, tmp_path, monkeypatch):
+        oracle = search(tmp_path, algorithm="random", trials=1, epochs=1).oracle
+        oracle.max_trials = 2
+        monkeypatch.setattr(oracles, "_PATIENCE", 0.05)
+        monkeypatch.setattr(oracle, "_declines", lambda values: time.sleep(0.02) or "too slow")
+        assert [oracle.create_trial("worker0").status for _ in range(3)] == ["IDLE"] * 3
+        monkeypatch.setattr(oracle, "_declines", lambda values: None)
+        assert oracle.create_trial("worker0").status == "RUNNING"
+
     def test_a_chief_that_is_killed_goes_on(self, processes, tmp_path, free_port):
         options = dict(algorithm="random", trials=12, epochs=1, seconds=0.2)
         chief = self.start(processes, tmp_path, free_port, "chief", **options)
@@ -279,6 +306,17 @@ class TestBudget:
         assert record.declined > 5
         assert len(runs(tmp_path)) == len(record.trials)
 
+    def test_what_a_net_takes_is_measured_once_for_all_processes(self, tmp_path, monkeypatch):
+        measured = []
+        monkeypatch.setattr(hypermodels, "milliseconds", lambda net: measured.append(net) or 1.0)
+        options = dict(algorithm="random", epochs=1, budget="ms=2")
+        search(tmp_path, trials=3, **options)
+        count = len(measured)
+        search(tmp_path, trials=3, **options)
+        assert count >= 3
+        # But for the space's smallest, which the budget is held against before there is a search.
+        assert len(measured) == count + 1
+
     def test_declined_ones_are_counted_over_interruptions(self, tmp_path):
         options = dict(algorithm="random", budget="params=6e4", epochs=1, seed=5)
         whole = search(tmp_path / "whole", trials=12, **options).record()
@@ -327,6 +365,14 @@ class TestSearch:
         search(tmp_path, trials=1, epochs=3)
         with one_line_error("holds another search", name):
             search(tmp_path, **{"trials": 2, "epochs": 3, **change})
+
+    def test_another_precision_or_weighting_in_its_folder_is_refused(self, tmp_path, monkeypatch):
+        search(tmp_path, trials=1, epochs=3)
+        with one_line_error("class_weight was None, now it is {'0': 2.0}"):
+            search(tmp_path, trials=2, epochs=3, class_weight={0: 2.0})
+        monkeypatch.setattr(keras.config, "dtype_policy", lambda: keras.DTypePolicy("bfloat16"))
+        with one_line_error("precision was 'float32', now it is 'bfloat16'"):
+            search(tmp_path, trials=2, epochs=3)
 
     def test_another_space_in_its_folder_is_refused(self, tmp_path, monkeypatch):
         search(tmp_path, trials=1, epochs=3)
@@ -378,6 +424,36 @@ class TestSearch:
 
 
 class TestTransfer:
+    def test_backbones_without_the_weights_cannot_be_chosen(self):
+        with pytest.warns(RuntimeWarning, match="Only ResNet50 can be chosen .* ResNet18 has no"):
+            hypermodel = tuning.TransferHyperModel((64, 64, 3), 2, weights="imagenet_caffe")
+        assert hypermodel.space["backbone"] == ["ResNet50"]
+        asked = {"backbone": ["ResNet50", "ResNet34"]}
+        with one_line_error("weights='imagenet_caffe': ResNet34 has no such weights"):
+            tuning.TransferHyperModel((64, 64, 3), 2, asked, weights="imagenet_caffe")
+        with one_line_error("has none for ResNet34"):
+            tuning.TransferHyperModel((64, 64, 3), 2, asked, weights={"ResNet50": "imagenet"})
+
+    def test_backbones_that_the_file_is_not_of_cannot_be_chosen(self, tmp_path):
+        weights = tmp_path / "backbone.weights.h5"
+        keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), include_top=False).save_weights(weights)
+        with one_line_error("backbone.weights.h5"):
+            tuning.TransferHyperModel(
+                (8, 8, 1), 10, {"backbone": ["CIFARResNet8", "CIFARResNet14"]}, weights=weights
+            )
+
+    @pytest.mark.parametrize(
+        ("choice", "words"),
+        [
+            ({"back_to": ["head", "conv6"]}, "back_to='conv6': cifar_resnet8 has no such layer"),
+            ({"dropout": [0.2, 1.0]}, "dropout has 1.0, which must be from 0 to below 1"),
+        ],
+    )
+    def test_choices_that_no_trial_could_have_are_refused(self, choice, words):
+        space = {"backbone": "CIFARResNet8", **choice}
+        with one_line_error(words):
+            tuning.TransferHyperModel((8, 8, 1), 10, space, weights=None)
+
     def test_features_are_computed_once_for_all_trials(self, tmp_path, digits):
         space = {
             "backbone": "CIFARResNet20",
