@@ -1,11 +1,14 @@
 """Decoded images kept for the next epoch, or the next run."""
 
+import contextlib
 import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import filelock
 import numpy as np
 import tensorflow as tf
 
@@ -86,15 +89,23 @@ def cached(
 
 
 def _write(folder, images):
+    """Write a cache, unless another process is at it: then wait, and find it."""
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        with written_beside(folder) as partial:
-            partial.mkdir()
-            shapes = []
-            with (partial / _PIXELS).open("wb") as file:
-                for image in images.as_numpy_iterator():
-                    shapes.append(image.shape)
-                    file.write(image.tobytes())
-            np.save(partial / _SHAPES, np.array(shapes))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock:
+            if folder.exists():
+                return
+            for stray in folder.parent.glob(f".*-{folder.name}"):  # of a process that was killed
+                shutil.rmtree(stray, ignore_errors=True)
+            with written_beside(folder) as partial:
+                partial.mkdir()
+                shapes = []
+                with (partial / _PIXELS).open("wb") as file:
+                    for image in images.as_numpy_iterator():
+                        shapes.append(image.shape)
+                        file.write(image.tobytes())
+                np.save(partial / _SHAPES, np.array(shapes))
     except OSError as error:
         if folder.exists():  # another process was quicker, with the same images
             return
@@ -104,6 +115,9 @@ def _write(folder, images):
             f"cache {str(folder.parent)!r} cannot be written: {reason}. Nothing of it was kept; "
             "choose another folder, or leave the cache out."
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(lock.lock_file)
 
 
 def _fingerprint(split, made_how):

@@ -67,11 +67,12 @@ class Checkpoints:
         for stray in self.folder.glob(".*-after-*"):  # of a run that was killed
             shutil.rmtree(stray, ignore_errors=True)
         settings = json.loads(json.dumps(settings))
-        try:
-            former = json.loads((self.folder / _SETTINGS).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            write_text(self.folder / _SETTINGS, json.dumps(settings, indent=2) + "\n")
+        file = self.folder / _SETTINGS
+        # A run that ended before its first checkpoint, by a mistake perhaps, binds nobody.
+        if not file.exists() or next(self.folder.rglob("after-*"), None) is None:
+            write_text(file, json.dumps(settings, indent=2) + "\n")
             return
+        former = json.loads(file.read_text(encoding="utf-8"))
         differing = [
             f"{name} was {former.get(name)!r}, is {settings.get(name)!r}"
             for name in sorted({*former, *settings})

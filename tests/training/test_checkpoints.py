@@ -88,9 +88,17 @@ def test_none_that_can_be_read_is_an_error(checkpoints):
 
 
 def test_of_another_run_are_refused(tmp_path):
-    Checkpoints(tmp_path, {"model": "resnet50", "seed": 1})
+    Checkpoints(tmp_path, {"model": "resnet50", "seed": 1}).save(net(), {})
     with one_line_error("model was 'resnet50', is 'resnet18'. Repeat its command"):
         Checkpoints(tmp_path, {"model": "resnet18", "seed": 1})
+
+
+def test_a_run_that_has_not_begun_binds_nobody(tmp_path):
+    Checkpoints(tmp_path, {"seed": 1})
+    Checkpoints(tmp_path, {"seed": 2})
+    Checkpoints(tmp_path / "1-head", {"seed": 2}).save(net(), {})
+    with one_line_error("seed was 2, is 3"):
+        Checkpoints(tmp_path, {"seed": 3})
 
 
 def test_space_is_looked_for_beforehand(checkpoints, monkeypatch):
