@@ -21,7 +21,7 @@ from keras_resnet.data import Source, batches
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.files import written_beside
 from keras_resnet.layers import gains_from_xla
-from keras_resnet.preprocessing import crop_of
+from keras_resnet.preprocessing import crop_of, preprocessing_layer
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training import strategies
 from keras_resnet.training.averages import WeightAverage, statistics
@@ -177,8 +177,9 @@ def train(
     ------
     ValueError
         If the model's classes are not as many as the source's, if it does not end in a softmax, if
-        a batch cannot be divided among the devices, if other processes do something else, if
-        `checkpoints` holds a run of other settings, or if the loss stops being a number.
+        it wants images normalized and does not do that itself, if a batch cannot be divided among
+        the devices, if other processes do something else, if `checkpoints` holds a run of other
+        settings, or if the loss stops being a number.
     OSError
         If there is no space for the checkpoints.
     LostWorkerError
@@ -369,7 +370,7 @@ def as_recipe(recipe: Recipe | str | None) -> Recipe:
 
 
 def check_classifier(model: keras.Model, source: Source) -> None:
-    """Make sure that a model gives probabilities of a source's classes.
+    """Make sure that a model gives probabilities of a source's classes, and takes raw images.
 
     Parameters
     ----------
@@ -397,6 +398,13 @@ def check_classifier(model: keras.Model, source: Source) -> None:
                 f"{model.name} gives no probabilities: build it with "
                 "classifier_activation='softmax'."
             )
+    # A served model would normalize the images, as its backbone's weights want it; and training not.
+    wanted = getattr(model, "preprocessing", None)
+    if wanted and not preprocessing_layer(model):
+        raise ValueError(
+            f"{model.name} takes images that are normalized as {wanted!r}, and a source's are raw: "
+            "build it, or its backbone, with include_preprocessing=True."
+        )
 
 
 class _Termination:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from errors import one_line_error
 
 import keras_resnet
-from keras_resnet import data, training
+from keras_resnet import data, training, transfer
 from keras_resnet.training.averages import WeightAverage
 from keras_resnet.training.optimizers import LayerwiseSGD
 from keras_resnet.training.trainer import _Run
@@ -79,6 +79,15 @@ class TestTrain:
         model = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), classifier_activation=None)
         with pytest.raises(ValueError, match="build it with classifier_activation='softmax'"):
             training.train(model, digits)
+
+    def test_refuses_a_model_that_does_not_normalize_raw_images(self, digits):
+        """It would learn of raw images, and be served normalized ones."""
+        model = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1))
+        with one_line_error("takes images that are normalized as", "include_preprocessing=True"):
+            training.train(model, digits)
+        backbone = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), include_top=False)
+        with one_line_error("takes images that are normalized as", "include_preprocessing=True"):
+            transfer.fine_tune(transfer.classifier(backbone, 10), digits)
 
     def test_trains_at_the_size_of_the_model(self, digits):
         recipe = training.Recipe(epochs=1, batch_size=512)
