@@ -87,13 +87,17 @@ def main() -> None:
     kept = [transfer.features(model, varied(epochs=range(e, e + 1))) for e in range(recipe.epochs)]
     print(f"features of {recipe.epochs} views computed in {time.perf_counter() - start:.0f} s")
 
-    def from_features(epochs):
+    def from_features(epochs, **_):
         slices = [tf.data.Dataset.from_tensor_slices(kept[e]).batch(32) for e in epochs]
         return functools.reduce(tf.data.Dataset.concatenate, slices)
 
-    cached = told("on features", head, from_features, validation)
-    plain = views(source.validation, crop=crop_of(model))
-    frozen = told("through the frozen net", model, lambda epochs: varied(epochs=epochs), plain)
+    cached = told("on features", head, from_features, lambda **_: validation)
+    frozen = told(
+        "through the frozen net",
+        model,
+        lambda epochs, **share: varied(epochs=epochs, **share),
+        functools.partial(views, source.validation, crop=crop_of(model)),
+    )
     print(f"{frozen / cached:.0f} times as fast. {describe()}")
 
 

@@ -123,12 +123,13 @@ class Twin(Ours):
         import keras
         import tensorflow as tf
 
-        from keras_resnet.data.pipeline import AUGMENTATIONS
+        from keras_resnet.data import AUGMENTATIONS
 
         images = keras.utils.image_dataset_from_directory(
             folder / "train", image_size=(self.net.size,) * 2, batch_size=batch, verbose=False
         )
-        vary = keras.Sequential(AUGMENTATIONS["small photograph"](0))
+        moved = AUGMENTATIONS["small photograph"].layers()
+        vary = keras.Sequential([keras.layers.RandomFlip("horizontal"), *moved])
         images = images.map(
             lambda images, labels: (vary(images, training=True), labels),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -386,7 +387,7 @@ CONTENDERS = {
     "PyTorch": (PyTorch, _BOTH, ("torch",)),
     "PyTorch channels_last": (PyTorchChannelsLast, _BOTH, ("torch",)),
     "PyTorch compiled": (PyTorchCompiled, _BOTH, ("torch",)),
-    "PyTorch compiled channels_last": (PyTorchCompiledChannelsLast, ("bfloat16",), ("torch",)),
+    "PyTorch compiled channels_last": (PyTorchCompiledChannelsLast, _BOTH, ("torch",)),
     "torchvision compiled channels_last": (Torchvision, _BOTH, ("torch", "torchvision")),
     "ONNX Runtime": (ONNXRuntime, ("float32",), ("keras", "tf2onnx", "onnxruntime")),
     "OpenVINO": (OpenVINO, _BOTH, ("keras", "openvino")),

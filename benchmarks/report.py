@@ -33,27 +33,32 @@ class Bar:
     net: str
     work: str
     batch: int
-    peers: str  # what their names begin with
+    peers: tuple[str, ...]  # what their names begin with
     at_least: float
     ours: str = "bfloat16"
     theirs: tuple[str, ...] = ("float32", "bfloat16")
 
 
 BARS = [
-    Bar("ResNeXt-50", "train", 8, "stock Keras twin", 40, ours="float32", theirs=("float32",)),
-    Bar("ResNeXt-50", "train", 8, "stock Keras twin", 70),
-    Bar("ResNeXt-50", "train", 8, "PyTorch", 1.15),
-    Bar("ResNeXt-50", "train", 32, "PyTorch", 1.15),
-    Bar("ResNeXt-50", "infer", 8, "PyTorch", 1.5, ours="float32", theirs=("float32",)),
-    Bar("ResNeXt-50", "infer", 8, "PyTorch", 1.2),
-    Bar("ResNet-50", "train", 32, "keras.applications", 1.8),
-    Bar("ResNet-50", "train", 32, "KerasHub", 1.8),
-    Bar("ResNet-50", "train", 32, "PyTorch", 1.1),
-    Bar("ResNet-50", "infer", 32, "keras.applications", 1.6),
-    Bar("ResNet-50", "infer", 32, "PyTorch", 1.1),
-    Bar("CIFAR ResNet-20", "train_from_files", 128, "stock Keras twin", 1.5),
-    Bar("CIFAR ResNet-20", "train_from_files", 128, "PyTorch", 1.0),
-    Bar("ResNet-152", "build", 1, "KerasHub", 1.5, ours="float32"),
+    Bar("ResNeXt-50", "train", 8, ("stock Keras twin",), 40, ours="float32", theirs=("float32",)),
+    Bar("ResNeXt-50", "train", 8, ("stock Keras twin",), 70),
+    Bar("ResNeXt-50", "train", 8, ("PyTorch",), 1.15),
+    Bar("ResNeXt-50", "train", 32, ("PyTorch",), 1.15),
+    Bar("ResNeXt-50", "infer", 8, ("PyTorch",), 1.5, ours="float32", theirs=("float32",)),
+    Bar("ResNeXt-50", "infer", 8, ("PyTorch",), 1.2),
+    Bar("ResNet-50", "train", 32, ("keras.applications",), 1.8),
+    Bar("ResNet-50", "train", 32, ("KerasHub",), 1.8),
+    Bar("ResNet-50", "train", 32, ("PyTorch",), 1.1),
+    Bar("ResNet-50", "infer", 32, ("keras.applications",), 1.6),
+    Bar("ResNet-50", "infer", 32, ("PyTorch",), 1.1),
+    Bar("ResNet-50", "infer", 1, ("PyTorch",), 1.0),
+    # What runs our exported net, and nothing else.
+    Bar("ResNet-50", "infer", 32, ("ONNX Runtime", "OpenVINO"), 1.0),
+    Bar("ResNet-50", "infer", 1, ("ONNX Runtime", "OpenVINO"), 1.0),
+    Bar("ResNeXt-50", "infer", 8, ("ONNX Runtime", "OpenVINO"), 1.0),
+    Bar("CIFAR ResNet-20", "train_from_files", 128, ("stock Keras twin",), 1.5),
+    Bar("CIFAR ResNet-20", "train_from_files", 128, ("PyTorch",), 1.0),
+    Bar("ResNet-152", "build", 1, ("KerasHub",), 1.5, ours="float32"),
 ]
 PEAK_AT_MOST = 0.75  # of keras.applications' memory, training ResNet-50 with batches of 32
 
@@ -144,7 +149,7 @@ def _bar_row(results, bar):
             bar.net,
             WORK[bar.work].format(bar.batch),
             bar.ours,
-            bar.peers,
+            " or ".join(bar.peers),
             peer,
             f"**{reached:.2f}**",
             f"{bar.at_least:g}",

@@ -61,11 +61,11 @@ RESULTS = {
 
 class TestReport:
     def test_the_best_of_the_peers_counts(self):
-        bar = report.Bar("ResNet-50", "train", 32, "KerasHub", 1.8)
+        bar = report.Bar("ResNet-50", "train", 32, ("KerasHub",), 1.8)
         assert report.best_peer(RESULTS, bar) == (1.5, "KerasHub, bfloat16")
 
     def test_a_bar_may_be_about_one_precision(self):
-        bar = report.Bar("ResNet-50", "train", 32, "KerasHub", 1.8, "float32", ("float32",))
+        bar = report.Bar("ResNet-50", "train", 32, ("KerasHub",), 1.8, "float32", ("float32",))
         assert report.best_peer(RESULTS, bar) == (4 / 3, "KerasHub, float32")
 
     def test_tells_misses_and_what_part_of_the_machine_is_used(self, tmp_path, monkeypatch):
