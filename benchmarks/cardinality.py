@@ -43,12 +43,13 @@ images, which has a standard error of {error:.1%}. One seed each, early in train
 do not rank the pairs. What grouped convolutions cost on a CPU is in the last column.
 {machine}
 
-`python -m benchmarks.cardinality 'cifar10_jpeg_*.tfrecord.gz'` makes this page. For other images:
+`python -m benchmarks.cardinality 'cifar10_jpeg_*.tfrecord.gz'` makes this page. For photographs, the
+five nets of the paper, of 50 layers:
 
 ```
 keras-resnet tune --data pets --algorithm random --trials 5 --output runs/cardinality \\
-    --set block=bottleneck --set width=2 --set shortcut=B \\
-    --set conv2_blocks=1 --set conv3_blocks=1 --set conv4_blocks=4 \\
+    --set block=bottleneck --set width=1 --set shortcut=B \\
+    --set conv2_blocks=3 --set conv3_blocks=4 --set conv4_blocks=6 --set conv5_blocks=3 \\
     --set learning_rate=0.2 --set weight_decay=1e-4 \\
     --set label_smoothing=0 --set augmentation_strength=light
 ```
