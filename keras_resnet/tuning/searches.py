@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from keras_resnet.tuning.oracles import (
 )
 from keras_resnet.tuning.records import best, short
 from keras_resnet.tuning.space import is_choice
-from keras_resnet.tuning.tuner import Tuner
+from keras_resnet.tuning.tuner import FOLDER, Tuner
 
 ALGORITHMS = ("hyperband", "random", "bayesian")
 """What `search` knows."""
@@ -147,14 +148,13 @@ def search(
     }
     settings = json.loads(json.dumps(settings, default=str))
     directory = Path(directory)
+    # A worker finds what its chief has written.
+    there = not parallel.is_worker() or parallel.reach_chief(
+        timeout, lambda: _finished(directory) >= trials
+    )
     _check_same_search(directory, settings)
-    if parallel.is_worker():
-
-        def over():
-            return _finished(directory) >= trials
-
-        if not parallel.reach_chief(timeout, over):
-            return None
+    if not there:
+        return None
     oracle = _oracle(algorithm, hypermodel, trials, epochs, objective, seed)
     with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner says that it goes on
         tuner = Tuner(hypermodel, oracle, directory, algorithm, epochs, seed, timeout)
@@ -219,7 +219,10 @@ def _finished(directory):
 def _check_same_search(directory, settings):
     former = _read(directory)
     former.pop("finished", None)
-    if not former:
+    # A search that ended before its first trial, by a mistake perhaps, binds nobody.
+    begun = any((directory / FOLDER).glob("trial_*"))
+    if not (former and begun) and not parallel.is_worker():
+        shutil.rmtree(directory / FOLDER, ignore_errors=True)
         write_text(directory / _SETTINGS, json.dumps(settings, indent=2))
         return
     for name in dict.fromkeys([*former, *settings]):

@@ -18,7 +18,10 @@ from keras_resnet.tuning import parallel
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel
 from keras_resnet.tuning.records import SearchRecord, TrialRecord
 
-_FOLDER, _FAILURE, _STARTS = "trials", "failure.txt", "starts.json"
+FOLDER = "trials"
+"""What a search's folder has all of its state in."""
+
+_FAILURE, _STARTS = "failure.txt", "starts.json"
 _MOST_STARTS = 5  # of a trial from one and the same state
 _IDLE = 0.5  # seconds until a worker asks again
 # What a trial may fail of; all else is a mistake, and ends the search.
@@ -58,8 +61,8 @@ class Tuner(keras_tuner.Tuner):
     ):
         self.algorithm, self.epochs = algorithm, epochs
         self._seed, self._timeout = seed, timeout
-        hypermodel.measurements = Path(directory) / "milliseconds.json"
-        super().__init__(oracle, hypermodel, directory=directory, project_name=_FOLDER)
+        super().__init__(oracle, hypermodel, directory=directory, project_name=FOLDER)
+        hypermodel.measurements = Path(self.project_dir) / "milliseconds.json"
         self.save()  # keras-tuner looks for this file to know that there is a search to go on with
 
     def save(self) -> None:

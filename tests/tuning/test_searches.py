@@ -366,6 +366,15 @@ class TestSearch:
         with one_line_error("holds another search", name):
             search(tmp_path, **{"trials": 2, "epochs": 3, **change})
 
+    def test_one_that_has_not_begun_binds_nobody(self, tmp_path, monkeypatch):
+        def fail(*_, **options):
+            raise ValueError("a mistake")
+
+        with monkeypatch.context() as patched, pytest.raises(ValueError, match="a mistake"):
+            patched.setattr("keras_resnet.tuning.tuner.Tuner.search", fail)
+            search(tmp_path, trials=1, epochs=3)
+        assert len(search(tmp_path, trials=2, epochs=9).record().trials) == 2
+
     def test_another_precision_or_weighting_in_its_folder_is_refused(self, tmp_path, monkeypatch):
         search(tmp_path, trials=1, epochs=3)
         with one_line_error("class_weight was None, now it is {'0': 2.0}"):
