@@ -43,8 +43,8 @@ images, which has a standard error of {error:.1%}. One seed each, early in train
 do not rank the pairs. What grouped convolutions cost on a CPU is in the last column.
 {machine}
 
-`python -m benchmarks.cardinality 'cifar10_jpeg_*.tfrecord.gz'` makes this page. For photographs, the
-five nets of the paper, of 50 layers:
+`python -m benchmarks.cardinality 'cifar10_jpeg_*.tfrecord.gz'` makes this page. For photographs,
+the five nets of the paper, of 50 layers:
 
 ```
 keras-resnet tune --data pets --algorithm random --trials 5 --output runs/cardinality \\

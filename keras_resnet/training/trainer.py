@@ -398,7 +398,7 @@ def check_classifier(model: keras.Model, source: Source) -> None:
                 f"{model.name} gives no probabilities: build it with "
                 "classifier_activation='softmax'."
             )
-    # A served model would normalize the images, as its backbone's weights want it; and training not.
+    # Served, it would be given normalized images, as its backbone's weights want them.
     wanted = getattr(model, "preprocessing", None)
     if wanted and not preprocessing_layer(model):
         raise ValueError(

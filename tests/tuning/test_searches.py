@@ -370,9 +370,10 @@ class TestSearch:
         def fail(*_, **options):
             raise ValueError("a mistake")
 
-        with monkeypatch.context() as patched, pytest.raises(ValueError, match="a mistake"):
+        with monkeypatch.context() as patched:
             patched.setattr("keras_resnet.tuning.tuner.Tuner.search", fail)
-            search(tmp_path, trials=1, epochs=3)
+            with pytest.raises(ValueError, match="a mistake"):
+                search(tmp_path, trials=1, epochs=3)
         assert len(search(tmp_path, trials=2, epochs=9).record().trials) == 2
 
     def test_another_precision_or_weighting_in_its_folder_is_refused(self, tmp_path, monkeypatch):
