@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import report  # noqa: E402
+from benchmarks import contenders, report  # noqa: E402
 from benchmarks.__main__ import merged  # noqa: E402
+from benchmarks.machine import write_jpeg_folder  # noqa: E402
 from benchmarks.measure import can, measure  # noqa: E402
 from benchmarks.worker import Process  # noqa: E402
 
@@ -57,6 +58,14 @@ RESULTS = {
         }
     },
 }
+
+
+@pytest.mark.parametrize("kind", [contenders.Ours, contenders.Twin])
+def test_contenders_train_from_files(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(contenders, "EPOCHS", 2)
+    write_jpeg_folder(tmp_path, 40, 32)
+    contender = kind(contenders.NETS["CIFAR ResNet-20"], "float32")
+    assert contender.train_from_files(tmp_path, 16) > 0
 
 
 class TestReport:
