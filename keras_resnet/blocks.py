@@ -77,7 +77,7 @@ def basic_block(
     >>> basic_block(x, 32, strides=2, name="conv3_block1").shape
     (None, 16, 16, 32)
     """
-    _check(filters, strides, shortcut, zero_init_residual)
+    filters, strides = _checked(filters, strides, shortcut, zero_init_residual)
     residual = convolution(x, filters, 3, strides, name=f"{name}_1")
     residual = activation(normalization(residual, name=f"{name}_1_bn"), name=f"{name}_1_relu")
     residual = convolution(residual, filters, 3, name=f"{name}_2")
@@ -146,7 +146,7 @@ def bottleneck_block(
     >>> bottleneck_block(x, 64, cardinality=32, base_width=4, name="conv2_block1").shape
     (None, 56, 56, 256)
     """
-    _check(filters, strides, shortcut, zero_init_residual)
+    filters, strides = _checked(filters, strides, shortcut, zero_init_residual)
     if stride_in not in STRIDE_PLACES:
         raise ValueError(f"stride_in={stride_in!r} must be '3x3' or '1x1'.")
     width = bottleneck_width(filters, cardinality, base_width)
@@ -364,7 +364,29 @@ def check_positive(**numbers: object) -> None:
             raise ValueError(f"{name}={number!r} must be a whole number of at least 1.")
 
 
-def _check(filters, strides, shortcut, zero_init_residual):
+def check_data_format() -> None:
+    """Raise ValueError where Keras is set to put channels before pixels."""
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "image_data_format='channels_first' is not supported: call "
+            "keras.config.set_image_data_format('channels_last')."
+        )
+
+
+def check_activation(classifier_activation: object) -> None:
+    """Raise ValueError for what is no activation of a classifier."""
+    try:
+        keras.activations.get(classifier_activation)
+    except ValueError as error:
+        raise ValueError(
+            f"classifier_activation={classifier_activation!r} must be None, a callable, or the "
+            "name of a Keras activation such as 'softmax'."
+        ) from error
+
+
+def _checked(filters, strides, shortcut, zero_init_residual):
+    """The two numbers as Python's own, which Keras wants."""
+    check_data_format()
     check_positive(filters=filters, strides=strides)
     if shortcut not in SHORTCUTS:
         raise ValueError(f"shortcut={shortcut!r} must be 'A', 'B', 'C' or None.")
@@ -373,6 +395,7 @@ def _check(filters, strides, shortcut, zero_init_residual):
             "zero_init_residual=True needs a shortcut: without one, gamma = 0 lets no signal "
             "through. Use shortcut='A', 'B' or 'C'."
         )
+    return int(filters), int(strides)
 
 
 def _join(residual, x, strides, shortcut, name):

@@ -145,17 +145,21 @@ def resnet(
             f"cardinality={cardinality}, base_width={base_width} need block='bottleneck': a block "
             "of two convolutions has no narrow one to split into groups."
         )
-    try:
-        keras.activations.get(classifier_activation)
-    except ValueError as error:
+    if block == "basic" and stride_in != "3x3":
         raise ValueError(
-            f"classifier_activation={classifier_activation!r} must be None, a callable, or the "
-            "name of a Keras activation such as 'softmax'."
-        ) from error
+            f"stride_in={stride_in!r} needs block='bottleneck': a basic block has no 1x1 "
+            "convolution to carry the stride."
+        )
+    blocks.check_activation(classifier_activation)
     # Keras wants Python's own whole numbers, NumPy users have theirs.
     block_counts, filters = [int(count) for count in block_counts], [int(f) for f in filters]
     classes, cardinality, base_width = int(classes), int(cardinality), int(base_width)
     inputs = _input(input_tensor, input_shape, stem, total_stride(len(block_counts), stem))
+    if not (include_preprocessing or keras.backend.is_float_dtype(inputs.dtype)):
+        raise ValueError(
+            f"input_tensor holds {inputs.dtype} numbers: cast them to float32, or let the model "
+            "normalize raw images by include_preprocessing=True."
+        )
 
     x = inputs
     preprocessing = preprocessing or ("torch" if x.shape[-1] == 3 else "tf")
@@ -312,33 +316,23 @@ def _check(block_counts, filters, counts, choices):
             raise ValueError(
                 f"{argument}={value!r} must be one of {', '.join(map(repr, allowed))}."
             )
-    if keras.config.image_data_format() != "channels_last":
-        raise ValueError(
-            "image_data_format='channels_first' is not supported: call "
-            "keras.config.set_image_data_format('channels_last')."
-        )
+    blocks.check_data_format()
 
 
 def _input(input_tensor, input_shape, stem, smallest):
     """The tensor that images enter by, checked."""
-    if input_tensor is not None:
-        if not keras.backend.is_keras_tensor(input_tensor):
-            raise ValueError(
-                f"input_tensor of type {type(input_tensor).__name__} must be a Keras tensor: a "
-                "keras.Input, or the output of a layer."
-            )
+    if input_tensor is not None and not keras.backend.is_keras_tensor(input_tensor):
+        raise ValueError(
+            f"input_tensor of type {type(input_tensor).__name__} must be a Keras tensor: a "
+            "keras.Input, or the output of a layer."
+        )
+    if input_shape is not None:
+        shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
+    elif input_tensor is not None:
         shape = tuple(input_tensor.shape[1:])
-        known = zip(shape, shape if input_shape is None else input_shape, strict=False)
-        if any(None not in sizes and sizes[0] != sizes[1] for sizes in known):
-            raise ValueError(
-                f"input_shape={input_shape} contradicts input_tensor, whose images are {shape}: "
-                "leave one of them out."
-            )
-    elif input_shape is None:
+    else:
         size = 224 if stem == "imagenet" else 32
         shape = (size, size, 3)
-    else:
-        shape = tuple(input_shape) if isinstance(input_shape, Iterable) else (input_shape,)
     if (
         len(shape) != 3
         or not all(size is None or blocks.is_count(size) for size in shape)
@@ -353,4 +347,14 @@ def _input(input_tensor, input_shape, stem, smallest):
             f"input_shape={shape} is too small: height and width must be at least {smallest} "
             "pixels, the stride of this net."
         )
-    return keras.Input(shape) if input_tensor is None else input_tensor
+    if input_tensor is None:
+        return keras.Input(shape)
+    theirs = tuple(input_tensor.shape[1:])
+    if len(theirs) != 3 or any(
+        None not in sizes and sizes[0] != sizes[1] for sizes in zip(theirs, shape, strict=True)
+    ):
+        raise ValueError(
+            f"input_shape={input_shape} contradicts input_tensor, whose images are {theirs}: "
+            "leave one of them out."
+        )
+    return input_tensor

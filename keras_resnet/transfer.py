@@ -13,16 +13,23 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.blocks import check_positive
+from keras_resnet.blocks import check_activation, check_positive
 from keras_resnet.data import Source, batches
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.data.readers import by_index
 from keras_resnet.files import written_beside
 from keras_resnet.preprocessing import crop_of
+from keras_resnet.resnet import deep_graphs
 from keras_resnet.training import strategies
 from keras_resnet.training.recipes import Recipe
 from keras_resnet.training.recipes import recipe as find
-from keras_resnet.training.trainer import Result, check_classifier, fit, train
+from keras_resnet.training.trainer import (
+    Result,
+    architecture_digest,
+    check_classifier,
+    fit,
+    train,
+)
 
 _HEAD_LAYERS = (
     keras.layers.Dense,
@@ -30,8 +37,18 @@ _HEAD_LAYERS = (
     keras.layers.Activation,
     keras.layers.Softmax,
 )
+# A head of MobileNets: convolutions of features that are still a map of one pixel.
+_MAP_HEAD_LAYERS = (
+    keras.layers.Conv2D,
+    keras.layers.Dropout,
+    keras.layers.Activation,
+    keras.layers.Reshape,
+    keras.layers.Flatten,
+)
+_POOLING = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
 
+@deep_graphs()
 def classifier(
     backbone: keras.Model,
     classes: int,
@@ -81,14 +98,15 @@ def classifier(
     ['predictions/kernel', 'predictions/bias']
     """
     check_positive(classes=classes)
+    check_activation(classifier_activation)
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout={dropout!r} must be at least 0 and below 1.")
     if pooling not in ("avg", "max"):
         raise ValueError(f"pooling={pooling!r} must be 'avg' or 'max'.")
     x = features_of(backbone)
     if len(x.shape) == 4:
-        pool = keras.layers.GlobalAveragePooling2D if pooling == "avg" else None
-        x = (pool or keras.layers.GlobalMaxPooling2D)(name=f"{pooling}_pool")(x)
+        pool = _POOLING[("avg", "max").index(pooling)]
+        x = pool(name=f"{pooling}_pool")(x)
     if len(x.shape) != 2:
         raise ValueError(
             f"backbone {backbone.name} gives {x.shape}: expected a feature map (batch, height, "
@@ -98,7 +116,7 @@ def classifier(
         x = keras.layers.Dropout(dropout, name="head_dropout")(x)
     # Probabilities in float32 whatever the net computes in.
     x = keras.layers.Dense(
-        classes, activation=classifier_activation, dtype="float32", name="predictions"
+        int(classes), activation=classifier_activation, dtype="float32", name="predictions"
     )(x)
     model = keras.Model(backbone.input, x, name=name or backbone.name)
     if hasattr(backbone, "preprocessing"):
@@ -118,13 +136,31 @@ def features_of(model: keras.Model) -> keras.KerasTensor:
     -------
     keras.KerasTensor
         Pooled features, or a feature map where nothing pools it.
+
+    Raises
+    ------
+    ValueError
+        If the model has several outputs.
     """
     x = model.output
-    while isinstance(layer := x._keras_history.operation, _HEAD_LAYERS):
+    if not keras.backend.is_keras_tensor(x):
+        raise ValueError(
+            f"{model.name} has several outputs: choose one of them, as "
+            "keras.Model(model.input, model.output[...])."
+        )
+    # An activation behind a feature map belongs to the feature map.
+    while isinstance(layer := _layer_of(x), _HEAD_LAYERS) and len(layer.input.shape) == 2:
         x = layer.input
-        if len(x.shape) == 4:  # an activation behind a feature map belongs to the feature map
-            return layer.output
-    return x
+    pooled = x
+    while isinstance(layer := _layer_of(pooled), _MAP_HEAD_LAYERS):
+        if tuple(layer.input.shape[1:-1]) not in ((), (1, 1)):
+            break
+        pooled = layer.input
+    return pooled if isinstance(layer, _POOLING) else x
+
+
+def _layer_of(tensor):
+    return tensor._keras_history.operation
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> None:
@@ -164,12 +200,12 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
     >>> sorted({variable.path.partition("_")[0] for variable in net.trainable_variables})
     ['conv4', 'predictions/bias', 'predictions/kernel']
     """
+    layers = _layers(model)
     if up_to is None:
-        names = {features_of(model)._keras_history.operation.name}
+        last = layers.index(_layers(_layer_of(features_of(model)))[-1])
     else:
-        names = _named(model, up_to, "up_to")
-    last = max(i for i, layer in enumerate(model.layers) if layer.name in names)
-    for layer in model.layers[: last + 1]:
+        last = max(layers.index(layer) for layer in _named(model, up_to, "up_to"))
+    for layer in layers[: last + 1]:
         layer.trainable = False
 
 
@@ -204,18 +240,32 @@ def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool
     >>> net.get_layer("conv4_block1_out").trainable, net.get_layer("conv3_block1_out").trainable
     (True, False)
     """
-    names = {model.layers[0].name} if back_to is None else _named(model, back_to, "back_to")
-    first = min(i for i, layer in enumerate(model.layers) if layer.name in names)
-    for layer in model.layers[first:]:
+    layers = _layers(model)
+    learning = [layer.trainable for layer in layers]
+    first = 0
+    if back_to is not None:
+        first = min(layers.index(layer) for layer in _named(model, back_to, "back_to"))
+    model.trainable = True  # and so is all that it consists of
+    for layer, former in zip(layers[:first], learning, strict=False):
+        layer.trainable = former
+    for layer in layers[first:]:
         layer.trainable = normalization or not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def _layers(layer):
+    """The layers of a model, in place of a model among them that one's; of a layer, itself."""
+    if not isinstance(layer, keras.Model):
+        return [layer]
+    return [each for inner in layer.layers for each in _layers(inner)]
 
 
 def _named(model, name, argument):
     """The layer of a name, or those of a stage."""
-    names = {layer.name for layer in model.layers}
-    found = {name} & names or {each for each in names if each.startswith(f"{name}_")}
+    layers = _layers(model)
+    found = [layer for layer in layers if layer.name == name]
+    found = found or [layer for layer in layers if layer.name.startswith(f"{name}_")]
     if not found:
-        stages = dict.fromkeys(layer.name.partition("_")[0] for layer in model.layers)
+        stages = dict.fromkeys(layer.name.partition("_")[0] for layer in layers)
         raise ValueError(
             f"{argument}={name!r}: {model.name} has no such layer or stage. Its layers begin with "
             f"{', '.join(stages)}."
@@ -223,6 +273,7 @@ def _named(model, name, argument):
     return found
 
 
+@deep_graphs()
 def extractor_of(model: keras.Model) -> keras.Model:
     """Everything but a model's head, with the same weights.
 
@@ -386,6 +437,8 @@ def fine_tune(
     """
     check_classifier(model, source)
     plan = stages() if plan is None else plan
+    if not plan:
+        raise ValueError(f"plan={plan!r} must have a stage at least; left out, it is stages().")
     if isinstance(strategy, str):
         strategy = strategies.strategy(strategy)
     strategy = strategy or model.distribute_strategy
@@ -399,50 +452,53 @@ def fine_tune(
     size = image_size or model.input_shape[1] or source.image_size
     crop = crop_of(model) if crop is None else crop
     results, best_loss = {}, np.inf
-    for number, stage in enumerate(plan, start=1):
-        freeze(model)
-        if stage.back_to != "head":
-            back_to = None if stage.back_to == "all" else stage.back_to
-            unfreeze(model, back_to, normalization=stage.normalization)
-        former = model.get_weights() if results else None
-        if stage.views:
-            learn = functools.partial(_train_head, features_folder=features_folder)
-        else:
-            learn = _train_layers
-        result = learn(
-            model,
-            source,
-            stage,
-            strategy,
-            image_size=size,
-            crop=crop,
-            checkpoints=checkpoints and Path(checkpoints) / f"{number}-{stage.back_to}",
-            **options,
-        )
-        results[stage.back_to if stage.back_to not in results else f"{number}-{stage.back_to}"] = (
-            result
-        )
-        loss = _loss(result)
-        if loss <= best_loss:
-            best_loss = loss
-        else:
-            model.set_weights(former)
-    unfreeze(model)
+    try:
+        for number, stage in enumerate(plan, start=1):
+            unfreeze(model)
+            freeze(model)
+            if stage.back_to != "head":
+                back_to = None if stage.back_to == "all" else stage.back_to
+                unfreeze(model, back_to, normalization=stage.normalization)
+            former = model.get_weights() if results else None
+            if stage.views:
+                learn = functools.partial(_train_head, features_folder=features_folder)
+            else:
+                learn = _train_layers
+            result = learn(
+                model,
+                source,
+                stage,
+                strategy,
+                image_size=size,
+                crop=crop,
+                checkpoints=checkpoints and Path(checkpoints) / f"{number}-{stage.back_to}",
+                **options,
+            )
+            name = f"{number}-{stage.back_to}" if stage.back_to in results else stage.back_to
+            results[name] = result
+            loss = _loss(result)
+            if loss <= best_loss:
+                best_loss = loss
+            else:
+                model.set_weights(former)
+    finally:
+        unfreeze(model)
     return _joined(results)
 
 
 def _last_stage(model):
     """What the names of the layers begin with that make the last feature map."""
     x = features_of(model)
-    while len(x.shape) == 2:
-        x = x._keras_history.operation.input
-    return x._keras_history.operation.name.partition("_")[0]
+    while isinstance(layer := _layer_of(x), keras.Model) or len(x.shape) == 2:
+        x = layer.output if isinstance(layer, keras.Model) else layer.input
+    return layer.name.partition("_")[0]
 
 
 def _train_layers(model, source, stage, strategy, **options):
     return train(model, source, stage.recipe, strategy, **options)
 
 
+@deep_graphs()
 def _train_head(
     model,
     source,
@@ -490,6 +546,7 @@ def _train_head(
         "views": stage.views,
         "augmentation": recipe.augmentation or source.augmentation,
         "mixup": recipe.mixup,
+        "layers": architecture_digest(extractor_of(model)),
         "weights": _digest(extractor_of(model)),
         "seed": seed,
     }

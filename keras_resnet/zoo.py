@@ -8,7 +8,7 @@ from typing import Literal
 import keras
 
 from keras_resnet import names, pretrained
-from keras_resnet.blocks import Shortcut, is_count, kernels_to_be_loaded
+from keras_resnet.blocks import is_count, kernels_to_be_loaded
 from keras_resnet.resnet import resnet
 
 # (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
@@ -77,7 +77,7 @@ def ResNet(
     >>> net.count_params()
     15749578
     """
-    return _pretrained(None, weights, options, 1000, block_counts, block, filters)
+    return _pretrained(None, weights, options, {"classes": 1000}, block_counts, block, filters)
 
 
 def CIFARResNet(
@@ -91,7 +91,6 @@ def CIFARResNet(
     classifier_activation: str | Callable | None = "softmax",
     name: str | None = None,
     *,
-    shortcut: Shortcut = "A",
     stem: Literal["imagenet", "cifar"] = "cifar",
     **options,
 ) -> keras.Model:
@@ -119,13 +118,12 @@ def CIFARResNet(
         Activation of the classifier; None for logits.
     name : str, default "cifar_resnet{depth}"
         Name of the model.
-    shortcut : {"A", "B", "C", None}, default "A"
-        "A": zero-padded identity, as the paper has it here; "B", "C": projections; None: plain.
     stem : {"cifar", "imagenet"}, default "cifar"
         "cifar": 3x3 of stride 1; "imagenet": 7x7 of stride 2 and max-pooling.
     **options
-        The remaining ones of `keras_resnet.resnet.resnet`: `include_preprocessing`,
-        `preprocessing`, `zero_init_residual`.
+        The remaining ones of `keras_resnet.resnet.resnet`: `shortcut`, "A" here as in the paper
+        unless `weights` are those of another; `include_preprocessing`, `preprocessing`,
+        `zero_init_residual`.
 
     Returns
     -------
@@ -156,25 +154,24 @@ def CIFARResNet(
         classes=classes,
         classifier_activation=classifier_activation,
         name=name or f"cifar_resnet{depth}",
-        shortcut=shortcut,
         stem=stem,
     )
     block_counts = [(depth - 2) // 6] * 3
-    architecture = f"CIFARResNet{depth}"
-    return _pretrained(architecture, weights, options, 10, block_counts, "basic", (16, 32, 64))
+    usual = {"classes": 10, "shortcut": "A"}
+    return _pretrained(
+        f"CIFARResNet{depth}", weights, options, usual, block_counts, "basic", (16, 32, 64)
+    )
 
 
-def _pretrained(architecture, weights, options, usual_classes, *shape):
+def _pretrained(architecture, weights, options, usual, *shape):
     """Build a net and load what `weights=` names; what the weights imply need not be said."""
     if weights is None:
-        return resnet(*shape, **options)
+        return resnet(*shape, **{**usual, **options})
     source = pretrained.load.find(weights, architecture)
     if options.get("preprocessing") is None:
         options.pop("preprocessing", None)
     with kernels_to_be_loaded():
-        model = resnet(*shape, **{**source.options, **options})
-    if options.get("include_preprocessing") and source.row:
-        model.get_layer("preprocessing").crop = source.row.crop
+        model = resnet(*shape, **{**usual, **source.options, **options})
     needed = source.options.get("preprocessing", model.preprocessing)
     if model.preprocessing != needed:
         raise ValueError(
@@ -182,7 +179,7 @@ def _pretrained(architecture, weights, options, usual_classes, *shape):
             f"{model.preprocessing!r}; left out, it is chosen by itself."
         )
     # Who asks for other classes than usual wants a classifier of their own.
-    new_head = options.get("classes", usual_classes) != usual_classes
+    new_head = options.get("classes", usual["classes"]) != usual["classes"]
     return pretrained.load.load_source(model, source, new_head=new_head)
 
 
@@ -211,7 +208,7 @@ def _named(function_name):
             classifier_activation=classifier_activation,
             name=name,
         )
-        return _pretrained(function_name, weights, options, 1000)
+        return _pretrained(function_name, weights, options, {"classes": 1000})
 
     build.__name__ = build.__qualname__ = function_name
     shape = ", ".join(f"{key}={value!r}" for key, value in MODELS[function_name].items())

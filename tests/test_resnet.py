@@ -368,6 +368,14 @@ def test_numbers_may_be_those_of_numpy():
     assert keras.models.model_from_json(net.to_json()).count_params() == net.count_params()
 
 
+@pytest.mark.parametrize("block", [blocks.basic_block, blocks.bottleneck_block])
+def test_numbers_of_blocks_may_be_those_of_numpy(block):
+    x = keras.Input((8, 8, 16))
+    net = keras.Model(x, block(x, np.int64(4), np.int64(2), name="block"))
+    assert net.output_shape[1:3] == (4, 4)
+    assert keras.models.model_from_json(net.to_json()).count_params() == net.count_params()
+
+
 class TestWidths:
     @pytest.mark.parametrize(
         ("cardinality", "base_width", "widths"),
@@ -529,6 +537,7 @@ class TestErrors:
             (dict(pooling="min"), ["pooling='min'", "None, 'avg', 'max'"]),
             (dict(stride_in="2x2"), ["stride_in='2x2'", "'3x3'", "'1x1'"]),
             (dict(block="basic", stride_in="2x2"), ["stride_in='2x2'"]),
+            (dict(block="basic", stride_in="1x1"), ["stride_in='1x1'", "block='bottleneck'"]),
             (dict(base_width=12), ["base_width", "cardinality=1", "1.5 channels"]),
             (dict(cardinality=3, base_width=12), ["cardinality=3", "4.5 channels"]),
             (dict(cardinality=0), ["cardinality=0"]),
@@ -564,6 +573,18 @@ class TestErrors:
         with one_line_error("input_shape=(32, 32, 3) contradicts input_tensor", "(64, 64, 3)"):
             small(input_tensor=keras.Input((64, 64, 3)))
 
+    @pytest.mark.parametrize("shape", [5, (32, 32), (32, 32, 3, 1)])
+    def test_name_an_input_shape_that_is_none_beside_an_input_tensor(self, shape):
+        with one_line_error(f"input_shape={shape}", "(height, width, channels)"):
+            small(input_tensor=keras.Input((32, 32, 3)), input_shape=shape)
+
+    def test_name_an_input_tensor_of_whole_numbers(self):
+        pixels = keras.Input((32, 32, 3), dtype="uint8")
+        with one_line_error("input_tensor", "uint8", "include_preprocessing=True"):
+            small(input_tensor=pixels, input_shape=None)
+        net = small(input_tensor=pixels, input_shape=None, include_preprocessing=True)
+        assert net(np.zeros((1, 32, 32, 3), "uint8")).shape == (1, 5)
+
     def test_name_an_input_tensor_that_is_too_small(self):
         with one_line_error("(7, 32, 3)", "at least 8"):
             small(input_shape=None, input_tensor=keras.Input((7, 32, 3)))
@@ -589,6 +610,8 @@ class TestErrors:
         try:
             with one_line_error("image_data_format='channels_first'", "set_image_data_format"):
                 small()
+            with one_line_error("image_data_format='channels_first'", "set_image_data_format"):
+                blocks.basic_block(keras.Input((8, 8, 8)), 8, name="block")
         finally:
             keras.config.set_image_data_format("channels_last")
 

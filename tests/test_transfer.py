@@ -14,6 +14,7 @@ from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import data, training, transfer
+from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.checkpoints import Checkpoints
 
 
@@ -24,8 +25,16 @@ def digits():
 
 def small_net(**options):
     keras.utils.set_random_seed(0)
-    options = {"input_shape": (8, 8, 1), "include_preprocessing": True, **options}
-    return keras_resnet.CIFARResNet(8, **options)
+    usual = {"depth": 8, "input_shape": (8, 8, 1), "include_preprocessing": True}
+    return keras_resnet.CIFARResNet(**{**usual, **options})
+
+
+def nested_net():
+    """A classifier that calls its backbone as one layer, as Keras' guides have it."""
+    backbone = small_net(include_top=False, pooling="avg")
+    inputs = keras.Input((8, 8, 1))
+    outputs = keras.layers.Dense(10, "softmax", name="predictions")(backbone(inputs))
+    return keras.Model(inputs, outputs)
 
 
 def snapshot(model):
@@ -78,6 +87,32 @@ class TestClassifier:
         transfer.unfreeze(model, back_to="conv5")
         assert {v.path[:5] for v in model.trainable_variables} == {"conv5", "predi"}
 
+    @pytest.mark.parametrize("name", ["MobileNet", "MobileNetV2", "MobileNetV3Small"])
+    def test_replaces_a_head_of_convolutions(self, name):
+        theirs = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3), classes=7)
+        model = transfer.classifier(theirs, classes=2)
+        assert not {7} & {layer.output.shape[-1] for layer in model.layers}
+        assert model.output_shape == (None, 2)
+
+    def test_an_activation_behind_a_feature_map_of_one_pixel_is_no_head(self):
+        backbone = small_net(include_top=False, input_shape=(4, 4, 1))
+        inputs = backbone.input
+        flat = keras.Model(inputs, keras.layers.Flatten()(backbone.output))
+        for model in (backbone, flat):
+            assert transfer.features_of(model) is model.output
+
+    def test_takes_the_deepest_net(self):
+        x = inputs = keras.Input((4, 4, 1))
+        for _ in range(1100):
+            x = keras.layers.Identity()(x)
+        with deep_graphs():
+            deep = keras.Model(inputs, x)
+        model = transfer.classifier(deep, classes=2)
+        assert transfer.extractor_of(model).output_shape == (None, 1)
+
+    def test_takes_whole_numbers_of_numpy(self):
+        assert transfer.classifier(small_net(), np.int64(3)).output_shape == (None, 3)
+
     def test_gives_probabilities_in_float32_whatever_the_net_computes_in(self):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
@@ -87,6 +122,15 @@ class TestClassifier:
         probabilities = model.predict(np.zeros((1, 8, 8, 1)), verbose=0)
         assert probabilities.dtype == "float32"
         np.testing.assert_allclose(probabilities.sum(), 1, rtol=1e-6)
+
+    def test_refuses_several_outputs(self):
+        net = small_net()
+        with one_line_error("several outputs", "keras.Model"):
+            transfer.classifier(keras.Model(net.input, keras_resnet.feature_pyramid(net)), 2)
+
+    def test_refuses_an_unknown_activation(self):
+        with one_line_error("classifier_activation='loud'"):
+            transfer.classifier(small_net(), 2, classifier_activation="loud")
 
     def test_refuses_what_has_no_features(self):
         inputs = keras.Input((5, 4))
@@ -142,6 +186,25 @@ class TestFreeze:
         assert not model.get_layer("conv1_conv").trainable
         assert model.get_layer("conv2_block1_2_conv").trainable
 
+    def test_unfreeze_lets_a_model_learn_that_was_frozen_as_a_whole(self):
+        model = small_net()
+        model.trainable = False
+        transfer.unfreeze(model, back_to="conv4")
+        assert {v.path[:5] for v in model.trainable_variables} == {"conv4", "predi"}
+
+    def test_reaches_into_a_model_within_the_model(self):
+        model = nested_net()
+        transfer.freeze(model)
+        assert {v.path[:5] for v in model.trainable_variables} == {"predi"}
+        transfer.unfreeze(model, back_to="conv4", normalization=False)
+        learning = [variable.path for variable in model.trainable_variables]
+        assert {path[:5] for path in learning} == {"conv4", "predi"}
+        assert not any("_bn" in path for path in learning)
+        transfer.freeze(model, up_to="conv4")
+        assert {v.path[:5] for v in model.trainable_variables} == {"predi"}
+        transfer.unfreeze(model, normalization=False)
+        assert not any("_bn" in variable.path for variable in model.trainable_variables)
+
     def test_refuses_what_the_model_lacks(self):
         with one_line_error("up_to='conv9'", "begin with", "conv4"):
             transfer.freeze(small_net(), up_to="conv9")
@@ -163,7 +226,30 @@ class TestFeatures:
             test = data.batches(digits.test, image_size=8, channels=1)
             model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
             accuracies.append(model.evaluate(test, verbose=0)[1])
+        assert min(accuracies) > 0.5
         assert accuracies[0] == pytest.approx(accuracies[1], abs=0.05)
+
+    @pytest.mark.parametrize(
+        "other", [dict(pooling="max"), dict(mode="caffe"), dict(dtype="mixed_bfloat16")], ids=str
+    )
+    def test_kept_features_are_not_those_of_another_net(self, digits, tmp_path, other):
+        def net(pooling="avg", mode="torch", dtype="float32"):
+            keras.config.set_dtype_policy(dtype)
+            try:
+                options = dict(input_shape=(8, 8, 3), preprocessing=mode, include_top=False)
+                return transfer.classifier(small_net(**options), 10, pooling=pooling)
+            finally:
+                keras.config.set_dtype_policy("float32")
+
+        splits = {
+            name: dataclasses.replace(split, images=split.images.repeat(3, axis=-1))
+            for name, split in digits.splits.items()
+        }
+        coloured = dataclasses.replace(digits, channels=3, **splits)
+        plan = [transfer.Stage("head", dataclasses.replace(QUICK, epochs=1), views=1)]
+        for number, options in enumerate(({}, other, {}), start=1):
+            transfer.fine_tune(net(**options), coloured, plan, features_folder=tmp_path, verbose=0)
+            assert len(list(tmp_path.iterdir())) == min(number, 2)
 
     def test_views_are_for_the_head_alone(self, digits):
         with one_line_error("views=2", "head alone"):
@@ -194,6 +280,12 @@ class InterruptAfter(keras.callbacks.Callback):
         self.epochs -= 1
 
 
+@pytest.fixture(scope="module")
+def expected(digits):
+    """What a run over PLAN leads to that nothing interrupts."""
+    return transfer.fine_tune(small_net(), digits, PLAN, verbose=0)
+
+
 class TestFineTune:
     def test_goes_through_its_stages(self, digits):
         model = small_net()
@@ -214,10 +306,6 @@ class TestFineTune:
         validation = data.batches(digits.validation, image_size=8, channels=1)
         loss, _ = model.evaluate(validation, verbose=0)
         assert loss == pytest.approx(min(result.history["val_loss"]), rel=1e-3)
-
-    @pytest.fixture(scope="class")
-    def expected(self, digits):
-        return transfer.fine_tune(small_net(), digits, PLAN, verbose=0)
 
     @pytest.mark.parametrize(
         "epochs",
@@ -266,6 +354,35 @@ class TestFineTune:
         np.testing.assert_allclose(
             result.history["val_loss"], expected.history["val_loss"], rtol=0.02
         )
+
+    @pytest.mark.parametrize("views", [0, 1])
+    def test_a_model_that_was_frozen_learns(self, digits, views):
+        model = small_net()
+        model.trainable = False
+        before = snapshot(model)
+        plan = [transfer.Stage("head", dataclasses.replace(QUICK, epochs=1), views=views)]
+        transfer.fine_tune(model, digits, plan, verbose=0)
+        assert changed(before, snapshot(model)) == {"predictions"}
+
+    def test_a_model_within_the_model_is_tuned(self, digits):
+        model = nested_net()
+        before = snapshot(model)
+        plan = [
+            dataclasses.replace(stage, recipe=QUICK, views=0) for stage in transfer.stages()[:2]
+        ]
+        result = transfer.fine_tune(model, digits, plan, verbose=0)
+        assert list(result.stages) == ["head", "conv4"]
+        assert {name[:5] for name in changed(before, snapshot(model))} == {"conv4", "predi"}
+
+    def test_after_a_failure_all_layers_may_learn(self, digits):
+        model = small_net()
+        with pytest.raises(InterruptionError):
+            transfer.fine_tune(model, digits, PLAN[1:], callbacks=[InterruptAfter(0)], verbose=0)
+        assert all(layer.trainable for layer in model.layers)
+
+    def test_refuses_no_stages(self, digits):
+        with one_line_error("plan=[]"):
+            transfer.fine_tune(small_net(), digits, [])
 
     def test_refuses_a_stage_that_the_model_lacks(self, digits):
         with one_line_error("back_to='conv5'", "conv4"):

@@ -53,7 +53,7 @@ def read(content: Any) -> dict[str, np.ndarray]:
     >>> with tempfile.NamedTemporaryFile(suffix=".h5") as file:
     ...     with h5py.File(file.name, "w") as written:
     ...         written["layers/dense/vars/1"] = [0.5, 1.5]
-    ...     hdf5.read(memoryview(open(file.name, "rb").read()))
+    ...     hdf5.read(memoryview(file.read()))
     {'layers/dense/vars/1': array([0.5, 1.5])}
     """
     try:

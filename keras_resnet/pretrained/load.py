@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
+from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes, preprocessing_layer
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
 
@@ -24,6 +24,8 @@ class Source:
         `weights=...`, as errors begin.
     options : mapping
         Options of the builder that the weights imply.
+    crop : float or None
+        The part of an image that a model of these weights is to be shown, where that is known.
     row : Weights or None
         The row of the registry, for a tag or a file of that name.
     read : callable
@@ -33,6 +35,7 @@ class Source:
 
     argument: str
     options: Mapping[str, Any]
+    crop: float | None
     row: registry.Weights | None
     read: Callable[[bool], Mapping[str, Any]]
 
@@ -77,7 +80,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
             with _blamed(f"{argument}: {path}"):
                 return readers.read(path)
 
-        return Source(argument, row.options, row, read_tag)
+        return Source(argument, row.options, row.crop, row, read_tag)
 
     with _blamed(argument):
         exists = path.is_file()
@@ -89,12 +92,13 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     with _blamed(argument):
         tensors = readers.read(path)
         options = readers.recorded_options(path)
+    crop = options.pop("crop", None)
     row = registry.find_file(path.name)
     if row:
-        options = row.options
+        options, crop = row.options, row.crop
     elif mapping.is_caffe(tensors):
         options = registry.CAFFE_OPTIONS
-    return Source(argument, options, row, lambda top: tensors)
+    return Source(argument, options, crop, row, lambda top: tensors)
 
 
 def load_weights(
@@ -128,7 +132,7 @@ def load_weights(
     -------
     keras.Model
         The same model. Its `preprocessing` is the mode of `preprocess_input` that the weights
-        expect.
+        expect, and its preprocessing layer, if it has one, knows what `crop` they were tested with.
 
     Raises
     ------
@@ -213,27 +217,18 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     ValueError, OSError
         As `load_weights` does.
     """
-    _check_options(model, source)
+    with _blamed(source.argument):
+        mapping.check_options(model, source.options)
     heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     classes = len(class_names(source)) if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))
     mapping.load_tensors(model, tensors, source.argument, new_head=new_head)
     if "preprocessing" in source.options:
         model.preprocessing = source.options["preprocessing"]
+    layer = preprocessing_layer(model)
+    if layer and source.crop:
+        layer.crop = source.crop
     return model
-
-
-def _check_options(model, source):
-    """Weights that were trained with other options would load, and predict nonsense."""
-    if not source.options:
-        return
-    ours = mapping.options_of(layer.get_config() for layer in model.layers)
-    for option, value in source.options.items():
-        if ours.get(option, value) != value:
-            raise ValueError(
-                f"{source.argument}: these weights need {option}={value!r}, {model.name} has "
-                f"{ours[option]!r}. The builders choose it by themselves where weights= names them."
-            )
 
 
 @contextlib.contextmanager

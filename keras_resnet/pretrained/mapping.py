@@ -28,6 +28,7 @@ from safetensors.numpy import save_file
 
 from keras_resnet.files import written_beside
 from keras_resnet.pretrained.notices import warn
+from keras_resnet.pretrained.registry import CAFFE_OPTIONS
 
 logger = logging.getLogger("keras_resnet")
 
@@ -116,7 +117,8 @@ def load_state_dict(
         A net of this package, of the same architecture.
     state_dict : mapping of str to array
         Arrays by the names of torchvision, timm or the CIFAR-10 zoo, in PyTorch's layout, or by
-        those of keras.applications, in Keras' layout; which, the names tell. "module." before all
+        those of keras.applications, in Keras' layout; which, the names tell, and the latter also
+        that the model's `preprocessing` is "caffe". "module." before all
         of them is passed over, and so are PyTorch's batch counters. A `torch.Tensor` on the CPU
         will do as an array.
     new_head : bool, default False
@@ -127,7 +129,7 @@ def load_state_dict(
     ------
     ValueError
         For missing, unexpected or misshapen tensors, or such of no floating-point numbers, naming
-        them.
+        them; for those of keras.applications in a net of other strides or preprocessing.
 
     Warns
     -----
@@ -179,7 +181,9 @@ def load_tensors(
             else np.asarray(tensor)
             for name, tensor in _plain_names(tensors).items()
         }  # fmt: skip
-        naming = naming_of(tensors)
+        naming, caffe = naming_of(tensors), is_caffe(tensors)
+        if caffe:
+            check_options(model, CAFFE_OPTIONS)
         slots = _slots(model, naming)
         if naming == "keras":
             tensors = _fold_biases(model, tensors)
@@ -205,6 +209,8 @@ def load_tensors(
             variable.assign(array.copy())
         else:
             variable.assign(ops.transpose(ops.convert_to_tensor(array), inverse))
+    if caffe:
+        model.preprocessing = CAFFE_OPTIONS["preprocessing"]
 
 
 def to_torch(
@@ -321,8 +327,34 @@ def is_caffe(tensors: Mapping[str, Any]) -> bool:
     return "conv1_conv/bias" in tensors
 
 
+def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
+    """Weights that were trained with other options would load, and predict nonsense.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A net of this package.
+    options : mapping
+        What the weights need, of what `options_of` returns.
+
+    Raises
+    ------
+    ValueError
+        If the net has something else.
+    """
+    if not options:
+        return
+    ours = options_of(layer.get_config() for layer in model.layers)
+    for option, value in options.items():
+        if ours.get(option, value) != value:
+            raise ValueError(
+                f"these weights need {option}={value!r}, {model.name} has {ours[option]!r}. The "
+                "builders choose it by themselves where weights= names them."
+            )
+
+
 def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Options of the builder that leave no trace in the weights, from the layers of a net.
+    """What leaves no trace in the weights of a net, from its layers.
 
     Parameters
     ----------
@@ -332,7 +364,8 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        `stride_in`, `shortcut` and `preprocessing`, as far as the layers tell.
+        The builder's options `stride_in`, `shortcut` and `preprocessing`, and the `crop` of the
+        preprocessing layer, as far as the layers tell.
 
     Examples
     --------
@@ -340,12 +373,13 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     >>> from keras_resnet.pretrained.mapping import options_of
     >>> net = keras_resnet.CIFARResNet(8, shortcut=None, include_preprocessing=True)
     >>> options_of(layer.get_config() for layer in net.layers)
-    {'preprocessing': 'torch', 'shortcut': None}
+    {'preprocessing': 'torch', 'crop': 1.0, 'shortcut': None}
     """
     by_name = {config["name"]: config for config in configs}
     options = {}
-    if "mode" in by_name.get("preprocessing", {}):
-        options["preprocessing"] = by_name["preprocessing"]["mode"]
+    preprocessing = by_name.get("preprocessing", {})
+    if {"mode", "crop"} <= preprocessing.keys():
+        options.update(preprocessing=preprocessing["mode"], crop=preprocessing["crop"])
     first = by_name.get("conv3_block1_1_conv", {})
     if tuple(first.get("kernel_size", ())) == (1, 1):
         options["stride_in"] = "1x1" if tuple(first["strides"]) == (2, 2) else "3x3"
@@ -356,6 +390,8 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             options["shortcut"] = "A"
         elif "conv3_block2_out" in by_name:
             options["shortcut"] = "C" if "conv3_block2_0_conv" in by_name else "B"
+        elif "stride_in" not in options:  # the first of basic blocks keeps the shape, too
+            options["shortcut"] = "C" if "conv2_block1_0_conv" in by_name else "B"
     return options
 
 
@@ -467,6 +503,11 @@ def _check_names(model, slots, tensors):
     missing, unknown = sorted(slots.keys() - tensors.keys()), sorted(tensors.keys() - slots.keys())
     if not missing and not unknown:
         return
+    if any(re.fullmatch(r"layers/conv2d(_\d+)?/vars/1", name) for name in unknown):
+        raise ValueError(
+            "its convolutions have biases, as those of keras.applications have, and its tensors no "
+            "names of layers: save that model as model.save('NAME.h5')."
+        )
     hint = ""
     # One tensor more or less does not make another depth; the smallest block has six.
     if len(missing) + len(unknown) >= 6:

@@ -24,11 +24,12 @@ from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
 # Members of every .keras file.
 _KERAS_WEIGHTS, _KERAS_CONFIG = "model.weights.h5", "config.json"
 
-# What a file may say of the net that its weights are from.
+# What a file may say of the net that its weights are from, and whether it makes sense.
 _OPTIONS = {
-    "stride_in": STRIDE_PLACES,
-    "shortcut": SHORTCUTS,
-    "preprocessing": (*NORMALIZATIONS,),
+    "stride_in": lambda place: place in STRIDE_PLACES,
+    "shortcut": lambda kind: kind in SHORTCUTS,
+    "preprocessing": lambda mode: mode in (*NORMALIZATIONS,),
+    "crop": lambda part: isinstance(part, int | float) and 0 < part <= 1,
 }
 
 _SAFE_DTYPES = {
@@ -132,7 +133,7 @@ def recorded_options(path: Path) -> dict[str, Any]:
     ) as error:
         raise ValueError(f"what it says of its net makes no sense ({error}).") from error
     for option, value in known.items():
-        if value not in _OPTIONS[option]:
+        if not _OPTIONS[option](value):
             raise ValueError(
                 f"it says {option}={str(value)[:80]!r} of its net, which is no option."
             )

@@ -44,8 +44,6 @@ class Weights:
         What `weights=` is called with.
     files : tuple of File
         The same weights in one or more files; the first that serves is the one downloaded.
-    format : str
-        Kind of the first file.
     options : mapping
         Options of the builder that the weights imply, among them `preprocessing`.
     data : str
@@ -61,7 +59,6 @@ class Weights:
     model: str
     tag: str
     files: tuple[File, ...]
-    format: str
     options: Mapping[str, Any]
     data: str
     crop: float
@@ -187,7 +184,6 @@ def _rows():
                 model,
                 f"imagenet_v{version}",
                 tuple(files),
-                "PyTorch",
                 {"stride_in": "3x3", "preprocessing": "torch"},
                 "ImageNet",
                 224 / size,
@@ -204,7 +200,6 @@ def _rows():
                 File(f"{stem}.h5", f"{_KERAS}{stem}.h5", "md5", with_top),
                 File(f"{stem}_notop.h5", f"{_KERAS}{stem}_notop.h5", "md5", without_top, top=False),
             ),
-            "Keras",
             CAFFE_OPTIONS,
             "ImageNet",
             224 / 256,
@@ -217,7 +212,6 @@ def _rows():
             f"CIFARResNet{depth}",
             "cifar10",
             (_pytorch_file(_CIFAR_ZOO, f"resnet{depth}", digits, ".th"),),
-            "PyTorch",
             {"shortcut": "A", "preprocessing": "torch"},
             "CIFAR-10",
             1.0,
@@ -335,10 +329,11 @@ def find_tag(tag: str, model: str | None) -> Weights:
     if (model, tag) in REGISTRY:
         return REGISTRY[model, tag]
     theirs = [known for name, known in REGISTRY if name == model]
+    others = "only " + " and ".join(map(repr, theirs)) if theirs else "nor any others"
+    renamed = "" if theirs else " To load_weights, architecture='ResNet50' tells a renamed net's."
     raise ValueError(
-        f"weights={tag!r}: {model or 'a net of your own making'} has no such weights, "
-        f"{'only ' + ' and '.join(map(repr, theirs)) if theirs else 'nor any others'}. Pass None "
-        "for fresh weights, or the path of a file."
+        f"weights={tag!r}: {model or 'a net of your own making'} has no such weights, {others}. "
+        f"Pass None for fresh weights, or the path of a file.{renamed}"
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import hashlib
+import json
 import os
 import signal
 import threading
@@ -177,9 +178,9 @@ def train(
     ------
     ValueError
         If the model's classes are not as many as the source's, if it does not end in a softmax, if
-        it wants images normalized and does not do that itself, if a batch cannot be divided among
-        the devices, if other processes do something else, if `checkpoints` holds a run of other
-        settings, or if the loss stops being a number.
+        it wants images normalized and does not do that itself, if all of its layers are frozen, if
+        a batch cannot be divided among the devices, if other processes do something else, if
+        `checkpoints` holds a run of other settings, or if the loss stops being a number.
     OSError
         If there is no space for the checkpoints.
     LostWorkerError
@@ -310,12 +311,14 @@ def fit(
         )
     if save_every is not None:
         check_positive(save_every=save_every)
+    if not model.trainable_variables:
+        raise ValueError(f"{model.name} has nothing to train: all of its layers are frozen.")
     run = _Run(model, recipe, strategy, synchronized)
     run.settings = {
         "model": model.name,
         "parameters": model.count_params(),
         "variables": len(model.trainable_variables),
-        "layers": _digest(_architecture(model)),
+        "layers": architecture_digest(model),
         "precision": ", ".join(sorted({each.compute_dtype for each in model._flatten_layers()})),
         "recipe": dataclasses.asdict(recipe),
         **(settings or {}),
@@ -405,6 +408,34 @@ def check_classifier(model: keras.Model, source: Source) -> None:
             f"{model.name} takes images that are normalized as {wanted!r}, and a source's are raw: "
             "build it, or its backbone, with include_preprocessing=True."
         )
+
+
+def architecture_digest(model: keras.Model) -> str:
+    """Digest what a model computes, but for its weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Any model.
+
+    Returns
+    -------
+    str
+        The same for the same layers in the same order, whatever they are called. It tells apart
+        nets of the same number of parameters, such as those of other shortcuts or preprocessing.
+    """
+    digest = hashlib.sha256()
+    for layer in model._flatten_layers(include_self=False):
+        config = {}
+        if not isinstance(layer, keras.Model):
+            with contextlib.suppress(NotImplementedError):  # of a layer that cannot be saved
+                config = keras.saving.serialize_keras_object(layer)["config"]
+        computed = {name: config[name] for name in config if name not in ("name", "trainable")}
+        shapes = [list(weight.shape) for weight in layer.weights]
+        with contextlib.suppress(AttributeError, ValueError):  # several outputs
+            shapes.append(list(layer.output.shape))
+        digest.update(json.dumps([type(layer).__name__, computed, shapes]).encode())
+    return digest.hexdigest()[:12]
 
 
 class _Termination:
@@ -726,10 +757,6 @@ def _means(totals):
     return {"loss": loss / images, "accuracy": right / images}
 
 
-def _digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
 def _replicated(model, strategy, synchronized):
     """The same model on all devices of a strategy."""
 
@@ -757,15 +784,3 @@ def _spread(strategy, states):
 
     if states and strategy.num_replicas_in_sync > 1:
         tf.function(lambda: strategy.run(of_replica), autograph=False).get_concrete_function()()
-
-
-def _architecture(model):
-    """What tells apart nets of the same number of parameters, such as those of other shortcuts."""
-    lines = []
-    for layer in model.layers:
-        shapes = [tuple(weight.shape) for weight in layer.weights]
-        try:
-            lines.append(f"{type(layer).__name__} {shapes} {layer.output.shape}")
-        except (AttributeError, ValueError):  # several outputs
-            lines.append(f"{type(layer).__name__} {shapes}")
-    return "\n".join(lines)

@@ -13,7 +13,13 @@ from checkpoints import BFLOAT16, WRITERS, as_safetensors, write_keras_2
 from errors import one_line_error
 
 import keras_resnet
-from keras_resnet.pretrained import load_weights, readers, state_dict_shapes, to_torch
+from keras_resnet.pretrained import (
+    load_state_dict,
+    load_weights,
+    readers,
+    state_dict_shapes,
+    to_torch,
+)
 from keras_resnet.resnet import resnet
 
 KERAS_EPSILON = 1.001e-5  # of the BatchNormalizations of keras.applications
@@ -246,16 +252,41 @@ class TestKerasApplications:
             )
 
     def test_without_the_classifier_serves_a_net_without_one(self, tmp_path):
-        backbone = small_net(include_top=False, stride_in="1x1")
+        backbone = small_net(include_top=False)
         path = tmp_path / "net_notop.h5"
         names = [layer.name for layer in backbone.layers if layer.name.endswith("_conv")]
         biases = {name: np.zeros(backbone.get_layer(name).filters, "float32") for name in names}
         write_keras_2(path, backbone, biases)
-        loaded = load_weights(small_net(include_top=False, stride_in="1x1"), path)
+        loaded = load_weights(small_net(include_top=False), path)
         for ours, theirs in zip(loaded.get_weights(), backbone.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-7)
         with one_line_error("lacks", "predictions/"):
-            load_weights(small_net(stride_in="1x1"), path)
+            load_weights(small_net(), path)
+
+    def test_into_a_net_of_other_strides_or_preprocessing_is_refused(self):
+        def build(**options):
+            return resnet((1, 1), filters=(4, 8), input_shape=(32, 32, 3), classes=4, **options)
+
+        net = build(stride_in="1x1")
+        tensors = {f"{w.path}": w.numpy() for w in net.weights}
+        for layer in net.layers:
+            if layer.name.endswith("_conv"):
+                tensors[f"{layer.name}/bias"] = np.zeros(layer.filters, "float32")
+        load_state_dict(net, tensors)
+        assert net.preprocessing == "caffe"
+        with one_line_error("state_dict: ", "stride_in='1x1'", "'3x3'"):
+            load_state_dict(build(), tensors)
+        with one_line_error("state_dict: ", "preprocessing='caffe'", "'torch'"):
+            load_state_dict(build(stride_in="1x1", include_preprocessing=True), tensors)
+
+    @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
+    def test_trained_further_has_names_in_a_file_of_the_old_format_alone(self, tmp_path, suffix):
+        theirs = keras.applications.ResNet50(weights=None, input_shape=(32, 32, 3), classes=2)
+        path = tmp_path / f"net{suffix}"
+        theirs.save(path) if suffix == ".keras" else theirs.save_weights(path)
+        options = dict(input_shape=(32, 32, 3), classes=2)
+        with one_line_error("keras.applications", "model.save('NAME.h5')"):
+            keras_resnet.ResNet50(weights=path, **options)
 
     def test_with_a_misshapen_bias_is_refused(self, net, tmp_path):
         path = tmp_path / "net.h5"
