@@ -253,7 +253,7 @@ def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool
 
 
 def _layers(layer):
-    """The layers of a model, in place of a model among them that one's; of a layer, itself."""
+    """The layers of a model and, in their place, of models among them; of a layer, itself."""
     if not isinstance(layer, keras.Model):
         return [layer]
     return [each for inner in layer.layers for each in _layers(inner)]

@@ -240,17 +240,19 @@ class TestTrain:
         else:
             assert seen["class_weight"] is None
 
-    def test_half_precision_trains_too(self, tmp_path):
+    def test_half_precision_and_records_will_do(self, tmp_path):
+        images, labels = [encoded(number) for number in range(40)], [0, 1] * 20
+        records = write_records(tmp_path / "pets.tfrecord.gz", images, labels)
         arguments = ["--model", "CIFARResNet8", "--image-size", 8, "--epochs", 1]
         try:
             result = run(
-                "train", "--data", "digits", *arguments, "--precision", "bfloat16",
-                "--output", tmp_path,
+                "train", "--data", records, *arguments, "--precision", "bfloat16",
+                "--output", tmp_path / "run",
             )  # fmt: skip
         finally:
             keras.config.set_dtype_policy("float32")
         assert result.exit_code == 0, result.output
-        model = keras.saving.load_model(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "run" / "model.keras")
         assert model.get_layer("conv1_conv").compute_dtype == "bfloat16"
 
     @pytest.mark.parametrize(

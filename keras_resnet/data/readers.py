@@ -12,6 +12,7 @@ from keras_resnet.data.images import decode, decode_window, read_headers
 from keras_resnet.data.sources import Split
 
 _SHUFFLE_BUFFER = 10_000  # of a stream; everything else is shuffled whole
+_GRAPH_SEED = 87654321  # what TensorFlow takes where nobody sets one
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,12 @@ def _stream(split, channels):
     def elements(seed=None):
         pairs = (split.images, tf.data.Dataset.from_tensor_slices(labels))
         pairs = tf.data.Dataset.zip(pairs)
-        return pairs if seed is None else pairs.shuffle(_SHUFFLE_BUFFER, seed=seed)
+        if seed is None:
+            return pairs
+        # The order would also depend on tf.random.set_seed, which takes a 0 as a reason to compare
+        # the tensor that the seed is. This is the graph of an epoch; nothing else is drawn in it.
+        tf.compat.v1.get_default_graph().seed = _GRAPH_SEED
+        return pairs.shuffle(_SHUFFLE_BUFFER, seed=seed)
 
     return Reader(
         elements,

@@ -236,6 +236,17 @@ class TestRepeats:
 
         assert with_threads(1) == with_threads(16)
 
+    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    def test_whatever_the_seed_of_tensorflow_is(self, ways, way):
+        def with_seed(seed):
+            tf.random.set_seed(seed)
+            dataset = data.batches(
+                ways[way], image_size=8, augmentation="photograph", epochs=range(2)
+            )
+            return digest(dataset)
+
+        assert with_seed(0) == with_seed(7) == with_seed(None)
+
     def test_another_seed_is_another_variation(self, ways):
         first, second = (
             digest(
