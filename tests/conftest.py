@@ -17,3 +17,16 @@ def assets():
     if not folder:
         pytest.skip("KERAS_RESNET_ASSETS is not set: no folder of real weights and images")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def cifar10_test(assets):
+    """The contents of 10,000 JPEG files, and their classes."""
+    import tensorflow as tf
+
+    features = {"image": tf.io.FixedLenFeature([], tf.string),
+                "label": tf.io.FixedLenFeature([], tf.int64)}  # fmt: skip
+    records = tf.data.TFRecordDataset(str(assets / "cifar10_jpeg_test.tfrecord.gz"), "GZIP")
+    examples = tf.io.parse_example(next(iter(records.batch(20_000))), features)
+    assert len(examples["label"]) == 10_000
+    return examples["image"], examples["label"].numpy()

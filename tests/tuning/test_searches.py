@@ -466,13 +466,13 @@ class TestTransfer:
 
     def test_features_are_computed_once_for_all_trials(self, tmp_path, digits):
         space = {
-            "backbone": "CIFARResNet20",
+            "backbone": "CIFARResNet8",
             "back_to": ["head", "conv4"],
             "dropout": 0.0,
             "augmentation_strength": "light",
         }
         weights = tmp_path / "backbone.weights.h5"
-        backbone = keras_resnet.CIFARResNet(20, input_shape=(8, 8, 1), include_top=False)
+        backbone = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), include_top=False)
         backbone.save_weights(weights)
         hypermodel = tuning.TransferHyperModel((8, 8, 1), 10, space, weights=str(weights))
         tuner = tuning.search(
