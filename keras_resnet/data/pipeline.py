@@ -59,8 +59,7 @@ def batches(
         Default: the images as they are, in their order.
     seed : int, default 0
         Seed of shuffling and augmentation. Order and variation of an epoch depend on the seed and
-        the number of the epoch alone, however many threads work on it; the order of a stream, on
-        TensorFlow's global seed as well.
+        the number of the epoch alone, however many threads work on it.
     epochs : range, optional
         For training: these epochs one after the other, so that an interrupted run goes on as it
         would have gone. Default: every iteration is an epoch, another one each time.
