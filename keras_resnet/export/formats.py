@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from keras_resnet.export.card import Exported, model_card
 from keras_resnet.export.folding import fold_batch_norm, in_precision, plain
+from keras_resnet.export.runtimes import check_installed
 from keras_resnet.export.signatures import interface_of, output_name
 from keras_resnet.export.verify import verify_export
 from keras_resnet.files import written_beside
@@ -156,6 +157,7 @@ def onnx(
         If the converter is not installed, or, to verify, ONNX Runtime.
     """
     interface, path = _interface(model, labels, batch_size), _new_file(path, ".onnx")
+    check_installed("onnx", "tf2onnx", *(["onnxruntime"] if verified else []))
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
     _, *shape = folded.inputs[0].shape
@@ -192,7 +194,7 @@ def _new_file(path, suffix):
     if path.suffix != suffix:
         raise ValueError(f"path {str(path)!r} must end in {suffix}.")
     if path.exists():
-        raise ValueError(f"path {str(path)!r} is there already: choose another name.")
+        raise ValueError(f"path {str(path)!r} is there already: choose another name or folder.")
     return path
 
 

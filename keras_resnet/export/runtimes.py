@@ -1,5 +1,6 @@
 """Exported models, each loaded by the runtime that it is for."""
 
+import importlib.util
 import os
 import warnings
 from collections.abc import Callable
@@ -159,7 +160,18 @@ def _read_litert(path, threads):
     return "LiteRT", given["shape_signature"], np.dtype(given["dtype"]).name, ask
 
 
+def check_installed(*modules: str) -> None:
+    """Raise ImportError for what the extra `onnx` of this package installs, and is not there."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ImportError(
+            f"ONNX needs {' and '.join(missing)}, not installed here: pip install "
+            "'keras_resnet[onnx]'."
+        )
+
+
 def _read_onnx(path, threads):
+    check_installed("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

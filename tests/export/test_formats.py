@@ -1,4 +1,5 @@
 import os
+import sys
 
 import keras
 import numpy as np
@@ -169,6 +170,13 @@ class TestPath:
     def test_a_graph_of_layers_is_needed(self, tmp_path, write, suffix):
         with one_line_error("only a functional model"):
             write(keras.Sequential([layers.Conv2D(3, 3)]), tmp_path / f"a{suffix}")
+
+
+def test_onnx_says_what_to_install(tmp_path, model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tf2onnx", None)
+    with pytest.raises(ImportError, match=r"needs .*tf2onnx.* pip install 'keras_resnet\[onnx\]'"):
+        export.onnx(model, tmp_path / "a.onnx")
+    assert [*tmp_path.iterdir()] == []
 
 
 class TestONNX:
