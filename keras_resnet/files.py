@@ -87,6 +87,6 @@ def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
         For a name with a line break.
     """
     for label in labels:
-        if len(label.splitlines()) != 1:
+        if label.splitlines() != [label]:
             raise ValueError(f"label {label!r} must be one line of text.")
     write_text(Path(folder) / LABELS_FILE, "".join(f"{label}\n" for label in labels))

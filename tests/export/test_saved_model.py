@@ -89,8 +89,9 @@ class TestSavedModel:
         path = quickly(resnext(), tmp_path / "1", labels=names).path
         lines = (path / "assets" / "labels.txt").read_bytes().decode("utf-8").splitlines()
         assert lines == names
-        with one_line_error(r"label 'a\nb' must be one line"):
-            quickly(resnext(), tmp_path / "2", labels=["a\nb", "c", "d", "e", "f"])
+        for label, said in (("a\nb", r"'a\nb'"), ("a\n", r"'a\n'"), ("", "''")):
+            with one_line_error(f"label {said} must be one line"):
+                quickly(resnext(), tmp_path / "2", labels=[label, "c", "d", "e", "f"])
         assert [file.name for file in tmp_path.iterdir()] == ["1"]
 
     def test_wants_a_label_for_every_output(self, tmp_path, model):
