@@ -85,13 +85,13 @@ class TestSavedModel:
         assert [file.name for file in tmp_path.iterdir()] == ["1"]
 
     def test_labels_are_lines_of_utf_8(self, tmp_path):
-        names = ["schön", "[b]", "c c", "d", "猫"]
-        path = quickly(resnext(), tmp_path / "1", labels=names).path
+        model, names = resnext(), ["schön", "[b]", "c c", "d", "猫"]
+        path = quickly(model, tmp_path / "1", labels=names).path
         lines = (path / "assets" / "labels.txt").read_bytes().decode("utf-8").splitlines()
         assert lines == names
         for label, said in (("a\nb", r"'a\nb'"), ("a\n", r"'a\n'"), ("", "''")):
             with one_line_error(f"label {said} must be one line"):
-                quickly(resnext(), tmp_path / "2", labels=[label, "c", "d", "e", "f"])
+                quickly(model, tmp_path / "2", labels=[label, "c", "d", "e", "f"])
         assert [file.name for file in tmp_path.iterdir()] == ["1"]
 
     def test_wants_a_label_for_every_output(self, tmp_path, model):
