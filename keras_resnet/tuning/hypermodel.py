@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -102,21 +103,21 @@ class _HyperModel(keras_tuner.HyperModel):
     def _prune(self, *choices):
         """Take out of the space what no net within the budget has, smallest as it may be."""
         smallest = {name: spaces.smallest(choice) for name, choice in self.space.items()}
-        kept, reasons = [], []
+        kept, declined = [], []
         for values in itertools.product(*(spaces.options_of(self.space[name]) for name in choices)):
             found = {**smallest, **dict(zip(choices, values, strict=True))}
-            reason = self.declined(found, measured=False)
-            if reason:
-                reasons.append(reason)
-            else:
-                kept.append(found)
-        if kept:
-            cheapest = min(kept, key=lambda found: self.cost(self.values(found))[1])
-            reasons.append(self.declined(cheapest))
-        if reasons[-1:] != [None]:
+            (declined if self.declined(found, measured=False) else kept).append(found)
+
+        def multiply_adds(found):
+            try:
+                return self.cost(self.values(found))[1]
+            except ValueError:  # a net that there is not
+                return math.inf
+
+        if reason := self.declined(min(kept or declined, key=multiply_adds)):
             raise ValueError(
                 f"budget={str(self.budget)!r}: no net of the space is within it. One of the "
-                f"smallest: {reasons[-1]}. Raise the budget, or allow smaller nets."
+                f"smallest: {reason}. Raise the budget, or allow smaller nets."
             )
         for name in choices:
             if isinstance(self.space[name], list | tuple):

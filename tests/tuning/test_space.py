@@ -1,3 +1,5 @@
+import re
+
 import keras_tuner
 import pytest
 from errors import one_line_error
@@ -132,6 +134,15 @@ class TestBudget:
     def test_that_nothing_fits_is_refused(self, budget):
         with one_line_error("budget=", "no net of the space is within it"):
             tuning.ResNetHyperModel((32, 32, 3), 10, {"width": [1.0, 2.0]}, budget)
+
+    def test_that_nothing_fits_is_compared_with_a_small_net(self):
+        with pytest.raises(ValueError, match="within it") as refusal:
+            tuning.ResNetHyperModel((32, 32, 3), 10, budget="params=10")
+        params = int(
+            re.search(r"params=([\d,]+) is over 10", str(refusal.value))[1].replace(",", "")
+        )
+        tuning.ResNetHyperModel((32, 32, 3), 10, budget=f"params={params}")
+        assert params < 30_000
 
     def test_takes_out_of_the_space_what_nothing_fits(self):
         hypermodel = tuning.ResNetHyperModel((32, 32, 3), 10, budget="params=3e4")
