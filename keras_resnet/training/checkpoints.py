@@ -183,7 +183,8 @@ class Checkpoints:
     def _restored(self, model, checkpoint):
         """Bring a model back to a checkpoint."""
         progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
-        model.optimizer.build(model.trainable_variables)
+        if not model.optimizer.built:  # one that scales the loss would be built twice
+            model.optimizer.build(model.trainable_variables)
         _read(checkpoint / _STATE, self._state(model))
         return progress
 

@@ -189,6 +189,25 @@ class TestTrain:
             training.train(model, small, recipe, strategy, image_size=8, verbose=0)
             assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
 
+    @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
+    def test_goes_on_in_every_precision(self, digits, tmp_path, dtype):
+        class Interrupt(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                if epoch == 1:
+                    raise InterruptedError
+
+        small = dataclasses.replace(digits, train=digits.train.take(np.arange(128)))
+        recipe, options = training.Recipe(epochs=2, ema=0.9), dict(image_size=8, verbose=0)
+        expected = training.train(distributed.net(dtype), small, recipe, **options)
+        options["checkpoints"] = tmp_path
+        with pytest.raises(InterruptedError):
+            training.train(
+                distributed.net(dtype), small, recipe, callbacks=[Interrupt()], **options
+            )
+        result = training.train(distributed.net(dtype), small, recipe, **options)
+        for name, values in expected.history.items():
+            np.testing.assert_allclose(result.history[name], values, rtol=1e-3)
+
     def test_class_weights_are_of_classes(self, digits):
         with one_line_error("class_weight has [10, '3']: classes are the numbers from 0 to 9"):
             training.train(small_net(), digits, class_weight={1: 2.0, 10: 1.0, "3": 1.0})
