@@ -105,12 +105,16 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
         PIL.Image.DecompressionBombError,
         tf.errors.InvalidArgumentError,
     ) as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        # TensorFlow says where in its graph it happened, in braces and brackets.
-        reason = re.sub(r"\{\{.*?\}\} | \[Op:.*", "", reason.splitlines()[0])
         raise ValueError(
-            f"{os.fspath(file)!r} is not an image that can be read: {reason}."
+            f"{os.fspath(file)!r} is not an image that can be read: {reason_of(error)}."
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """What an error says, in one line."""
+    reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    # TensorFlow says where in its graph it happened, in braces and brackets.
+    return re.sub(r"\{\{.*?\}\} | \[Op:.*", "", reason.splitlines()[0])
 
 
 @functools.lru_cache(maxsize=2**20)

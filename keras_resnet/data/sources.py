@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.images import decode, image_files, read_headers
+from keras_resnet.data.images import decode, image_files, read_headers, reason_of
 from keras_resnet.files import LABELS_FILE
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -248,10 +248,11 @@ def load(
         - A CSV file with the columns path and label, and a column split if there is one.
         - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
           "tfds:FOLDER", where one was prepared, or laid out as `tfds.ImageFolder` wants it.
-        - TFRecord files, `.tfrecord` or `.tfrecord.gz`: one of them, or a pattern such as
-          "cifar_*.tfrecord.gz". Each record has an `image` (the contents of an image file) and a
-          `label`. A "test" or "val" in a file's name says what it is for; the names of the classes
-          are the lines of a `labels.txt` beside it, or numbers.
+        - TFRecord files, `.tfrecord` or `.tfrecord.gz`, or shards such as
+          `cifar.tfrecord-00000-of-00010`: one of them, or a pattern such as
+          "cifar_*.tfrecord.gz" or "cifar.tfrecord-*". Each record has an `image` (the contents of
+          an image file) and a `label`. A "test" or "val" in a file's name says what it is for; the
+          names of the classes are the lines of a `labels.txt` beside it, or numbers.
     seed : int, default 0
         Seed of the split.
     on_error : {"raise", "skip"}, default "raise"
@@ -287,7 +288,7 @@ def load(
         return digits(seed, validation)
     if name.startswith(_TFDS):
         return tensorflow_dataset(name.removeprefix(_TFDS), seed, on_error, validation)
-    if re.search(r"\.tfrecords?(\.gz)?$", name):
+    if re.search(r"\.tfrecords?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$", name):
         return tfrecords(name, seed, on_error, validation)
     if name.lower().endswith(".csv"):
         return csv_file(name, seed, on_error, validation)
@@ -450,7 +451,10 @@ def csv_file(
             f"data {str(path)!r}: no column {missing[0]!r} in its first line, "
             f"{','.join(columns)!r}. Expected path,label or path,label,split."
         )
-    rows = [(reader.line_num, row) for row in reader]
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(f"data {str(path)!r}, line {reader.line_num}: {error}.") from error
     listed = {}
     for number, row in rows:
         split = (row.get("split") or "train").strip()
@@ -509,8 +513,7 @@ def tensorflow_dataset(
     try:
         builder = tfds.builder_from_directory(name) if os.path.isdir(name) else tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, OSError, ValueError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"data '{_TFDS}{name}': {reason}") from error
+        raise ValueError(f"data '{_TFDS}{name}': {reason_of(error)}") from error
     builder.download_and_prepare()
     image_key, label_key = builder.info.supervised_keys or ("image", "label")
     features = dict(builder.info.features.items())
@@ -592,17 +595,22 @@ def _of_records(pattern, files):
         "image": tf.io.FixedLenFeature((), tf.string),
         "label": tf.io.FixedLenFeature((), tf.int64),
     }
-    compression = "GZIP" if files[0].endswith(".gz") else ""
+    compressed = {".gz" in Path(file).suffixes or ".gz-" in Path(file).name for file in files}
+    if len(compressed) > 1:
+        raise ValueError(
+            f"data {pattern!r}: some of the files end in .gz and some do not; load the ones or the "
+            "others."
+        )
+    compression = "GZIP" if compressed == {True} else ""
     records = tf.data.TFRecordDataset(files, compression).map(
         lambda record: tf.io.parse_single_example(record, schema)
     )
     try:
         labels = np.fromiter(records.map(lambda each: each["label"]).as_numpy_iterator(), "int64")
     except tf.errors.OpError as error:
-        reason = str(error).strip().splitlines()[0]
         raise ValueError(
             f"data {pattern!r}: expected records with an image (the contents of an image file) and "
-            f"a label (int64): {reason}"
+            f"a label (int64): {reason_of(error)}"
         ) from error
     return Split(records.map(lambda each: each["image"]), labels)
 

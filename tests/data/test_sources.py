@@ -301,6 +301,11 @@ class TestCSV:
 
         return write
 
+    def test_a_quote_that_does_not_end_is_named(self, table):
+        rows = self.rows()
+        with one_line_error("pets.csv", "line"):
+            data.load(table("path,label", '"' + "x" * 140_000, *rows))
+
     def rows(self, more=""):
         return [f"images/{index}.png,{('dog', 'cat')[index % 3 == 0]}{more}" for index in range(30)]
 
@@ -425,6 +430,40 @@ class TestTFRecords:
         assert tuple(contents(source.test)) == self.images[36:48]
         assert tuple(contents(source.validation)) == self.images[48:]
         assert tuple(source.validation.labels) == self.labels[48:]
+
+    @pytest.mark.parametrize("ending", ["*", "-*-of-*", "s-0000?-of-00002"])
+    def test_shards_are_named_as_tensorflow_names_them(self, tmp_path, ending):
+        plural = "s" * ending.startswith("s")
+        for shard in range(2):
+            write_records(
+                tmp_path / f"pets.tfrecord{plural}-0000{shard}-of-00002",
+                self.images[30 * shard :][:30],
+                self.labels[30 * shard :][:30],
+            )
+        source = data.load(f"{tmp_path}/pets.tfrecord{ending}")
+        assert source.name == "pets"
+        assert_is_split_whole(source, self.images, self.labels)
+        with one_line_error("there is no such file"):
+            data.load(f"{tmp_path}/pets.tfrecord{plural}-00009-of-00002")
+
+    def test_compressed_and_plain_files_do_not_mix(self, tmp_path):
+        for suffix in ("", ".gz"):
+            write_records(tmp_path / f"pets.tfrecord{suffix}", self.images, self.labels)
+        with one_line_error("pets.tfrecord*", "some of the files end in .gz and some do not"):
+            data.load(f"{tmp_path}/pets.tfrecord*")
+
+    def test_labels_that_are_no_numbers_are_refused(self, tmp_path):
+        path = tmp_path / "pets.tfrecord"
+        features = {
+            name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+            for name, content in (("image", self.images[0]), ("label", b"cat"))
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(example.SerializeToString())
+        with pytest.raises(ValueError, match=r"label \(int64\)") as refusal:
+            data.load(path)
+        assert "{" not in str(refusal.value)
 
     def test_a_cut_file_is_refused(self, tmp_path):
         for name in ("pets.tfrecord", "pets.tfrecord.gz"):
