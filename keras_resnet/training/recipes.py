@@ -1,5 +1,6 @@
 """How to train: the choices that belong together, as data."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from numbers import Real
@@ -8,6 +9,7 @@ import keras
 
 from keras_resnet import names
 from keras_resnet.blocks import check_positive
+from keras_resnet.data.pipeline import policy_of
 from keras_resnet.training.optimizers import LayerwiseSGD, StepDecay
 
 _NUMBERS = (
@@ -99,8 +101,11 @@ class Recipe:
             check_positive(patience=self.patience)
         for name in _NUMBERS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Real | None):
+            if name == "clip_norm" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
                 raise ValueError(f"{name}={value!r} must be a number.")
+        policy_of(self.augmentation)
         if not isinstance(self.nesterov, bool):
             raise ValueError(f"nesterov={self.nesterov!r} must be true or false.")
         if not isinstance(self.milestones, tuple | list) or not _are_numbers(self.milestones):
@@ -193,7 +198,7 @@ class Recipe:
 
 
 def _are_numbers(values):
-    return all(isinstance(each, Real) for each in values)
+    return all(isinstance(each, Real) and math.isfinite(each) for each in values)
 
 
 RECIPES = {
