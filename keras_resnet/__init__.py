@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 @wrapt.when_imported("keras")
-def _register_layers(keras):
-    """Let `keras.saving.load_model` find our layers, without importing Keras before it is used."""
-    importlib.import_module("keras_resnet.layers")
+def _register_parts(keras):
+    """Let `keras.saving.load_model` find our layers and optimizers, once Keras is used."""
+    for module in ("layers", "optimizers"):
+        importlib.import_module(f"keras_resnet.{module}")

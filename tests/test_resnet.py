@@ -13,6 +13,7 @@ from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import blocks
+from keras_resnet.optimizers import LayerwiseSGD, StepDecay
 from keras_resnet.resnet import deep_graphs, feature_pyramid, resnet
 
 
@@ -444,6 +445,7 @@ def saved(tmp_path_factory):
     """The folder of a saved ResNeXt and of images, those images, and what the net makes of them."""
     folder = tmp_path_factory.mktemp("saved")
     net = small(cardinality=4, base_width=32, shortcut="A", include_preprocessing=True)
+    net.compile(LayerwiseSGD(StepDecay(0.1, [10])), "mse")  # as training leaves it
     randomize(net).save(folder / "net.keras")
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     np.save(folder / "images.npy", images)

@@ -10,7 +10,7 @@ import keras
 from keras_resnet import names
 from keras_resnet.blocks import check_positive
 from keras_resnet.data.pipeline import policy_of
-from keras_resnet.training.optimizers import LayerwiseSGD, StepDecay
+from keras_resnet.optimizers import LayerwiseSGD, StepDecay
 
 _NUMBERS = (
     *("learning_rate", "momentum", "weight_decay", "warm_up", "label_smoothing", "mixup", "ema"),

@@ -13,8 +13,8 @@ from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import data, training, transfer
+from keras_resnet.optimizers import LayerwiseSGD
 from keras_resnet.training.averages import WeightAverage
-from keras_resnet.training.optimizers import LayerwiseSGD
 from keras_resnet.training.trainer import _Run
 
 

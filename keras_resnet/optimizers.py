@@ -33,7 +33,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
     Examples
     --------
     >>> import keras
-    >>> from keras_resnet.training.optimizers import LayerwiseSGD
+    >>> from keras_resnet.optimizers import LayerwiseSGD
     >>> slow, fast = (keras.Variable([1.0], name=name) for name in ("conv2_kernel", "kernel"))
     >>> LayerwiseSGD(1.0, rates={"conv2": 0.1}).apply([keras.ops.ones(1)] * 2, [slow, fast])
     >>> [round(float(variable.numpy()[0]), 3) for variable in (slow, fast)]
@@ -101,7 +101,7 @@ class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
 
     Examples
     --------
-    >>> from keras_resnet.training.optimizers import StepDecay
+    >>> from keras_resnet.optimizers import StepDecay
     >>> schedule = StepDecay(0.1, boundaries=[10, 20])
     >>> [round(float(schedule(step)), 4) for step in (0, 9, 10, 20)]
     [0.1, 0.1, 0.01, 0.001]
