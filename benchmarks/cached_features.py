@@ -32,7 +32,7 @@ def main() -> None:
 
     import keras_resnet
     from keras_resnet import data, training, transfer
-    from keras_resnet.preprocessing import crop_of
+    from keras_resnet.graphs import crop_of
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     source = data.load(options.source)

@@ -29,7 +29,7 @@ from matplotlib import pyplot
 
 import keras_resnet
 from keras_resnet import analysis, data, training, transfer
-from keras_resnet.preprocessing import crop_of
+from keras_resnet.graphs import crop_of
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder")

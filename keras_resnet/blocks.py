@@ -5,27 +5,31 @@ PyTorch pads, so that weights and outputs carry over. A block named `conv2_block
 `conv2_block1_1_conv`, `conv2_block1_1_bn`, ..., `conv2_block1_out`, as `keras.applications` does.
 """
 
-import contextlib
-import contextvars
 import functools
-import math
-from collections.abc import Iterator
-from numbers import Integral
 from typing import Literal, get_args
 
 import keras
-import numpy as np
 
+from keras_resnet.checks import check_data_format, check_positive
+from keras_resnet.initialization import _kernels_to_be_loaded, draw_he_normal
 from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedShortcut
 
 EXPANSION = 4
 """Channels that leave a bottleneck block for every one of its `filters`."""
 
+
 _ONEDNN_BLOCK = 16  # channels that its kernels take at once with AVX-512
 
+
 Shortcut = Literal["A", "B", "C", None]
+
+
 StridePlace = Literal["3x3", "1x1"]
+
+
 SHORTCUTS = get_args(Shortcut)
+
+
 STRIDE_PLACES = get_args(StridePlace)
 
 
@@ -245,7 +249,7 @@ def convolution(
         strides = 1
     # A fresh initializer for every layer: one instance draws the same numbers each time.
     he_normal = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-    draw = functools.partial(_draw_he_normal, seed=he_normal.seed)
+    draw = functools.partial(draw_he_normal, seed=he_normal.seed)
     initializer = "zeros" if _kernels_to_be_loaded.get() else draw
     options = dict(padding=padding, use_bias=False, kernel_initializer=initializer)
     if groups > 1:
@@ -257,48 +261,6 @@ def convolution(
     x = layer(x)
     layer.kernel_initializer = he_normal
     return x
-
-
-def _draw_he_normal(shape, dtype, seed):
-    """Draw from the distribution of `VarianceScaling`, several times faster than Keras does.
-
-    Box and Muller's way from uniform to normal, in pieces that stay in the processor's cache.
-    Drawing is otherwise half of the time that it takes to build a ResNet-152.
-    """
-    uniform = functools.partial(np.random.default_rng(seed).random, dtype="float32")
-    variance = 2 / math.prod((*shape[:2], shape[-1]))
-    kernel = np.empty(math.prod(shape), "float32")
-    for start in range(0, kernel.size, 1 << 16):
-        first, second = np.array_split(kernel[start : start + (1 << 16)], 2)
-        # 1 - uniform, because it may be 0 but never 1.
-        radius = np.sqrt(-2 * variance * np.log(1 - uniform(first.size)))
-        angle = 2 * math.pi * uniform(first.size)
-        first[:] = radius * np.cos(angle)
-        second[:] = (radius * np.sin(angle))[: second.size]
-    return keras.ops.convert_to_tensor(kernel.reshape(shape), dtype)
-
-
-_kernels_to_be_loaded = contextvars.ContextVar("kernels_to_be_loaded", default=False)
-
-
-@contextlib.contextmanager
-def kernels_to_be_loaded() -> Iterator[None]:
-    """Build convolutions whose weights come from a file: no random numbers are drawn for them.
-
-    Drawing them takes a fifth of the time that it takes to build a ResNet-152.
-
-    Examples
-    --------
-    >>> import keras
-    >>> from keras_resnet import blocks
-    >>> with blocks.kernels_to_be_loaded():
-    ...     x = blocks.convolution(keras.Input((8, 8, 3)), 16, 3, name="conv1")
-    """
-    token = _kernels_to_be_loaded.set(True)
-    try:
-        yield
-    finally:
-        _kernels_to_be_loaded.reset(token)
 
 
 def normalization(x: keras.KerasTensor, *, zero_init: bool = False, name: str) -> keras.KerasTensor:
@@ -350,38 +312,6 @@ def activation(x: keras.KerasTensor, *, name: str) -> keras.KerasTensor:
     (None, 8, 8, 16)
     """
     return keras.layers.Activation("relu", name=name)(x)
-
-
-def is_count(number: object) -> bool:
-    """Whether something is a whole number of at least 1, of Python's or NumPy's."""
-    return isinstance(number, Integral) and not isinstance(number, bool) and number >= 1
-
-
-def check_positive(**numbers: object) -> None:
-    """Raise ValueError for the first argument that is not a whole number of at least 1."""
-    for name, number in numbers.items():
-        if not is_count(number):
-            raise ValueError(f"{name}={number!r} must be a whole number of at least 1.")
-
-
-def check_data_format() -> None:
-    """Raise ValueError where Keras is set to put channels before pixels."""
-    if keras.config.image_data_format() != "channels_last":
-        raise ValueError(
-            "image_data_format='channels_first' is not supported: call "
-            "keras.config.set_image_data_format('channels_last')."
-        )
-
-
-def check_activation(classifier_activation: object) -> None:
-    """Raise ValueError for what is no activation of a classifier."""
-    try:
-        keras.activations.get(classifier_activation)
-    except ValueError as error:
-        raise ValueError(
-            f"classifier_activation={classifier_activation!r} must be None, a callable, or the "
-            "name of a Keras activation such as 'softmax'."
-        ) from error
 
 
 def _checked(filters, strides, shortcut, zero_init_residual):

@@ -843,7 +843,7 @@ def _train_and_export(
         )
     # Before TensorFlow computes anything, which ends the choice of devices.
     strategy = training.strategy(strategy_name, hosts=hosts and hosts.split(","), timeout=timeout)
-    chief = training.strategies.workers(strategy)[1] == 0
+    chief = training.collectives.workers(strategy)[1] == 0
     say = _say if chief else lambda _: None
     changes = {key: value for key, value in recipe.items() if value is not None}
     if augmentation is not None:
@@ -1097,7 +1097,7 @@ def _some_images(split, options, count):
 
 def _input_of(net, images=None):
     """What `data.batches` must make for a net; a net of any size takes what suits the images."""
-    from keras_resnet.preprocessing import crop_of
+    from keras_resnet.graphs import crop_of
 
     height, _, channels = net.input_shape[1:]
     size = height or (images.image_size if images else 224)

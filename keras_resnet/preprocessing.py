@@ -4,10 +4,9 @@ import functools
 from importlib import resources
 from typing import Any, Literal
 
-import keras
 import numpy as np
 
-from keras_resnet.blocks import is_count
+from keras_resnet.checks import is_count
 from keras_resnet.layers import Preprocessing
 
 
@@ -86,52 +85,6 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
         ]
         for row in preds
     ]
-
-
-def crop_of(model: keras.Model) -> float:
-    """How much of a photograph a model that takes raw images is to be shown.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A model built with `include_preprocessing=True`, as it was built or loaded.
-
-    Returns
-    -------
-    float
-        The part of the shorter side, in the middle, that `data.batches` is to keep: what the
-        model's weights were tested with. 1.0 for a model that takes no raw images.
-
-    Examples
-    --------
-    >>> import keras_resnet
-    >>> from keras_resnet.preprocessing import crop_of
-    >>> crop_of(keras_resnet.ResNet18(weights=None, include_preprocessing=True))
-    0.875
-    """
-    layer = preprocessing_layer(model)
-    return 1.0 if layer is None else layer.crop
-
-
-def preprocessing_layer(model: keras.Model) -> Preprocessing | None:
-    """The layer by which a model normalizes raw images itself.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Any model.
-
-    Returns
-    -------
-    Preprocessing or None
-        Also one inside of a model that it uses as a layer.
-    """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            layer = preprocessing_layer(layer)
-        if isinstance(layer, Preprocessing):
-            return layer
-    return None
 
 
 CIFAR10_CLASSES = (

@@ -9,7 +9,7 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import blocks
+from keras_resnet import blocks, checks
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 
 BLOCKS = ("bottleneck", "basic")
@@ -150,7 +150,7 @@ def resnet(
             f"stride_in={stride_in!r} needs block='bottleneck': a basic block has no 1x1 "
             "convolution to carry the stride."
         )
-    blocks.check_activation(classifier_activation)
+    checks.check_activation(classifier_activation)
     # Keras wants Python's own whole numbers, NumPy users have theirs.
     block_counts, filters = [int(count) for count in block_counts], [int(f) for f in filters]
     classes, cardinality, base_width = int(classes), int(cardinality), int(base_width)
@@ -309,14 +309,14 @@ def _check(block_counts, filters, counts, choices):
             "stage, and at least one stage."
         )
     for count, width in zip(block_counts, filters, strict=True):
-        blocks.check_positive(block_counts=count, filters=width)
-    blocks.check_positive(**counts)
+        checks.check_positive(block_counts=count, filters=width)
+    checks.check_positive(**counts)
     for argument, (value, allowed) in choices.items():
         if value not in allowed:
             raise ValueError(
                 f"{argument}={value!r} must be one of {', '.join(map(repr, allowed))}."
             )
-    blocks.check_data_format()
+    checks.check_data_format()
 
 
 def _input(input_tensor, input_shape, stem, smallest):
@@ -335,7 +335,7 @@ def _input(input_tensor, input_shape, stem, smallest):
         shape = (size, size, 3)
     if (
         len(shape) != 3
-        or not all(size is None or blocks.is_count(size) for size in shape)
+        or not all(size is None or checks.is_count(size) for size in shape)
         or shape[2] is None
     ):
         raise ValueError(

@@ -8,7 +8,8 @@ from typing import Literal
 import keras
 
 from keras_resnet import names, pretrained
-from keras_resnet.blocks import is_count, kernels_to_be_loaded
+from keras_resnet.checks import is_count
+from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.resnet import resnet
 
 # (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1

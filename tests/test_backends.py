@@ -30,7 +30,7 @@ def build():
 
 def results():
     """What two small nets with the parameters of the rule make of images, on any backend."""
-    from keras_resnet.blocks import kernels_to_be_loaded
+    from keras_resnet.initialization import kernels_to_be_loaded
     from keras_resnet.pretrained import load_state_dict, state_dict_shapes
 
     # Drawing what is replaced anyway takes JAX longer than all the rest.

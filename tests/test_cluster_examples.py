@@ -95,12 +95,12 @@ class TestKubernetes:
         config = (tmp_path / "config").read_text()
         assert len(json.loads(config)["cluster"]["worker"]) == PODS
 
-        from keras_resnet.training import strategies
+        from keras_resnet.training import cluster
 
         monkeypatch.setenv("TF_CONFIG", config)
         job, service = (objects[kind]["metadata"]["name"] for kind in ("Job", "Service"))
-        names = [f"{job}-{index}.{service}:{strategies.PORT}" for index in range(PODS)]
-        assert strategies.cluster() == (names, 1)
+        names = [f"{job}-{index}.{service}:{cluster.PORT}" for index in range(PODS)]
+        assert cluster.cluster() == (names, 1)
 
     @pytest.mark.parametrize(
         ("script", "code"),

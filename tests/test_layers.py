@@ -15,6 +15,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from keras_resnet import layers
+from keras_resnet.layers import devices, grouped_convolution
 
 
 def textbook(inputs, kernel, groups, strides, padding):
@@ -23,7 +24,7 @@ def textbook(inputs, kernel, groups, strides, padding):
     TensorFlow's own convolutions are no reference: some are wrong where strides differ.
     """
     if not isinstance(padding, str):
-        inputs = tf.pad(inputs, [(0, 0), *layers._pair_of_pairs(padding), (0, 0)])
+        inputs = tf.pad(inputs, [(0, 0), *grouped_convolution._pair_of_pairs(padding), (0, 0)])
         padding = "valid"
     height, width, channels, filters = kernel.shape
     patches = tf.image.extract_patches(
@@ -55,9 +56,9 @@ both_gradients = pytest.mark.parametrize("native", [True, False], ids=["native",
 @contextlib.contextmanager
 def gradients_of_groups(native):
     """Grouped convolutions take TensorFlow's gradients, or else those of this package."""
-    if native and not layers._onednn_differentiates_groups(tf.float32):
+    if native and not grouped_convolution._onednn_differentiates_groups(tf.float32):
         pytest.skip("this machine's TensorFlow has no gradient of its own")
-    with mock.patch.object(layers, "_differentiates_groups", return_value=native):
+    with mock.patch.object(grouped_convolution, "_differentiates_groups", return_value=native):
         yield
 
 
@@ -125,7 +126,7 @@ class TestGroupedConv2D:
         graph,
     ):
         if padding != "same":
-            pads = layers._pair_of_pairs(0 if padding == "valid" else padding)
+            pads = grouped_convolution._pair_of_pairs(0 if padding == "valid" else padding)
             assume(np.all(np.add(size, np.sum(pads, 1)) >= kernel_size))
         if dtype == "bfloat16" and channels_per_group == 1:
             assume(strides[0] == strides[1])  # else TensorFlow computes wrong values
@@ -272,7 +273,7 @@ class TestGroupedConv2D:
             i, k = tf.cast(inputs, dtype), tf.cast(kernel, dtype)
             with tf.GradientTape() as tape:
                 tape.watch([i, k])
-                outputs = layers._grouped_convolution(i, k, 8, (1, 1), "SAME")
+                outputs = grouped_convolution._grouped_convolution(i, k, 8, (1, 1), "SAME")
             return tape.gradient(outputs, [i, k], tf.cast(upstream, dtype))
 
         for exact, half in zip(gradients("float32"), gradients("bfloat16"), strict=True):
@@ -313,9 +314,9 @@ class TestGroupedConv2D:
         class Tensor:
             device = ""
 
-        assert layers._on_accelerator(Tensor)
+        assert devices.on_accelerator(Tensor)
         Tensor.device = "/job:localhost/replica:0/task:0/device:CPU:0"
-        assert not layers._on_accelerator(Tensor)
+        assert not devices.on_accelerator(Tensor)
 
     @pytest.mark.parametrize("padding", ["same", 1, ((0, 1), (2, 0))])
     def test_survives_saving(self, tmp_path, padding):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from golden import rule
 
 import keras_resnet
-from keras_resnet import blocks
+from keras_resnet import blocks, initialization
 from keras_resnet.pretrained import load_state_dict, mapping, state_dict_shapes
 
 LOGITS = np.load(Path(rule.__file__).with_name("logits.npz"))
@@ -56,7 +56,7 @@ BLOCKS = {
 @pytest.fixture(autouse=True)
 def start_at_zero():
     """Every parameter is replaced, so none needs to be drawn: that halves the time of a test."""
-    with blocks.kernels_to_be_loaded():
+    with initialization.kernels_to_be_loaded():
         yield
 
 

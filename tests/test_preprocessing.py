@@ -7,8 +7,9 @@ from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import decode_predictions, pretrained
+from keras_resnet.graphs import crop_of
 from keras_resnet.layers import Preprocessing
-from keras_resnet.preprocessing import crop_of, imagenet_classes
+from keras_resnet.preprocessing import imagenet_classes
 
 
 class TestDecodePredictions:

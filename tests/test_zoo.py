@@ -7,7 +7,7 @@ import pytest
 from errors import one_line_error
 
 import keras_resnet
-from keras_resnet import blocks, pretrained, zoo
+from keras_resnet import initialization, pretrained, zoo
 
 # Name of the model, parameters and billions of multiply-adds at 224 px, as published for PyTorch.
 PUBLISHED = {
@@ -69,7 +69,7 @@ class TestNamedModels:
     @pytest.mark.parametrize("function", PUBLISHED)
     def test_has_the_published_size_and_cost(self, function):
         name, parameters, billions = PUBLISHED[function]
-        with blocks.kernels_to_be_loaded():
+        with initialization.kernels_to_be_loaded():
             model = getattr(keras_resnet, function)(weights=None)
         assert trainable_parameters(model) == parameters
         assert round(multiply_adds(model) / 1e9, 2) == billions

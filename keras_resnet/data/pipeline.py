@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from keras_resnet.blocks import check_positive
+from keras_resnet.checks import check_positive
 from keras_resnet.data.augmentation import (
     AUGMENTATIONS,
     Augmentation,

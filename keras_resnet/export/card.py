@@ -11,8 +11,9 @@ import tensorflow as tf
 
 import keras_resnet
 from keras_resnet.export.folding import unfoldable
-from keras_resnet.export.signatures import Interface, output_name
+from keras_resnet.export.interface import Interface
 from keras_resnet.export.verify import Verification
+from keras_resnet.graphs import output_name
 
 CARD_FILE = "model_card.json"
 """Where a card is kept, beside the model."""

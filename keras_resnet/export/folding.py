@@ -9,13 +9,18 @@ from typing import Literal, NamedTuple, get_args
 import keras
 import numpy as np
 
+from keras_resnet.graphs import check_functional, is_functional, plain
 from keras_resnet.layers import BatchNormalization, GroupedConv2D
 from keras_resnet.resnet import deep_graphs
 
 Precision = Literal["float32", "bfloat16"]
+
+
 PRECISIONS = get_args(Precision)
 
+
 _logger = logging.getLogger(__name__)
+
 
 # Layers that a normalization folds into, and which axes of their kernels are its channels. Other
 # classes that derive from these may compute something else.
@@ -27,6 +32,8 @@ _CHANNEL_AXES = {
     keras.layers.Conv2DTranspose: (-2,),
     keras.layers.Dense: (-1,),
 }
+
+
 _NORMALIZATIONS = (keras.layers.BatchNormalization, BatchNormalization)
 
 
@@ -104,7 +111,7 @@ def unfoldable(model: keras.Model) -> dict[str, str]:
     """
     left = dict(_plan(model).left)
     for layer in model.layers:
-        if _is_functional(layer) and layer.name not in left:
+        if is_functional(layer) and layer.name not in left:
             left |= unfoldable(layer)
     return left
 
@@ -155,57 +162,22 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
         return precision if layer in maps else "float32"
 
     def convert(layer):
-        if _is_functional(layer):
+        if is_functional(layer):
             return in_precision(layer, precision)
         return _like(layer, dtype=wanted(layer))
 
     if not any(
-        _is_functional(layer) or layer.dtype_policy.name != wanted(layer) for layer in model.layers
+        is_functional(layer) or layer.dtype_policy.name != wanted(layer) for layer in model.layers
     ):
         return model
     return _rebuilt(model, convert)
-
-
-def check_functional(model: keras.Model) -> None:
-    """Raise ValueError for a model that is no graph of layers."""
-    if not _is_functional(model):
-        raise ValueError(
-            f"model {getattr(model, 'name', model)!r} is a {type(model).__name__}: only a "
-            "functional model, keras.Model(inputs, outputs), shows what is between its layers."
-        )
-
-
-def plain(model: keras.Model) -> keras.Model:
-    """A model of the same layers that is from one tensor to one tensor, and not compiled.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional or built sequential model of one input and one output.
-
-    Returns
-    -------
-    keras.Model
-    """
-    result = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    if hasattr(model, "preprocessing"):
-        result.preprocessing = model.preprocessing
-    return result
-
-
-def _is_functional(model):
-    """Whether a model is a graph of layers, and nothing else."""
-    if isinstance(model, keras.Sequential):
-        return model.built and type(model).call is keras.Sequential.call
-    functional = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
-    return bool(functional) and type(model).call is functional[0].call
 
 
 def _fold(model):
     plan = _plan(model)
 
     def convert(layer):
-        if _is_functional(layer):
+        if is_functional(layer):
             return _rebuilt(layer, _like) if layer.name in plan.left else _fold(layer)
         return _like(layer, use_bias=True) if layer in plan.pairs else _like(layer)
 
@@ -231,7 +203,7 @@ def _plan(model):
 
     pairs, left = {}, {}
     for layer, sources, _, options in calls:
-        if _is_functional(layer):
+        if is_functional(layer):
             if options.get("training"):
                 left[layer.name] = "it is called with training=True"
         elif type(layer) in _NORMALIZATIONS:
@@ -310,7 +282,7 @@ def _rebuilt(model, convert, weights=operator.methodcaller("get_weights"), witho
 
     result = keras.models.clone_model(_uncompiled(model), clone_function=copy, call_function=call)
     for layer, its_copy in copies.items():
-        if layer not in without and not _is_functional(layer):
+        if layer not in without and not is_functional(layer):
             its_copy.set_weights(weights(layer))
     if hasattr(model, "preprocessing"):
         result.preprocessing = model.preprocessing

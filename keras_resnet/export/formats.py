@@ -12,11 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.export.card import Exported, model_card
-from keras_resnet.export.folding import fold_batch_norm, in_precision, plain
+from keras_resnet.export.folding import fold_batch_norm, in_precision
+from keras_resnet.export.interface import interface_of
 from keras_resnet.export.runtimes import check_installed
-from keras_resnet.export.signatures import interface_of, output_name
 from keras_resnet.export.verify import verify_export
 from keras_resnet.files import written_beside
+from keras_resnet.graphs import output_name, plain
 from keras_resnet.resnet import deep_graphs
 
 LiteRTPrecision = Literal["float32", "float16", "dynamic", "int8"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_resnet.blocks import check_positive
+from keras_resnet.checks import check_positive
 from keras_resnet.export.runtimes import load
 from keras_resnet.export.verify import check_images
 

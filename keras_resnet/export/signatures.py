@@ -1,14 +1,10 @@
 """What a served model answers to: functions of tensors, in TensorFlow's own operations alone."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from numbers import Real
-from typing import Literal
+from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from keras_resnet.blocks import check_positive
 from keras_resnet.data.headers import (
     BEGINNINGS,
     begins_as,
@@ -18,144 +14,14 @@ from keras_resnet.data.headers import (
 )
 from keras_resnet.data.images import decode
 from keras_resnet.data.pipeline import middle
-from keras_resnet.export.folding import check_functional
+from keras_resnet.export.interface import Interface
+from keras_resnet.graphs import output_name
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
-from keras_resnet.preprocessing import crop_of, preprocessing_layer
 from keras_resnet.transfer import features_of
 
 # A small file must not fill a server's memory.
 LARGEST_IMAGE = 100_000_000
 """Pixels of an image file above which it is refused."""
-
-_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
-
-
-@dataclass(frozen=True)
-class Interface:
-    """How a model is asked: the arguments of `saved_model` that say so, and what the model says.
-
-    Parameters
-    ----------
-    labels : sequence of str or None
-        Names of the classes; None for their numbers.
-    preprocessing : {"torch", "caffe", "tf", "raw"} or None
-        What raw images need before they enter the model; None if that is not known.
-    image_dtype : {"float32", "uint8"}
-        Images as the model takes them, or raw ones.
-    resize : bool
-        Whether images of any size are taken.
-    image_size : int or None
-        Height and width of what the model is shown; None where they differ.
-    crop : float
-        Part of an image's shorter side that is left when it is resized.
-    batch_size : int or None
-        Images of a request; None for any number.
-    top : int
-        Classes of an answer to image files.
-    """
-
-    labels: Sequence[str] | None
-    preprocessing: Literal["torch", "caffe", "tf", "raw"] | None
-    image_dtype: Literal["float32", "uint8"]
-    resize: bool
-    image_size: int | None
-    crop: float
-    batch_size: int | None
-    top: int
-
-
-def interface_of(model: keras.Model, **asked) -> Interface:
-    """Complete what was asked for by what a model says of itself.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional model of images.
-    **asked
-        The fields of `Interface`; None is for what the model says.
-
-    Returns
-    -------
-    Interface
-
-    Raises
-    ------
-    ValueError
-        If the model is no functional one of images, or cannot be asked so.
-    """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"KERAS_BACKEND={keras.backend.backend()}: export needs KERAS_BACKEND=tensorflow."
-        )
-    check_functional(model)
-    if len(model.inputs) > 1 or len(model.outputs) > 1 or len(model.inputs[0].shape) != 4:
-        raise ValueError(
-            f"model {model.name!r} must take one batch of images (batch, height, width, channels) "
-            f"and give one output; it takes {[each.shape for each in model.inputs]} and gives "
-            f"{[each.shape for each in model.outputs]}."
-        )
-    height, width = model.inputs[0].shape[1:3]
-    outputs = model.outputs[0].shape[-1]
-    image_size = asked["image_size"]
-    if image_size is None and (height == width or None in (height, width)):
-        image_size = height or width or 224
-    interface = Interface(
-        **{
-            **asked,
-            "preprocessing": asked["preprocessing"] or _preprocessing_of(model),
-            "labels": None if asked["labels"] is None else [*asked["labels"]],
-            "image_size": image_size,
-            "crop": crop_of(model) if asked["crop"] is None else asked["crop"],
-        }
-    )
-    conventions = (*NORMALIZATIONS, "raw")
-    if interface.preprocessing not in (*conventions, None):
-        raise ValueError(
-            f"preprocessing={interface.preprocessing!r} must be one of "
-            f"{', '.join(map(repr, conventions))}, or None for what the model says."
-        )
-    if _preprocessing_of(model) == "raw" != interface.preprocessing:
-        raise ValueError(
-            f"preprocessing={interface.preprocessing!r}: model {model.name!r} normalizes raw "
-            "images itself. Leave it out."
-        )
-    if interface.image_dtype not in ("float32", "uint8"):
-        raise ValueError(f"image_dtype={interface.image_dtype!r} must be 'float32' or 'uint8'.")
-    if interface.image_dtype == "uint8" and interface.preprocessing is None:
-        raise ValueError(
-            f"image_dtype='uint8' is for raw images: say with preprocessing= how model "
-            f"{model.name!r} wants them normalized, 'raw' if it does that itself."
-        )
-    check_positive(top=interface.top)
-    if image_size is None and interface.resize:
-        raise ValueError(
-            f"resize=True needs a model of square images; {model.name!r} takes {height}x{width}."
-        )
-    if image_size is not None:
-        check_positive(image_size=image_size)
-    if image_size is not None and {height, width} - {None, image_size}:
-        raise ValueError(
-            f"image_size={image_size}: model {model.name!r} takes images of "
-            f"{height}x{width} pixels (None: any)."
-        )
-    if not (isinstance(interface.crop, Real) and 0 < interface.crop <= 1):
-        raise ValueError(f"crop={interface.crop!r} must be above 0 and at most 1.")
-    labels = interface.labels or []
-    if interface.labels is not None and len(labels) != outputs:
-        raise ValueError(
-            f"labels: {len(labels)} names came for the {outputs} outputs of {model.name}."
-        )
-    for label in labels:
-        if not isinstance(label, str):
-            raise ValueError(f"labels: {label!r} must be a str.")
-    if interface.batch_size is not None:
-        check_positive(batch_size=interface.batch_size)
-    return interface
-
-
-def _preprocessing_of(model):
-    """What a model says of itself."""
-    return "raw" if preprocessing_layer(model) else getattr(model, "preprocessing", None)
 
 
 def signatures(
@@ -222,28 +88,6 @@ def signatures(
     if output != "features" and interface.preprocessing and size and channels in (1, 3):
         named["classify_bytes"] = (classify_bytes, files)
     return named
-
-
-def output_name(model: keras.Model) -> Literal["probabilities", "logits", "features"]:
-    """What the output of a model is.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional model.
-
-    Returns
-    -------
-    str
-        "features" where the model has no head.
-    """
-    if features_of(model) is model.outputs[0]:
-        return "features"
-    last = model.outputs[0]._keras_history.operation
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation in _PROBABILITIES:
-        return "probabilities"
-    return "logits"
 
 
 def _some(images):

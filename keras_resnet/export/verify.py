@@ -11,8 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.export.interface import Interface
 from keras_resnet.export.runtimes import Loaded, load
-from keras_resnet.export.signatures import Interface, signatures
+from keras_resnet.export.signatures import signatures
 from keras_resnet.layers import Preprocessing
 
 LATENCY_BATCHES = (1, 16)

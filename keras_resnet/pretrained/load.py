@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes, preprocessing_layer
+from keras_resnet.graphs import preprocessing_layer
+from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
 

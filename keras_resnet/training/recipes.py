@@ -8,7 +8,7 @@ from numbers import Real
 import keras
 
 from keras_resnet import names
-from keras_resnet.blocks import check_positive
+from keras_resnet.checks import check_positive
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.optimizers import LayerwiseSGD, StepDecay
 

@@ -13,9 +13,10 @@ import keras_tuner
 
 from keras_resnet import names, transfer, zoo
 from keras_resnet.analysis import complexity
-from keras_resnet.blocks import check_positive, kernels_to_be_loaded
+from keras_resnet.checks import check_positive
 from keras_resnet.data import Source
 from keras_resnet.files import write_text
+from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.training import Recipe, Result, train

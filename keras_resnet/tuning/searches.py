@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import names
-from keras_resnet.blocks import check_positive
+from keras_resnet.checks import check_positive
 from keras_resnet.data import Source, Split
 from keras_resnet.files import write_text
 from keras_resnet.training import Result, strategies

@@ -34,7 +34,7 @@ import keras_resnet
 from keras_resnet import export
 from keras_resnet.data.pipeline import middle
 from keras_resnet.export import warmup
-from keras_resnet.preprocessing import crop_of
+from keras_resnet.graphs import crop_of
 
 KIT = Path(__file__).parents[2] / "examples" / "serving"
 NAMES = ["cat", "dog", "bird"]

@@ -10,7 +10,7 @@ from checkpoints import Parameter, as_legacy, as_tar, as_zip, wrapped
 from errors import one_line_error
 
 import keras_resnet
-from keras_resnet import blocks, zoo
+from keras_resnet import initialization, zoo
 from keras_resnet.pretrained import list_weights, load_weights, readers, state_dict_shapes
 from keras_resnet.pretrained.registry import REGISTRY, find_file, find_tag
 
@@ -163,7 +163,7 @@ def write_zeros(path, shapes):
 @functools.cache
 def needed(model):
     """Names and shapes of what the builder's net needs."""
-    with blocks.kernels_to_be_loaded():
+    with initialization.kernels_to_be_loaded():
         return state_dict_shapes(zoo.builder(model)(weights=None, input_shape=(32, 32, 3)))
 
 
@@ -329,7 +329,7 @@ class TestLayouts:
     @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
     def test_of_the_cifar_nets_are_too(self, depth):
         model = f"CIFARResNet{depth}"
-        with blocks.kernels_to_be_loaded():
+        with initialization.kernels_to_be_loaded():
             net = zoo.builder(model)(weights=None)
         names = {name.replace("linear.", "fc."): shape for name, shape in cifar_shapes(depth)}
         assert state_dict_shapes(net) == parameters(names)

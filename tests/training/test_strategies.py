@@ -11,8 +11,8 @@ import tensorflow as tf
 from errors import one_line_error
 
 from keras_resnet import training
-from keras_resnet.training import strategies
-from keras_resnet.training.strategies import cluster
+from keras_resnet.training import collectives
+from keras_resnet.training.cluster import cluster
 
 
 def config(**changes):
@@ -166,23 +166,24 @@ WHAT_THEY_SAY = """
 import sys, json
 import keras, numpy as np, tensorflow as tf
 from keras_resnet import training
-from keras_resnet.training import strategies
+from keras_resnet.training import collectives, strategies
 strategy = training.strategy("multiworker", timeout=60)
-count, index = strategies.workers(strategy)
-said = strategies.exchanged(strategy, {"worker": index, "long": "x" * 10 ** (3 * index), "ä": None})
+count, index = collectives.workers(strategy)
+said = {"worker": index, "long": "x" * 10 ** (3 * index), "ä": None}
+said = collectives.exchanged(strategy, said)
 with strategy.scope():
     number, count_of = keras.Variable([1.0, 2.0]), keras.Variable(5, dtype="int64")
 number.assign(number + index), count_of.assign(5 + index)
-mean = strategies.alignment(strategy, [number], mean=True)
+mean = collectives.alignment(strategy, [number], mean=True)
 mean()
 means = number.numpy().tolist()
 number.assign(number * (index + 1))
-strategies.alignment(strategy, [number, count_of, number])()
+collectives.alignment(strategy, [number, count_of, number])()
 try:
-    strategies.agree(strategy, {"data": "same", "code": f"of {index}", f"only {index}": "yes"})
+    collectives.agree(strategy, {"data": "same", "code": f"of {index}", f"only {index}": "yes"})
 except ValueError as error:
     refused = str(error)
-strategies.agree(strategy, {"data": "same"})
+collectives.agree(strategy, {"data": "same"})
 print(json.dumps([said, means, number.numpy().tolist(), int(count_of.numpy()), refused]))
 """
 
@@ -239,16 +240,16 @@ class TestTwoProcesses:
 
 def test_one_process_is_told_its_own_word():
     strategy = tf.distribute.get_strategy()
-    assert strategies.exchanged(strategy, [1]) == [[1]]
-    strategies.agree(strategy, {"data": "any"})
-    assert strategies.workers(strategy) == (1, 0)
+    assert collectives.exchanged(strategy, [1]) == [[1]]
+    collectives.agree(strategy, {"data": "any"})
+    assert collectives.workers(strategy) == (1, 0)
 
 
 def test_versions_change_with_the_code(tmp_path, monkeypatch):
-    before = strategies.versions()
-    assert before == strategies.versions()
+    before = collectives.versions()
+    assert before == collectives.versions()
     assert before["TensorFlow"] == tf.__version__
     (tmp_path / "one.py").write_text("")
-    monkeypatch.setattr(strategies.keras_resnet, "__file__", str(tmp_path / "__init__.py"))
-    assert strategies.versions()["keras_resnet"] != before["keras_resnet"]
-    assert np.char.startswith(before["keras_resnet"], strategies.keras_resnet.__version__)
+    monkeypatch.setattr(collectives.keras_resnet, "__file__", str(tmp_path / "__init__.py"))
+    assert collectives.versions()["keras_resnet"] != before["keras_resnet"]
+    assert np.char.startswith(before["keras_resnet"], collectives.keras_resnet.__version__)

@@ -15,7 +15,7 @@ import keras_resnet
 from keras_resnet import data, training, transfer
 from keras_resnet.optimizers import LayerwiseSGD
 from keras_resnet.training.averages import WeightAverage
-from keras_resnet.training.trainer import _Run
+from keras_resnet.training.run import Run
 
 
 def small_net(classes=10, channels=1):
@@ -262,13 +262,13 @@ class TestTrain:
 
     def test_batches_must_be_divisible(self, digits):
         recipe = training.Recipe(batch_size=6, accumulation=3)
-        run = _Run(small_net(), recipe, None, None)
+        run = Run(small_net(), recipe, None, None)
         assert run.share["at_least"] == 3
         strategy = SimpleNamespace(num_replicas_in_sync=4)
         with one_line_error("batch_size=6 cannot be divided among 4 devices in 3 parts each: 12"):
-            _Run(small_net(), recipe, strategy, None)
+            Run(small_net(), recipe, strategy, None)
         with one_line_error("batch_size=62 cannot be divided among 4 devices: 60 or 64 can"):
-            _Run(small_net(), training.Recipe(batch_size=62), strategy, None)
+            Run(small_net(), training.Recipe(batch_size=62), strategy, None)
 
     def test_shows_a_line_an_epoch(self, digits, capsys):
         recipe = training.Recipe(epochs=2, batch_size=256)

@@ -1,0 +1,44 @@
+"""scikit-learn's digits."""
+
+import numpy as np
+
+from keras_resnet.data.source import VALIDATION, Source, Split, complete
+
+
+def digits(seed: int = 0, validation: float = VALIDATION) -> Source:
+    """The handwritten digits that come with scikit-learn: 8x8 pixels, grey.
+
+    Parameters
+    ----------
+    seed : int, default 0
+        Seed of the split.
+    validation : float, default 0.15
+        As in `load`.
+
+    Returns
+    -------
+    Source
+
+    References
+    ----------
+    Kaynak, Alpaydin: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository.
+
+    Examples
+    --------
+    >>> from keras_resnet.data.sources import digits
+    >>> digits().test.images.shape
+    (359, 8, 8, 1)
+    """
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = np.round(bunch.images * (255 / 16)).astype("uint8")[..., None]
+    class_names = tuple(str(name) for name in bunch.target_names)
+    return Source(
+        name="digits",
+        class_names=class_names,
+        channels=1,
+        image_size=16,
+        augmentation="handwriting",
+        **complete({"train": Split(images, bunch.target)}, class_names, seed, validation),
+    )

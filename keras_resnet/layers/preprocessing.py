@@ -1,0 +1,91 @@
+"""Raw images normalized inside a model."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_resnet.layers.devices import on_accelerator, serializable, tf
+
+# For every convention: whether RGB becomes BGR, then mean and standard deviation of the channels,
+# both on the scale of 0 to 255. "tf" fits any number of channels.
+NORMALIZATIONS = {
+    "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
+    "caffe": (True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "tf": (False, 127.5, 127.5),
+}
+
+
+@serializable
+class Preprocessing(keras.layers.Layer):
+    """Normalize raw images as the weights of a net expect it.
+
+    Computes in float32 whatever the precision of the net, so that no shade is lost.
+
+    Parameters
+    ----------
+    mode : {"torch", "caffe", "tf"}, default "torch"
+        "torch" subtracts the ImageNet mean and divides by its standard deviation; "caffe" turns
+        RGB to BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
+    crop : float, default 1.0
+        Part of a photograph's shorter side that the net is to be shown, in the middle. Saved with
+        the model for those who prepare its images; images that come here are cropped already.
+    **kwargs
+        `name` and the like of `keras.layers.Layer`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown mode, a crop out of its range, or images without three channels where the
+        mode needs them.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.layers import Preprocessing
+    >>> np.asarray(Preprocessing("tf")(np.array([[[0.0, 127.5, 255.0]]]))).tolist()
+    [[[-1.0, 0.0, 1.0]]]
+    """
+
+    def __init__(self, mode="torch", crop=1.0, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+        if not 0 < crop <= 1:
+            raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
+        if mode not in NORMALIZATIONS:
+            raise ValueError(
+                f"mode={mode!r} must be one of {', '.join(map(repr, NORMALIZATIONS))}."
+            )
+        self.mode, self.crop = mode, crop
+
+    def build(self, input_shape):
+        if self.mode != "tf" and input_shape[-1] != 3:
+            raise ValueError(
+                f"mode={self.mode!r} needs RGB images, these have {input_shape[-1]} channels: use "
+                "mode='tf'."
+            )
+
+    def call(self, inputs):
+        reverse, mean, deviation = NORMALIZATIONS[self.mode]
+        images = ops.cast(inputs, "float32")
+        if tf is not None and self.mode != "tf" and len(images.shape) == 4:
+            images = tf.convert_to_tensor(images)
+            if not on_accelerator(images):
+                return _normalized_at_once(images, reverse, mean, deviation)
+        if reverse:
+            images = images[..., ::-1]
+        return (images - ops.array(mean, "float32")) / ops.array(deviation, "float32")
+
+    def get_config(self):
+        return {**super().get_config(), "mode": self.mode, "crop": self.crop}
+
+
+def _normalized_at_once(images, reverse, mean, deviation):
+    """Order, mean and deviation of the channels as one convolution.
+
+    On a CPU that takes a tenth of the time of a slice with the step -1 and two operations more.
+    (On an accelerator, a convolution may round its inputs to fewer digits.)
+    """
+    factors = np.diag(1.0 / np.array(deviation))
+    kernel = factors[::-1] if reverse else factors
+    offset = -np.array(mean) / np.array(deviation)
+    outputs = tf.nn.conv2d(images, kernel[None, None].astype("float32"), 1, "VALID")
+    return tf.nn.bias_add(outputs, offset.astype("float32"))

@@ -1,0 +1,74 @@
+"""What a training run gives, and how it may end."""
+
+import csv
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from keras_resnet.files import written_beside
+
+
+class Interrupted(SystemExit):
+    """A run was asked to end (SIGTERM), has saved its state, and ends the program with code 0.
+
+    Parameters
+    ----------
+    message : str
+        How far it is.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(0)
+        self.message = message
+
+    def __str__(self):
+        return self.message
+
+
+class DivergedError(ValueError):
+    """The loss is not a number any more."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training run has led to.
+
+    Parameters
+    ----------
+    history : dict of str to list of float
+        "loss", "accuracy", "val_loss", "val_accuracy" of every epoch.
+    best_epoch : int
+        The epoch, from 1, whose weights the model has now: the one of the lowest validation loss,
+        or the last one where nothing was validated.
+    seconds : float
+        Duration of the training, without interruptions.
+    images_per_second : float
+        Training images a second, without validation.
+    stages : dict of str to int
+        For training in stages, the epochs of each.
+    checkpoints : pathlib.Path, optional
+        Where the state of the run is.
+    """
+
+    history: dict[str, list[float]]
+    best_epoch: int
+    seconds: float
+    images_per_second: float = 0.0
+    stages: dict[str, int] = field(default_factory=dict)
+    checkpoints: Path | None = None
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the history as a CSV file of one line an epoch.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+        """
+        stages = [name for name, epochs in self.stages.items() for _ in range(epochs)]
+        columns = {"stage": stages, **self.history} if stages else self.history
+        with written_beside(path) as partial, partial.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *columns])
+            for epoch, values in enumerate(zip(*columns.values(), strict=True), start=1):
+                writer.writerow([epoch, *values])
