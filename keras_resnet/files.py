@@ -1,10 +1,11 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 LABELS_FILE = "labels.txt"
@@ -90,3 +91,30 @@ def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
         if label.splitlines() != [label]:
             raise ValueError(f"label {label!r} must be one line of text.")
     write_text(Path(folder) / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+
+
+def digest(parts: Iterable, length: int = 16) -> str:
+    """Hash data for comparison or as a name: the same parts in the same order, the same digest.
+
+    Parameters
+    ----------
+    parts : iterable of str, bytes or contiguous array
+        The data, hashed one part after the other as if they were joined.
+    length : int, default 16
+        Hexadecimal digits of the result.
+
+    Returns
+    -------
+    str
+        The beginning of their SHA-256.
+
+    Examples
+    --------
+    >>> from keras_resnet.files import digest
+    >>> digest(["cat", b"dog"]) == digest([b"catdog"])
+    True
+    """
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part.encode() if isinstance(part, str) else part)
+    return hashed.hexdigest()[:length]
