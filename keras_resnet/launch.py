@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Sequence
 
+from keras_resnet.checks import check_positive
+
 _POLL = 0.1  # seconds
 _LAST_WORDS = 5.0  # seconds to wait for what an ended process has said
 _MISTAKE = 2  # the code of a command that was given wrong, as it will be again
@@ -64,8 +66,7 @@ def launch(
     >>> launch([sys.executable, "-c", "import os; os.environ['TF_CONFIG']"], workers=2)
     0
     """
-    if workers < 1:
-        raise ValueError(f"workers={workers!r} must be at least 1.")
+    check_positive(workers=workers)
     shares = _shares(workers)
     if search:
         # The chief makes nets to count what they cost, on the GPU of a worker: both are to leave

@@ -200,5 +200,5 @@ def test_what_is_no_text_is_repeated_as_far_as_it_is(capfd):
 
 
 def test_no_workers_are_refused():
-    with one_line_error("workers=0 must be at least 1"):
+    with one_line_error("workers=0 must be a whole number of at least 1"):
         launch(["true"], workers=0)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_resnet.checks import check_choice, check_range
 from keras_resnet.layers.devices import on_accelerator, serializable, tf
 
 # For every convention: whether RGB becomes BGR, then mean and standard deviation of the channels,
@@ -48,12 +49,8 @@ class Preprocessing(keras.layers.Layer):
 
     def __init__(self, mode="torch", crop=1.0, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
-        if not 0 < crop <= 1:
-            raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
-        if mode not in NORMALIZATIONS:
-            raise ValueError(
-                f"mode={mode!r} must be one of {', '.join(map(repr, NORMALIZATIONS))}."
-            )
+        check_range("crop", crop=crop)
+        check_choice(NORMALIZATIONS, mode=mode)
         self.mode, self.crop = mode, crop
 
     def build(self, input_shape):
