@@ -1,4 +1,16 @@
-from . import analysis, blocks, data, export, layers, pretrained, training, transfer, tuning, zoo
+from . import (
+    analysis,
+    blocks,
+    data,
+    export,
+    layers,
+    pretrained,
+    runs,
+    training,
+    transfer,
+    tuning,
+    zoo,
+)
 from .preprocessing import decode_predictions, preprocess_input
 from .pretrained import list_weights
 from .resnet import feature_pyramid
@@ -42,6 +54,7 @@ __all__ = [
     "list_weights",
     "preprocess_input",
     "pretrained",
+    "runs",
     "training",
     "transfer",
     "tuning",

@@ -182,7 +182,7 @@ def commands(text):
 def options_of(name):
     return {
         option
-        for parameter in cli.main.commands[name].params
+        for parameter in cli.main.get_command(None, name).params
         for option in [*parameter.opts, *parameter.secondary_opts]
     }
 

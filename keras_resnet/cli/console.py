@@ -1,0 +1,117 @@
+"""What commands say: answers, tables, notices and mistakes."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import warnings
+
+import click
+
+CONFUSION_SHOWN = 12
+"""Classes up to which a confusion matrix fits on a screen."""
+
+
+class Mistake(click.ClickException):
+    """A mistake that the user can fix: one line, exit code 2."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def mistakes_in_a_line():
+    """Answer an error with one line: exit code 2 for a mistake, 1 for what the system refuses."""
+    try:
+        yield
+    except ValueError as error:
+        raise Mistake(" ".join(str(error).split())) from error
+    except (OSError, ImportError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@contextlib.contextmanager
+def answer(as_json):
+    """Run a command: with --json, only its answer goes to standard output."""
+    found = {}
+    with (
+        contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+        _notices_in_a_line(),
+    ):
+        _import_tensorflow()
+        yield found
+    if as_json and found:  # workers other than the chief have none
+        click.echo(json.dumps(found))
+
+
+class _Notices(logging.Handler):
+    """What jobs report goes where tables go; every other notice goes to standard error."""
+
+    def emit(self, record):
+        job = record.name.startswith("keras_resnet.runs")
+        click.echo(self.format(record), file=sys.stdout if job else sys.stderr)
+
+
+@contextlib.contextmanager
+def _notices_in_a_line():
+    """Show the package's notices and warnings as plain lines."""
+    logger, handler = logging.getLogger("keras_resnet"), _Notices()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def _import_tensorflow():
+    """Import TensorFlow without what it prints before its log level takes effect."""
+    from keras_resnet.runs.guards import silenced_libraries
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with silenced_libraries():
+        import tensorflow  # noqa: F401
+
+
+def say(text):
+    """Print a line."""
+    click.echo(text, file=sys.stdout)
+
+
+def verbosity():
+    """How training shows progress: a bar on a terminal, a line per epoch in a file or a pipe."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def table(title, columns, rows, left=1):
+    """Print a table whose first `left` columns are aligned to the left."""
+    import rich.box
+    import rich.console
+    import rich.table
+
+    grid = rich.table.Table(title=title or None, box=rich.box.SIMPLE, title_justify="left")
+    for index, column in enumerate(columns):
+        grid.add_column(column, justify="left" if index < left else "right")
+    for row in rows:
+        grid.add_row(*map(str, row))
+    # In a file or a pipe, a row is one line, however long.
+    width = None if sys.stdout.isatty() else 10_000
+    # Names are data: what looks like markup in them is not.
+    console = rich.console.Console(
+        file=sys.stdout, width=width, markup=False, emoji=False, highlight=False
+    )
+    console.print(grid)
+
+
+def size(shape):
+    """A shape as people write it: 224x224x3."""
+    return "x".join(map(str, shape))
+
+
+def macs(count):
+    """Multiply-adds in millions or billions."""
+    return f"{count / 1e9:.2f} G" if count >= 1e8 else f"{count / 1e6:.1f} M"

@@ -1,0 +1,141 @@
+"""`keras-resnet data`, `weights` and `summary`: what there is, before anything is trained."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+import keras_resnet
+from keras_resnet.cli import options
+from keras_resnet.cli.console import Mistake, answer, macs, say, size, table
+
+
+@click.command()
+@click.argument("source")
+@click.option(
+    "--sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to write some images of every class, a PNG file.",
+)
+@options.as_json
+def data(source, sheet, as_json):
+    """Look over a data set: classes, counts, sizes, damaged files, duplicates across splits.
+
+    SOURCE is what `train --data` takes.
+    """
+    with answer(as_json) as found:
+        from keras_resnet import analysis
+        from keras_resnet import data as sources
+
+        images = sources.load(source, on_error="skip")
+        overview = analysis.overview(images)
+        found.update(dataclasses.asdict(overview))
+        table(
+            f"{images.name}, {len(images.class_names)} classes",
+            ["class", *overview.counts],
+            [
+                [name, *(f"{counts[i]:,}" for counts in overview.counts.values())]
+                for i, name in enumerate(overview.class_names)
+            ]
+            + [["all", *(f"{sum(counts):,}" for counts in overview.counts.values())]],
+        )
+        say(f"The largest class has {overview.imbalance:.1f} times as many images as the smallest.")
+        smallest, largest, median = map(
+            size, (overview.smallest, overview.largest, overview.median)
+        )
+        say(f"Pixels: {smallest} to {largest}, median {median}.")
+        say(f"{len(overview.damaged)} images cannot be read.")
+        for reason in overview.damaged:
+            say(f"  {reason}")
+        say(f"{len(overview.duplicates)} images are in more than one split.")
+        for group in overview.duplicates:
+            say(f"  the same: {', '.join(group)}")
+        if sheet:
+            analysis.class_sheet(sheet, images)
+            say(f"{sheet}: some images of every class")
+
+
+@click.command()
+@click.argument("name", required=False)
+@options.as_json
+def weights(name, as_json):
+    """List the pretrained weights of all models, or of NAME.
+
+    They are looked for in the folder that KERAS_RESNET_WEIGHTS names, then in Keras' cache, then
+    downloaded.
+    """
+    with answer(as_json) as found:
+        rows = keras_resnet.list_weights(name)
+        found["weights"] = [dataclasses.asdict(row) for row in rows]
+        table("", rows.columns, rows.cells(), left=2)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option(
+    "--all", "everything", is_flag=True, help="One line per model, CIFAR models to depth 110."
+)
+@click.option(
+    "--image-size",
+    type=options.AT_LEAST_1,
+    help="Height and width in pixels.  [default: 224, CIFAR models 32]",
+)
+@options.as_json
+def summary(name, everything, image_size, as_json):
+    """Show layers, output shapes, parameters and multiply-adds of a model, stage by stage."""
+    if everything == bool(name):
+        raise Mistake("give the NAME of a model, or --all.")
+    with answer(as_json) as found:
+        from keras_resnet import zoo
+
+        given = {"input_shape": (image_size, image_size, 3)} if image_size else {}
+        if name:
+            found.update(_summary(name, given))
+            _show_stages(found)
+            return
+        # Depth 1202 takes as long to build as all the others, and tells no more than 110.
+        depths = (depth for depth in zoo.CIFAR_DEPTHS if depth < 1202)
+        names = [*zoo.MODELS, *(f"CIFARResNet{depth}" for depth in depths)]
+        found["models"] = [_summary(each, given) for each in names]
+        table(
+            "The family",
+            ["model", "image", "layers", "parameters", "multiply-adds"],
+            [
+                [each, size(model["input_shape"]), *_totals(model)]
+                for each, model in zip(names, found["models"], strict=True)
+            ],
+        )
+
+
+def _summary(name, given):
+    """A model in numbers."""
+    from keras_resnet import analysis, zoo
+
+    model = zoo.builder(name)(weights=None, **given)
+    stages = analysis.complexity(model)
+    return {
+        "model": model.name,
+        "input_shape": list(model.input_shape[1:]),
+        "layers": sum(stage.layers for stage in stages),
+        "parameters": sum(stage.parameters for stage in stages),
+        "macs": sum(stage.macs for stage in stages),
+        "stages": [vars(stage) for stage in stages],
+    }
+
+
+def _totals(model):
+    return [model["layers"], f"{model['parameters']:,}", macs(model["macs"])]
+
+
+def _show_stages(model):
+    table(
+        f"{model['model']}, {size(model['input_shape'])}",
+        ["stage", "output", "layers", "parameters", "multiply-adds"],
+        [
+            *(
+                [stage["name"], size(stage["output_shape"]), *_totals(stage)]
+                for stage in model["stages"]
+            ),
+            ["total", "", *_totals(model)],
+        ],
+    )

@@ -1,0 +1,82 @@
+"""Options that several commands share."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import click
+
+from keras_resnet.runs.choices import PRECISIONS
+
+AT_LEAST_1 = click.IntRange(min=1)
+"""A count."""
+
+FRACTION = click.FloatRange(0, 1)
+"""A fraction."""
+
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, only that."
+)
+seed = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of weights, order and augmentation; splits do not depend on it.",
+)
+data = click.option(
+    "--data",
+    "source",
+    required=True,
+    help='"digits", a folder of class/image, a CSV file, "tfds:NAME", or TFRecord files.',
+)
+on_error = click.option(
+    "--on-error",
+    type=click.Choice(["raise", "skip"]),
+    default="raise",
+    show_default=True,
+    help="What to do about damaged files.",
+)
+batch_size = click.option("--batch-size", type=AT_LEAST_1, help="Images per step.")
+image_size = click.option(
+    "--image-size", type=AT_LEAST_1, help="Height and width in pixels.  [default: the data's]"
+)
+precision = click.option(
+    "--precision",
+    type=click.Choice(list(PRECISIONS)),
+    default="float32",
+    show_default=True,
+    help="What feature maps are computed in.",
+)
+cache = click.option("--cache", help='Keep decoded images: "memory", or a folder.')
+timeout = {"type": click.FloatRange(0, min_open=True), "show_default": True}
+weights = click.option(
+    "--weights", help="For a builder's name: a tag of `weights`, or a file.  [default: its first]"
+)
+
+
+def output(text):
+    """Where results go."""
+    kind = click.Path(file_okay=False, path_type=Path)
+    return click.option("--output", required=True, type=kind, help=text)
+
+
+def assignments(metavar, text):
+    """NAME=VALUE, any number of times, as a dictionary."""
+    return click.option(
+        "--set", "changes", multiple=True, metavar=metavar, help=text, callback=_assigned
+    )
+
+
+def _assigned(context, parameter, given):
+    from keras_resnet.cli.console import Mistake
+
+    changes = {}
+    for assignment in given:
+        name, equals, value = assignment.partition("=")
+        if not equals:
+            raise Mistake(f"--set {assignment!r} must be FIELD=VALUE, such as ema=0.99.")
+        with contextlib.suppress(json.JSONDecodeError):  # or a word
+            value = json.loads(value)
+        changes[name] = tuple(value) if isinstance(value, list) else value
+    return changes

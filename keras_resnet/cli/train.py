@@ -1,0 +1,160 @@
+"""`keras-resnet train`, and `demo`, which trains on the digits of the installation."""
+
+import dataclasses
+from pathlib import Path
+
+import click
+
+from keras_resnet.cli import options
+from keras_resnet.cli.console import answer, say, verbosity
+from keras_resnet.cli.quality import show_training
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+    help="Folder to write runs/digits and saved_models/digits into.  [default: this one]",
+)
+@options.seed
+@options.as_json
+def demo(output, seed, as_json):
+    """Go the whole way on the handwritten digits that come with the installation.
+
+    Trains a CIFARResNet20 on 1,222 real images, reports its accuracy on 359 others, exports a
+    SavedModel, compares that with the model in memory and saves a sheet of predictions.
+    """
+    _run(
+        as_json,
+        "digits",
+        output / "runs" / "digits",
+        exports=output / "saved_models" / "digits",
+        model="CIFARResNet20",
+        # Of five tried, the best on the validation images, over four seeds.
+        learning_rate=0.4,
+        weight_decay=5e-4,
+        label_smoothing=0.1,
+        ema=0.95,
+        seed=seed,
+    )
+
+
+@click.command()
+@options.data
+@click.option("--model", default="ResNet50", show_default=True, help="A builder's name.")
+@click.option("--weights", help="Weights to fine-tune: a tag of `weights`, or a file.")
+@click.option(
+    "--shortcut",
+    type=click.Choice(["A", "B", "C", "none"], case_sensitive=False),
+    help="Shortcuts of the model; none is the plain network.  [default: the model's]",
+)
+@click.option(
+    "--recipe",
+    type=click.Choice(["paper", "modern", "finetune"]),
+    help="How to train.  [default: finetune with weights, otherwise Recipe's own defaults]",
+)
+@options.assignments(
+    "FIELD=VALUE",
+    "Another value for a field of the recipe, such as ema=0.99; may be given several times.",
+)
+@click.option("--epochs", type=options.AT_LEAST_1, help="Passes over the training images.")
+@options.batch_size
+@click.option(
+    "--learning-rate", type=float, help="Highest learning rate, for a batch of 256 images."
+)
+@options.image_size
+@click.option(
+    "--crop",
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Fraction of an image's shorter side to look at outside training.  [default: that of the "
+    "weights]",
+)
+@options.precision
+@click.option(
+    "--dropout",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="Fraction of the features to drop.",
+)
+@click.option("--augmentation", help="How to vary training images, such as strong.")
+@click.option("--balanced", is_flag=True, help="Weight classes equally.")
+@options.cache
+@click.option(
+    "--validation",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.15,
+    show_default=True,
+    help="Fraction of the training images to validate on, where the data has none for that; 0 to "
+    "train on all of them and keep the last epoch's weights.",
+)
+@click.option(
+    "--strategy",
+    default="auto",
+    show_default=True,
+    metavar="auto|mirrored|multiworker|cpu:N|tpu",
+    help="The devices: all GPUs of this machine or its CPU, or several machines.",
+)
+@click.option("--hosts", help="For multiworker: all machines, the same everywhere: name[:port],...")
+@click.option(
+    "--timeout",
+    **options.timeout,
+    default=600.0,
+    help="For multiworker: seconds to wait for a worker that does not come or answer.",
+)
+@click.option(
+    "--sync-bn/--no-sync-bn",
+    "synchronized",
+    default=None,
+    help="BatchNormalization over all devices.  [default: below 16 images per device]",
+)
+@click.option(
+    "--steps-per-execution",
+    type=options.AT_LEAST_1,
+    default=1,
+    show_default=True,
+    help="Steps that TensorFlow takes at once.",
+)
+@click.option(
+    "--save-every", type=options.AT_LEAST_1, help="Also save the state after so many steps."
+)
+@click.option("--profile", is_flag=True, help="Write a trace of steps 10 to 20 to DIR/profile.")
+@options.on_error
+@options.seed
+@options.output("Folder for the model, its SavedModel, history and pictures.")
+@options.as_json
+def train(source, output, as_json, hosts, changes, **given):
+    """Train a model on images, test it and export it.
+
+    With weights, the model is fine-tuned in stages: its head on features computed once, then the
+    last stage, then all layers; without, it is trained from scratch. Defaults are those of
+    `keras_resnet.transfer.stages` or `keras_resnet.training.Recipe`, and of the data for the image
+    size. An interrupted run continues where it was when the same command is given again.
+
+    Writes DIR/model.keras, labels.txt, history.csv, metrics.json, curves.png, predictions.png,
+    confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the next number if
+    there is one).
+    """
+    hosts = hosts and hosts.split(",")
+    _run(as_json, source, output, hosts=hosts, changes=changes, **given)
+
+
+def _run(as_json, source, output, changes=(), **given):
+    with answer(as_json) as found:
+        from keras_resnet import names, runs, training
+
+        fields = [each.name for each in dataclasses.fields(training.Recipe)]
+        # What is not given keeps the recipe's value.
+        given = {name: given[name] for name in given if given[name] is not None}
+        for name in changes:
+            given[names.find("field of a recipe", name, fields)] = changes[name]
+        try:
+            record = runs.train(source, output, verbose=verbosity(), **given)
+        except training.Interrupted as interruption:
+            say(interruption)
+            found["interrupted"] = str(interruption)
+            return
+        if record:
+            found.update(record.to_json())
+            show_training(record)

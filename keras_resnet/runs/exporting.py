@@ -1,0 +1,213 @@
+"""Models written as other programs load them, and measured."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from keras_resnet import data, names
+from keras_resnet import export as exporters
+from keras_resnet.files import write_labels, write_text
+from keras_resnet.runs.choices import EXPORTS
+from keras_resnet.runs.guards import check_writable, silenced_libraries
+from keras_resnet.runs.models import input_of, load_model, some_images
+
+_CALIBRATED, _VERIFIED = 100, 500  # images
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """What `export` has written.
+
+    Parameters
+    ----------
+    exported : Exported
+        Where it is, its model card, and how it compares with the original.
+    format : str
+        Its format.
+    precision : str
+        What it computes in.
+    """
+
+    exported: exporters.Exported
+    format: str
+    precision: str
+
+    def to_json(self) -> dict:
+        """What `keras-resnet export --json` prints."""
+        return {
+            "output": str(self.exported.path),
+            "format": self.format,
+            "precision": self.precision,
+            **asdict(self.exported.verification),
+        }
+
+
+def export(
+    model: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    format: Literal["saved_model", "litert", "onnx"] = "saved_model",
+    precision: Literal["float32", "bfloat16", "float16", "dynamic", "int8"] = "float32",
+    calibrate: str | os.PathLike | None = None,
+    batch_size: int | None = None,
+    image_dtype: Literal["float32", "uint8"] = "float32",
+    resize: bool = False,
+    top: int = 5,
+    agreement: float | None = None,
+    weights: str | os.PathLike | None = None,
+) -> ExportRecord:
+    """Write a model as other programs load it, and verify it there, as `keras-resnet export` does.
+
+    Parameters
+    ----------
+    model : str or path
+        A .keras file, a folder with a model.keras, or the name of a builder.
+    output : path
+        The folder: of all versions of a SavedModel, or of the file NAME.tflite or NAME.onnx, beside
+        which its model card and labels.txt are written.
+    format : {"saved_model", "litert", "onnx"}, default "saved_model"
+        What to write.
+    precision : {"float32", "bfloat16", "float16", "dynamic", "int8"}, default "float32"
+        What it computes in: "bfloat16" is for "saved_model"; "float16", "dynamic" and "int8" are
+        for "litert".
+    calibrate : str or path, optional
+        Images, as `keras_resnet.data.load` takes them: the training split calibrates "int8", the
+        test split verifies.
+    batch_size : int, optional
+        Images of every request. Default: any number.
+    image_dtype : {"float32", "uint8"}, default "float32"
+        For "saved_model": what images come as.
+    resize : bool, default False
+        For "saved_model": take images of any size.
+    top : int, default 5
+        For "saved_model": classes of an answer to image files.
+    agreement : float, optional
+        Fraction of the test images whose class must not change. Default: 0.99, for "litert" 0.95.
+    weights : str or path, optional
+        For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
+        first.
+
+    Returns
+    -------
+    ExportRecord
+
+    Raises
+    ------
+    ValueError
+        For options that do not go together, a model or images that cannot be read, a place that is
+        taken, or an exported model that disagrees with the original.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import keras_resnet
+    >>> from keras_resnet import runs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "net.keras")
+    ...     keras_resnet.CIFARResNet(8, include_preprocessing=True).save(file)
+    ...     record = runs.export(file, folder, format="litert")
+    >>> record.to_json()["runtime"]
+    'LiteRT'
+    """
+    format = names.find("format", format, EXPORTS)
+    if precision not in EXPORTS[format]:
+        raise ValueError(
+            f"precision={precision!r}: format {format!r} knows {', '.join(EXPORTS[format])}."
+        )
+    if precision == "int8" and not calibrate:
+        raise ValueError("precision='int8' needs images to calibrate: calibrate=SOURCE.")
+    if format != "saved_model" and (resize or image_dtype != "float32"):
+        raise ValueError("resize and image_dtype are for format 'saved_model'.")
+    output = Path(output)
+    check_writable(output)
+    net, labels = load_model(model, weights)
+    options = dict(labels=labels, batch_size=batch_size, verbose=False)
+    if agreement is not None:
+        options["agreement"] = agreement
+    if calibrate:
+        images = data.load(calibrate)
+        options["images"] = some_images(images.test, input_of(net), _VERIFIED)
+    with silenced_libraries():
+        if format == "saved_model":
+            options.update(image_dtype=image_dtype, resize=resize, top=top)
+            exported = exporters.saved_model(net, output, precision=precision, **options)
+        elif format == "onnx":
+            exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
+        else:
+            if calibrate:
+                options["calibrate"] = some_images(images.train, input_of(net), _CALIBRATED)
+            file = output / f"{net.name}.tflite"
+            exported = exporters.litert(net, file, precision=precision, **options)
+    if format != "saved_model":
+        write_labels(output, labels)
+        write_text(f"{exported.path}.json", json.dumps(exported.card, indent=2) + "\n")
+    return ExportRecord(exported, format, precision)
+
+
+@dataclass(frozen=True)
+class BenchRecord:
+    """What `bench` has measured.
+
+    Parameters
+    ----------
+    results : tuple of Latency
+        For every batch size, one for every model.
+    """
+
+    results: tuple[exporters.Latency, ...]
+
+    def to_json(self) -> dict:
+        """What `keras-resnet bench --json` prints."""
+        return {"results": [{**asdict(each), "path": str(each.path)} for each in self.results]}
+
+
+def bench(
+    exported: str | os.PathLike | Sequence[str | os.PathLike],
+    *,
+    images: str | os.PathLike | None = None,
+    batch_sizes: Sequence[int] = (1, 16),
+    seconds: float = 5.0,
+) -> BenchRecord:
+    """Measure exported models side by side, as `keras-resnet bench` does.
+
+    Parameters
+    ----------
+    exported : path or sequence of path
+        SavedModels or folders of their versions, .tflite and .onnx files.
+    images : str or path, optional
+        Images to measure with, as `keras_resnet.data.load` takes them. Default: noise.
+    batch_sizes : sequence of int, default (1, 16)
+        Images of a batch, for models that take any number.
+    seconds : float, default 5.0
+        Time for each model and batch size.
+
+    Returns
+    -------
+    BenchRecord
+
+    Raises
+    ------
+    ValueError
+        For what is not an exported model, or numbers that are not positive.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import keras_resnet
+    >>> from keras_resnet import export, runs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = export.saved_model(keras_resnet.CIFARResNet(8), folder, verbose=False)
+    ...     record = runs.bench(path, batch_sizes=[1], seconds=0.1)
+    >>> record.results[0].runtime
+    'TensorFlow'
+    """
+    paths = [exported] if isinstance(exported, str | os.PathLike) else list(exported)
+    shown = None
+    if images and paths:
+        shape = exporters.load(paths[0]).image_shape
+        options = {"image_size": shape[1] or 224, "channels": shape[3]}
+        shown = some_images(data.load(images).test, options, max(batch_sizes))
+    return BenchRecord(tuple(exporters.latencies(paths, shown, batch_sizes, seconds)))

@@ -1,0 +1,92 @@
+"""What a trained model leaves behind: tests, files and an export."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from keras_resnet import analysis, data, export
+from keras_resnet.export import Exported
+from keras_resnet.files import write_labels, write_text, written_beside
+from keras_resnet.runs.choices import MODEL_FILE
+from keras_resnet.runs.models import input_of
+from keras_resnet.training import Result
+
+
+@dataclass(frozen=True)
+class TrainRecord:
+    """What `train` has made.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The trained model.
+    source : Source
+        The data.
+    result : Result
+        How the training went.
+    evaluation : Evaluation
+        How the model does on the test images.
+    output : pathlib.Path
+        The folder of the run.
+    exported : Exported
+        The SavedModel.
+    """
+
+    model: keras.Model
+    source: data.Source
+    result: Result
+    evaluation: analysis.Evaluation
+    output: Path
+    exported: Exported
+
+    def to_json(self) -> dict:
+        """What `keras-resnet train --json` prints and metrics.json holds."""
+        return {
+            "model": self.model.name,
+            "data": self.source.name,
+            "test_accuracy": self.evaluation.accuracy,
+            "test_images": len(self.source.test),
+            "per_class": self.evaluation.per_class(),
+            "confusion": self.evaluation.confusion().tolist(),
+            "best_epoch": self.result.best_epoch,
+            "stages": self.result.stages,
+            "seconds": self.result.seconds,
+            "images_per_second": self.result.images_per_second,
+            "skipped": list(self.source.skipped),
+            "output": str(self.output),
+            "saved_model": str(self.exported.path),
+            "saved_model_difference": self.exported.verification.largest_difference,
+        }
+
+
+def write_results(
+    model: keras.Model,
+    source: data.Source,
+    result: Result,
+    output: Path,
+    exports: Path,
+    precision: str,
+) -> TrainRecord:
+    """Test a trained model, write what there is of it, and export it."""
+    test = data.batches(source.test, **input_of(model, source))
+    quality = analysis.evaluate(model, test, source.class_names)
+    with written_beside(output / MODEL_FILE) as partial:
+        model.save(partial)
+    write_labels(output, source.class_names)
+    result.save(output / "history.csv")
+    quality.save_confusion(output / "confusion.csv")
+    analysis.training_curves(output / "curves.png", result.history, result.stages)
+    analysis.prediction_sheet(output / "predictions.png", test, quality)
+    exported = export.saved_model(
+        model,
+        exports,
+        source.class_names,
+        images=next(iter(test))[0].numpy(),
+        agreement=1.0 if precision == "float32" else 0.9,
+        verbose=False,
+    )
+    record = TrainRecord(model, source, result, quality, output, exported)
+    write_text(output / "metrics.json", json.dumps(record.to_json(), indent=2) + "\n")
+    return record

@@ -1,0 +1,123 @@
+import json
+import re
+
+import PIL.Image
+import pytest
+from commands import refused, run
+from pictures import encoded, write_images, write_records
+
+
+class TestData:
+    @pytest.fixture
+    def pets(self, tmp_path):
+        """Cats and dogs with two damaged files, and one image in two splits."""
+        folder = tmp_path / "pets"
+        start = 0
+        for split, counts in (("train", (12, 4)), ("test", (3, 5))):
+            for name, count in zip(("cat", "dog [x]"), counts, strict=True):
+                write_images(folder / split / name, count, start=start)
+                start += count
+        (folder / "train" / "cat" / "zz.png").write_bytes(b"")
+        (folder / "test" / "cat" / "zz.png").write_text("a letter")
+        (folder / "test" / "cat" / "same.png").write_bytes(encoded(2))
+        return folder
+
+    def test_is_a_table_and_what_to_look_after(self, pets):
+        result = run("data", pets)
+        assert result.exit_code == 0, result.output
+        rows = [line.split() for line in result.stdout.splitlines()]
+        assert ["pets,", "2", "classes"] in [row[:3] for row in rows]
+        assert ["class", "train", "validation", "test"] in rows
+        assert ["cat", "10", "2", "4"] in rows
+        assert ["dog", "[x]", "3", "1", "5"] in rows
+        assert ["all", "13", "3", "9"] in rows
+        assert f"The largest class has {10 / 3:.1f} times" in result.stdout
+        assert "Pixels: 12x9 to 12x9, median 12x9." in result.stdout
+        assert "2 images cannot be read." in result.stdout
+        for damaged in ("train/cat/zz.png", "test/cat/zz.png"):
+            assert f"{str(pets / damaged)!r} is not an image that can be read" in result.stdout
+        assert "1 images are in more than one split." in result.stdout
+        (same,) = (line for line in result.stdout.splitlines() if "the same" in line)
+        for copy in ("train/cat/2.png", "test/cat/same.png"):
+            assert str(pets / copy) in same
+
+    def test_answers_in_json_alone(self, pets):
+        result = run("data", pets, "--json")
+        assert result.exit_code == 0, result.output
+        (line,) = result.stdout.splitlines()
+        answer = json.loads(line)
+        assert answer["class_names"] == ["cat", "dog [x]"]
+        assert answer["counts"] == {"train": [10, 3], "validation": [2, 1], "test": [4, 5]}
+        assert len(answer["damaged"]) == 2
+        assert len(answer["duplicates"]) == 1
+        assert answer["largest"] == [12, 9]
+
+    def test_draws_a_sheet(self, pets, tmp_path):
+        sheet = tmp_path / "new" / "sheet.png"
+        result = run("data", pets, "--sheet", sheet)
+        assert result.exit_code == 0, result.output
+        assert str(sheet) in result.stdout
+        with PIL.Image.open(sheet) as image:
+            assert image.size == (1320, 396)  # two rows of eight
+
+    def test_damaged_records_are_counted(self, tmp_path):
+        images = [encoded(number) for number in range(40)]
+        images[17] = b"miaow"
+        labels = [number % 2 for number in range(40)]
+        path = write_records(tmp_path / "pets.tfrecord.gz", images, labels)
+        result = run("data", path)
+        assert result.exit_code == 0, result.output
+        assert "1 images cannot be read." in result.stdout
+        assert re.search(r"(train|validation|test): image \d+ .* cannot", result.stdout)
+
+    def test_mistakes_are_one_line(self, tmp_path):
+        write_images(tmp_path / "cat", 3)
+        for source, complaint in (
+            ("no/such/folder", "data 'no/such/folder': there is no such folder"),
+            ("no/such.csv", "there is no such file"),
+            ("no/such*.tfrecord", "there is no such file"),
+            (tmp_path, "'cat' is the only class in it"),
+        ):
+            assert complaint in refused(run("data", source))
+
+
+class TestSummary:
+    def test_is_table_1_of_the_paper(self):
+        result = run("summary", "resnet50")
+        assert result.exit_code == 0, result.output
+        rows = {
+            line.split()[0]: line.split()[1:] for line in result.stdout.splitlines() if line.split()
+        }
+        assert rows["conv4"] == ["14x14x1024", "18", "7,098,368", "1.46", "G"]
+        assert rows["total"] == ["50", "25,557,032", "4.09", "G"]
+
+    def test_json_takes_any_size(self):
+        result = run("summary", "CIFARResNet56", "--image-size", "64", "--json")
+        answer = json.loads(result.stdout)
+        assert (answer["parameters"], answer["layers"]) == (853_018, 56)
+        assert answer["input_shape"] == [64, 64, 3]
+
+    def test_wants_a_name_or_all(self):
+        assert "give the NAME of a model, or --all" in refused(run("summary"))
+        assert "Did you mean ResNeXt50_32x4d?" in refused(run("summary", "resnext50"))
+
+    @pytest.mark.slow
+    def test_all_is_a_line_for_every_net(self):
+        result = run("summary", "--all", "--json")
+        models = json.loads(result.stdout)["models"]
+        assert [model["model"] for model in models][:2] == ["resnet18", "resnet34"]
+        assert len(models) == 15
+
+
+class TestWeights:
+    def test_weights_are_listed(self):
+        result = run("weights", "resnet-50")
+        assert result.exit_code == 0, result.output
+        for cell in ("imagenet_v2", "80.86", "95.43", "BSD-3-Clause", "resnet50-11ad3fa6.pth"):
+            assert cell in result.stdout
+        rows = json.loads(run("weights", "--json").stdout)["weights"]
+        assert len(rows) == 26
+        assert {"model", "tag", "files", "top1", "licence", "options"} <= rows[0].keys()
+
+    def test_a_net_without_any_is_refused(self):
+        assert "Did you mean ResNet50?" in refused(run("weights", "resnet5"))
