@@ -1,1 +1,1 @@
-"""Measurements against what one would use instead: `python -m benchmarks.NAME`."""
+"""Benchmarks against the alternatives: `python -m benchmarks.NAME`."""

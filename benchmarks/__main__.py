@@ -1,9 +1,10 @@
-"""keras_resnet against what a user would pick instead: `python -m benchmarks [--quick]`.
+"""keras_resnet against the alternatives: `python -m benchmarks [--quick]`.
 
-Each contender runs in a process of its own, and each peer takes turns with ours, A B A B, so that
-both see the same machine: trust the ratios, absolute figures drift. Medians of all turns; the first
-call, with its tracing and compiling, is told apart. Writes `RESULTS.md`, `results/peers.json` and
-`results/peers.png`; measuring some of the nets or peers keeps what was measured of the others.
+Each contender runs in its own process, and each peer alternates with keras_resnet (A B A B) so that
+both see the same machine conditions. Trust the ratios; absolute figures drift. Figures are medians
+over all turns; the first call, which traces and compiles, is reported separately. Writes
+`RESULTS.md`, `results/peers.json` and `results/peers.png`. Measuring only some models or peers
+keeps the earlier results of the others.
 """
 
 import argparse
@@ -20,8 +21,8 @@ from benchmarks.report import print_ratios, write_report
 
 RESULTS = Path(__file__).parent / "results" / "peers.json"
 
-# The work for each net, in the order in which it is done, with its batch: training first, so that
-# the peak of memory after it is that of training.
+# The work for each model, in order, with batch sizes. Training comes first so that the peak memory
+# read after it is that of training.
 _STEPS = [("train", 8), ("train", 32), ("infer", 1), ("infer", 8), ("infer", 32)]
 _LIFE = [("build", 1), ("save", 1), ("load", 1)]
 WORK = {
@@ -31,7 +32,7 @@ WORK = {
     "CIFAR ResNet-20": [("train", 128), ("infer", 128), ("train_from_files", 128), *_LIFE],
     "ResNet-152": [("build", 1)],
 }
-# The quick mode: the side of the images, and the work.
+# The quick mode: image size and work.
 QUICK = {
     "ResNet-50": (96, [("train", 8), ("infer", 8)]),
     "ResNeXt-50": (64, [("train", 4), ("infer", 4)]),
@@ -45,7 +46,7 @@ QUICK_PEERS = {
 
 
 def merged(old: dict | None, new: dict) -> dict:
-    """The new measurements of a net, and the old ones of contenders that were not asked again."""
+    """Add the old measurements of contenders that were not run again to a model's new ones."""
     if old is None:
         return new
     again = {(each["contender"], each["precision"]) for each in new["starts"]}
@@ -58,10 +59,14 @@ def merged(old: dict | None, new: dict) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three minutes; prints ratios only")
-    parser.add_argument("--net", action="append", choices=list(WORK), help="only this one")
-    parser.add_argument("--peer", action="append", choices=list(CONTENDERS), help="only this one")
-    parser.add_argument("--report", action="store_true", help="write the report again, only")
+    parser.add_argument("--quick", action="store_true", help="print ratios only, in three minutes")
+    parser.add_argument(
+        "--net", action="append", choices=list(WORK), help="measure this model only"
+    )
+    parser.add_argument(
+        "--peer", action="append", choices=list(CONTENDERS), help="measure this peer only"
+    )
+    parser.add_argument("--report", action="store_true", help="rewrite the report only")
     options = parser.parse_args()
 
     plan = QUICK if options.quick else {net: (NETS[net].size, work) for net, work in WORK.items()}

@@ -1,10 +1,10 @@
-"""A head trained on features that are computed once, and through the frozen net.
+"""Training a head on cached features, and through the frozen backbone.
 
     python -m benchmarks.cached_features SOURCE [--weights TAG|PATH] [--epochs N]
 
-Both train the head of the same pretrained ResNet-50 in bfloat16 from the same start, on the same
-views of the images in the same order. Told are the seconds of an epoch, and the accuracy on the
-validation and test images together. SOURCE is what `keras-resnet train --data` takes.
+Both train the head of the same pretrained ResNet-50 in bfloat16, from the same initial weights, on
+the same image views in the same order. Prints the seconds per epoch, and the accuracy on the
+validation and test images combined. SOURCE is anything that `keras-resnet train --data` accepts.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def main() -> None:
     )
 
     def told(way, net, epochs, validation):
-        """Train the head; its seconds for an epoch."""
+        """Train the head, print its accuracy, and return the seconds per epoch."""
         model.set_weights(start_weights)
         begins.clear(), ends.clear()
         transfer.freeze(model)
@@ -71,13 +71,13 @@ def main() -> None:
             verbose=0,
         )
         steps = len(ends) // recipe.epochs
-        # The first epoch traces.
+        # Skip the first epoch, which includes tracing.
         spans = zip(begins[1:], ends[2 * steps - 1 :: steps], strict=True)
         seconds = statistics.median(end - begin for begin, end in spans)
         right = np.mean(head.predict(inputs, verbose=0).argmax(-1) == labels)
         print(
-            f"{way:24} {seconds:6.2f} s for an epoch of {len(source.train)} images, {right:.2%} "
-            f"of {len(labels)} others right",
+            f"{way:28} {seconds:6.2f} s per epoch of {len(source.train)} images, {right:.2%} "
+            f"accuracy on {len(labels)} held-out images",
             flush=True,
         )
         return seconds
@@ -85,20 +85,20 @@ def main() -> None:
     validation = tf.data.Dataset.from_tensor_slices(held_out[0]).batch(256)
     start = time.perf_counter()
     kept = [transfer.features(model, varied(epochs=range(e, e + 1))) for e in range(recipe.epochs)]
-    print(f"features of {recipe.epochs} views computed in {time.perf_counter() - start:.0f} s")
+    print(f"computed features of {recipe.epochs} views in {time.perf_counter() - start:.0f} s")
 
     def from_features(epochs, **_):
         slices = [tf.data.Dataset.from_tensor_slices(kept[e]).batch(32) for e in epochs]
         return functools.reduce(tf.data.Dataset.concatenate, slices)
 
-    cached = told("on features", head, from_features, lambda **_: validation)
+    cached = told("on cached features", head, from_features, lambda **_: validation)
     frozen = told(
-        "through the frozen net",
+        "through the frozen backbone",
         model,
         lambda epochs, **share: varied(epochs=epochs, **share),
         functools.partial(views, source.validation, crop=crop_of(model)),
     )
-    print(f"{frozen / cached:.0f} times as fast. {describe()}")
+    print(f"Cached features are {frozen / cached:.0f} times faster. {describe()}")
 
 
 if __name__ == "__main__":

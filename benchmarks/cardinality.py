@@ -1,8 +1,8 @@
 """Cardinality at equal complexity, on CIFAR-10: `python -m benchmarks.cardinality DATA`.
 
-The pairs of cardinality and width of Xie et al. (2017), table 2, in nets of 20 layers that are
-trained alike on 5,000 images and compared on a quarter of the test images. DATA is what
-`keras-resnet train --data` takes. On two cores it takes twenty minutes.
+Trains 20-layer models with the cardinality and width pairs of Xie et al. (2017), table 2, on 5,000
+images, and compares them on a quarter of the test images. DATA is anything that
+`keras-resnet train --data` accepts. Takes twenty minutes on two cores.
 """
 
 import argparse
@@ -19,8 +19,8 @@ RESULTS = Path(__file__).parents[1] / "docs" / "cardinality.md"
 EPOCHS = 6
 SPACE = {
     "block": "bottleneck",
-    # Blocks of 8x14d have whole channels a group from a width of 2 on. Most blocks are in the last
-    # stage: the more of its parameters are in blocks that are equal, the closer are the nets.
+    # 8x14d needs a width of at least 2 for a whole number of channels per group. Most blocks are in
+    # the last stage: the more of the parameters lie in blocks of equal size, the closer the models.
     "width": 2.0,
     "conv2_blocks": 1,
     "conv3_blocks": 1,
@@ -33,18 +33,19 @@ SPACE = {
 }
 PAGE = """# Cardinality at equal complexity
 
-The five pairs of cardinality and width of Xie et al. (2017), table 2, here in nets of 20 layers for
-the 32x32 pixels of CIFAR-10: 1, 1 and 4 bottlenecks of 32, 64 and 128 filters, shortcuts B.
+The five pairs of cardinality and width from Xie et al. (2017), table 2, in 20-layer models for the
+32x32 images of CIFAR-10: 1, 1 and 4 bottleneck blocks with 32, 64 and 128 filters, shortcut B.
 
 {table}
 
-{train:,} training images, {epochs} epochs with a batch of 64; accuracy on {validation:,} test
-images, which has a standard error of {error:.1%}. One seed each, early in training: the accuracies
-do not rank the pairs. What grouped convolutions cost on a CPU is in the last column.
+Trained on {train:,} images for {epochs} epochs with a batch size of 64. The accuracy is on
+{validation:,} test images, with a standard error of {error:.1%}. With one seed each, early in
+training, the accuracies do not rank the pairs. The last column shows what grouped convolutions cost
+on a CPU.
 {machine}
 
-`python -m benchmarks.cardinality 'cifar10_jpeg_*.tfrecord.gz'` makes this page. For photographs,
-the five nets of the paper, of 50 layers:
+`python -m benchmarks.cardinality 'cifar10_jpeg_*.tfrecord.gz'` writes this page. To compare the
+paper's five 50-layer models on photographs:
 
 ```
 keras-resnet tune --data pets --algorithm random --trials 5 --output runs/cardinality \\
@@ -54,13 +55,12 @@ keras-resnet tune --data pets --algorithm random --trials 5 --output runs/cardin
     --set label_smoothing=0 --set augmentation_strength=light
 ```
 
-which leaves cardinality as the only choice, and tries all there is of it: a
-[search](search.md) as any other.
+This is an ordinary [search](search.md) with cardinality as its only choice, and tries every value.
 """
 
 
 def markdown(columns: list[str], rows: list[list[str]]) -> str:
-    """A table of numbers."""
+    """Format a Markdown table of numbers."""
     rule = ["---", *["---:"] * (len(columns) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in [columns, rule, *rows])
 
@@ -106,7 +106,7 @@ def main() -> None:
         ]
         for name, trial in found
     ]
-    columns = ["", "parameters", "", "multiply-adds", "accuracy", "seconds an epoch"]
+    columns = ["", "parameters", "", "multiply-adds", "accuracy", "seconds per epoch"]
     accuracy = np.mean([trial.score for trial in trials.values()])
     page = PAGE.format(
         table=markdown(columns, rows),

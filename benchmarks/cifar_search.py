@@ -1,9 +1,10 @@
-"""The best net of a search against the default ResNet-20: `python -m benchmarks.cifar_search DATA`.
+"""A search's best model against ResNet-20: `python -m benchmarks.cifar_search DATA`.
 
-Hyperband under 300,000 parameters, on every eighth image of CIFAR-10; then the best net, the
-default ResNet-20 and one with the papers' learning rate, all trained on all of these images for as
-many epochs as the longest trials, with several seeds. DATA is what `keras-resnet train --data`
-takes. On two cores the search takes half an hour, and the comparison a quarter of one.
+Runs Hyperband under 300,000 parameters on every eighth image of CIFAR-10. Then trains the best
+model, the default ResNet-20 and a ResNet-20 with the paper's learning rate on all of these images,
+for as many epochs as the longest trials, with several seeds. DATA is anything that
+`keras-resnet train --data` accepts. On two cores the search takes half an hour, and the comparison
+a quarter of an hour.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from benchmarks.machine import describe
 RESULTS = Path(__file__).parent / "results" / "cifar_search"
 BUDGET, TRIALS, EPOCHS, PART = "params=3e5", 22, 9, 8
 SPACE = {
-    # In 9 epochs, narrow nets and low learning rates get nowhere, and strong augmentation is vain.
+    # Nine epochs are too few for narrow models, low learning rates and strong augmentation.
     "width": [1.0, 1.5],
     "augmentation_strength": ["none", "light"],
     "learning_rate": {"min_value": 0.1, "max_value": 1.0, "sampling": "log"},
@@ -53,7 +54,7 @@ def main() -> None:
         )
         record = tuner.record()
         report.write_report(RESULTS, record)
-        (RESULTS / "report.html").unlink()  # as large as all the rest
+        (RESULTS / "report.html").unlink()  # as large as everything else together
 
         def best(seed):
             return tuning.retrain(tuner, source, seed=seed, cache="memory", verbose=0)[0]
@@ -72,8 +73,8 @@ def main() -> None:
             return net
 
         nets = {
-            "the best of the search": best,
-            "ResNet-20 by default": default,
+            "best model of the search": best,
+            "ResNet-20, default recipe": default,
             "ResNet-20, learning rate 0.2": lambda seed: default(seed, learning_rate=0.2),
         }
         found = {name: [] for name in nets}
@@ -83,12 +84,14 @@ def main() -> None:
                 test = data.batches(source.test, image_size=32, batch_size=500)
                 quality = analysis.evaluate(net, test, source.class_names)
                 found[name].append(quality.accuracy)
-                print(f"{name}: {quality.accuracy:.2%}, {net.count_params():,} weights", flush=True)
+                print(
+                    f"{name}: {quality.accuracy:.2%}, {net.count_params():,} parameters", flush=True
+                )
     lines = [
         describe(),
-        f"\n{len(source.train):,} training, {len(source.validation):,} validation images",
+        f"\n{len(source.train):,} training images, {len(source.validation):,} validation images",
         report.summary(record),
-        f"\nTest images right after {EPOCHS} epochs on all of them, {options.seeds} seeds",
+        f"\nTest accuracy after {EPOCHS} epochs on all of these images, {options.seeds} seeds",
     ]
     for name, values in found.items():
         each = ", ".join(f"{value:.2%}" for value in values)

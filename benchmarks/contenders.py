@@ -1,8 +1,8 @@
-"""The nets that are measured, and everything a user would pick for them, behind one interface.
+"""The models to measure, and every library a user could run them with, behind one interface.
 
-A contender is a class made with a net and a precision. It has `train(images, labels)` and
-`infer(images)` on NumPy arrays with the channels last, `train_from_files(folder, batch)`,
-`build()`, `save(folder)` and `load(folder)`, or `infer` alone. What is not installed is left out.
+A contender is a class constructed from a `Net` and a precision. It has `train(images, labels)` and
+`infer(images)` for channels-last NumPy arrays, `train_from_files(folder, batch)`, `build()`,
+`save(folder)` and `load(folder)`, or only `infer`. Contenders that are not installed are skipped.
 """
 
 import importlib.util
@@ -14,13 +14,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-# The transcription of PyTorch's nets that the golden fixtures are made with.
+# The PyTorch models that generate the golden fixtures.
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 
 
 @dataclass(frozen=True)
 class Net:
-    """A net: our builder, the side of its images in pixels, its multiply-adds for one image."""
+    """A model: its builder, image size in pixels, classes, and multiply-adds per image."""
 
     builder: str
     size: int
@@ -37,11 +37,11 @@ NETS = {
 }
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 DEVICE = os.environ.get("BENCHMARKS_DEVICE", "cpu")  # or "cuda"
-EPOCHS = 3  # from files; what the first one takes is start-up
+EPOCHS = 3  # of training from files; the first one includes start-up
 
 
 def between(ends: list[float]) -> float:
-    """Seconds of an epoch, from the times at which the epochs ended."""
+    """Return the median seconds per epoch, given the times at which the epochs ended."""
     return statistics.median(later - earlier for earlier, later in itertools.pairwise(ends))
 
 
@@ -50,7 +50,7 @@ def installed(*modules: str) -> bool:
 
 
 class Ours:
-    """keras_resnet, as it comes."""
+    """keras_resnet with default settings."""
 
     nets = tuple(NETS)
 
@@ -63,7 +63,7 @@ class Ours:
         self.model.compile(
             keras.optimizers.SGD(LEARNING_RATE, MOMENTUM),
             "sparse_categorical_crossentropy",
-            # Compiled by XLA, training on a CPU is 2 to 100 times slower.
+            # On a CPU, XLA makes training 2 to 100 times slower.
             jit_compile="auto" if DEVICE == "cuda" else False,
         )
 
@@ -82,7 +82,7 @@ class Ours:
         self.model.predict_on_batch(images)
 
     def train_from_files(self, folder, batch):
-        """Seconds of an epoch over a folder of JPEG files, mirrored and moved by some pixels."""
+        """Return the seconds per epoch over a folder of JPEG files, flipped and shifted."""
         from keras_resnet import data
 
         images = data.batches(
@@ -94,6 +94,7 @@ class Ours:
         return self._epoch(images)
 
     def _epoch(self, images):
+        """Normalize and train on a dataset, and return the seconds per epoch."""
         import keras
 
         images = images.map(lambda images, labels: (images / 127.5 - 1.0, labels))
@@ -114,7 +115,7 @@ class Ours:
 
 
 class Twin(Ours):
-    """Our nets with Keras' own layers in place of ours."""
+    """The keras_resnet models built from stock Keras layers."""
 
     def build(self):
         return stock_twin(super().build())
@@ -138,7 +139,7 @@ class Twin(Ours):
 
 
 def stock_twin(model):
-    """Rebuild a net of Keras' own layers, with the same weights."""
+    """Rebuild a model from stock Keras layers, with the same weights."""
     import keras
 
     from keras_resnet.layers import BatchNormalization, GroupedConv2D
@@ -170,7 +171,7 @@ class KerasApplications(Ours):
 
 
 class KerasHub(Ours):
-    """The backbone of KerasHub, with a head like ours."""
+    """The KerasHub backbone, with the same head as ours."""
 
     nets = ("ResNet-18", "ResNet-50", "ResNet-152")
 
@@ -195,7 +196,7 @@ class KerasHub(Ours):
 
 
 class PyTorch:
-    """PyTorch, eager, with its default order of axes."""
+    """Eager PyTorch, channels first (its default)."""
 
     nets = tuple(NETS)
     compiled, channels_last = False, False
@@ -206,11 +207,11 @@ class PyTorch:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.net, self.torch = net, torch
         self.format = torch.channels_last if self.channels_last else torch.contiguous_format
-        torch.set_float32_matmul_precision("high")  # on a GPU: tf32, as TensorFlow and JAX do
+        torch.set_float32_matmul_precision("high")  # tf32 on a GPU, as in TensorFlow and JAX
         self.module = self.build()
         self.optimizer = torch.optim.SGD(self.module.parameters(), LEARNING_RATE, MOMENTUM)
         self.loss = torch.nn.CrossEntropyLoss()
-        # Inference and training are compiled apart: a module's mode is a part of its graph.
+        # torch.compile makes separate graphs for training and inference mode.
         self.forward = torch.compile(self.module) if self.compiled else self.module
         self.half = precision == "bfloat16"
 
@@ -218,13 +219,15 @@ class PyTorch:
         module = torch_net(self.net.builder)
         for layer in module.modules():
             if isinstance(layer, self.torch.nn.ReLU):
-                layer.inplace = True  # as torchvision has it
+                layer.inplace = True  # as in torchvision
         return module.to(DEVICE, memory_format=self.format)
 
     def _autocast(self):
+        """Return the autocast context for this precision."""
         return self.torch.autocast(DEVICE, self.torch.bfloat16, enabled=self.half)
 
     def _images(self, images):
+        """Move channels-last NumPy images to the device, in PyTorch's layout."""
         images = self.torch.from_numpy(images).to(DEVICE).permute(0, 3, 1, 2)
         return images.contiguous(memory_format=self.format)
 
@@ -232,13 +235,14 @@ class PyTorch:
         self._step(self._images(images), self.torch.from_numpy(labels))
 
     def _step(self, images, labels):
+        """Run one training step and return its loss."""
         self.module.train()
         self.optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             loss = self.loss(self.forward(images), labels.to(DEVICE))
         loss.backward()
         self.optimizer.step()
-        return loss.item()  # Keras, too, tells the loss of every step
+        return loss.item()  # Keras reads the loss at every step, too
 
     def infer(self, images):
         self.module.eval()
@@ -294,25 +298,25 @@ class PyTorch:
 
 
 class PyTorchChannelsLast(PyTorch):
-    """PyTorch, eager, with the channels last."""
+    """Eager PyTorch, channels last."""
 
     channels_last = True
 
 
 class PyTorchCompiled(PyTorch):
-    """PyTorch after `torch.compile`."""
+    """PyTorch with `torch.compile`."""
 
     compiled = True
 
 
 class PyTorchCompiledChannelsLast(PyTorch):
-    """PyTorch after `torch.compile`, with the channels last."""
+    """PyTorch with `torch.compile`, channels last."""
 
     compiled, channels_last = True, True
 
 
 class Torchvision(PyTorchCompiledChannelsLast):
-    """torchvision's own net after `torch.compile`, with the channels last."""
+    """The torchvision model with `torch.compile`, channels last."""
 
     nets = ("ResNet-18", "ResNet-50", "ResNeXt-50")
 
@@ -333,7 +337,7 @@ def torch_net(builder: str):
 
 
 class OpenVINO:
-    """Our exported SavedModel in OpenVINO, at the precision that it chooses itself."""
+    """Our exported SavedModel in OpenVINO, in the given precision."""
 
     nets = tuple(NETS)
 
@@ -355,7 +359,7 @@ class OpenVINO:
 
 
 class ONNXRuntime:
-    """Our net in ONNX Runtime."""
+    """Our model in ONNX Runtime."""
 
     nets = tuple(NETS)
 
@@ -378,7 +382,7 @@ class ONNXRuntime:
 
 
 _BOTH = ("float32", "bfloat16")
-# Name in the report: the contender, its precisions, and the modules that it imports.
+# By name in the report: the class, its precisions, and the modules it imports.
 CONTENDERS = {
     "keras_resnet": (Ours, _BOTH, ("keras",)),
     "stock Keras twin": (Twin, _BOTH, ("keras",)),

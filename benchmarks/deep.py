@@ -1,6 +1,6 @@
-"""The deepest net of the paper, CIFARResNet(1202): `python -m benchmarks.deep [--against COMMIT]`.
+"""The paper's deepest model, CIFARResNet(1202): `python -m benchmarks.deep [--against COMMIT]`.
 
-With a commit of this repository, its code takes turns with the code that is here.
+Given a commit of this repository, alternates between its code and the current code.
 """
 
 import argparse
@@ -19,12 +19,12 @@ ROUNDS = 3
 
 
 def measure() -> dict[str, float]:
-    """Seconds of each part of the net's life, and the peak of memory, in this process."""
+    """Measure the seconds for each stage, the file size, and peak memory, in this process."""
     import numpy as np
 
     import keras_resnet
 
-    keras_resnet.CIFARResNet(20)  # whatever is imported or set up once
+    keras_resnet.CIFARResNet(20)  # exclude one-time imports and set-up
     facts, start = {}, time.perf_counter()
 
     def lap(work):
@@ -51,7 +51,7 @@ def measure() -> dict[str, float]:
 
 
 def in_a_process(code: Path) -> dict[str, float]:
-    """The same with the package that lies in a folder."""
+    """Run `measure` in a new process, with the package in the given folder."""
     command = [sys.executable, __file__, "--measure"]
     environment = {**os.environ, "PYTHONPATH": str(code), "TF_CPP_MIN_LOG_LEVEL": "3"}
     output = subprocess.run(
@@ -62,7 +62,7 @@ def in_a_process(code: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--against", metavar="COMMIT", help="an older version to compare with")
+    parser.add_argument("--against", metavar="COMMIT", help="older version to compare with")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
@@ -83,7 +83,9 @@ def main() -> None:
         for _ in range(ROUNDS):
             for version, code in versions.items():
                 facts[version].append(in_a_process(code))
-    print(f"{'medians of processes in turns':48}" + "".join(f"{each:>12}" for each in versions))
+    print(
+        f"{'medians over alternating processes':48}" + "".join(f"{each:>12}" for each in versions)
+    )
     for work in facts["now"][0]:
         medians = [statistics.median(each[work] for each in found) for found in facts.values()]
         print(f"{work:48}" + "".join(f"{median:12.1f}" for median in medians))

@@ -1,13 +1,13 @@
-"""Exported ResNet-50s, ours and others', with the same weights: `python -m benchmarks.export`.
+"""Exported ResNet-50s with the same weights, ours and others': `python -m benchmarks.export`.
 
     python -m benchmarks.export H5 IMAGES CALIBRATION
 
-H5 is the file of `keras.applications.ResNet50`, IMAGES a folder of `CLASS_*.jpg` with the number of
-the class, CALIBRATION a folder of other photographs. Exports the net in every way there is; each
-runs in a process of its own, and they take turns. Told are the milliseconds of a batch, how much
-quicker that is than what `keras.applications` exports, the top-1 accuracy, and for how many images
-the class is the one of `keras.applications`. After that, ResNeXt-50 with random weights against the
-same net of Keras' own layers. ONNX Runtime and OpenVINO take part where they are installed.
+H5 is the weights file of `keras.applications.ResNet50`, IMAGES a folder of `CLASS_*.jpg` where
+CLASS is the class index, CALIBRATION a folder of other photographs. Exports the model in every
+available format and runs each export in its own process, in turns. Reports the milliseconds per
+batch, the speed-up over the `keras.applications` SavedModel, the top-1 accuracy, and the fraction
+of images with the same class as `keras.applications`. Then compares ResNeXt-50 with random weights
+to the same model built from stock Keras layers. Includes ONNX Runtime and OpenVINO if installed.
 """
 
 import argparse
@@ -30,16 +30,16 @@ from benchmarks.worker import ROOT
 
 RESULTS = Path(__file__).parent / "results" / "export.txt"
 BATCHES = (1, 16)
-ROUNDS, TURN = 9, 0.5  # turns of each contender, and their least seconds
-# oneDNN keeps re-ordered weights then: a switch for the server, which the model cannot throw.
+ROUNDS, TURN = 9, 0.5  # turns per entrant, minimum seconds per turn
+# Makes oneDNN keep reordered weights. A server-side switch: an exported model cannot set it.
 FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
 
 
 @dataclass(frozen=True)
 class Entrant:
-    """An exported model, and how it is run.
+    """An exported model and how to run it.
 
-    `raw` says that it takes raw images, `precision` what OpenVINO is to compute in.
+    `raw` is whether it takes raw images; `precision` is what OpenVINO computes in.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Entrant:
 
 
 class Process:
-    """An entrant that was started."""
+    """The running process of an entrant."""
 
     def __init__(self, entrant: Entrant):
         self._process = subprocess.Popen(
@@ -76,9 +76,9 @@ class Process:
 
 
 def run(path: str, precision: str) -> None:
-    """Be an entrant: answer lines of JSON, the seconds of calls or the outputs for images."""
+    """Run an entrant: answer each JSON command with call times, or save the outputs for images."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print is no answer
+    os.dup2(2, 1)  # keep library output out of the answers
     import numpy as np
 
     if precision:
@@ -104,7 +104,7 @@ def run(path: str, precision: str) -> None:
             continue
         batch = np.random.default_rng(0).uniform(0, 255, (command["batch"], size, size, 3))
         batch, taken = batch.astype("float32"), []
-        ask(batch)  # the caches are full of the others' numbers
+        ask(batch)  # the other entrants have filled the caches
         while sum(taken) < TURN:
             start = time.perf_counter()
             ask(batch)
@@ -113,7 +113,7 @@ def run(path: str, precision: str) -> None:
 
 
 def photographs(folder: Path, size: int = 224):
-    """The middle of every photograph, without resizing; and what their names begin with."""
+    """Load the centre crops of all photographs, unresized, and their names before the first `_`."""
     import numpy as np
     import PIL.Image
 
@@ -127,7 +127,7 @@ def photographs(folder: Path, size: int = 224):
 
 
 def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
-    """Export ResNet-50, by keras.applications first, and in all ways of ours."""
+    """Export ResNet-50 from keras.applications, then from keras_resnet in every format."""
     import keras
 
     import keras_resnet
@@ -164,7 +164,7 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
 
 
 def resnexts(folder: Path) -> Iterator[Entrant]:
-    """Export ResNeXt-50 of Keras' own layers, and of ours."""
+    """Export ResNeXt-50 from stock Keras layers, and from ours."""
     import keras_resnet
     from keras_resnet import export
 
@@ -178,7 +178,7 @@ def resnexts(folder: Path) -> Iterator[Entrant]:
 
 
 def folding(weights: str, images) -> str:
-    """How the logits change when normalizations are folded."""
+    """Describe how folding batch normalization changes the logits."""
     import numpy as np
     import tensorflow as tf
 
@@ -197,13 +197,13 @@ def folding(weights: str, images) -> str:
     difference = np.abs(before - after).max() / np.abs(before).max()
     same = np.mean(before.argmax(-1) == after.argmax(-1))
     return (
-        f"Normalization folded: largest difference of a logit {difference:.1e} of the largest, "
-        f"the same class for {same:.1%} of {len(images)} images."
+        f"Batch normalization folded: largest logit difference {difference:.1e} of the largest "
+        f"logit, same class for {same:.1%} of {len(images)} images."
     )
 
 
 def compared(entrants: list[Entrant], folder: Path, images=None, labels=None) -> Iterator[str]:
-    """A table: every entrant's medians, and its ratios to the first one's."""
+    """Yield a table: each entrant's median times, and its speed-up over the first entrant."""
     import numpy as np
 
     import keras_resnet

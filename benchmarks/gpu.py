@@ -1,8 +1,8 @@
-"""The same nets on one GPU: `python -m benchmarks.gpu`.
+"""The same models on one GPU: `python -m benchmarks.gpu`.
 
-Ours run through whichever of Keras' backends has the GPU, against PyTorch and, where it is
-installed, torchvision: in float32, where all of them multiply in tf32, and in bfloat16. Images come
-from NumPy arrays on all sides. Ends with a line and no error where there is no GPU.
+Runs keras_resnet on the first Keras backend that sees a GPU, against PyTorch and, if installed,
+torchvision: in float32, where all of them multiply in tf32, and in bfloat16. Images come from NumPy
+arrays on all sides. Without a GPU, prints a message and exits with code 0.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from benchmarks.contenders import NETS, installed
 from benchmarks.measure import measure, peers_of
 from benchmarks.report import print_ratios
 
-# For every backend of Keras: what tells whether it sees a GPU.
+# By Keras backend: code that checks whether it sees a GPU.
 BACKENDS = {
     "tensorflow": "import tensorflow; found = tensorflow.config.list_physical_devices('GPU')",
     "jax": "import jax; found = [each for each in jax.devices() if each.platform == 'gpu']",
@@ -29,7 +29,7 @@ WORK = {
 
 
 def sees_gpu(backend: str) -> bool:
-    """Ask in a process of its own: to look is to take the GPU's memory."""
+    """Check in a separate process, because checking reserves GPU memory."""
     if not installed(backend):
         return False
     question = f"{BACKENDS[backend]}; raise SystemExit(0 if found else 1)"
@@ -40,22 +40,24 @@ def sees_gpu(backend: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--backend", choices=list(BACKENDS), help="default: the first with a GPU")
-    parser.add_argument("--net", action="append", choices=list(WORK), help="only this one")
+    parser.add_argument(
+        "--net", action="append", choices=list(WORK), help="measure this model only"
+    )
     options = parser.parse_args()
 
     backends = [options.backend] if options.backend else list(BACKENDS)
     backend = next(filter(sees_gpu, backends), None)
     if backend is None:
-        print("No GPU is seen by " + ", ".join(backends) + ": nothing to measure.")
+        print(f"No GPU found with {', '.join(backends)}: nothing to measure.")
         return
     os.environ |= {
         "KERAS_BACKEND": backend,
         "BENCHMARKS_DEVICE": "cuda",
-        # Several processes take turns on one GPU: none may reserve all of its memory.
+        # Several processes share the GPU, so none may reserve all of its memory.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
     }
-    print(f"ours on Keras' {backend} backend")
+    print(f"keras_resnet on the {backend} backend")
     for net in options.net or WORK:
         peers = [peer for peer in peers_of(net) if peer[0].startswith(("PyTorch", "torchvision"))]
         print_ratios({"nets": {net: measure(net, NETS[net].size, WORK[net], peers)}})

@@ -1,10 +1,10 @@
-"""Training images a second from a folder: `python -m benchmarks.input_pipeline FOLDER [--size N]`.
+"""Training images per second from a folder: `python -m benchmarks.input_pipeline FOLDER`.
 
-Ours against the way of Keras' tutorials, `image_dataset_from_directory` and augmentation layers,
-and against PyTorch's `DataLoader` with Pillow, where PyTorch is installed. All decode the same
-files, mirror and crop them at random, and give batches of 32 in float32. FOLDER is class/image, or
-what `keras-resnet train --data` takes as split/class/image. Each contender runs in a process of its
-own, in turns.
+Compares our input pipeline to the one in Keras tutorials (`image_dataset_from_directory` and
+augmentation layers) and, if PyTorch is installed, to its `DataLoader` with Pillow. All decode the
+same files, flip and crop them at random, and produce float32 batches of 32. FOLDER contains
+class/image or split/class/image; `--size` sets the image size in pixels, by default 224. The
+contenders run in separate processes, in turns.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BATCH, ROUNDS = 32, 5
 
 
 def ours(folder, size):
-    """A window of 35 to 100 % of the image, resized, mirrored or not."""
+    """Crop a random window of 35 to 100 % of the image, resize it, and flip it at random."""
     from keras_resnet import data
 
     return data.batches(
@@ -38,7 +38,7 @@ def ours(folder, size):
 
 
 def keras_idiom(folder, size):
-    """All of the image, resized; mirrored or not, a window of the usual size."""
+    """Resize the whole image, flip it at random, and take a random crop of the output size."""
     import keras
     import tensorflow as tf
 
@@ -56,7 +56,7 @@ def keras_idiom(folder, size):
 
 
 def keras_windows(folder, size):
-    """The same work as ours: a window of any size, resized, by Keras' own layer."""
+    """Do the same work as ours with a Keras layer: crop a random window, and resize it."""
     import keras
     import tensorflow as tf
 
@@ -78,7 +78,7 @@ def keras_windows(folder, size):
 
 
 def pytorch(folder, size):
-    """A window of 35 to 100 % of the image, resized by Pillow, mirrored or not."""
+    """Crop a random window of 35 to 100 %, resize it with Pillow, and flip it at random."""
     import PIL.Image
     import torch
 
@@ -91,8 +91,8 @@ def pytorch(folder, size):
         def __getitem__(self, index):
             with PIL.Image.open(files[index]) as image:
                 width, height = image.size
-                part, ratio, x, y = torch.rand(4).tolist()
-                area = (0.35 + 0.65 * part) * width * height
+                fraction, ratio, x, y = torch.rand(4).tolist()
+                area = (0.35 + 0.65 * fraction) * width * height
                 ratio = (3 / 4) * (16 / 9) ** ratio
                 across = min(width, round((area * ratio) ** 0.5))
                 down = min(height, round((area / ratio) ** 0.5))
@@ -117,6 +117,7 @@ def pytorch(folder, size):
 
 
 def _files(folder):
+    """List the image files in a folder of classes, and their labels."""
     import numpy as np
 
     from keras_resnet import data
@@ -136,7 +137,7 @@ CONTENDERS = {
 
 
 def serve(name: str, folder: str, size: int) -> None:
-    """Run an epoch for every line of standard input; answer with its images and seconds."""
+    """Run one epoch per line of standard input; print its image count and seconds."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     batches = CONTENDERS[name][0](folder, size)
@@ -176,18 +177,18 @@ def main() -> None:
         for name, process in processes.items():
             print("again", file=process.stdin, flush=True)
             images, seconds = json.loads(process.stdout.readline())
-            if turn:  # the first epoch starts threads and fills the disk's cache
+            if turn:  # the first epoch starts threads and fills the disk cache
                 rates[name].append(images / seconds)
     for process in processes.values():
         process.kill()
         process.communicate()
 
     print(describe())
-    print(f"{images} images, {options.size} px, batches of {BATCH}, medians of {ROUNDS} epochs.")
+    print(f"{images} images, {options.size} px, batch size {BATCH}, medians of {ROUNDS} epochs.")
     best = statistics.median(rates["keras_resnet"])
     for name, each in rates.items():
         median = statistics.median(each)
-        print(f"{name:56} {median:7,.0f} images/s   ours: {best / median:.2f} times as many")
+        print(f"{name:56} {median:7,.0f} images/s   ours / theirs: {best / median:.2f}")
 
 
 if __name__ == "__main__":

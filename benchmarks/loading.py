@@ -1,9 +1,9 @@
-"""From a file of weights to a ready ResNet-50: `python -m benchmarks.loading [H5]`.
+"""Time to load a weights file into a ResNet-50: `python -m benchmarks.loading [H5]`.
 
-Needs PyTorch (`pip install torch`) for the comparison with `torch.load` and `load_state_dict`; H5
-is the file of `keras.applications.ResNet50`, for the comparison with its `weights=H5`. Loading
-happens once in a program's life, so each measurement is made in processes of its own, the
-contenders taking turns; the first load there and the median of the next ten are told apart.
+Compares to `torch.load` with `load_state_dict`, which needs PyTorch (`pip install torch`). H5, the
+weights file of `keras.applications.ResNet50`, adds a comparison to its `weights=H5`. A program
+loads weights once, so every measurement runs in a new process, with the contenders in turns.
+Reports the first load in a process and the median of the next ten separately.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-# The transcription of PyTorch's ResNet that the golden fixtures are made with.
+# The PyTorch models that generate the golden fixtures.
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 ROUNDS = 5
 
@@ -61,7 +61,7 @@ def pytorch(path: str) -> dict[str, float]:
 def ours_built(path: str) -> dict[str, float]:
     import keras_resnet
 
-    # What any first net costs, whosever it is.
+    # Exclude the one-time cost of building the first model in a process.
     keras_resnet.CIFARResNet(8)
     return {"first": seconds(lambda: keras_resnet.ResNet50(weights=path))}
 
@@ -86,7 +86,7 @@ def keras_applications_built(path: str) -> dict[str, float]:
 
 
 def in_turns(contenders: list[tuple[Callable, str]]) -> list[dict[str, float]]:
-    """Medians over rounds, each contender in a fresh process of its own."""
+    """Return medians over rounds, with every run in a new process."""
     results = [[] for _ in contenders]
     for _ in range(ROUNDS):
         for (contender, path), collected in zip(contenders, results, strict=True):
@@ -115,7 +115,7 @@ def main(h5: str | None = None) -> None:
     from benchmarks.machine import describe
 
     print(f"{describe()} PyTorch {torch.__version__}.")
-    print(f"Medians of {ROUNDS} processes each, in turns.\n")
+    print(f"Medians over {ROUNDS} processes each, in turns.\n")
     torch.manual_seed(0)
     state_dict = pytorch_net().state_dict()
     with tempfile.TemporaryDirectory() as folder:
@@ -123,16 +123,16 @@ def main(h5: str | None = None) -> None:
         torch.save(state_dict, zipped)
         torch.save(state_dict, legacy, _use_new_zipfile_serialization=False)
         print(f"{'ResNet-50, milliseconds':58}{'ours':>8}{'PyTorch':>8}{'ratio':>8}")
-        for name, path in (("", zipped), (" before 1.6", legacy)):
+        for name, path in (("", zipped), (" (before 1.6)", legacy)):
             own, theirs = in_turns([(ours, path), (pytorch, path)])
-            show(f".pth{name} into a net, first in its process", own["first"], theirs["first"])
-            show(f".pth{name} into a net, again", own["again"], theirs["again"])
+            show(f".pth{name} into a model, first in its process", own["first"], theirs["first"])
+            show(f".pth{name} into a model, again", own["again"], theirs["again"])
         own, theirs = in_turns([(ours_built, zipped), (pytorch_built, zipped)])
-        show(".pth to a new net, building it included", own["first"], theirs["first"])
+        show(".pth into a new model, including building it", own["first"], theirs["first"])
     if h5:
         print(f"\n{'ResNet-50, milliseconds':58}{'ours':>8}{'Keras':>8}{'ratio':>8}")
         own, theirs = in_turns([(ours_built, h5), (keras_applications_built, h5)])
-        show(".h5 to a new net, against keras.applications", own["first"], theirs["first"])
+        show(".h5 into a new model, against keras.applications", own["first"], theirs["first"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a measurement was made on, and how it is made."""
+"""The machine that measurements run on, and ways to measure."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def describe() -> str:
-    """CPU, cores, the instructions that matter, and versions."""
+    """Describe the CPU, its cores and bfloat16 instructions, and software versions."""
     import keras
     import tensorflow as tf
 
@@ -22,7 +22,7 @@ def describe() -> str:
     bfloat16 = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
     return (
         f"{model}, {len(os.sched_getaffinity(0))} cores, "
-        f"bfloat16: {', '.join(bfloat16) or 'no instructions for it'}. "
+        f"bfloat16: {', '.join(bfloat16) or 'no instructions'}. "
         f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras "
         f"{keras.__version__}."
     )
@@ -31,10 +31,10 @@ def describe() -> str:
 def interleaved(
     contenders: Sequence[Callable[[], object]], rounds: int, repeats: Sequence[int] | None = None
 ) -> list[float]:
-    """Median seconds of one call of each contender, measured in turns: A B A B.
+    """Return the median seconds per call of each contender, measured in turns: A B A B.
 
-    Every contender is called once beforehand, to trace and compile. `repeats` says how many calls
-    of each make up its turn: more of the quick ones, so that each turn is long enough to time.
+    Calls every contender once first, to trace and compile. `repeats` is the number of calls per
+    turn for each contender; fast ones need more for a turn that is long enough to time.
     """
     repeats = repeats or [1] * len(contenders)
     for contender in contenders:
@@ -50,7 +50,7 @@ def interleaved(
 
 
 def matrix_product_rates() -> dict[str, float]:
-    """Multiply-adds a second of this machine's own matrix product, the best of ten."""
+    """Measure multiply-adds per second of a matrix product on this machine, best of ten."""
     import tensorflow as tf
 
     rates, size = {}, 4096
@@ -68,9 +68,9 @@ def matrix_product_rates() -> dict[str, float]:
 
 
 def write_jpeg_folder(folder: Path, count: int, size: int) -> None:
-    """Write photograph-like JPEG files, blurred noise, as `folder/train/{class}/{number}.jpg`.
+    """Write blurred noise as JPEG files, `folder/train/{class}/{number}.jpg`.
 
-    Some more stand beside them as `validation` and `test`, so that nobody takes these for it.
+    Also writes a few to `validation` and `test`, so that no loader holds back part of `train`.
     """
     import numpy as np
     import PIL.Image

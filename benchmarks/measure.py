@@ -1,4 +1,4 @@
-"""Windows in which one peer and ours take turns, each in a process of its own."""
+"""Measurement windows in which a peer alternates with keras_resnet, in separate processes."""
 
 import contextlib
 import sys
@@ -11,14 +11,14 @@ from benchmarks.machine import write_jpeg_folder
 from benchmarks.worker import Process
 
 ROUNDS = 5
-TURN, WINDOW = 0.5, 30.0  # seconds: a turn's least, and after how many no new round begins
-TOO_LONG = 100.0  # seconds that a step may take
-IMAGES = {"ResNet-18": 256, "CIFAR ResNet-20": 2560}  # written to JPEG files
+TURN, WINDOW = 0.5, 30.0  # seconds: minimum per turn, and when to stop starting new rounds
+TOO_LONG = 100.0  # seconds; skip steps expected to take longer
+IMAGES = {"ResNet-18": 256, "CIFAR ResNet-20": 2560}  # JPEG files to train from
 MODES_OF_PYTORCH = [name for name in CONTENDERS if name.startswith(("PyTorch ", "torchvision"))]
 
 
 def peers_of(net: str) -> list[tuple[str, str]]:
-    """Everyone else who has this net and is installed, in each of their precisions."""
+    """List all other installed contenders that have this model, with each of their precisions."""
     return [
         (name, precision)
         for name, (kind, precisions, modules) in CONTENDERS.items()
@@ -28,14 +28,14 @@ def peers_of(net: str) -> list[tuple[str, str]]:
 
 
 def can(name: str, work: str, precision: str) -> bool:
-    """Whether a contender does a piece of work, and is worth asking twice for it."""
+    """Whether to measure a contender on this work, skipping repeats of the same measurement."""
     if work in ("build", "save", "load") and (precision != "float32" or name in MODES_OF_PYTORCH):
         return False
     return hasattr(CONTENDERS[name][0], work)
 
 
 class Entrant:
-    """A contender's process, which knows what it has done before and what that took."""
+    """A contender's process, with the time of each first call and the peak memory after it."""
 
     def __init__(self, name, net, precision, size, folder):
         self.name, self.precision, self._net, self._folder = name, precision, net, folder
@@ -54,6 +54,7 @@ class Entrant:
         return [second * batch / images for second in seconds]
 
     def _options(self, work, batch):
+        """Return the options of a command to the process."""
         return (
             dict(batch=batch, folder=self._folder)
             if work == "train_from_files"
@@ -61,7 +62,7 @@ class Entrant:
         )
 
     def start(self):
-        """What happened once: seconds of the start, of the first steps, and the peak of memory."""
+        """Return one-time costs: seconds for start-up and the first step, and peak memory."""
         trained = [key for key in self._peaks if key[0] == "train"]
         first = next(iter(trained), None)
         return {
@@ -82,7 +83,7 @@ def measure(
     peers: list[tuple[str, str]],
     rounds: int = ROUNDS,
 ) -> dict:
-    """All windows of one net, and what starting each contender took."""
+    """Measure all windows of one model, and the start-up cost of each contender."""
     windows, starts = [], []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -105,7 +106,7 @@ def measure(
             try:
                 entrant = Entrant(name, net, precision, size, folder)
             except RuntimeError as error:
-                print(f"left out: {error}", file=sys.stderr)
+                print(f"skipped: {error}", file=sys.stderr)
                 continue
             with entrant.process:
                 windows += list(_windows(entrant, ours, work, rounds))
@@ -114,7 +115,7 @@ def measure(
 
 
 def _windows(peer, ours, work, rounds):
-    """One peer's turns with ours of the same precision and of our best, for each piece of work."""
+    """Alternate one peer with ours, in its precision and in bfloat16, for each piece of work."""
     a_step = {}
     for each, batch in work:
         if not can(peer.name, each, peer.precision) or a_step.get(each, 0) * batch > TOO_LONG:
@@ -122,7 +123,7 @@ def _windows(peer, ours, work, rounds):
         try:
             peer.warm_up(each, batch)
         except RuntimeError as error:
-            print(f"failed at {each} {batch}: {error}", file=sys.stderr)
+            print(f"{each} failed with batch size {batch}: {error}", file=sys.stderr)
             return
         entrants = {"peer": peer, peer.precision: ours[peer.precision]}
         if can("keras_resnet", each, "bfloat16"):

@@ -1,7 +1,7 @@
-"""Where the time of our nets goes, operation by operation: `python -m benchmarks.profile`.
+"""Where our models spend their time, operation by operation: `python -m benchmarks.profile`.
 
-Writes `results/profile.json`, which `RESULTS.md` tells: under the misses of the comparison stands
-what would have to be quicker.
+Writes `results/profile.json`. `RESULTS.md` shows it below the comparison, where it explains which
+operations would have to be faster to reach the missed targets.
 """
 
 import collections
@@ -25,16 +25,15 @@ WORK = [
     ("ResNet-50", "infer", 32),
     ("ResNeXt-50", "infer", 8),
 ]
-# What TensorFlow calls its operations, but for oneDNN's prefix, begins with one of these; the first
-# that fits counts.
+# Prefixes of TensorFlow's operation names, without oneDNN's own prefix. The first match counts.
 FAMILIES = {
     "filter gradients": ("Conv2DBackpropFilter",),
     "input gradients": ("Conv2DBackpropInput",),
     "convolutions": ("Conv2D", "FusedConv2D"),
-    "batch normalization's gradients": ("FusedBatchNormGrad",),
+    "batch normalization gradients": ("FusedBatchNormGrad",),
     "batch normalization": ("FusedBatchNorm",),
     "ReLU and its gradients": ("Relu",),
-    "sums of shortcuts": ("AddN", "AddV2"),
+    "shortcut additions": ("AddN", "AddV2"),
 }
 CONVOLUTIONS = ("convolutions", "input gradients", "filter gradients")
 REST = "everything else"
@@ -48,7 +47,7 @@ def family_of(operation: str) -> str:
 
 
 def seconds_by_operation(step) -> collections.Counter:
-    """What each kind of operation took in one call of `step`, as TensorFlow's profiler has it."""
+    """Return the seconds per type of operation in one call of `step`, by TensorFlow's profiler."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
@@ -69,7 +68,7 @@ def seconds_by_operation(step) -> collections.Counter:
 
 
 def profile(name: str, work: str, batch: int) -> dict:
-    """Seconds of a step, and the part of every family of operations in it."""
+    """Measure the seconds per step, in total and per family of operations."""
     import numpy as np
 
     from benchmarks.contenders import Ours
@@ -105,7 +104,7 @@ def profile(name: str, work: str, batch: int) -> dict:
 def main() -> None:
     import tensorflow as tf
 
-    # One operation at a time, so that what they take adds up to the step.
+    # Run one operation at a time, so that their times add up to the time of the step.
     tf.config.threading.set_inter_op_parallelism_threads(1)
     rates = matrix_product_rates()
     profiles = [profile(*each) for each in WORK]

@@ -1,4 +1,4 @@
-"""From measurements to ratios, `RESULTS.md` and a plot."""
+"""Turns measurements into ratios, `RESULTS.md` and a plot."""
 
 import json
 import statistics
@@ -11,29 +11,30 @@ from benchmarks.profile import CONVOLUTIONS
 
 HERE = Path(__file__).parent
 PROFILE = HERE / "results" / "profile.json"
-# Told under the table that `benchmarks.profile` measures.
+# Printed below the table from `benchmarks.profile`.
 WHAT_THE_PROFILE_SHOWS = """\
-- **Training.** Three quarters of a step are convolutions, all in oneDNN, which TensorFlow brings \
-along. Their filter gradients run at little over half the rate of the others: oneDNN turns both \
-operands around before it multiplies. The same gradient as one matrix product for every 1x1 \
-convolution gains 1 to 3 %, and costs memory. The rest are passes over memory (normalization and \
-its gradient, ReLU, sums) that are one operation each already.
-- **Inference.** Nothing but convolutions is left to speak of, with normalization, ReLU and the \
-shortcut's sum inside them. PyTorch calls the same oneDNN: a ratio far above 1 would need more \
-than the machine's own matrix product gives, or fewer multiplications, as in Winograd's \
-algorithm, which oneDNN does not choose here, or int8.
-- **Memory.** Beyond activations and gradients, TensorFlow keeps what every normalization hands on \
+- **Training.** Convolutions take three quarters of a step, all of them in oneDNN, which ships \
+with TensorFlow. Their filter gradients run at little more than half the rate of the others, \
+because oneDNN transposes both operands before it multiplies. Computing the filter \
+gradient of every 1x1 convolution as one matrix product gains 1 to 3 %, and costs memory. The rest \
+is passes over memory (normalization and its gradient, ReLU, additions), each of which is already \
+a single operation.
+- **Inference.** Almost all of the time goes to convolutions, with normalization, ReLU and the \
+shortcut addition fused into them. PyTorch calls the same oneDNN. A ratio far above 1 would need \
+either more than the machine's matmul rate, or fewer multiplications: Winograd's algorithm, which \
+oneDNN does not choose here, or int8.
+- **Memory.** Besides activations and gradients, TensorFlow keeps what every normalization passes \
 to its gradient."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """How much better than some peers we mean to be: a ratio of medians, theirs to ours."""
+    """A target: the least ratio of medians, theirs to ours, against some peers."""
 
     net: str
     work: str
     batch: int
-    peers: tuple[str, ...]  # what their names begin with
+    peers: tuple[str, ...]  # prefixes of their names
     at_least: float
     ours: str = "bfloat16"
     theirs: tuple[str, ...] = ("float32", "bfloat16")
@@ -52,7 +53,7 @@ BARS = [
     Bar("ResNet-50", "infer", 32, ("keras.applications",), 1.6),
     Bar("ResNet-50", "infer", 32, ("PyTorch",), 1.1),
     Bar("ResNet-50", "infer", 1, ("PyTorch",), 1.0),
-    # What runs our exported net, and nothing else.
+    # These run our exported model.
     Bar("ResNet-50", "infer", 32, ("ONNX Runtime", "OpenVINO"), 1.0),
     Bar("ResNet-50", "infer", 1, ("ONNX Runtime", "OpenVINO"), 1.0),
     Bar("ResNeXt-50", "infer", 8, ("ONNX Runtime", "OpenVINO"), 1.0),
@@ -60,7 +61,7 @@ BARS = [
     Bar("CIFAR ResNet-20", "train_from_files", 128, ("PyTorch",), 1.0),
     Bar("ResNet-152", "build", 1, ("KerasHub",), 1.5, ours="float32"),
 ]
-PEAK_AT_MOST = 0.75  # of keras.applications' memory, training ResNet-50 with batches of 32
+PEAK_AT_MOST = 0.75  # of keras.applications' peak memory, training ResNet-50, batch 32
 
 WORK = {
     "train": "training step, batch {}",
@@ -70,19 +71,19 @@ WORK = {
     "save": "save",
     "load": "load",
 }
-PASSES = {"train": 3, "infer": 1}  # over the net's multiply-adds
-_ONCE = ("build", "save", "load")  # told in seconds, everything else in images a second
+PASSES = {"train": 3, "infer": 1}  # times the multiply-adds of a forward pass
+_ONCE = ("build", "save", "load")  # reported in seconds, the rest in images per second
 
 
 def ratio(window: dict, ours: str) -> float | None:
-    """How many times longer the peer took than ours in the turns of one window."""
+    """Return the peer's median time over ours in one window."""
     if ours not in window["ours"]:
         return None
     return statistics.median(window["seconds"]) / statistics.median(window["ours"][ours])
 
 
 def best_peer(results: dict, bar: Bar) -> tuple[float, str] | None:
-    """The least ratio to any of the peers that a bar is about, and that peer."""
+    """Return the lowest ratio among the peers of a target, and that peer."""
     found = [
         (reached, f"{window['contender']}, {window['precision']}")
         for window in results.get("nets", {}).get(bar.net, {}).get("windows", ())
@@ -102,7 +103,7 @@ def print_ratios(results: dict) -> None:
             )
             print(
                 f"{net}, {found['size']} px, {_name(window)}: "
-                f"{window['contender']}, {window['precision']}, took times ours: {against}"
+                f"{window['contender']}, {window['precision']}, time over ours: {against}"
             )
 
 
@@ -112,24 +113,24 @@ def write_report(results: dict) -> None:
     lines = [
         "# How keras_resnet compares",
         "",
-        "Written by `python -m benchmarks`. Every peer took turns with ours in processes of their "
-        "own on this machine: ratios of medians hold, absolute figures drift.",
+        "Written by `python -m benchmarks`. Every peer alternated with keras_resnet, in separate "
+        "processes on the same machine: trust the ratios of medians; absolute figures drift.",
         "",
-        f"{results['machine']} Its own matrix product reaches "
-        f"{rates['float32'] / 1e9:.0f} G multiply-adds a second in float32 and "
+        f"{results['machine']} The machine's matmul rate, the speed of a large matrix product, is "
+        f"{rates['float32'] / 1e9:.0f} G multiply-adds per second in float32 and "
         f"{rates['bfloat16'] / 1e9:.0f} G in bfloat16.",
         "",
-        "![Times of the best peers, ours being 1](results/peers.png)",
+        "![Times of the best peers, relative to ours](results/peers.png)",
         "",
-        "## What we aimed at",
+        "## Targets",
         "",
         *_table(
-            ["net", "work", "ours", "the best of", "was", "ratio", "aim", ""],
+            ["model", "work", "ours", "peers", "best peer", "ratio", "target", ""],
             [row for bar in BARS for row in _bar_row(results, bar)] + list(_memory_rows(results)),
         ),
         "",
-        "The ratio is the peer's time over ours; of several peers or precisions the best one "
-        "counts. For memory it is our peak over theirs.",
+        "The ratio is the peer's time over ours. Of several peers or precisions, the best one "
+        "counts. For memory, the ratio is our peak over theirs.",
         *_profile_section(),
     ]
     for net, found in results["nets"].items():
@@ -141,6 +142,7 @@ def write_report(results: dict) -> None:
 
 
 def _bar_row(results, bar):
+    """Yield the table row of a target, if it was measured."""
     best = best_peer(results, bar)
     if best is not None:
         reached, peer = best
@@ -158,7 +160,7 @@ def _bar_row(results, bar):
 
 
 def _miss(results, bar, reached):
-    """By how much, and what part of the matrix product's rate ours reaches and would need."""
+    """Describe a miss: by how much, and the fraction of the matmul rate reached and needed."""
     missed = f"missed by {1 - reached / bar.at_least:.0%}"
     passes = PASSES.get(bar.work)
     if not passes:
@@ -173,11 +175,11 @@ def _miss(results, bar, reached):
     multiply_adds = passes * bar.batch * NETS[bar.net].multiply_adds
     used = multiply_adds / seconds / results["rates"][bar.ours]
     needed = used * bar.at_least / reached
-    return f"{missed}: ours is at {used:.0%} of the matrix product's rate, the aim at {needed:.0%}"
+    return f"{missed}: ours reaches {used:.0%} of the matmul rate, the target is {needed:.0%}"
 
 
 def _profile_section() -> list[str]:
-    """Where the time of our own steps goes, as `benchmarks.profile` has measured it."""
+    """Return the section on where our steps spend their time, from `benchmarks.profile`."""
     if not PROFILE.exists():
         return []
     found = json.loads(PROFILE.read_text())
@@ -191,21 +193,21 @@ def _profile_section() -> list[str]:
         seconds = each["families"].get(family)
         if seconds is None or seconds < 1e-3:
             return ""
-        told = f"{1e3 * seconds:.0f} ms"
+        text = f"{1e3 * seconds:.0f} ms"
         if family in CONVOLUTIONS:
             best = each["batch"] * NETS[each["net"]].multiply_adds / rate
-            told += f" ({best / seconds:.0%})"
-        return told
+            text += f" ({best / seconds:.0%})"
+        return text
 
     header = ["", *(f"{e['net']}, {WORK[e['work']].format(e['batch'])}" for e in profiles)]
     rows = [[family, *(cell(each, family) for each in profiles)] for family in families]
-    whole = ["the whole step", *(f"{1e3 * each['seconds']:.0f} ms" for each in profiles)]
+    whole = ["whole step", *(f"{1e3 * each['seconds']:.0f} ms" for each in profiles)]
     return [
         "",
         "## Where our time goes",
         "",
-        "From `python -m benchmarks.profile`: bfloat16, one operation after the other; in brackets "
-        "the part of the matrix product's rate that convolutions reach.",
+        "From `python -m benchmarks.profile`: bfloat16, one operation at a time. In parentheses, "
+        "the fraction of the matmul rate that convolutions reach.",
         "",
         *_table(header, [*rows, whole]),
         "",
@@ -214,6 +216,7 @@ def _profile_section() -> list[str]:
 
 
 def _memory_rows(results) -> Iterator[list[str]]:
+    """Yield the table rows that compare peak memory."""
     peaks = {
         (start["contender"], start["precision"]): start["peak_mebibytes"].get("train 32")
         for start in results["nets"].get("ResNet-50", {}).get("starts", ())
@@ -222,22 +225,23 @@ def _memory_rows(results) -> Iterator[list[str]]:
     for precision in ("float32", "bfloat16"):
         theirs = peaks.get(("keras.applications", precision))
         if ours and theirs:
-            part = ours / theirs
-            verdict = "" if part <= PEAK_AT_MOST else f"missed by {part / PEAK_AT_MOST - 1:.0%}"
+            fraction = ours / theirs
+            excess = fraction / PEAK_AT_MOST - 1
+            verdict = f"missed by {excess:.0%}" if excess > 0 else ""
             yield [
                 "ResNet-50",
                 "peak memory, training step, batch 32",
                 f"bfloat16, {ours:,.0f} MiB",
                 "keras.applications",
                 f"{precision}, {theirs:,.0f} MiB",
-                f"**{part:.2f}**",
+                f"**{fraction:.2f}**",
                 f"at most {PEAK_AT_MOST}",
                 verdict,
             ]
 
 
 def _net_table(net, found, rates):
-    """A row for each piece of work and contender."""
+    """Return a table with one row per piece of work and contender."""
     rows = []
     for work, batch in dict.fromkeys((each["work"], each["batch"]) for each in found["windows"]):
         windows = [w for w in found["windows"] if (w["work"], w["batch"]) == (work, batch)]
@@ -247,7 +251,7 @@ def _net_table(net, found, rates):
         for precision in ("float32", "bfloat16"):
             window = next((w for w in windows if precision in w["ours"]), None)
             if window:
-                # Ours ran in every window; all of them count.
+                # Ours ran in every window: use them all.
                 seconds = [s for w in windows for s in w["ours"].get(precision, ())]
                 facts = _facts(work, batch, seconds, cost and cost / rates[precision])
                 rows.append([_name(window), "keras_resnet", precision, *facts, "", "", ""])
@@ -265,19 +269,19 @@ def _net_table(net, found, rates):
                     *("" if each is None else f"{each:.2f}" for each in against),
                 ]
             )
-    header = ["work", "contender", "precision", "median", "spread", "of matrix product", "first"]
-    return _table([*header, "/ ours, same precision", "/ ours, bfloat16"], rows)
+    header = ["work", "contender", "precision", "median", "spread", "of matmul rate", "first call"]
+    return _table([*header, "time over ours, same precision", "time over ours, bfloat16"], rows)
 
 
 def _facts(work, batch, seconds, at_best):
-    """Median, spread, and the part of the machine's rate, from the seconds of an image at best."""
+    """Return median, spread, and fraction of the matmul rate; `at_best` is seconds per image."""
     median = statistics.median(seconds)
     speed = f"{median:.2f} s" if work in _ONCE else f"{batch / median:,.1f} images/s"
     return speed, _spread(seconds), f"{at_best * batch / median:.0%}" if at_best else ""
 
 
 def _starts_table(starts):
-    """What happens once in a process."""
+    """Return a table of the one-time costs of each process."""
     rows = [
         [
             start["contender"],
@@ -304,7 +308,7 @@ def _starts_table(starts):
 
 
 def _table(header, rows):
-    """A Markdown table, without the columns that are empty."""
+    """Format a Markdown table, without its empty columns."""
     kept = [i for i in range(len(header)) if any(row[i] for row in rows)]
     pick = [[row[i] for i in kept] for row in [header, *rows]]
     return [
@@ -315,11 +319,12 @@ def _table(header, rows):
 
 
 def _name(window):
+    """Return the description of the work in a window."""
     return WORK[window["work"]].format(window["batch"])
 
 
 def _spread(seconds):
-    """Half the distance between the quartiles, as a part of the median."""
+    """Format half the interquartile range as a percentage of the median."""
     if len(seconds) < 4:
         return ""
     low, middle, high = statistics.quantiles(seconds, n=4)
@@ -327,6 +332,7 @@ def _spread(seconds):
 
 
 def _plot(results):
+    """Plot the ratios to the best peers, with their targets."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -342,11 +348,16 @@ def _plot(results):
     bars = axes.barh(labels, reached, color="#4477aa")
     axes.bar_label(bars, [f"{value:.2f}" for value in reached], padding=4)
     axes.plot(
-        [bar.at_least for bar, *_ in rows], labels, "|", color="#cc3311", markersize=16, label="aim"
+        [bar.at_least for bar, *_ in rows],
+        labels,
+        "|",
+        color="#cc3311",
+        markersize=16,
+        label="target",
     )
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
-    axes.set_xlabel("the best peer's time, ours being 1")
+    axes.set_xlabel("time of the best peer, relative to ours")
     axes.invert_yaxis()
     axes.tick_params(labelsize=7)
     axes.legend(loc="lower right")

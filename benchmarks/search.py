@@ -1,8 +1,8 @@
-"""What a search costs beside its training: `python -m benchmarks.search`.
+"""The overhead of a search on top of training: `python -m benchmarks.search`.
 
-A random search over the default space for CIFAR-10, under a million parameters, in which every
-trial trains for the same time. Told are the time that was not spent in training: drawing, counting,
-building, saving; and, more strictly, all but that of steps after the first, and of validation.
+Runs a random search over the default space for CIFAR-10, under a million parameters, in which every
+trial trains for the same time. Reports the time outside training (sampling, counting, building,
+saving) and, more strictly, the time outside validation and all training steps after the first.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     from keras_resnet import training, tuning
 
     class Timed(tuning.ResNetHyperModel):
-        """Knows how long the trials were in training."""
+        """Adds up the training time of all trials."""
 
         seconds = 0.0
 
@@ -42,7 +42,7 @@ def main() -> None:
                 self.seconds += time.perf_counter() - start
 
     class After(keras.callbacks.Callback):
-        """Ends the training of a net after some seconds, and knows how long first steps took."""
+        """Stops each training after some seconds, and adds up the time of the first steps."""
 
         first_steps = 0.0
 
@@ -74,12 +74,12 @@ def main() -> None:
     around, before = seconds - hypermodel.seconds, seconds - steps
     lines = [
         describe(),
-        f"\n{options.trials} trials of {options.seconds:g} s of the default space under a million "
-        f"parameters: {seconds:.1f} s",
-        f"not in training            {around:6.1f} s {around / seconds:6.1%}   "
-        "drawing, counting, building, saving",
-        f"not in steps, but the first{before:6.1f} s {before / seconds:6.1%}   "
-        "the same, tracing, first steps",
+        f"\n{options.trials} trials of {options.seconds:g} s each from the default space, under a "
+        f"million parameters: {seconds:.1f} s",
+        f"outside training           {around:6.1f} s {around / seconds:6.1%}   "
+        "sampling, counting, building, saving",
+        f"outside steps and validation{before:5.1f} s {before / seconds:6.1%}   "
+        "the same plus tracing and first steps",
     ]
     RESULTS.write_text("".join(f"{line}\n" for line in lines))
     print(*lines, sep="\n")

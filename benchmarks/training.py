@@ -1,8 +1,8 @@
-"""What the trainer costs, and what devices add: `python -m benchmarks.training`.
+"""Overhead of the trainer, and scaling over devices: `python -m benchmarks.training`.
 
-Steps of a CIFAR ResNet-20 in our trainer against a bare `model.fit`, on the same batches, in turns
-of ten steps in one process; then images a second of one process with one and with two threads, of
-two processes with a thread each, and of two devices in one process.
+Compares a CIFAR ResNet-20 in our trainer to plain `model.fit` on the same batches, in turns of ten
+steps in one process. Then measures the images per second of one process with one and two threads,
+of two processes with one thread each, and of two devices in one process.
 """
 
 import json
@@ -22,11 +22,11 @@ from benchmarks.machine import describe
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "training.txt"
 BATCH, STEPS, EPOCHS, ROUNDS = 128, 30, 2, 3
-WINDOW, WINDOWS = 10, 60  # steps of a turn, turns
+WINDOW, WINDOWS = 10, 60  # steps per turn, turns
 
 
 def source():
-    """As CIFAR-10, but for what the images show."""
+    """Make a data source like CIFAR-10, with noise for images."""
     import numpy as np
 
     from keras_resnet import data
@@ -60,7 +60,7 @@ def net(precision):
 
 
 class Turns:
-    """Lets two runs, in a thread each, take turns every few steps, and measures those."""
+    """Makes runs in separate threads alternate every few steps, and times their turns."""
 
     def __init__(self, *names):
         self.turn, self.condition = names[0], threading.Condition()
@@ -68,7 +68,7 @@ class Turns:
         self.seconds = {name: [] for name in names}
 
     def callback(self, name):
-        """What a run is given so that it waits for its turn."""
+        """Make the callback that has a run wait for its turn."""
         turns, taken, start = self, 0, None
 
         def on_train_batch_end(batch, logs):
@@ -98,7 +98,7 @@ class Turns:
 
 
 def overhead(precision: str) -> str:
-    """Our trainer against `fit`."""
+    """Compare our trainer to `fit`."""
     from keras_resnet import data, training
 
     images, mine, theirs = source(), net(precision), net(precision)
@@ -132,20 +132,20 @@ def overhead(precision: str) -> str:
         thread.start()
     for thread in threads:
         thread.join()
-    # The first two windows of each hold the tracing of training and of validation.
+    # The first two windows of each include tracing for training and validation.
     ours, fit = (turns.seconds[name][2:] for name in ("ours", "fit"))
     ratios = [b / a for a, b in zip(ours, fit, strict=False)]
     low, _, high = statistics.quantiles(ratios)
     rates = [BATCH * WINDOW / statistics.median(each) for each in (ours, fit)]
     return (
         f"{precision:15}  ours {rates[0]:6,.0f} images/s   fit {rates[1]:6,.0f} images/s   "
-        f"ours is {statistics.median(ratios):.3f} times as quick "
-        f"(half of the turns: {low:.3f} to {high:.3f})"
+        f"ours / fit {statistics.median(ratios):.3f} "
+        f"(middle half of the turns: {low:.3f} to {high:.3f})"
     )
 
 
 def run(strategy: str, synchronized: str) -> None:
-    """Images a second of one run, as JSON."""
+    """Train once and print the images per second as JSON."""
     from keras_resnet import training
 
     devices = training.strategy(strategy)
@@ -171,7 +171,7 @@ WAYS = {
 
 
 def scaling() -> Iterator[str]:
-    """Images a second of each way, in turns."""
+    """Yield the images per second of each way, measured in turns."""
     found = {name: [] for name in WAYS}
     for _ in range(ROUNDS):
         for name, (processes, threads, *arguments) in WAYS.items():
@@ -199,10 +199,10 @@ def scaling() -> Iterator[str]:
 
 def report() -> Iterator[str]:
     yield describe()
-    yield f"\nTrainer and bare fit, CIFAR ResNet-20, batch {BATCH}, medians of {WINDOWS} turns"
+    yield f"\nTrainer against plain fit, CIFAR ResNet-20, batch {BATCH}, medians of {WINDOWS} turns"
     for precision in ("float32", "mixed_bfloat16"):
         yield overhead(precision)
-    yield f"\nDevices, CIFAR ResNet-20, batch {BATCH} in all, bfloat16, medians of {ROUNDS} turns"
+    yield f"\nScaling, CIFAR ResNet-20, global batch {BATCH}, bfloat16, medians of {ROUNDS} turns"
     yield from scaling()
 
 

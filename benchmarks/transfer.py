@@ -1,9 +1,9 @@
-"""How right the staged recipe gets it: `python -m benchmarks.transfer SOURCE OUTPUT [--seeds N]`.
+"""Accuracy of staged fine-tuning: `python -m benchmarks.transfer SOURCE OUTPUT [--seeds N]`.
 
-Runs `keras-resnet train` with a pretrained ResNet-50 once for every seed, each in a process of its
-own, and prints the accuracy on the test images, their mean and spread, and the time. A seed whose
-metrics are in OUTPUT already is not run again. On cats and dogs, 288 px and the whole of the
-shorter side were chosen by cross-validation on the training images.
+Runs `keras-resnet train` with a pretrained ResNet-50 once per seed, each in its own process, and
+prints the test accuracy and time of each, and the mean and range of the accuracies. Skips seeds
+whose metrics are already in OUTPUT. For cats and dogs, the image size of 288 px and the crop of the
+whole shorter side were chosen by cross-validation on the training images.
 """
 
 import argparse
@@ -40,10 +40,11 @@ def main() -> None:
         minutes = (time.perf_counter() - start) / 60
         metrics = json.loads((output / "metrics.json").read_text())
         accuracies.append(metrics["test_accuracy"])
-        told = f"{minutes:.1f} minutes" if minutes > 0.1 else "run before"
-        print(f"seed {seed}: {accuracies[-1]:.2%} of {metrics['test_images']} test images, {told}")
+        duration = f"{minutes:.1f} minutes" if minutes > 0.1 else "from an earlier run"
+        count = metrics["test_images"]
+        print(f"seed {seed}: {accuracies[-1]:.2%} accuracy on {count} test images, {duration}")
     print(
-        f"mean {statistics.mean(accuracies):.2%}, from {min(accuracies):.2%} to "
+        f"mean {statistics.mean(accuracies):.2%}, range {min(accuracies):.2%} to "
         f"{max(accuracies):.2%}. {describe()}"
     )
 

@@ -1,6 +1,6 @@
-"""One contender in a process of its own, doing one piece of work after another when told to.
+"""Runs one contender in its own process, one piece of work at a time.
 
-The other side is `Process`: it starts the process and talks to it in lines of JSON.
+`Process` is the other side: it starts the process and exchanges lines of JSON with it.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# The first call of a turn finds the caches full of the others' numbers. It is not counted, unless
-# it takes more seconds than this: then it is all the same.
+# The first call of a turn starts with caches filled by the other process, so it does not count,
+# unless it takes longer than this many seconds: then the caches make no difference.
 WORTH_COUNTING = 5.0
 
 
 class Process:
-    """A contender that was started; `told` says what its start took, in seconds."""
+    """A running contender; `told` holds the seconds that its start-up took."""
 
     def __init__(self, name: str, net: str, precision: str, size: int):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
@@ -36,11 +36,12 @@ class Process:
         self.told = self._answer()
 
     def do(self, work: str, **options) -> dict:
-        """Do a piece of work once, or again and again for at least `seconds`."""
+        """Do a piece of work once, or repeat it for at least `seconds`."""
         print(json.dumps({"work": work, **options}), file=self._process.stdin, flush=True)
         return self._answer()
 
     def _answer(self):
+        """Read an answer, or raise the errors that the process printed."""
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
@@ -57,7 +58,7 @@ class Process:
 
 
 def do(contender, net, random, saved, work, batch=1, seconds=0.0, folder=None):
-    """Do a piece of work once, or again and again until some seconds are over."""
+    """Do a piece of work once, or repeat it for at least `seconds`."""
     images = random.normal(size=(batch, net.size, net.size, 3)).astype("float32")
     labels = random.integers(0, net.classes, batch)
     arguments = {
@@ -81,14 +82,14 @@ def do(contender, net, random, saved, work, batch=1, seconds=0.0, folder=None):
 
 
 def peak_mebibytes() -> float:
-    """The most memory that this process has held; `getrusage` would count its parent's as well."""
+    """Return this process's peak memory; `getrusage` would include its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 
 def main(name: str, net_name: str, precision: str, size: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever libraries print is no answer
+    os.dup2(2, 1)  # keep library output out of the answers
 
     def answer(**facts):
         print(json.dumps(facts), file=answers, flush=True)

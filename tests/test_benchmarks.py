@@ -85,8 +85,8 @@ class TestReport:
         # 1.8 / 1.5 of the rate that is told below.
         used, needed = (f"{part * 32 * 3 * 4.089e9 / 2 / 4e11:.0%}" for part in (1, 1.2))
         assert (
-            "| KerasHub, bfloat16 | **1.50** | 1.8 | missed by 17%: ours is at "
-            f"{used} of the matrix product's rate, the aim at {needed} |"
+            "| KerasHub, bfloat16 | **1.50** | 1.8 | missed by 17%: ours reaches "
+            f"{used} of the matmul rate, the target is {needed} |"
         ) in text
         assert "| **0.75** | at most 0.75 |" in text
         # 32 images in 2 s, three times 4.089 G multiply-adds for each.
@@ -138,4 +138,4 @@ class TestMeasurements:
         command = [sys.executable, "-m", "benchmarks.gpu", "--backend", "tensorflow"]
         told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert told.returncode == 0
-        assert told.stdout == "No GPU is seen by tensorflow: nothing to measure.\n"
+        assert told.stdout == "No GPU found with tensorflow: nothing to measure.\n"
