@@ -1,25 +1,25 @@
-# Needs Python 3.10 or newer and make; everything else goes into .venv.
+# Needs Python 3.10 or newer and make. Everything else is installed into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: demo test test-all bench bench-quick format clean
 
-demo: .venv/.installed  ## the main job: train, test, export and predict on handwritten digits
+demo: .venv/.installed  ## train, test, export and predict on handwritten digits
 	$(BIN)/keras-resnet demo
 
-test: .venv/.installed-test  ## everything that is quick and needs no weights or data sets
+test: .venv/.installed-test  ## linting and all fast tests; needs no weights or data sets
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python -m pytest -n 2
 
-test-all: .venv/.installed-test  ## the slow proofs too
+test-all: .venv/.installed-test  ## all tests, including the slow ones
 	$(BIN)/python -m pytest -m ""
 
-bench: .venv/.installed-bench  ## against everything else one might use, for an hour or two
+bench: .venv/.installed-bench  ## full comparison with the alternatives; takes an hour or two
 	$(BIN)/python -m benchmarks
 
-bench-quick: .venv/.installed-test  ## ratios on small images, in three minutes
+bench-quick: .venv/.installed-test  ## speed ratios on small images; takes three minutes
 	$(BIN)/python -m benchmarks --quick
 
 format: .venv/.installed-test
@@ -31,7 +31,7 @@ clean:
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
-	# The pip that Python 3.10 brings along does not find its way through these requirements.
+	# The pip that ships with Python 3.10 cannot resolve these requirements.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@

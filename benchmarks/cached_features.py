@@ -56,7 +56,7 @@ def main() -> None:
         on_train_batch_end=lambda batch, logs: ends.append(time.perf_counter()),
     )
 
-    def told(way, net, epochs, validation):
+    def train_head(way, net, epochs, validation):
         """Train the head, print its accuracy, and return the seconds per epoch."""
         model.set_weights(start_weights)
         begins.clear(), ends.clear()
@@ -91,8 +91,8 @@ def main() -> None:
         slices = [tf.data.Dataset.from_tensor_slices(kept[e]).batch(32) for e in epochs]
         return functools.reduce(tf.data.Dataset.concatenate, slices)
 
-    cached = told("on cached features", head, from_features, lambda **_: validation)
-    frozen = told(
+    cached = train_head("on cached features", head, from_features, lambda **_: validation)
+    frozen = train_head(
         "through the frozen backbone",
         model,
         lambda epochs, **share: varied(epochs=epochs, **share),

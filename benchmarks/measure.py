@@ -44,9 +44,9 @@ class Entrant:
 
     def warm_up(self, work, batch):
         if (work, batch) not in self.first and can(self.name, work, self.precision):
-            told = self.process.do(work, **self._options(work, batch))
-            self.first[work, batch] = told["seconds"][0]
-            self._peaks[work, batch] = told["peak_mebibytes"]
+            answer = self.process.do(work, **self._options(work, batch))
+            self.first[work, batch] = answer["seconds"][0]
+            self._peaks[work, batch] = answer["peak_mebibytes"]
 
     def turn(self, work, batch):
         seconds = self.process.do(work, seconds=TURN, **self._options(work, batch))["seconds"]
@@ -68,7 +68,7 @@ class Entrant:
         return {
             "contender": self.name,
             "precision": self.precision,
-            **self.process.told,
+            **self.process.startup,
             "first_step": self.first.get(first),
             "peak_mebibytes": {
                 f"train {batch}": self._peaks["train", batch] for _, batch in trained

@@ -20,7 +20,7 @@ WORTH_COUNTING = 5.0
 
 
 class Process:
-    """A running contender; `told` holds the seconds that its start-up took."""
+    """A running contender; `startup` holds the seconds that starting it took."""
 
     def __init__(self, name: str, net: str, precision: str, size: int):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
@@ -33,7 +33,7 @@ class Process:
             cwd=ROOT,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-        self.told = self._answer()
+        self.startup = self._answer()
 
     def do(self, work: str, **options) -> dict:
         """Do a piece of work once, or repeat it for at least `seconds`."""

@@ -1,4 +1,4 @@
-"""Nets of the family from one functional builder.
+"""Build ResNets and ResNeXts with one functional builder.
 
 Prints:
 
@@ -23,10 +23,10 @@ def describe(model):
     print(f"{model.name:18} {model.output_shape!s:20} {parameters:11,} trainable parameters")
 
 
-# What keras.applications calls ResNet50, it calls here too; this is one it does not have.
+# Same names as in keras.applications, and models that keras.applications does not have.
 describe(keras_resnet.ResNeXt50_32x4d(weights=None))
 
-# Any other net of the family: blocks in each stage, groups, channels a group, image size, ...
+# Any other ResNet or ResNeXt: blocks per stage, groups, channels per group, image size, ...
 describe(
     keras_resnet.ResNet(
         (2, 2, 2, 2),
@@ -38,11 +38,11 @@ describe(
     )
 )
 
-# The small nets of the paper, and its plain net: the same layers without the shortcuts.
+# The small models of the paper, and its plain network: the same layers without shortcuts.
 describe(keras_resnet.CIFARResNet(20))
 describe(keras_resnet.ResNet34(weights=None, shortcut=None, name="plain34"))
 
-# The outputs of the stages, for a detector or a segmentation head.
+# The output of each stage, for a detector or a segmentation head.
 backbone = keras_resnet.ResNet18(weights=None, include_top=False)
 pyramid = keras_resnet.feature_pyramid(backbone)
 print("   ".join(f"{level} {features.shape[1:]}" for level, features in pyramid.items()))

@@ -1,18 +1,18 @@
-"""Cats or dogs: three ways to a classifier from 2,000 photographs.
+"""Cats or dogs: three ways to train a classifier on 2,000 photographs.
 
     python examples/cats_and_dogs.py FOLDER [--weights TAG_OR_FILE] [--epochs N]
 
-FOLDER is class/image, or has train/ and test/ above that. A LeNet-like net and a ResNet-34 learn
-from scratch, as in many a course; a pretrained ResNet-50 is fine-tuned. All three are judged on the
-same test images, once, at the end. Writes cats_and_dogs.png, and prints, after the epochs, for
-2,000 photographs, 10 epochs and the weights "imagenet_caffe", on two CPU cores:
+FOLDER contains class/image, or train/ and test/ folders of class/image. Trains a LeNet-like model
+and a ResNet-34 from scratch, as many courses do, and fine-tunes a pretrained ResNet-50. Tests all
+three once, at the end, on the same images. Writes cats_and_dogs.png. With 2,000 photographs, 10
+epochs and the weights "imagenet_caffe", on two CPU cores, it prints after the epochs:
 
                                  test   training
     LeNet from scratch         70.10%    0.7 min
     ResNet-34 from scratch     66.80%    4.3 min
     ResNet-50, fine-tuned      98.90%    6.9 min
 
-Ten epochs are few for a net that begins from nothing, and 2,000 images for any number of epochs.
+Ten epochs are few for training from scratch, and 2,000 images are few for any number of epochs.
 """
 
 import argparse
@@ -34,17 +34,17 @@ from keras_resnet.graphs import crop_of
 parser = argparse.ArgumentParser()
 parser.add_argument("folder")
 parser.add_argument("--weights", default="imagenet_caffe")
-parser.add_argument("--epochs", type=int, default=10, help="of the nets that learn from scratch")
+parser.add_argument("--epochs", type=int, default=10, help="for training from scratch")
 parser.add_argument("--seed", type=int, default=0)
 options = parser.parse_args()
 
-# Half precision with numbers as large as float32's: on a CPU that knows it, twice as fast.
+# Half precision with the range of float32; twice as fast on CPUs with bfloat16 instructions.
 keras.config.set_dtype_policy("mixed_bfloat16")
 pets = data.load(options.folder)
 
 
 def lenet():
-    """Two convolutions and three dense layers, for 200 px."""
+    """Two convolutions and three dense layers, for images of 200 px."""
     layers = keras.layers
     return keras.Sequential(
         [
@@ -64,14 +64,14 @@ def lenet():
 
 
 def resnet34():
-    """All 34 layers, fresh, for 128 px."""
+    """A ResNet-34 with random weights, for images of 128 px."""
     return keras_resnet.ResNet34(
         weights=None, classes=2, input_shape=(128, 128, 3), include_preprocessing=True
     )
 
 
 def resnet50():
-    """A pretrained ResNet-50 with a head for two classes."""
+    """A pretrained ResNet-50 with a new head for two classes."""
     backbone = keras_resnet.ResNet50(
         include_top=False, weights=options.weights, include_preprocessing=True
     )
@@ -91,7 +91,7 @@ for name, (build, learn, recipe) in ways.items():
     model, start = build(), time.perf_counter()
     result = learn(model, pets, recipe, seed=options.seed, verbose=2)
     minutes = (time.perf_counter() - start) / 60
-    # What a net is shown of a photograph, it remembers from the weights that it began with.
+    # The model stores the crop that its initial weights were tested with.
     test = data.batches(pets.test, image_size=model.input_shape[1], crop=crop_of(model))
     quality = analysis.evaluate(model, test, pets.class_names)
     rows.append(f"{name:24} {quality.accuracy:8.2%} {minutes:6.1f} min")

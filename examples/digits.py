@@ -1,9 +1,9 @@
-"""The main job in Python: what `keras-resnet demo` does, step by step.
+"""The whole workflow in Python: what `keras-resnet demo` does, step by step.
 
-Prints, after 20 lines of Keras' about the epochs:
+Prints, after the progress of 20 epochs:
 
-    98.89% of 359 test images are right; the best epoch was 20
-    the SavedModel chooses the same class for 100% of 32 images and differs by 5.4e-07
+    98.89% accuracy on 359 test images; best epoch 20
+    the SavedModel predicts the same class for 100% of 32 images; largest difference 5.4e-07
 """
 
 import os
@@ -26,8 +26,8 @@ result = training.train(model, digits, training.Recipe(epochs=20, learning_rate=
 test = data.batches(digits.test, image_size=16, channels=1)
 quality = analysis.evaluate(model, test, digits.class_names)
 print(
-    f"{quality.accuracy:.2%} of {len(digits.test)} test images are right; "
-    f"the best epoch was {result.best_epoch}"
+    f"{quality.accuracy:.2%} accuracy on {len(digits.test)} test images; "
+    f"best epoch {result.best_epoch}"
 )
 
 images, _ = next(iter(test))
@@ -37,6 +37,6 @@ with tempfile.TemporaryDirectory() as folder:
     )
 same = exported.verification
 print(
-    f"the SavedModel chooses the same class for {same.agreement:.0%} of {same.images} images and "
-    f"differs by {same.largest_difference:.1e}"
+    f"the SavedModel predicts the same class for {same.agreement:.0%} of {same.images} images; "
+    f"largest difference {same.largest_difference:.1e}"
 )

@@ -1,18 +1,17 @@
-"""Weights from PyTorch and back, without PyTorch.
+"""Save and load PyTorch weights without PyTorch.
 
-A file from torchvision or timm, `.pth` or `.safetensors`, would be loaded the same way; one written
-here serves, so that the example needs no download. What does not fit is refused before anything is
-changed.
+Writes its own file, so that it needs no download; `.pth` and `.safetensors` files from torchvision
+or timm load the same way. Weights that do not fit raise an error before anything changes.
 
 Prints:
 
-    122 tensors written, fc.weight (1000, 512) the largest of the head
-    The same weights: True
-    A backbone of 11,186,112 parameters
-    A fresh head: (None, 5)
-    weights='resnet18.safetensors': it lacks tensors that resnet34 needs: layer1.2.bn1.bias, \
-layer1.2.bn1.running_mean, layer1.2.bn1.running_var and 77 more. It looks like a net of 18 layers; \
-resnet34 has 34.
+    122 tensors written; fc.weight has shape (1000, 512)
+    Same weights: True
+    Backbone: 11,186,112 parameters
+    New head: (None, 5)
+    weights='resnet18.safetensors': missing tensors that resnet34 needs: layer1.2.bn1.bias, \
+layer1.2.bn1.running_mean, layer1.2.bn1.running_var and 77 more. The tensors look like a model with \
+18 layers; resnet34 has 34.
 """
 
 import os
@@ -29,16 +28,16 @@ with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)
     state_dict = keras_resnet.pretrained.to_torch(net, "resnet18.safetensors")
     shape = state_dict["fc.weight"].shape
-    print(f"{len(state_dict)} tensors written, fc.weight {shape} the largest of the head")
+    print(f"{len(state_dict)} tensors written; fc.weight has shape {shape}")
 
     same = keras_resnet.ResNet18(weights="resnet18.safetensors")
-    print("The same weights:", all(map(np.array_equal, same.get_weights(), net.get_weights())))
+    print("Same weights:", all(map(np.array_equal, same.get_weights(), net.get_weights())))
 
     backbone = keras_resnet.ResNet18(weights="resnet18.safetensors", include_top=False)
-    print(f"A backbone of {backbone.count_params():,} parameters")
+    print(f"Backbone: {backbone.count_params():,} parameters")
 
     classifier = keras_resnet.ResNet18(weights="resnet18.safetensors", classes=5)
-    print("A fresh head:", classifier.output_shape)
+    print("New head:", classifier.output_shape)
 
     try:
         keras_resnet.ResNet34(weights="resnet18.safetensors")

@@ -1,8 +1,8 @@
-"""Ask TensorFlow Serving what is on images, over gRPC.
+"""Classify images with TensorFlow Serving, over gRPC.
 
     python grpc_client.py cat.jpg dog.png [--address localhost:8500] [--model resnet50]
 
-Prints the best label and its probability for every image; with an error, exits with 1.
+Prints the best label and its probability for every image. Exits with 1 if an image failed.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-# gRPC's own limit, 4 MiB, is less than a photograph may have.
+# gRPC's default limit of 4 MiB is too small for large photographs.
 LARGEST_MESSAGE = 64 * 2**20
 OPTIONS = [
     ("grpc.max_send_message_length", LARGEST_MESSAGE),
@@ -25,7 +25,7 @@ OPTIONS = [
 
 
 def question(model: str, contents: bytes) -> predict_pb2.PredictRequest:
-    """The request for the labels of one image file."""
+    """Make the request that classifies one image file."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = "classify_bytes"
@@ -54,7 +54,7 @@ def main() -> int:
                 print(error, file=sys.stderr)
                 failed = True
             except grpc.RpcError as error:
-                # Further lines would say where in the graph it happened.
+                # The remaining lines only tell where in the graph it happened.
                 reason = error.details().partition("\n")[0]
                 print(f"{image}: {error.code().name}: {reason}", file=sys.stderr)
                 failed = True

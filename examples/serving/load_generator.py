@@ -1,9 +1,9 @@
-"""Ask TensorFlow Serving from many clients at once, over gRPC, and say how quick it is.
+"""Measure TensorFlow Serving under load from many clients, over gRPC.
 
     python load_generator.py photographs/*.jpg --clients 32 --seconds 30
 
-Every client sends one image, waits for the answer, and sends the next. Times are those of
-requests that were answered. Exits with 1 if none was.
+Every client sends an image, waits for the answer, and sends the next one. Latencies include only
+requests that succeeded. Exits with 1 if none did.
 """
 
 import argparse
@@ -18,12 +18,12 @@ import grpc
 from grpc_client import OPTIONS, question
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
-# Every client has a connection of its own, as clients on several machines would.
+# Give every client its own connection, as if they were on separate machines.
 OPTIONS = [*OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
 
 
 def client(address, requests, turns, until, timeout, milliseconds, errors):
-    """Ask until the turns or the time are over."""
+    """Send requests until the turns or the time run out."""
     with grpc.insecure_channel(address, OPTIONS) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         for turn in turns:
@@ -38,7 +38,7 @@ def client(address, requests, turns, until, timeout, milliseconds, errors):
 
 
 def percentile(ordered, percent):
-    """The smallest value that so many percent of all do not exceed."""
+    """Return the smallest value that at least `percent` percent of the values do not exceed."""
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
@@ -48,10 +48,10 @@ def main() -> int:
     parser.add_argument("--address", default="localhost:8500")
     parser.add_argument("--model", default="resnet50")
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--timeout", type=float, default=30, help="of a request, in seconds")
+    parser.add_argument("--timeout", type=float, default=30, help="per request, in seconds")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--seconds", type=float, default=10)
-    length.add_argument("--requests", type=int, help="so many in all, however long it takes")
+    length.add_argument("--requests", type=int, help="total number, in place of --seconds")
     arguments = parser.parse_args()
 
     try:
@@ -61,7 +61,7 @@ def main() -> int:
     turns = itertools.count() if arguments.requests is None else iter(range(arguments.requests))
     start = time.perf_counter()
     until = start + arguments.seconds if arguments.requests is None else float("inf")
-    # Appending to lists and taking turns are atomic: threads may share them.
+    # Threads can share these: appending to a list and advancing an iterator are atomic.
     milliseconds, errors = [], []
     threads = [
         threading.Thread(

@@ -1,8 +1,8 @@
-"""Ask TensorFlow Serving what is on images, over REST. Needs nothing but Python.
+"""Classify images with TensorFlow Serving, over REST. Needs only the standard library.
 
     python rest_client.py cat.jpg dog.png [--url http://localhost:8501] [--model resnet50]
 
-Prints the best label and its probability for every image; with an error, exits with 1.
+Prints the best label and its probability for every image. Exits with 1 if an image failed.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 def classify(url: str, model: str, contents: bytes, timeout: float) -> tuple[str, float]:
-    """The best label of an image file, and its probability."""
+    """Return the best label of an image file, and its probability."""
     question = {
         "signature_name": "classify_bytes",
         "instances": [{"b64": base64.b64encode(contents).decode()}],
@@ -29,13 +29,13 @@ def classify(url: str, model: str, contents: bytes, timeout: float) -> tuple[str
 
 
 def reason(error: urllib.error.HTTPError) -> str:
-    """Why a server refused a request, in one line."""
+    """Return the reason why the server refused a request, in one line."""
     body = error.read().decode(errors="replace")
     try:
-        # Further lines would say where in the graph it happened.
+        # The remaining lines only tell where in the graph it happened.
         return json.loads(body)["error"].partition("\n")[0]
     except (ValueError, LookupError, TypeError):
-        return error.reason  # what a proxy in between may answer
+        return error.reason  # not from the server, maybe from a proxy
 
 
 def main() -> int:
