@@ -10,8 +10,8 @@ Prints:
     Backbone: 11,186,112 parameters
     New head: (None, 5)
     weights='resnet18.safetensors': missing tensors that resnet34 needs: layer1.2.bn1.bias, \
-layer1.2.bn1.running_mean, layer1.2.bn1.running_var and 77 more. The tensors look like a model with \
-18 layers; resnet34 has 34.
+layer1.2.bn1.running_mean, layer1.2.bn1.running_var and 77 more. The tensors look like a model \
+with 18 layers; resnet34 has 34.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Weights from elsewhere: found, read, mapped to layers, and checked before anything changes."""
+"""Pretrained weights: finding and reading files, checking them, and loading them into models."""
 
 from keras_resnet.pretrained.load import load_weights
 from keras_resnet.pretrained.mapping import load_state_dict, state_dict_shapes, to_torch

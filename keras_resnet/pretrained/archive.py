@@ -1,4 +1,4 @@
-"""ZIP archives from strangers: nothing is unpacked, every claim in them is checked."""
+"""Untrusted ZIP archives: read in place, with every size and offset checked."""
 
 import itertools
 import mmap
@@ -12,30 +12,30 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
 def mapped(path: Path) -> mmap.mmap:
-    """A file as memory, read-only; an empty one is refused with a ValueError."""
+    """Map a file into memory, read-only. Raises a ValueError if it is empty."""
     with open(path, "rb") as file:
-        if hasattr(mmap, "MAP_POPULATE"):  # all pages at once are quicker than one after another
+        if hasattr(mmap, "MAP_POPULATE"):  # mapping all pages at once is faster
             flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
             return mmap.mmap(file.fileno(), 0, flags=flags, prot=mmap.PROT_READ)
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 class Archive:
-    """The members of a ZIP archive, as views of the file in memory.
+    """The members of a ZIP archive, as views of the memory-mapped file.
 
-    Members must be stored as they are: neither PyTorch nor Keras compresses, and what is not
-    compressed cannot grow.
+    Only uncompressed members are accepted: PyTorch and Keras do not compress them, and they cannot
+    expand to more than the size of the file.
 
     Parameters
     ----------
-    path : path
+    path
         The archive.
 
     Raises
     ------
     ValueError
-        If it is damaged, or if a member is compressed, encrypted, a link, or named so that it
-        would lie outside a folder that it is unpacked to.
+        If the archive is damaged, or if a member is compressed, encrypted, a link, a duplicate, or
+        has a path outside the archive.
     """
 
     def __init__(self, path: Path):
@@ -43,32 +43,34 @@ class Archive:
             with zipfile.ZipFile(path) as archive:
                 members = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise ValueError(f"it is no whole ZIP archive ({error}).") from error
+            raise ValueError(f"the ZIP archive is incomplete or damaged ({error}).") from error
         self.content = mapped(path)
         self._members = {}
         for member in members:
             name = PurePosixPath(member.filename)
             if name.is_absolute() or ".." in name.parts or "\\" in member.orig_filename:
-                raise ValueError(f"its member {member.filename!r} points outside of it.")
+                raise ValueError(
+                    f"archive member {member.filename!r} has a path outside the archive."
+                )
             if stat.S_ISLNK(member.external_attr >> 16):
-                raise ValueError(f"its member {member.filename!r} is a symbolic link.")
+                raise ValueError(f"archive member {member.filename!r} is a symbolic link.")
             if member.filename in self._members:
-                raise ValueError(f"its member {member.filename!r} is there twice.")
+                raise ValueError(f"archive member {member.filename!r} appears twice.")
             self._members[member.filename] = member
 
     def names(self) -> list[str]:
-        """The names of the members."""
+        """List the names of the members."""
         return list(self._members)
 
     def span(self, name: str) -> tuple[int, int]:
-        """Where in `content` the bytes of a member begin, and how many there are."""
+        """Return the offset of a member's bytes in `content`, and their number."""
         if name not in self._members:
-            raise ValueError(f"it lacks its member {name!r}.")
+            raise ValueError(f"archive member {name!r} is missing.")
         member = self._members[name]
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise ValueError(
-                f"its member {name!r} is compressed or encrypted; PyTorch and Keras store them "
-                "as they are."
+                f"archive member {name!r} is compressed or encrypted; PyTorch and Keras write "
+                "neither."
             )
         header = self.content[member.header_offset : member.header_offset + _LOCAL_HEADER.size]
         if len(header) == _LOCAL_HEADER.size:
@@ -85,15 +87,15 @@ class Archive:
                 and start + member.file_size <= len(self.content)
             ):
                 return start, member.file_size
-        raise ValueError(f"its member {name!r} does not lie where the archive says.")
+        raise ValueError(f"archive member {name!r} is not where the archive's directory says.")
 
     def check(self, *names: str) -> None:
-        """Compare the bytes of members with their checksums."""
+        """Check members against their checksums, and that they do not overlap."""
         spans = [self.span(name) for name in names]
         ordered = sorted(spans)
         if any(sum(one) > other[0] for one, other in itertools.pairwise(ordered)):
-            raise ValueError("some of its members lie upon each other.")
+            raise ValueError("some archive members overlap.")
         content = memoryview(self.content)
         for name, (start, size) in zip(names, spans, strict=True):
             if zlib.crc32(content[start : start + size]) != self._members[name].CRC:
-                raise ValueError(f"its member {name!r} is damaged: its checksum is wrong.")
+                raise ValueError(f"archive member {name!r} is damaged: its checksum is wrong.")

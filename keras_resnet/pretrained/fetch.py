@@ -1,4 +1,4 @@
-"""Files of weights: from a folder of the user's, from Keras' cache, or from the network."""
+"""Weights files: from the user's folder, from Keras' cache, or downloaded."""
 
 import contextlib
 import hashlib
@@ -17,77 +17,81 @@ from keras_resnet.pretrained.notices import warn
 from keras_resnet.pretrained.registry import File, Weights
 
 FOLDER_VARIABLE = "KERAS_RESNET_WEIGHTS"
-"""The environment variable that names a folder of weights, for machines without a network."""
+"""Environment variable with the path of a folder of weights, for machines without a network."""
 
 logger = logging.getLogger("keras_resnet")
 
-# A server that says nothing for so long will say nothing more.
+# In seconds; a server that is silent for this long will not answer.
 _SILENCE = 60.0
 
 _one_at_a_time = threading.Lock()
 
 
 def fetch(weights: Weights, *, top: bool = True) -> Path:
-    """Find the file of pretrained weights, and download it where it is not on this machine yet.
+    """Find a file of pretrained weights, and download it if it is not on this machine.
 
-    Looked for in the folder that $KERAS_RESNET_WEIGHTS names, then in Keras' cache ($KERAS_HOME or
-    ~/.keras, in `models/`), which is where a download goes.
+    Looks in the folder that $KERAS_RESNET_WEIGHTS names, then in Keras' cache (`models/` in
+    $KERAS_HOME or ~/.keras). Downloads go into the cache.
 
     Parameters
     ----------
-    weights : Weights
+    weights
         A row of the registry.
-    top : bool, default True
+    top : default True
         Whether the classifier is needed.
 
     Returns
     -------
-    pathlib.Path
+    The path of the file.
 
     Raises
     ------
     ValueError
-        If $KERAS_RESNET_WEIGHTS is no folder, or if a download has another checksum than its
-        source publishes; the bad file is removed.
+        If $KERAS_RESNET_WEIGHTS is not a folder, or if a download does not have the published
+        checksum. The download is then removed.
     OSError
-        If the file cannot be downloaded, saying where to put it instead.
+        If the file cannot be downloaded. The message says where to put it instead.
 
     Warns
     -----
     RuntimeWarning
-        If a file in the folder has another checksum than published; it is used all the same.
+        If a file in the folder does not have the published checksum. It is used anyway.
     """
     files = [file for file in weights.files if file.top or not top]
-    # The smaller one first where the classifier is not needed.
+    # Prefer the smaller file if the classifier is not needed.
     files.sort(key=lambda file: file.top)
     return _in_folder(files) or _in_cache(files) or _download(files[0])
 
 
 def _in_folder(files: Sequence[File]) -> Path | None:
+    """Find one of these files in the user's folder."""
     folder = os.environ.get(FOLDER_VARIABLE)
     if not folder:
         return None
     if not Path(folder).expanduser().is_dir():
-        raise ValueError(f"{FOLDER_VARIABLE}={folder!r} is no folder.")
+        raise ValueError(
+            f"{FOLDER_VARIABLE}={folder!r} is not a folder; set it to a folder of weights files."
+        )
     for file in files:
         path = Path(folder).expanduser() / file.name
         if path.is_file():
             if wrong := _mismatch(path, file):
-                warn(f"{wrong} It is used as it is.")
+                warn(f"{wrong} Using it anyway.")
             return path
     return None
 
 
 def _in_cache(files: Sequence[File]) -> Path | None:
+    """Find one of these files in Keras' cache, and remove files with a wrong checksum."""
     for file in files:
         path = _cache() / file.name
         if path.is_file():
             wrong = _mismatch(path, file)
             if not wrong:
                 return path
-            logger.warning("%s It is removed.", wrong)
-            # What may not be removed here is said where it cannot be replaced either. Another
-            # process may have replaced it in the meantime.
+            logger.warning("%s Removing it.", wrong)
+            # If removing it fails, replacing it will fail, too, and report why. Another process may
+            # have replaced it in the meantime, so check again.
             with contextlib.suppress(OSError), _lock(path):
                 if _mismatch(path, file):
                     path.unlink()
@@ -95,20 +99,21 @@ def _in_cache(files: Sequence[File]) -> Path | None:
 
 
 def _download(file: File) -> Path:
+    """Download a file into Keras' cache."""
     path = _cache() / file.name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Two processes that need the same file: one downloads it, the other waits and finds it.
+        # If several processes need the file, one downloads it and the others wait.
         with _lock(path):
             if path.is_file() and not _mismatch(path, file):
                 return path
-            # Always of the same name: what a killed process has left is overwritten.
+            # The name is fixed, so that the remains of a killed process are overwritten.
             with _patience():
                 partial = Path(
                     keras.utils.get_file(
                         f".{file.name}.partial",
                         file.address,
-                        # Where cache_dir may not be written to, Keras turns to /tmp/.keras.
+                        # If cache_dir is not writable, Keras uses /tmp/.keras.
                         cache_dir=path.parent,
                         cache_subdir="",
                         force_download=True,
@@ -119,41 +124,42 @@ def _download(file: File) -> Path:
                 partial.unlink()
             else:
                 os.replace(partial, path)
-    except Exception as error:  # Keras raises nothing narrower.
+    except Exception as error:  # Keras raises nothing more specific.
         reason = " ".join(str(error).split())
         raise OSError(
-            f"{file.name} could not be downloaded: {reason}. Fetch {file.address} on a machine "
-            f"with a network and put it here as {path}, or into a folder that {FOLDER_VARIABLE} "
-            "names."
+            f"{file.name} could not be downloaded: {reason}. Download {file.address} on a machine "
+            f"with a network and save it as {path}, or in the folder that {FOLDER_VARIABLE} names."
         ) from error
     if wrong:
         raise ValueError(
-            f"the download from {file.address} has been removed: {wrong} Try again; if that does "
-            "not help, something between here and there changes it."
+            f"removed the download from {file.address}: {wrong} Try again. If it keeps failing, "
+            "something on the network, such as a proxy, may be altering the file."
         )
     return path
 
 
 def _lock(path: Path) -> filelock.FileLock:
+    """Return the lock that guards a file in the cache."""
     return filelock.FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _cache() -> Path:
-    """The folder that keras.applications keeps its weights in."""
+    """Return the folder in which keras.applications keeps its weights."""
     return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
 
 
 def _mismatch(path: Path, file: File) -> str:
-    """What is wrong with the checksum of a file; nothing if it is right or none is known."""
+    """Describe a wrong checksum; return "" if it is right or unknown."""
     if not file.checksum:
         return ""
     digest = _digest(path, file.algorithm)
     if digest.startswith(file.checksum):
         return ""
-    return f"{path} has the {file.algorithm.upper()} {digest}, {file.checksum} is published."
+    return f"{path} has {file.algorithm.upper()} {digest}, but {file.checksum} is published."
 
 
 def _digest(path: Path, algorithm: str) -> str:
+    """Return the checksum of a file, in hexadecimal digits."""
     with open(path, "rb") as file:
         if not os.fstat(file.fileno()).st_size:
             return hashlib.new(algorithm, usedforsecurity=False).hexdigest()
@@ -163,8 +169,8 @@ def _digest(path: Path, algorithm: str) -> str:
 
 @contextlib.contextmanager
 def _patience() -> Iterator[None]:
-    """Give up on a silent server: Keras would wait for ever."""
-    # One thread after the other, or the last one would restore what the first one has set.
+    """Give up on a silent server, for which Keras would wait forever."""
+    # One thread at a time: otherwise, the last could restore the timeout that the first one set.
     with _one_at_a_time:
         before = socket.getdefaulttimeout()
         socket.setdefaulttimeout(before or _SILENCE)

@@ -1,9 +1,8 @@
-"""HDF5 files as Keras writes them, read without the HDF5 library.
+"""A reader for the HDF5 files that Keras writes, without the HDF5 library.
 
-Given a file from a stranger, the library can be made to overrun its stack, to take all memory or
-never to end. Of the format, this reads what h5py writes unless it is asked for more: superblock 0
-or 1, groups as symbol tables, tensors in one piece. Everything else is refused. The names of the
-parts are those of the HDF5 File Format Specification, version 3.0.
+An untrusted file can make the library overflow its stack, use up all memory or loop forever. This
+reads what h5py writes by default: superblock 0 or 1, groups as symbol tables, contiguous tensors.
+It rejects everything else. Terms are those of the HDF5 File Format Specification, version 3.0.
 """
 
 import math
@@ -15,16 +14,16 @@ import ml_dtypes
 import numpy as np
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-"""How an HDF5 file begins."""
+"""The first bytes of an HDF5 file."""
 
-# Types of the messages that an object header consists of.
+# Types of messages in an object header.
 _DATASPACE, _DATATYPE, _EXTERNAL_FILES, _LAYOUT, _FILTERS = 1, 3, 7, 8, 11
 _LINK_INFO, _LINK, _CONTINUATION, _SYMBOL_TABLE = 2, 6, 16, 17
 
-# ResNet-1202 has some 100,000 messages and names.
+# ResNet-1202 has about 100,000 messages and names.
 _MOST_PARTS = 1_000_000
 
-_OTHER_KIND = "it is an HDF5 file of a kind that Keras does not write."
+_UNSUPPORTED = "the HDF5 file uses features that Keras does not write."
 
 
 def read(content: Any) -> dict[str, np.ndarray]:
@@ -37,13 +36,12 @@ def read(content: Any) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        Views of `content` by their paths in the file, such as "layers/conv2d/vars/0".
+    Views of `content`, by their paths in the file, such as "layers/conv2d/vars/0".
 
     Raises
     ------
     ValueError
-        If the file is damaged, or of another kind than Keras writes.
+        If the file is damaged, or uses HDF5 features that Keras does not write.
 
     Examples
     --------
@@ -59,35 +57,38 @@ def read(content: Any) -> dict[str, np.ndarray]:
     try:
         tensors = _File(content).tensors()
     except (struct.error, LookupError, UnicodeDecodeError, OverflowError, TypeError) as error:
-        raise ValueError("it is damaged, or not a whole HDF5 file.") from error
+        raise ValueError("the HDF5 file is damaged or incomplete.") from error
     if sum(tensor.nbytes for tensor in tensors.values()) > len(content):
-        raise ValueError("it has the same numbers in several tensors.")
+        raise ValueError("the HDF5 file has tensors that share their data.")
     return tensors
 
 
 class _File:
+    """An HDF5 file in memory."""
+
     def __init__(self, content):
         self.content, self.parts = content, 0
 
     def unpack(self, form, at):
-        """Numbers at a place; every part of the file is counted, so that no walk is endless."""
+        """Unpack numbers at an offset; counts calls, so that no loop in the file is endless."""
         self.parts += 1
         if self.parts > _MOST_PARTS:
-            raise ValueError("it has far too many parts, or one that contains itself.")
+            raise ValueError("the HDF5 file has too many parts, or one that contains itself.")
         return struct.unpack_from(f"<{form}", self.content, at)
 
     def tensors(self):
+        """Read all tensors, by path."""
         version, sizes = self.content[8], bytes(self.content[13:15])
         if bytes(self.content[:8]) != SIGNATURE or version > 1 or sizes != b"\x08\x08":
-            raise ValueError(_OTHER_KIND)
+            raise ValueError(_UNSUPPORTED)
         base, _, end, _, _, root = self.unpack("6Q", 24 if version == 0 else 28)
         if base or end > len(self.content):
-            raise ValueError("it is not a whole HDF5 file.")
+            raise ValueError("the HDF5 file is incomplete.")
         tensors, objects, seen = {}, [("", root)], set()
         while objects:
             path, address = objects.pop()
             if address in seen:
-                raise ValueError(f"its {path[:80]!r} is there under another name too.")
+                raise ValueError(f"the HDF5 file has {path[:80]!r} under another name, too.")
             seen.add(address)
             messages = self.messages(address)
             if _SYMBOL_TABLE in messages:
@@ -98,14 +99,14 @@ class _File:
             elif _LAYOUT in messages:
                 tensors[path] = self.tensor(path, messages)
             elif _LINK in messages or _LINK_INFO in messages:
-                raise ValueError(_OTHER_KIND)
+                raise ValueError(_UNSUPPORTED)
         return tensors
 
     def messages(self, address):
-        """Where the messages of an object are, by their types."""
+        """Return the offsets of an object's messages, by type."""
         version, count, size = self.unpack("BxHxxxxI", address)
         if version != 1:
-            raise ValueError(_OTHER_KIND)
+            raise ValueError(_UNSUPPORTED)
         messages, blocks = {}, [(address + 16, size)]
         while blocks:
             start, size = blocks.pop(0)
@@ -116,18 +117,18 @@ class _File:
                 if kind == _CONTINUATION:
                     blocks.append(self.unpack("QQ", start + 8))
                 elif flags & 2 and kind in (_DATASPACE, _DATATYPE, _LAYOUT):
-                    raise ValueError("it shares descriptions among tensors, as Keras does not.")
+                    raise ValueError("the HDF5 file has tensors that share a description.")
                 else:
                     messages.setdefault(kind, start + 8)
                 start += 8 + length
         return messages
 
     def symbols(self, message) -> Iterator[tuple[str, int]]:
-        """Names and addresses of the objects in a group."""
+        """Yield the names and addresses of the objects in a group."""
         tree, heap = self.unpack("QQ", message)
         signature, length, names = self.unpack("4s4xQ8xQ", heap)
         if signature != b"HEAP":
-            raise ValueError("it is damaged: a group has no names.")
+            raise ValueError("the HDF5 file is damaged: a group has no names.")
         nodes = [tree]
         while nodes:
             node = nodes.pop()
@@ -138,19 +139,20 @@ class _File:
                 for index in range(used):
                     offset, address, cached = self.unpack("QQI", node + 8 + 40 * index)
                     if cached == 2 or offset >= length:
-                        raise ValueError("it has a link: tensors must be in the file itself.")
+                        raise ValueError("the HDF5 file contains a link, which is not supported.")
                     name = bytes(self.content[names + offset : names + min(offset + 1024, length)])
                     yield name.partition(b"\0")[0].decode(), address
             else:
-                raise ValueError("it is damaged: a group is not where it should be.")
+                raise ValueError("the HDF5 file is damaged: a group is not where it should be.")
 
     def tensor(self, path, messages):
+        """Read one tensor from the messages that describe it."""
         if _FILTERS in messages or _EXTERNAL_FILES in messages:
-            raise ValueError(f"its {path!r} is not stored in one piece, as Keras does.")
+            raise ValueError(f"{path!r} is not contiguous, as Keras stores tensors.")
         shape = self.shape(messages[_DATASPACE])
         dtype = self.dtype(messages[_DATATYPE])
         if dtype is None:
-            raise ValueError(f"its {path!r} holds no numbers.")
+            raise ValueError(f"{path!r} does not contain numbers.")
         wanted = math.prod(shape) * dtype.itemsize
         start = messages[_LAYOUT]
         version, kind = self.unpack("BB", start)
@@ -161,23 +163,24 @@ class _File:
         elif version in (1, 2) and self.content[start + 2] == 1:  # contiguous, before HDF5 1.6.3
             (address,), size = self.unpack("Q", start + 8), wanted
         else:
-            raise ValueError(f"its {path!r} is not stored in one piece, as Keras does.")
+            raise ValueError(f"{path!r} is not contiguous, as Keras stores tensors.")
         if not wanted:
             return np.zeros(shape, dtype)
         if size != wanted or address + size > len(self.content):
-            raise ValueError(f"its {path!r} is not whole: the file lacks its numbers.")
+            raise ValueError(f"{path!r} is incomplete: its data are missing from the file.")
         return np.ndarray(shape, dtype, self.content, address)
 
     def shape(self, start):
+        """Read the shape of a tensor."""
         version, rank, _, kind = self.unpack("4B", start)
         if version == 1:
             return self.unpack(f"{rank}Q", start + 8)
         if version == 2 and kind < 2:
             return self.unpack(f"{rank}Q", start + 4)
-        raise ValueError("it has a tensor without a shape.")
+        raise ValueError("the HDF5 file has a tensor without a shape.")
 
     def dtype(self, start):
-        """The type of numbers in NumPy; None where they are none."""
+        """Read a NumPy data type; None if it is not a type of numbers."""
         kind, *bits, size = self.unpack("4BI", start)
         order = "<>"[bits[0] & 1]
         if kind & 15 == 0 and size in (1, 2, 4, 8):
@@ -185,10 +188,10 @@ class _File:
         if kind & 15 == 1 and size in (2, 4, 8) and bits[0] in (0x20, 0x21):
             dtype = np.dtype(f"{order}f{size}")
             info = np.finfo(dtype)
-            # Of IEEE's numbers: offset, precision, and where exponent and mantissa are.
+            # For IEEE numbers: bit offset, precision, then place and size of exponent and mantissa.
             ieee = (0, 8 * size, info.nmant, info.nexp, 0, info.nmant, 2 ** (info.nexp - 1) - 1)
             if bits[1] == 8 * size - 1 and self.unpack("HHBBBBI", start + 8) == ieee:
                 return dtype
-        if kind & 15 == 5 and size == 2:  # opaque, which is what Keras makes of bfloat16
+        if kind & 15 == 5 and size == 2:  # opaque: Keras stores bfloat16 like this
             return np.dtype(ml_dtypes.bfloat16)
         return None

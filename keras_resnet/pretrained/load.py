@@ -1,4 +1,4 @@
-"""`weights=` of the builders: from a tag or a path to a loaded model."""
+"""The `weights=` argument of the builders: finds a tag or a file and loads it into a model."""
 
 import contextlib
 import dataclasses
@@ -17,21 +17,21 @@ from keras_resnet.pretrained.fetch import fetch
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """What `weights=` names.
+    """The weights that `weights=` refers to.
 
     Parameters
     ----------
-    argument : str
-        `weights=...`, as errors begin.
-    options : mapping
-        Options of the builder that the weights imply.
-    crop : float or None
-        The part of an image that a model of these weights is to be shown, where that is known.
-    row : Weights or None
-        The row of the registry, for a tag or a file of that name.
-    read : callable
-        Takes whether the classifier is needed; returns the tensors by their names in the file. It
-        is only now that a tag's file is looked for.
+    argument
+        `weights=...`, the start of error messages.
+    options
+        Builder options that the weights require.
+    crop
+        Fraction of an image's shorter side to show to a model with these weights; None if unknown.
+    row
+        The row of the registry, for a tag or a file with a registered name.
+    read
+        Takes whether the classifier is needed, and returns the tensors by their names in the file.
+        For a tag, finds the file first.
     """
 
     argument: str
@@ -42,23 +42,23 @@ class Source:
 
 
 def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
-    """Find out what a tag or a path means.
+    """Find the weights that a tag or a path refers to.
 
     Parameters
     ----------
-    weights : str or path
-        A tag of the registry, or the path of a file: with a suffix, or in a folder ("./file").
-    architecture : str, optional
-        Name of the builder, which tags need.
+    weights
+        A tag of the registry, or the path of a file, with a suffix or a folder ("./file").
+    architecture : optional
+        Name of the builder; required for tags.
 
     Returns
     -------
-    Source
+    The weights; a tag's file is not downloaded yet.
 
     Raises
     ------
     ValueError
-        For an unknown tag, one that the architecture has not, or a file that is not there or is
+        If the tag is unknown or not available for the architecture, or the file is missing or
         damaged.
 
     Examples
@@ -71,26 +71,26 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         raise ValueError(f"weights={weights!r} must be None, a tag or a path.")
     path = Path(weights)
     argument = f"weights={str(weights)!r}"
-    # A bare word is a tag, whatever lies in this folder.
+    # A bare word is a tag, even if there is a file of this name.
     if isinstance(weights, str) and not path.suffix and len(path.parts) < 2:
         row = registry.find_tag(weights, architecture)
 
         def read_tag(top):
-            with _blamed(argument):
+            with _errors_for(argument):
                 path = fetch(row, top=top)
-            with _blamed(f"{argument}: {path}"):
+            with _errors_for(f"{argument}: {path}"):
                 return readers.read(path)
 
         return Source(argument, row.options, row.crop, row, read_tag)
 
-    with _blamed(argument):
+    with _errors_for(argument):
         exists = path.is_file()
     if not exists:
         raise ValueError(
-            f"{argument}: there is no such file. Pass None for fresh weights, a path, or one of "
+            f"{argument}: there is no such file. Pass None for random weights, a path, or one of "
             f"{', '.join(map(repr, [*registry.ALIASES, *registry.TAGS]))}."
         )
-    with _blamed(argument):
+    with _errors_for(argument):
         tensors = readers.read(path)
         options = readers.recorded_options(path)
     crop = options.pop("crop", None)
@@ -109,43 +109,43 @@ def load_weights(
     architecture: str | None = None,
     new_head: bool = False,
 ) -> keras.Model:
-    """Load pretrained weights into a net.
+    """Load pretrained weights into a model.
 
-    All of the model's tensors must be there, each in its shape; nothing is changed before all of
-    them have been checked. A classifier in the file is left out where the model has none.
+    The weights must contain every tensor of the model, with the same shape. All tensors are checked
+    before the first one changes. If the model has no head, the head in the file is ignored.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package.
-    weights : str, path or None
-        A tag ("imagenet", "imagenet_v2", "imagenet_caffe", "cifar10": see
-        `keras_resnet.list_weights`), or the path of a PyTorch checkpoint (`.pth`, `.th`),
-        `.safetensors`, the `.h5` of keras.applications, `.weights.h5` or `.keras`. None leaves the
-        model as it is.
-    architecture : str, optional
-        Name of the builder, which tags need. Default: what the model is called.
-    new_head : bool, default False
-        Whether the model may keep its own head where the one in the file is for another number of
-        classes, or not there. This is logged.
+    model
+        A model of this package.
+    weights
+        A tag ("imagenet", "imagenet_v2", "imagenet_caffe" or "cifar10", see
+        `keras_resnet.list_weights`), or the path of a PyTorch checkpoint (`.pth` or `.th`), a
+        `.safetensors` file, an `.h5` file of keras.applications, a `.weights.h5` file or a `.keras`
+        file. None leaves the model unchanged.
+    architecture : optional
+        Name of the builder, for tags. Default: the name of the model.
+    new_head : default False
+        Whether to keep the model's own head if the file has none, or one for another number of
+        classes. This is logged.
 
     Returns
     -------
-    keras.Model
-        The same model. Its `preprocessing` is the mode of `preprocess_input` that the weights
-        expect, and its preprocessing layer, if it has one, knows what `crop` they were tested with.
+    The same model. `preprocessing` is set to the mode of `preprocess_input` that the weights
+    expect, and the `crop` of its preprocessing layer, if any, to the one they were tested with.
 
     Raises
     ------
     ValueError
-        For an unknown tag, one that the model has not, or a file that is damaged or does not fit.
+        If the tag is unknown or not available for the model, or the file is damaged or does not
+        fit.
     OSError
-        If weights cannot be downloaded.
+        If the weights cannot be downloaded.
 
     Warns
     -----
     RuntimeWarning
-        For tensors that hold NaN or infinity.
+        If tensors contain NaN or infinity.
 
     Examples
     --------
@@ -163,23 +163,22 @@ def load_weights(
 
 
 def class_names(source: Source) -> list[str]:
-    """The names of the classes that weights have a classifier for.
+    """Return the class names of the classifier in the weights.
 
     Parameters
     ----------
-    source : Source
-        What `find` returned.
+    source
+        The result of `find`.
 
     Returns
     -------
-    list of str
-        Those of ImageNet or CIFAR-10 where the weights are in the registry or for 1,000 classes;
-        numbers where nothing is known.
+    The ImageNet or CIFAR-10 names for weights in the registry, the ImageNet names for any others
+    with 1,000 classes, and otherwise the class indices.
 
     Raises
     ------
     ValueError
-        For weights without a classifier.
+        If the weights have no classifier.
 
     Examples
     --------
@@ -192,33 +191,32 @@ def class_names(source: Source) -> list[str]:
         return {"ImageNet": imagenet, "CIFAR-10": list(CIFAR10_CLASSES)}[source.row.data]
     count = mapping.classes_of(source.read(True))
     if not count:
-        raise ValueError(f"{source.argument}: there is no classifier in it.")
+        raise ValueError(f"{source.argument}: the weights have no classifier.")
     return imagenet if count == len(imagenet) else [str(index) for index in range(count)]
 
 
 def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -> keras.Model:
-    """Load what `find` has found: the second half of `load_weights`.
+    """Load the result of `find` into a model: the second half of `load_weights`.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package.
-    source : Source
-        What `find` returned.
-    new_head : bool, default False
+    model
+        A model of this package.
+    source
+        The result of `find`.
+    new_head : default False
         As in `load_weights`.
 
     Returns
     -------
-    keras.Model
-        The same model.
+    The same model.
 
     Raises
     ------
     ValueError, OSError
-        As `load_weights` does.
+        As `load_weights`.
     """
-    with _blamed(source.argument):
+    with _errors_for(source.argument):
         mapping.check_options(model, source.options)
     heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     classes = len(class_names(source)) if source.row else None
@@ -233,8 +231,8 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
 
 
 @contextlib.contextmanager
-def _blamed(argument: str) -> Iterator[None]:
-    """Say in errors which argument they are about."""
+def _errors_for(argument: str) -> Iterator[None]:
+    """Prefix errors with the argument that they are about."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -1,14 +1,14 @@
-"""Names and layouts of tensors elsewhere, and the variables of a net that they belong to.
+"""Maps the names and layouts of tensors from other libraries to the variables of a model.
 
-The names follow from those of a model's layers, so any net of the family has a mapping:
+All names derive from the names of the layers, so there is a mapping for every ResNet and ResNeXt:
 
 =============  ============================================  ====================================
-naming         stem, a shortcut, head                        who writes it
+naming         stem, a shortcut, head                        written by
 =============  ============================================  ====================================
 "torchvision"  conv1, layer2.0.downsample.0, fc              torchvision, timm
 "cifar"        conv1, layer2.0.shortcut.0, linear            the CIFAR-10 zoo
 "keras"        conv1_conv, conv3_block1_0_conv, predictions  keras.applications, Keras 2
-"weights.h5"   layers/conv2d, layers/conv2d_12, ...          Keras 3: classes of layers, numbered
+"weights.h5"   layers/conv2d, layers/conv2d_12, ...          Keras 3: numbered layer classes
 =============  ============================================  ====================================
 """
 
@@ -32,7 +32,7 @@ from keras_resnet.pretrained.registry import CAFFE_OPTIONS
 
 logger = logging.getLogger("keras_resnet")
 
-# Of a Keras variable: its name in PyTorch, and the order of PyTorch's axes among Keras' axes.
+# By Keras variable: its name in PyTorch, and for each PyTorch axis the index of the Keras axis.
 _CONVOLUTION = {"kernel": ("weight", (3, 2, 0, 1)), "bias": ("bias", (0,))}
 _DENSE = {"kernel": ("weight", (1, 0)), "bias": ("bias", (0,))}
 _NORMALIZATION = {
@@ -41,7 +41,7 @@ _NORMALIZATION = {
     "moving_mean": ("running_mean", (0,)),
     "moving_variance": ("running_var", (0,)),
 }
-# With the class's name in a .weights.h5 file.
+# By layer class: its name in a .weights.h5 file, and its variables.
 _LAYERS = {
     "Conv2D": ("conv2d", _CONVOLUTION),
     "GroupedConv2D": ("grouped_conv2d", _CONVOLUTION),
@@ -49,7 +49,7 @@ _LAYERS = {
     "Dense": ("dense", _DENSE),
 }
 
-# Of a naming: what the names of the head begin with, and its bias.
+# By naming: the prefix of the head's tensors, and the name of its bias.
 _HEADS = {
     "torchvision": ("fc.", "fc.bias"),
     "cifar": ("linear.", "linear.bias"),
@@ -57,40 +57,39 @@ _HEADS = {
     "weights.h5": ("layers/dense/", "layers/dense/vars/1"),
 }
 
-# What wrappers of modules put before every name: data parallel training, torch.compile, trainers.
+# Prefixes that module wrappers add to every name: DataParallel, torch.compile, trainers.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 
-# PyTorch counts the batches that a BatchNormalization has seen; Keras has no use for it.
+# PyTorch counts the batches that each batch normalization has seen; Keras does not use this.
 _COUNTER = "num_batches_tracked"
 
-# keras.applications divides by the root of the variance plus this.
+# keras.applications' BatchNormalization epsilon.
 _KERAS_EPSILON = 1.001e-5
 
 
 class _Slot(NamedTuple):
-    """A variable that takes a tensor, and PyTorch's axes among its own."""
+    """The variable for a tensor, and for each of the tensor's axes the index of the variable's."""
 
     variable: keras.Variable
     axes: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape that the tensor must have."""
+        """The required shape of the tensor."""
         return tuple(self.variable.shape[axis] for axis in self.axes)
 
 
 def state_dict_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the PyTorch state dict that fits a model.
+    """Return the names and shapes in the PyTorch state dict of a model.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package.
+    model
+        A model of this package.
 
     Returns
     -------
-    dict of str to tuple of int
-        In the order of the model's layers, without PyTorch's batch counters.
+    Shapes by name, in the order of the model's layers, without PyTorch's batch counters.
 
     Examples
     --------
@@ -106,35 +105,35 @@ def state_dict_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 def load_state_dict(
     model: keras.Model, state_dict: Mapping[str, Any], *, new_head: bool = False
 ) -> None:
-    """Load the tensors of a ResNet or ResNeXt from elsewhere into the same net of ours.
+    """Load a state dict from another library into a model of the same architecture.
 
-    Strict: every tensor of the model must come, no other, each in its shape. Nothing is changed
-    before all of them have been checked. Only a head that the model lacks is left out.
+    The state dict must contain every tensor of the model, with the same shape, and no others. All
+    tensors are checked before the first one changes. If the model has no head, the head in the
+    state dict is ignored.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package, of the same architecture.
-    state_dict : mapping of str to array
-        Arrays by the names of torchvision, timm or the CIFAR-10 zoo, in PyTorch's layout, or by
-        those of keras.applications, in Keras' layout; which, the names tell, and the latter also
-        that the model's `preprocessing` is "caffe". "module." before all
-        of them is passed over, and so are PyTorch's batch counters. A `torch.Tensor` on the CPU
-        will do as an array.
-    new_head : bool, default False
-        Whether the model may keep its own head where the one that comes is for another number of
-        classes. This is logged.
+    model
+        A model of this package.
+    state_dict
+        Arrays in PyTorch's layout with the names of torchvision, timm or the CIFAR-10 zoo, or in
+        Keras' layout with the names of keras.applications. The latter set the model's
+        `preprocessing` to "caffe". A common prefix such as "module." is removed, and PyTorch's
+        batch counters are ignored. A `torch.Tensor` on the CPU works as an array.
+    new_head : default False
+        Whether to keep the model's own head if the state dict has none, or one for another number
+        of classes. This is logged.
 
     Raises
     ------
     ValueError
-        For missing, unexpected or misshapen tensors, or such of no floating-point numbers, naming
-        them; for those of keras.applications in a net of other strides or preprocessing.
+        If tensors are missing, unexpected, of the wrong shape or not floating-point, or if those of
+        keras.applications are loaded into a model with other strides or preprocessing.
 
     Warns
     -----
     RuntimeWarning
-        For tensors that hold NaN or infinity.
+        If tensors contain NaN or infinity.
 
     Examples
     --------
@@ -155,27 +154,27 @@ def load_state_dict(
 def load_tensors(
     model: keras.Model, tensors: Mapping[str, Any], argument: str, *, new_head: bool = False
 ) -> None:
-    """Load tensors into a model, all of them or none: `load_state_dict` for any source.
+    """Load tensors into a model, all or none: `load_state_dict` for any source.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package.
-    tensors : mapping of str to array
-        As in `load_state_dict`, or by the names of a `.weights.h5` file.
-    argument : str
-        Where the tensors come from, for what errors say.
-    new_head : bool, default False
+    model
+        A model of this package.
+    tensors
+        As in `load_state_dict`, or with the names of a `.weights.h5` file.
+    argument
+        The source of the tensors, for error messages.
+    new_head : default False
         As in `load_state_dict`.
 
     Raises
     ------
     ValueError
-        As `load_state_dict` does.
+        As `load_state_dict`.
     """
     try:
         if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
-            raise TypeError("it must map names of tensors to arrays.")
+            raise TypeError("expected a mapping of tensor names to arrays.")
         tensors = {
             name: tensor if isinstance(getattr(tensor, "dtype", None), np.dtype)
             else np.asarray(tensor)
@@ -201,11 +200,11 @@ def load_tensors(
     if broken:
         warn(f"{argument}: NaN or infinity in {_some(broken)}.")
     for name, (variable, axes) in slots.items():
-        with np.errstate(over="ignore"):  # warned of above
+        with np.errstate(over="ignore"):  # already warned
             array = np.asarray(tensors[name], variable.dtype)
         inverse = np.argsort(axes).tolist()
         if inverse == sorted(inverse):
-            # A copy of its own: JAX would look at the memory of the file for as long as it lives.
+            # Copy: otherwise, JAX would keep the memory-mapped file alive.
             variable.assign(array.copy())
         else:
             variable.assign(ops.transpose(ops.convert_to_tensor(array), inverse))
@@ -219,27 +218,26 @@ def to_torch(
     *,
     naming: Literal["torchvision", "cifar"] = "torchvision",
 ) -> dict[str, np.ndarray]:
-    """The weights of a model as a PyTorch state dict; with a path, as a safetensors file too.
+    """Convert a model's weights to a PyTorch state dict, and optionally write them to a file.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package. The PyTorch net must have its stride where `stride_in` has it here,
-        and its images the preprocessing that they have here.
-    path : path, optional
-        Where to write a `.safetensors` file, as timm and `safetensors.torch.load_file` read it.
+    model
+        A model of this package. The PyTorch model must have the same `stride_in`, and its images
+        need the same preprocessing.
+    path : optional
+        Where to write a `.safetensors` file that timm and `safetensors.torch.load_file` can read.
     naming : {"torchvision", "cifar"}, default "torchvision"
-        Whose names the tensors get: torchvision's, which are timm's too, or the CIFAR-10 zoo's.
+        Names of the tensors: those of torchvision and timm, or those of the CIFAR-10 zoo.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        In PyTorch's layout, contiguous, with PyTorch's batch counters at 0.
+    Contiguous arrays by name, in PyTorch's layout, with PyTorch's batch counters set to 0.
 
     Raises
     ------
     ValueError
-        For an unknown naming, or a model with other layers than PyTorch's.
+        If the naming is unknown, or the model has layers that the PyTorch model does not have.
 
     Examples
     --------
@@ -260,7 +258,7 @@ def to_torch(
     if path is not None:
         with written_beside(path) as partial:
             options = options_of(layer.get_config() for layer in model.layers)
-            # Only a built net knows it, one loaded from a file only by its layers.
+            # A model loaded from a file does not have this attribute, only its layers.
             if hasattr(model, "preprocessing"):
                 options["preprocessing"] = model.preprocessing
             metadata = {"format": "pt", "keras_resnet": json.dumps(options)}
@@ -269,16 +267,16 @@ def to_torch(
 
 
 def naming_of(names: Mapping[str, Any]) -> str:
-    """Whose names these are: a key of the table at the head of this file.
+    """Detect the naming of tensors.
 
     Parameters
     ----------
-    names : mapping of str, or iterable of str
+    names : mapping or iterable of str
         Names of tensors.
 
     Returns
     -------
-    str
+    A key of the table at the top of this file.
 
     Examples
     --------
@@ -296,16 +294,16 @@ def naming_of(names: Mapping[str, Any]) -> str:
 
 
 def classes_of(tensors: Mapping[str, Any]) -> int | None:
-    """How many classes the head among some tensors is for; None if there is no head.
+    """Return the number of classes of the head in a set of tensors.
 
     Parameters
     ----------
-    tensors : mapping of str to array
+    tensors
         As in `load_tensors`.
 
     Returns
     -------
-    int or None
+    The number of classes; None if there is no head.
     """
     tensors = _plain_names(tensors)
     _, bias = _HEADS[naming_of(tensors)]
@@ -313,34 +311,36 @@ def classes_of(tensors: Mapping[str, Any]) -> int | None:
 
 
 def is_caffe(tensors: Mapping[str, Any]) -> bool:
-    """Whether tensors are those of keras.applications' ResNets: only these have biases.
+    """Return whether tensors are from a ResNet of keras.applications.
 
     Parameters
     ----------
-    tensors : mapping of str to array
+    tensors
         As in `load_tensors`.
 
     Returns
     -------
-    bool
+    Whether the first convolution has a bias, as only those of keras.applications have.
     """
     return "conv1_conv/bias" in tensors
 
 
 def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
-    """Weights that were trained with other options would load, and predict nonsense.
+    """Check that a model has the options that its weights were trained with.
+
+    With other options, the weights would load, but the predictions would be wrong.
 
     Parameters
     ----------
-    model : keras.Model
-        A net of this package.
-    options : mapping
-        What the weights need, of what `options_of` returns.
+    model
+        A model of this package.
+    options
+        Required options, as from `options_of`.
 
     Raises
     ------
     ValueError
-        If the net has something else.
+        If the model has other options.
     """
     if not options:
         return
@@ -348,24 +348,23 @@ def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
     for option, value in options.items():
         if ours.get(option, value) != value:
             raise ValueError(
-                f"these weights need {option}={value!r}, {model.name} has {ours[option]!r}. The "
-                "builders choose it by themselves where weights= names them."
+                f"these weights need {option}={value!r}, {model.name} has {ours[option]!r}. "
+                f"Leave out {option}: with weights=, the builders set it automatically."
             )
 
 
 def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What leaves no trace in the weights of a net, from its layers.
+    """Infer the options of a model that its weights do not reveal from its layers.
 
     Parameters
     ----------
-    configs : iterable of mapping
+    configs
         `layer.get_config()` of every layer.
 
     Returns
     -------
-    dict
-        The builder's options `stride_in`, `shortcut` and `preprocessing`, and the `crop` of the
-        preprocessing layer, as far as the layers tell.
+    The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop` of the
+    preprocessing layer, as far as the layers determine them.
 
     Examples
     --------
@@ -390,27 +389,27 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             options["shortcut"] = "A"
         elif "conv3_block2_out" in by_name:
             options["shortcut"] = "C" if "conv3_block2_0_conv" in by_name else "B"
-        elif "stride_in" not in options:  # the first of basic blocks keeps the shape, too
+        elif "stride_in" not in options:  # the first basic block keeps the shape, too
             options["shortcut"] = "C" if "conv2_block1_0_conv" in by_name else "B"
     return options
 
 
 def _slots(model: keras.Model, naming: str) -> dict[str, _Slot]:
-    """Every variable of the model by the name of its tensor."""
+    """Return the variables of the model by the names of their tensors."""
     slots, counts = {}, Counter()
     for layer in model.layers:
         if not layer.weights:
             continue
         kind = type(layer).__name__
         if kind not in _LAYERS:
-            raise ValueError(f"Layer {layer.name} of {model.name} has no counterpart elsewhere.")
+            raise ValueError(f"layer {layer.name} of {model.name} is not in the original ResNets.")
         keras_name, parts = _LAYERS[kind]
         number = f"_{counts[keras_name]}" if counts[keras_name] else ""
         counts[keras_name] += 1
         if unknown := [variable.name for variable in layer.weights if variable.name not in parts]:
             raise ValueError(
-                f"Layer {layer.name} of {model.name} is quantized or has been adapted: it has "
-                f"{_some(unknown)}, which has no counterpart elsewhere."
+                f"layer {layer.name} of {model.name} is quantized or has an adapter: it has "
+                f"{_some(unknown)}, which the original ResNets do not have."
             )
         for index, variable in enumerate(layer.weights):
             torch_name, axes = parts[variable.name]
@@ -427,7 +426,7 @@ def _slots(model: keras.Model, naming: str) -> dict[str, _Slot]:
 
 
 def _module_name(layer_name, naming):
-    """The name of the PyTorch module that a layer of ours corresponds to."""
+    """Return the name of the PyTorch module for a layer."""
     if layer_name == "predictions":
         return "linear" if naming == "cifar" else "fc"
     if match := re.fullmatch(r"conv1_(conv|bn)", layer_name):
@@ -439,11 +438,11 @@ def _module_name(layer_name, naming):
             shortcut = "shortcut" if naming == "cifar" else "downsample"
             return f"{block_name}.{shortcut}.{0 if kind == 'conv' else 1}"
         return f"{block_name}.{kind}{index}"
-    raise ValueError(f"Layer {layer_name} is not one of a net of this package.")
+    raise ValueError(f"layer {layer_name} does not belong to a model of this package.")
 
 
 def _plain_names(tensors):
-    """Without what wrappers put before all names, and without batch counters."""
+    """Remove prefixes that wrappers add to all names, and batch counters."""
     while prefix := next(
         (each for each in _PREFIXES if tensors and all(n.startswith(each) for n in tensors)), None
     ):
@@ -452,11 +451,9 @@ def _plain_names(tensors):
 
 
 def _fold_biases(model, tensors):
-    """Take keras.applications' biases and epsilon into the moving averages, exactly.
-
-    A bias before a BatchNormalization shifts what this subtracts, so it may as well be taken off
-    the moving mean; a larger epsilon may as well be added to the moving variance.
-    """
+    """Fold keras.applications' convolution biases and epsilon into the moving statistics."""
+    # This is exact: a bias shifts the input of the BatchNormalization, like a smaller moving mean,
+    # and epsilon is added to the moving variance.
     tensors = dict(tensors)
     for layer in model.layers:
         bias, mean, variance = (
@@ -465,7 +462,7 @@ def _fold_biases(model, tensors):
             f"{layer.name}/moving_variance",
         )
         if layer.name.endswith("_bn") and {bias, mean, variance} <= tensors.keys():
-            # Before anything is computed: a tensor can claim any size for nothing.
+            # Check before computing: a small file can declare a tensor of any size.
             for name in (bias, mean, variance):
                 _check_shape(model, name, tensors[name], tuple(layer.moving_mean.shape))
             tensors[mean] = np.asarray(tensors[mean]) - np.asarray(tensors.pop(bias))
@@ -476,7 +473,7 @@ def _fold_biases(model, tensors):
 
 
 def _leave_out_head(model, naming, slots, tensors, new_head):
-    """Take a head that has no place in the model out of both, where that is right."""
+    """Remove a head that does not fit from the tensors and the slots, if that is allowed."""
     prefix, bias = _HEADS[naming]
     theirs, ours = ([name for name in each if name.startswith(prefix)] for each in (tensors, slots))
     if ours and theirs:
@@ -485,60 +482,61 @@ def _leave_out_head(model, naming, slots, tensors, new_head):
             return
         if not new_head:
             raise ValueError(
-                f"its head is for {classes} classes, that of {model.name} for {wanted}. Ask for "
-                f"classes={classes} to load it, or leave it out: include_top=False, another number "
-                "of classes in the builder, or new_head=True."
+                f"the head has {classes} classes, but {model.name} has {wanted}. To load it, build "
+                f"with classes={classes}. To skip it, use include_top=False, another number of "
+                "classes in the builder, or new_head=True."
             )
-        logger.info("The head for %d classes is left out: %s has %d.", classes, model.name, wanted)
+        logger.info("Skipped the head for %d classes: %s has %d.", classes, model.name, wanted)
     elif ours:
         if not new_head:
             return
-        logger.info("There is no head to load: %s keeps its own.", model.name)
+        logger.info("The weights have no head: %s keeps its own.", model.name)
     for names, mapping in ((theirs, tensors), (ours, slots)):
         for name in names:
             del mapping[name]
 
 
 def _check_names(model, slots, tensors):
+    """Raise an error if tensors are missing or unexpected."""
     missing, unknown = sorted(slots.keys() - tensors.keys()), sorted(tensors.keys() - slots.keys())
     if not missing and not unknown:
         return
     if any(re.fullmatch(r"layers/conv2d(_\d+)?/vars/1", name) for name in unknown):
         raise ValueError(
-            "its convolutions have biases, as those of keras.applications have, and its tensors no "
-            "names of layers: save that model as model.save('NAME.h5')."
+            "the convolutions have biases, as in keras.applications, but the file does not store "
+            "the names of layers: save the model with model.save('NAME.h5')."
         )
     hint = ""
-    # One tensor more or less does not make another depth; the smallest block has six.
+    # A few tensors more or less do not mean another depth: the smallest block has six.
     if len(missing) + len(unknown) >= 6:
         theirs, ours = _depth(tensors), _depth(slots)
         if theirs != ours and theirs:
-            hint = f" It looks like a net of {theirs} layers; {model.name} has {ours}."
+            hint = f" The tensors look like a model with {theirs} layers; {model.name} has {ours}."
     if missing:
-        raise ValueError(f"it lacks tensors that {model.name} needs: {_some(missing)}.{hint}")
-    raise ValueError(f"it has tensors that {model.name} does not know: {_some(unknown)}.{hint}")
+        raise ValueError(f"missing tensors that {model.name} needs: {_some(missing)}.{hint}")
+    raise ValueError(f"unexpected tensors for {model.name}: {_some(unknown)}.{hint}")
 
 
 def _check_shapes(model, slots, tensors):
+    """Raise an error if tensors have the wrong shape or type."""
     for name, slot in slots.items():
-        said = f"{name}, for {slot.variable.path}," if name.startswith("layers/") else name
-        _check_shape(model, said, tensors[name], slot.shape)
+        label = f"{name}, for {slot.variable.path}," if name.startswith("layers/") else name
+        _check_shape(model, label, tensors[name], slot.shape)
         dtype = tensors[name].dtype
         if dtype.kind != "f" and dtype != ml_dtypes.bfloat16:
-            raise ValueError(f"{name} holds {dtype}, not floating-point numbers.")
+            raise ValueError(f"{name} contains {dtype}, not floating-point numbers.")
 
 
 def _check_shape(model, name, tensor, needed):
+    """Raise an error if a tensor has the wrong shape."""
     if tuple(tensor.shape) != needed:
         raise ValueError(f"{name} has shape {tuple(tensor.shape)}, {model.name} needs {needed}.")
 
 
 def _depth(tensors):
-    """How deep a net is, by the shapes of its kernels; 0 if there are none.
-
-    A bottleneck block has one 3x3 convolution and two of 1x1, a basic block two of 3x3; those of
-    the stem and of projection shortcuts do not count.
-    """
+    """Estimate the depth of a model from the shapes of its kernels; 0 if there are none."""
+    # A bottleneck block has one 3x3 and two 1x1 convolutions, a basic block two 3x3 convolutions.
+    # The stem and projection shortcuts do not count.
     sizes = Counter()
     for name, tensor in tensors.items():
         if len(tensor.shape) == 4:
@@ -553,5 +551,6 @@ def _depth(tensors):
 
 
 def _some(names, most=3):
+    """List the first names, and count the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(name[:80] for name in names[:most]) + more

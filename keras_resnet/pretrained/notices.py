@@ -1,20 +1,21 @@
-"""Warnings that point to who has to know."""
+"""Warnings that point at the caller's code."""
 
 import sys
 import warnings
 
 
 def warn(message: str) -> None:
-    """Warn of the nearest line outside of this package.
+    """Emit a warning that points at the nearest caller outside this package.
 
     Parameters
     ----------
-    message : str
+    message
         What is wrong.
 
     Warns
     -----
     RuntimeWarning
+        Always.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back and frame.f_globals["__name__"].startswith("keras_resnet"):

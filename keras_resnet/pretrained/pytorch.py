@@ -1,9 +1,9 @@
-"""PyTorch's checkpoint files, read without PyTorch and without running anything in them.
+"""A reader for PyTorch checkpoints, without PyTorch and without running anything in them.
 
-There are three formats, described by torch/serialization.py. Since PyTorch 1.6 a checkpoint is a
-ZIP archive with its pickle in `data.pkl` and the numbers in one member for each storage; before,
-five pickles in a row with the numbers behind them; before 0.1.10, of which time torchvision's first
-files are, a TAR archive of four members.
+There are three formats, which torch/serialization.py describes. Since PyTorch 1.6, a checkpoint is
+a ZIP archive with a pickle in `data.pkl` and one member of numbers per storage. Before that, it was
+five pickles in a row, followed by the numbers. Before 0.1.10, when torchvision published its first
+files, it was a TAR archive with four members.
 """
 
 import io
@@ -30,28 +30,27 @@ from keras_resnet.pretrained.unpickle import (
 # The first pickle of the second format.
 _MAGIC = 0x1950A86A20F9469CFC6C
 
-# Under which names training scripts put a state dict into a larger checkpoint.
+# Keys under which training scripts put a state dict into a larger checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 def read_pytorch(path: Path) -> dict[str, np.ndarray]:
-    """Read the state dict in a PyTorch checkpoint, of any of its three file formats.
+    """Read the state dict in a PyTorch checkpoint of any of the three formats.
 
     Parameters
     ----------
-    path : path
-        The file: a state dict, or a dict that holds one as "state_dict", "model_state_dict" or
+    path
+        The file: a state dict, or a dict with one under "state_dict", "model_state_dict" or
         "model".
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        In PyTorch's layout; read-only views of the file, mapped into memory.
+    Arrays in PyTorch's layout, by name: read-only views of the memory-mapped file.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or asks for anything that a state dict does not need.
+        If the file is damaged, or contains anything that a state dict does not need.
     """
     with open(path, "rb") as file:
         start = file.read(512)
@@ -61,39 +60,38 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
 
 
 def is_tar(start: bytes) -> bool:
-    """Whether a file with these first 512 bytes is a TAR archive."""
+    """Return whether a file with these first 512 bytes is a TAR archive."""
     return start[257:262] == b"ustar"
 
 
 def read_archive(archive: Archive) -> dict[str, np.ndarray]:
-    """Read the ZIP format: `read_pytorch` for an archive that is open already.
+    """Read the ZIP format: `read_pytorch` for an open archive.
 
     Parameters
     ----------
-    archive : Archive
-        The file.
+    archive
+        The open file.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        As `read_pytorch` returns them.
+    Arrays by name, as from `read_pytorch`.
 
     Raises
     ------
     ValueError
-        As `read_pytorch` does.
+        As `read_pytorch`.
     """
     pickles = [name for name in archive.names() if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
-        raise ValueError("it is a ZIP archive without a PyTorch checkpoint in it.")
+        raise ValueError("the ZIP archive does not contain a PyTorch checkpoint.")
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in archive.names():
-        raise ValueError("it is a TorchScript program; save the model's state_dict() instead.")
+        raise ValueError("the file is a TorchScript program; save model.state_dict() instead.")
     content = memoryview(archive.content)
     if f"{root}byteorder" in archive.names():
         start, size = archive.span(f"{root}byteorder")
         if content[start : start + size] != b"little":
-            raise ValueError("it was written on a big-endian machine, which is not supported.")
+            raise ValueError("the file is from a big-endian machine, which is not supported.")
     archive.check(pickles[0])
     start, size = archive.span(pickles[0])
     pickle = io.BytesIO(content[start : start + size])
@@ -104,40 +102,40 @@ def read_archive(archive: Archive) -> dict[str, np.ndarray]:
     for key, storage in storages.items():
         offsets[key], size = archive.span(f"{root}data/{key}")
         if size != storage.count * storage.dtype.itemsize:
-            raise ValueError(f"its storage {key[:80]!r} has {size} bytes, other than it says.")
+            raise ValueError(f"storage {key[:80]!r} has {size} bytes, not the size it declares.")
     archive.check(*(f"{root}data/{key}" for key in storages))
     return _arrays(tensors, archive.content, offsets)
 
 
 def _read_before_1_6(path):
-    """The second format: magic number, version, machine, checkpoint, keys, then the numbers."""
+    """Read the second format: magic number, version, machine, checkpoint, keys, numbers."""
     content = mapped(path)
     if interpret(content) != _MAGIC:
-        raise ValueError("it is a pickle, but no PyTorch checkpoint.")
+        raise ValueError("the file is a pickle, but not a PyTorch checkpoint.")
     version, machine = interpret(content), interpret(content)
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise ValueError("it is of a version or a machine that is not supported.")
+        raise ValueError("the file is from an unsupported version or machine.")
     find = StorageFinder()
     tensors = _state_dict(interpret(content, find))
     keys = interpret(content)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("it is damaged: behind its tensors, there is no list of storages.")
+        raise ValueError("the file is damaged: no list of storages after the tensors.")
     if {*keys} != find.storages.keys():
-        raise ValueError("it is damaged: its list of storages is not that of its tensors.")
+        raise ValueError("the file is damaged: its list of storages does not match its tensors.")
     offsets = {key: _skip_storage(content, find.storages[key]) for key in keys}
     return _arrays(tensors, content, offsets)
 
 
 def _read_before_0_1_10(path):
-    """The first format: a TAR archive of storages, tensors, and a pickle that refers to these."""
+    """Read the first format: a TAR archive of storages, tensors and a pickle that uses them."""
     content = mapped(path)
     spans = _tar_members(content)
     if not spans.keys() >= {"sys_info", "storages", "tensors", "pickle"}:
-        raise ValueError("it is a TAR archive without a PyTorch checkpoint in it.")
+        raise ValueError("the TAR archive does not contain a PyTorch checkpoint.")
     try:
         content.seek(spans["sys_info"][0])
         if expect(dict, interpret(content)).get("little_endian") is not True:
-            raise ValueError("it was written on a big-endian machine, which is not supported.")
+            raise ValueError("the file is from a big-endian machine, which is not supported.")
 
         content.seek(spans["storages"][0])
         storages, offsets = {}, {}
@@ -162,46 +160,45 @@ def _read_before_0_1_10(path):
         content.seek(spans["pickle"][0])
         checkpoint = interpret(content, lambda key: described[str(expect((int, str), key))])
     except (struct.error, TypeError, KeyError) as error:
-        raise ValueError("it is damaged: its parts make no sense.") from error
+        raise ValueError("the file is damaged: its contents are invalid.") from error
     return _arrays(_state_dict(checkpoint), content, offsets)
 
 
 def _tar_members(content):
-    """Where the members of a TAR archive begin, and how many bytes they have.
-
-    Python's `tarfile` follows headers of headers until it overruns its stack.
-    """
+    """Return the offset and the number of bytes of each member of a TAR archive."""
+    # Not with Python's `tarfile`, which follows headers of headers until it overflows its stack.
     members, start = {}, 0
     while start + 512 <= len(content) and content[start]:
         name = content[start : start + 100].rstrip(b"\0").decode("latin-1")
         digits = content[start + 124 : start + 136].strip(b" \0")
         if not re.fullmatch(rb"[0-7]+", digits) or start + 512 + int(digits, 8) > len(content):
-            raise ValueError("it is no whole TAR archive.")
+            raise ValueError("the TAR archive is incomplete or damaged.")
         members.setdefault(name, (start + 512, int(digits, 8)))
         start += 512 + -(-int(digits, 8) // 512) * 512
     return members
 
 
 def _numbers(content, count):
+    """Read 64-bit integers."""
     return struct.unpack(f"<{count}q", content.read(8 * count))
 
 
 def _skip_storage(content: mmap.mmap, storage: Storage) -> int:
-    """Where the numbers of a storage begin, behind their count; the file is left behind them."""
+    """Return the offset of a storage's numbers, which follow their count, and seek past them."""
     if int.from_bytes(content.read(8), "little") != storage.count:
-        raise ValueError(f"it is damaged, or not a whole file: storage {storage.key!r} is missing.")
+        raise ValueError(f"the file is damaged or incomplete: storage {storage.key!r} is missing.")
     offset = content.tell()
     end = offset + storage.count * storage.dtype.itemsize
     if end > len(content):
-        raise ValueError(f"it ends within storage {storage.key!r}: not a whole file.")
+        raise ValueError(f"the file is incomplete: it ends within storage {storage.key!r}.")
     content.seek(end)
     return offset
 
 
 def _state_dict(checkpoint: Any) -> dict[str, Tensor]:
-    """Find the descriptions of tensors in a checkpoint."""
+    """Find the tensor descriptions in a checkpoint."""
     if not isinstance(checkpoint, dict):
-        raise ValueError("it holds no state dict: save the model's state_dict(), not the model.")
+        raise ValueError("the file has no state dict: save model.state_dict(), not the model.")
     for wrapper in _WRAPPERS:
         if isinstance(checkpoint.get(wrapper), dict):
             checkpoint = checkpoint[wrapper]
@@ -212,23 +209,23 @@ def _state_dict(checkpoint: Any) -> dict[str, Tensor]:
     }
     tensors = {name: each for name, each in tensors.items() if isinstance(each, Tensor)}
     if not tensors:
-        raise ValueError("it holds no state dict: no tensors by their names.")
+        raise ValueError("the file has no state dict: it contains no named tensors.")
     return tensors
 
 
 def _arrays(tensors, content, offsets):
-    """Views of the file, for descriptions of tensors whose storages lie at these offsets."""
+    """Make views of the file from tensor descriptions and the offsets of their storages."""
     arrays = {}
     for name, tensor in tensors.items():
         storage, bytes_each = tensor.storage, tensor.storage.dtype.itemsize
         steps = zip(tensor.shape, tensor.strides, strict=True)
         last = tensor.offset + sum((size - 1) * stride for size, stride in steps)
         if 0 not in tensor.shape and last >= storage.count:
-            raise ValueError(f"its tensor {name[:80]!r} reaches beyond its storage.")
+            raise ValueError(f"the file is damaged: tensor {name[:80]!r} exceeds its storage.")
         start = offsets[storage.key] + tensor.offset * bytes_each
         strides = [stride * bytes_each for stride in tensor.strides]
         try:
             arrays[name] = np.ndarray(tensor.shape, storage.dtype, content, start, strides)
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"it is damaged: its tensor {name[:80]!r} makes no sense.") from error
+            raise ValueError(f"the file is damaged: invalid tensor {name[:80]!r}.") from error
     return arrays

@@ -1,7 +1,7 @@
-"""Files of weights, recognized by what is in them: one function for each kind.
+"""Readers for weights files, one per format; `read` detects the format from the contents.
 
-Tensors come by the names that they have in the file. Nothing in a file is ever run, and no tensor
-can claim more memory than the file has bytes.
+Tensors keep their names from the file. No code in a file ever runs, and no tensor can take more
+memory than the size of the file.
 """
 
 import json
@@ -24,12 +24,12 @@ from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
 # Members of every .keras file.
 _KERAS_WEIGHTS, _KERAS_CONFIG = "model.weights.h5", "config.json"
 
-# What a file may say of the net that its weights are from, and whether it makes sense.
+# Options of the original model that a file may record, with checks of their values.
 _OPTIONS = {
     "stride_in": lambda place: place in STRIDE_PLACES,
     "shortcut": lambda kind: kind in SHORTCUTS,
     "preprocessing": lambda mode: mode in (*NORMALIZATIONS,),
-    "crop": lambda part: isinstance(part, int | float) and 0 < part <= 1,
+    "crop": lambda fraction: isinstance(fraction, int | float) and 0 < fraction <= 1,
 }
 
 _SAFE_DTYPES = {
@@ -45,28 +45,27 @@ _SAFE_DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 
-# Groups of a Keras file that hold no weights of layers.
+# Groups in a Keras file that do not contain layer weights.
 _NO_LAYERS = ("optimizer/", "optimizer_weights/")
 
 
 def read(path: Path) -> Mapping[str, Any]:
-    """Read a file of weights of any kind; what it is called does not matter.
+    """Read a weights file of any supported format, whatever its name.
 
     Parameters
     ----------
-    path : path
-        A PyTorch checkpoint (`.pth`, `.th`, any of its formats), `.safetensors`, the `.h5` of
-        keras.applications, `.weights.h5` or `.keras`.
+    path
+        A PyTorch checkpoint (`.pth` or `.th`, in any of its formats), `.safetensors`, an `.h5` file
+        of keras.applications, `.weights.h5` or `.keras`.
 
     Returns
     -------
-    mapping of str to array
-        Each has `shape` and `dtype`, and `numpy.asarray` turns it into an array.
+    Tensors by name. Each has `shape` and `dtype`, and `numpy.asarray` makes it an array.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or none of these.
+        If the file is damaged, or has another format.
 
     Examples
     --------
@@ -82,7 +81,7 @@ def read(path: Path) -> Mapping[str, Any]:
     """
     with open(path, "rb") as file:
         start = file.read(512)
-    if start[4:9] == bytes(4) + b"{":  # the first one: it may begin with any four bytes
+    if start[4:9] == bytes(4) + b"{":  # check this first: the first four bytes can have any value
         return read_safetensors(path)
     if start.startswith(hdf5.SIGNATURE):
         return read_hdf5(path)
@@ -92,23 +91,27 @@ def read(path: Path) -> Mapping[str, Any]:
         archive = Archive(path)
         return read_keras(path) if _KERAS_WEIGHTS in archive.names() else read_archive(archive)
     raise ValueError(
-        "it is none of PyTorch's checkpoints (.pth, .th), .safetensors, .h5, .weights.h5, .keras."
+        "unknown format, none of PyTorch's checkpoints, .safetensors, .h5, .weights.h5 or .keras."
     )
 
 
 def recorded_options(path: Path) -> dict[str, Any]:
-    """What a file says of the net that its weights are from, beside the weights.
+    """Read the model options that a file records next to the weights.
 
     Parameters
     ----------
-    path : path
+    path
         A file that `read` can read.
 
     Returns
     -------
-    dict
-        As `mapping.options_of` returns them: of a `.keras` file, which holds its layers, and of a
-        `.safetensors` file that `to_torch` wrote. Empty for others.
+    Options as from `mapping.options_of`, for a `.keras` file, which contains the layers, or a
+    `.safetensors` file from `to_torch`. Empty for other files.
+
+    Raises
+    ------
+    ValueError
+        If the recorded options are invalid.
     """
     with open(path, "rb") as file:
         start = file.read(9)
@@ -121,21 +124,23 @@ def recorded_options(path: Path) -> dict[str, Any]:
             with zipfile.ZipFile(path) as archive:
                 if _KERAS_CONFIG in archive.namelist():
                     if archive.getinfo(_KERAS_CONFIG).compress_type != zipfile.ZIP_STORED:
-                        raise ValueError(f"its {_KERAS_CONFIG!r} is compressed, as Keras does not.")
+                        raise ValueError(f"{_KERAS_CONFIG!r} is compressed; Keras stores it as is.")
                     layers = json.loads(archive.read(_KERAS_CONFIG))["config"]["layers"]
                     recorded = mapping.options_of(layer["config"] for layer in layers)
         if not isinstance(recorded, dict):
-            raise TypeError("no names and values")
+            raise TypeError("expected names and values")
         known = {option: recorded[option] for option in _OPTIONS if option in recorded}
     except (
-        *(LookupError, TypeError, AttributeError, RuntimeError),  # of JSON that is no Keras config
+        *(LookupError, TypeError, AttributeError, RuntimeError),  # JSON that is not a Keras config
         *(zipfile.BadZipFile, EOFError, struct.error),
     ) as error:
-        raise ValueError(f"what it says of its net makes no sense ({error}).") from error
+        raise ValueError(
+            f"the model options recorded in the file are invalid ({error})."
+        ) from error
     for option, value in known.items():
         if not _OPTIONS[option](value):
             raise ValueError(
-                f"it says {option}={str(value)[:80]!r} of its net, which is no option."
+                f"the file records the model option {option}={str(value)[:80]!r}, which is invalid."
             )
     return known
 
@@ -145,13 +150,12 @@ def read_safetensors(path: Path) -> dict[str, "_SafeTensor"]:
 
     Parameters
     ----------
-    path : path
+    path
         The file.
 
     Returns
     -------
-    dict of str to array-like
-        Read from the file whenever they are turned into arrays.
+    Array-likes by name, read from the file each time they are converted to arrays.
 
     Raises
     ------
@@ -162,11 +166,11 @@ def read_safetensors(path: Path) -> dict[str, "_SafeTensor"]:
         file = safetensors.safe_open(path, framework="numpy")
         return {name: _SafeTensor(file, name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"it is no whole safetensors file ({error}).") from error
+        raise ValueError(f"the safetensors file is incomplete or damaged ({error}).") from error
 
 
 class _SafeTensor:
-    """A tensor that is read anew each time: held, it would double what is mapped into memory."""
+    """A tensor that is read on every access; caching it would double the memory of the file."""
 
     def __init__(self, file, name):
         self._file, self._name = file, name
@@ -183,13 +187,12 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    path : path
-        The file: a ZIP archive with a `.weights.h5` in it.
+    path
+        The file: a ZIP archive that contains a `.weights.h5` file.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        As `read_hdf5` returns them.
+    Arrays by name, as from `read_hdf5`.
 
     Raises
     ------
@@ -203,29 +206,28 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_hdf5(path: Path) -> dict[str, np.ndarray]:
-    """Read a `.weights.h5` file, or the `.h5` of keras.applications and of Keras 2.
+    """Read a `.weights.h5` file, or an `.h5` file of keras.applications or Keras 2.
 
     Parameters
     ----------
-    path : path
+    path
         The file.
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        By names such as "layers/conv2d_3/vars/0" from a `.weights.h5` file, which knows no names
-        of layers, and "conv1_conv/kernel" from the others.
+    Arrays by name: "layers/conv2d_3/vars/0" for a `.weights.h5` file, which does not store the
+    names of layers, and "conv1_conv/kernel" for the others.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or if it leaves its tensors to other files.
+        If the file is damaged, or stores its tensors in other files.
     """
     return _keras_names(hdf5.read(memoryview(mapped(path))))
 
 
 def _keras_names(tensors):
-    """Without the folders that Keras 2 puts around names."""
+    """Remove the groups that Keras 2 puts around names, and tensors of optimizers."""
     if any(name.startswith("layers/") for name in tensors):
         return {name: each for name, each in tensors.items() if name.startswith("layers/")}
     names = {}

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from, as data: one row for each model and tag."""
+"""The registry of pretrained weights: one row per model and tag."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,20 +9,20 @@ from keras_resnet import names
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file of weights.
+    """A weights file.
 
     Parameters
     ----------
-    name : str
-        What it is called, in folders and at its source.
-    address : str
-        Where it is downloaded from.
+    name
+        File name in local folders.
+    address
+        URL to download it from.
     algorithm : {"sha256", "md5"}
-        Of the checksum.
-    checksum : str
-        Hexadecimal digits, or the first of them; "" where none is published.
-    top : bool, default True
-        Whether it holds a classifier.
+        Algorithm of the checksum.
+    checksum
+        Hexadecimal digits, or the first of them; "" if none is published.
+    top : default True
+        Whether the file contains a classifier.
     """
 
     name: str
@@ -38,22 +38,23 @@ class Weights:
 
     Parameters
     ----------
-    model : str
+    model
         Name of the builder.
-    tag : str
-        What `weights=` is called with.
-    files : tuple of File
-        The same weights in one or more files; the first that serves is the one downloaded.
-    options : mapping
-        Options of the builder that the weights imply, among them `preprocessing`.
-    data : str
-        What they were trained on: "ImageNet" or "CIFAR-10".
-    crop : float
-        Part of an image's shorter side that the published accuracy was measured on: the middle.
-    licence : str
+    tag
+        Value of `weights=`.
+    files
+        The same weights in one or more files. The first one that is suitable is downloaded.
+    options
+        Builder options that the weights require, including `preprocessing`.
+    data : {"ImageNet", "CIFAR-10"}
+        The training data.
+    crop
+        Side of the centre crop for the published accuracy, as a fraction of the shorter side.
+    licence
         SPDX identifier.
-    top1, top5 : float or None
-        Published accuracy in percent on the validation or test images, one centre crop.
+    top1, top5
+        Published single-crop accuracy in percent, on the validation or test images; None if
+        unpublished.
     """
 
     model: str
@@ -70,15 +71,15 @@ class Weights:
 ALIASES = {"imagenet": "imagenet_v1"}
 
 CAFFE_OPTIONS = {"stride_in": "1x1", "preprocessing": "caffe"}
-"""What keras.applications' weights of ResNet imply, whatever their file is called."""
+"""Builder options that keras.applications' ResNet weights require, whatever their file name."""
 
 _PYTORCH = "https://download.pytorch.org/models/"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
 _CIFAR_ZOO = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 
-# Of torchvision's files: builder, stem of the file's name, then its digits and the published
-# accuracy, of the first training recipe and of the second one, tested on the middle 224 of 256 and
-# of 232 pixels unless a last number says otherwise.
+# torchvision's files: builder and stem of the file name; then, for the first and the second
+# training recipe, the checksum digits in the file name and the published top-1 and top-5 accuracy,
+# measured on the central 224 of 256 (first) or 232 (second) pixels, unless a last number differs.
 _TORCHVISION = [
     ("ResNet18", "resnet18", ("f37072fd", 69.758, 89.078), None),
     ("ResNet34", "resnet34", ("b627a593", 73.314, 91.420), None),
@@ -112,7 +113,7 @@ _TORCHVISION = [
     ),
 ]
 
-# The digits of the same weights in PyTorch's file format before 1.6.
+# Checksum digits of the same weights in the file format before PyTorch 1.6.
 _BEFORE_1_6 = {
     "resnet18": "5c106cde",
     "resnet34": "333f7ec4",
@@ -121,7 +122,7 @@ _BEFORE_1_6 = {
     "resnet152": "b121ed2d",
 }
 
-# MD5 of keras.applications' files, with the classifier and without; the published accuracy of
+# keras.applications' files: MD5 with and without the classifier, and the published accuracy of
 # ResNet-50.
 _KERAS_APPLICATIONS = [
     (
@@ -147,7 +148,7 @@ _KERAS_APPLICATIONS = [
     ),
 ]
 
-# Depth, digits of the file, published test error in percent.
+# Depth, checksum digits in the file name, published test error in percent.
 _CIFAR10 = [
     (20, "12fca82f", 8.27),
     (32, "d509ac18", 7.37),
@@ -159,17 +160,19 @@ _CIFAR10 = [
 
 
 def _pytorch_file(folder, stem, digits, suffix=".pth"):
+    """Describe a file whose name contains the first digits of its checksum."""
     name = f"{stem}-{digits}{suffix}"
     return File(name, folder + name, "sha256", digits)
 
 
 def _safetensors_file(stem, recipe):
-    """The same tensors as timm publishes them; it publishes no checksums."""
+    """Describe the same tensors as published by timm, without checksums."""
     folder = f"https://huggingface.co/timm/{stem}.{recipe}_in1k/resolve/main/"
     return File(f"{stem}.{recipe}_in1k.safetensors", f"{folder}model.safetensors", "sha256", "")
 
 
 def _rows():
+    """Yield all rows, by source."""
     for model, stem, *recipes in _TORCHVISION:
         for version, recipe in enumerate(recipes, start=1):
             if recipe is None:
@@ -226,18 +229,18 @@ _ORDER = list(dict.fromkeys(row.model for row in _rows()))
 REGISTRY = {
     (row.model, row.tag): row for row in sorted(_rows(), key=lambda row: _ORDER.index(row.model))
 }
-"""Every row by its model and tag, model after model."""
+"""All rows by model and tag, grouped by model."""
 
 TAGS = tuple({tag: None for _, tag in REGISTRY})
 
 
 class WeightsTable(tuple[Weights, ...]):
-    """Rows of the registry; printed, a table."""
+    """Rows of the registry that print as a table."""
 
     columns = ("model", "tag", "top-1", "top-5", "data", "preprocessing", "licence", "file")
 
     def cells(self) -> list[list[str]]:
-        """The table as text: a list for each row, a string for each of `columns`."""
+        """Return the table as text: one list per row, with one string for each of `columns`."""
         return [
             [
                 row.model,
@@ -262,23 +265,22 @@ class WeightsTable(tuple[Weights, ...]):
 
 
 def list_weights(model: str | None = None) -> WeightsTable:
-    """The pretrained weights there are.
+    """List the available pretrained weights.
 
     Parameters
     ----------
-    model : str, optional
+    model : optional
         Name of a builder ("ResNet50", "cifar_resnet20"); case, "-" and "_" do not matter.
         Default: all of them.
 
     Returns
     -------
-    WeightsTable
-        A tuple of `Weights`, printed as a table.
+    A tuple of `Weights` that prints as a table.
 
     Raises
     ------
     ValueError
-        For a model without pretrained weights, suggesting the nearest.
+        If there are no weights for this model. The message suggests the closest name.
 
     Examples
     --------
@@ -297,24 +299,24 @@ def list_weights(model: str | None = None) -> WeightsTable:
 
 
 def find_tag(tag: str, model: str | None) -> Weights:
-    """The weights that a tag means for a model.
+    """Find the weights with this tag for a model.
 
     Parameters
     ----------
-    tag : str
+    tag
         "imagenet", "imagenet_v1", "imagenet_v2", "imagenet_caffe" or "cifar10".
-    model : str or None
-        Name of the builder; case, "-" and "_" do not matter. None for a net that has no name.
+    model
+        Name of the builder; case, "-" and "_" do not matter. None for a custom model.
 
     Returns
     -------
-    Weights
+    The row of the registry.
 
     Raises
     ------
     ValueError
-        For an unknown tag, suggesting the nearest; for one that the model has not, saying which
-        it has.
+        If the tag is unknown, with a suggestion, or not available for the model, with the tags that
+        are.
 
     Examples
     --------
@@ -322,7 +324,7 @@ def find_tag(tag: str, model: str | None) -> Weights:
     >>> registry.find_tag("imagenet", "ResNet18").files[0].name
     'resnet18-f37072fd.pth'
     """
-    tag = names.find("weights", tag, [*ALIASES, *TAGS], ", and paths of files")
+    tag = names.find("weights", tag, [*ALIASES, *TAGS], ", and file paths")
     tag = ALIASES.get(tag, tag)
     by_plain_name = {names.plain(row.model): row.model for row in REGISTRY.values()}
     model = by_plain_name.get(names.plain(model or ""), model)
@@ -330,24 +332,24 @@ def find_tag(tag: str, model: str | None) -> Weights:
         return REGISTRY[model, tag]
     theirs = [known for name, known in REGISTRY if name == model]
     others = "only " + " and ".join(map(repr, theirs)) if theirs else "nor any others"
-    renamed = "" if theirs else " To load_weights, architecture='ResNet50' tells a renamed net's."
+    renamed = "" if theirs else " For a renamed model, use load_weights(architecture='ResNet50')."
     raise ValueError(
-        f"weights={tag!r}: {model or 'a net of your own making'} has no such weights, {others}. "
-        f"Pass None for fresh weights, or the path of a file.{renamed}"
+        f"weights={tag!r}: {model or 'a custom model'} has no such weights, {others}. "
+        f"Pass None for random weights, or the path of a file.{renamed}"
     )
 
 
 def find_file(name: str) -> Weights | None:
-    """The weights that a file of this name holds, if it is one of the registry's.
+    """Find the weights that are published in a file of this name.
 
     Parameters
     ----------
-    name : str
+    name
         Name of a file, without its folder.
 
     Returns
     -------
-    Weights or None
+    The row of the registry; None if no row has a file of this name.
 
     Examples
     --------

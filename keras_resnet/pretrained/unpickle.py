@@ -1,8 +1,8 @@
-"""The pickles in PyTorch's checkpoints, carried out without running anything in them.
+"""A restricted unpickler for PyTorch checkpoints that never runs code.
 
-A pickle is a program, and unpickling one from a stranger runs whatever they want. Here,
-`pickletools` only takes the program apart; carried out are the few instructions that a state dict
-consists of, and they can make nothing but containers, numbers, strings and descriptions of tensors.
+A pickle is a program, and unpickling an untrusted one runs arbitrary code. Here, `pickletools` only
+parses the program, and this module executes the few instructions that a state dict needs. They can
+create nothing but containers, numbers, strings and descriptions of tensors.
 """
 
 import dataclasses
@@ -26,12 +26,12 @@ STORAGES = {
     "torch.BoolStorage": np.dtype("bool"),
 }
 
-# What else a pickle of a state dict may name.
+# Other globals that the pickle of a state dict may reference.
 _ORDERED_DICT = "collections.OrderedDict"
 _REBUILD_TENSOR = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
 _REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
 _PARAMETER = "torch.nn.parameter.Parameter"  # before PyTorch 0.2
-# Types of tensors, for the files of that time, have the names of storages but for the last part.
+# Tensor types in files of that time: like the names of storages, with "Tensor" at the end.
 _TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGES}
 _ALLOWED = {
     _ORDERED_DICT,
@@ -42,13 +42,13 @@ _ALLOWED = {
     *_TENSOR_TYPES,
 }
 
-# ResNet-1202 with the state of its optimizer takes some 400,000.
+# ResNet-1202 with its optimizer state takes about 400,000.
 _MOST_INSTRUCTIONS = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Storage:
-    """Numbers in a row, which one or more tensors look at."""
+    """A row of numbers that one or more tensors view."""
 
     key: str
     dtype: np.dtype
@@ -57,7 +57,7 @@ class Storage:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tensor:
-    """Which numbers of a storage make a tensor; offset and strides count numbers, not bytes."""
+    """A view of a storage; offset and strides are in numbers, not bytes."""
 
     storage: Storage
     offset: int
@@ -67,36 +67,37 @@ class Tensor:
 
 @dataclasses.dataclass(slots=True)
 class Parameter:
-    """What PyTorch before 0.2 put around a tensor."""
+    """The wrapper around a tensor in PyTorch before 0.2."""
 
     tensor: Tensor | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Global:
+    """A reference to an allowed class or function."""
+
     name: str
 
 
 def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
-    """Carry out one pickle, as far as a state dict goes.
+    """Interpret one pickle, limited to what a state dict needs.
 
     Parameters
     ----------
     file : binary file
-        Where the pickle begins; left behind its end.
-    find : callable, optional
-        Takes the identity of an object outside of the pickle, as PyTorch gives it to its storages,
-        and returns the object. Default: there are none.
+        Positioned at the start of the pickle; afterwards, positioned after its end.
+    find : optional
+        Takes a persistent ID, which PyTorch uses for storages, and returns the object. Default:
+        persistent IDs are not allowed.
 
     Returns
     -------
-    object
-        Made of dicts, lists, tuples, strings, numbers, `Storage`, `Tensor` and `Parameter`.
+    An object made of dicts, lists, tuples, strings, numbers, `Storage`, `Tensor` and `Parameter`.
 
     Raises
     ------
     ValueError
-        If the pickle is damaged, or asks for anything that a state dict does not need.
+        If the pickle is damaged, or contains anything that a state dict does not need.
 
     Examples
     --------
@@ -110,25 +111,26 @@ def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
     >>> interpret(io.BytesIO(pickle.dumps(Malicious())))
     Traceback (most recent call last):
         ...
-    ValueError: it asks for 'posix.system', which a state dict does not need: nothing of it was run.
+    ValueError: the pickle uses 'posix.system', which a state dict does not need; no code was run.
     """
     machine = _Machine(find)
     try:
         for count, (opcode, argument) in enumerate(_instructions(file)):
             if opcode not in _INSTRUCTIONS:
                 raise ValueError(
-                    f"it holds the pickle instruction {opcode}, which a state dict does not need: "
-                    "nothing of it was run."
+                    f"the pickle uses the instruction {opcode}, which a state dict does not need; "
+                    "no code was run."
                 )
             if count > _MOST_INSTRUCTIONS:
-                raise ValueError("it is far too long for a state dict.")
+                raise ValueError("the pickle is too long for a state dict.")
             _INSTRUCTIONS[opcode](machine, argument)
         return machine.stack.pop()
     except (IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
-        raise ValueError("it is damaged: its pickle makes no sense.") from error
+        raise ValueError("the file is damaged: its pickle is invalid.") from error
 
 
 def _instructions(file):
+    """Parse the instructions of a pickle."""
     try:
         for opcode, argument, _ in pickletools.genops(file):
             yield opcode.name, argument
@@ -137,20 +139,20 @@ def _instructions(file):
 
 
 def expect(kind: type | tuple[type, ...], value: Any) -> Any:
-    """Return a value of this kind; another one makes no sense, which `interpret` says."""
+    """Return the value if it has this type; otherwise, raise a TypeError for `interpret`."""
     if not isinstance(value, kind):
         raise TypeError
     return value
 
 
 class StorageFinder:
-    """Takes the identities of storages as PyTorch since 0.1.10 writes them; keeps the storages."""
+    """Resolves the persistent IDs of storages since PyTorch 0.1.10, and collects the storages."""
 
     def __init__(self):
         self.storages = {}
 
     def __call__(self, identity: Any) -> Storage:
-        """The storage that an identity describes."""
+        """Return the storage that a persistent ID describes."""
         if len(expect(tuple, identity)) not in (5, 6) or identity[0] != "storage":
             raise TypeError
         _, kind, key, _, count, *view = identity
@@ -158,17 +160,17 @@ class StorageFinder:
             raise TypeError
         storage = Storage(expect(str, key), dtype_of(kind), count)
         if self.storages.setdefault(key, storage) != storage:
-            raise ValueError(f"it describes storage {key[:80]!r} in two ways.")
+            raise ValueError(f"the pickle describes storage {key[:80]!r} in two ways.")
         return storage
 
 
 def dtype_of(storage_type: Any) -> np.dtype:
-    """The type of numbers in storages of a type that a pickle names."""
+    """Return the NumPy data type of a storage type in a pickle."""
     return STORAGES[expect(_Global, storage_type).name]
 
 
 def tensor_of(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
-    """A tensor of parts that a pickle gives; whether it fits its storage is not looked at."""
+    """Make a tensor from the parts in a pickle, without checking that it fits its storage."""
     numbers = (offset, *expect(tuple, shape), *expect(tuple, strides))
     if any(type(number) is not int or number < 0 for number in numbers):
         raise TypeError
@@ -178,14 +180,15 @@ def tensor_of(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
 
 
 class _Machine:
-    """The stack and the memo of a pickle, and what its instructions do to them."""
+    """The stack and memo of a pickle, and its instructions."""
 
-    mark = object()  # where on the stack a group begins
+    mark = object()  # the start of a group on the stack
 
     def __init__(self, find):
         self.stack, self.memo, self.find = [], {}, find
 
     def pop_group(self):
+        """Pop everything above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if self.stack[index] is self.mark:
                 group = self.stack[index + 1 :]
@@ -194,33 +197,42 @@ class _Machine:
         raise IndexError
 
     def nothing(self, argument):
+        """Ignore an instruction."""
         pass
 
     def push(self, argument):
+        """Push a value."""
         self.stack.append(argument)
 
     def push_mark(self, _):
+        """Push a mark."""
         self.stack.append(self.mark)
 
     def put(self, index):
+        """Store the top of the stack in the memo."""
         self.memo[len(self.memo) if index is None else index] = self.stack[-1]
 
     def get(self, index):
+        """Push a value from the memo."""
         self.stack.append(self.memo[index])
 
     def append(self, _):
+        """Append an item to a list."""
         item = self.stack.pop()
         expect(list, self.stack[-1]).append(item)
 
     def append_group(self, _):
+        """Extend a list by a group."""
         group = self.pop_group()
         expect(list, self.stack[-1]).extend(group)
 
     def set_item(self, _):
+        """Set an item of a dict."""
         value, key = self.stack.pop(), self.stack.pop()
         expect(dict, self.stack[-1])[_key(key)] = value
 
     def set_group(self, _):
+        """Set the items of a dict from a group."""
         group = self.pop_group()
         target = expect(dict, self.stack[-1])
         if len(group) % 2:
@@ -228,47 +240,49 @@ class _Machine:
         target.update(zip(map(_key, group[::2]), group[1::2], strict=True))
 
     def push_tuple(self, _):
+        """Replace a group by a tuple."""
         self.stack.append(tuple(self.pop_group()))
 
     def push_global(self, name):
+        """Push a reference to an allowed class or function."""
         if name is None:
             name, module = expect(str, self.stack.pop()), expect(str, self.stack.pop())
             name = f"{module} {name}"
         name = name.replace(" ", ".")
         if name not in _ALLOWED:
             raise ValueError(
-                f"it asks for {name[:80]!r}, which a state dict does not need: nothing of it was "
-                "run."
+                f"the pickle uses {name[:80]!r}, which a state dict does not need; no code was run."
             )
         self.stack.append(_Global(name))
 
     def push_found(self, _):
+        """Replace a persistent ID by its object."""
         self.stack.append(expect(Callable, self.find)(self.stack.pop()))
 
     def call(self, _):
+        """Replace a function and its arguments by the result."""
         arguments, function = expect(tuple, self.stack.pop()), expect(_Global, self.stack.pop())
         self.stack.append(_call(function.name, arguments))
 
     def build(self, _):
+        """Set the state of an object."""
         state, target = self.stack.pop(), self.stack[-1]
         if not isinstance(target, Parameter):
-            # PyTorch hangs versions of modules on its OrderedDict: of no use here.
+            # PyTorch stores module versions as attributes of its OrderedDict: ignore them.
             expect(dict, target)
         elif len(expect(tuple, state)) == 5:
             target.tensor = expect(Tensor, state[0])
 
 
 def _key(key):
-    """A key of a dict, as text.
-
-    The hash of a tuple of tuples of tuples ... would overrun the C stack, and numbers can be chosen
-    so that all have the same hash.
-    """
+    """Return a key of a dict as text."""
+    # Hashing a tuple of tuples of tuples ... would overflow the C stack, and numbers can be chosen
+    # so that all have the same hash.
     return key if isinstance(key, str) else str(expect((int, float), key))
 
 
 def _call(name, arguments):
-    """What PyTorch's function of this name would make."""
+    """Return what the PyTorch function of this name would create."""
     if name == _ORDERED_DICT and len(arguments) < 2:
         pairs = [expect(list, pair) for pair in expect(list, arguments[0])] if arguments else []
         if any(len(pair) != 2 for pair in pairs):
@@ -284,10 +298,13 @@ def _call(name, arguments):
 
 
 def _push_new(kind):
+    """Make the instruction that pushes a new, empty object."""
     return lambda machine, _: machine.push(kind())
 
 
 def _push_tuple_of(length):
+    """Make the instruction that turns the top values into a tuple."""
+
     def push(machine, _):
         if len(machine.stack) < length:
             raise IndexError
@@ -296,7 +313,7 @@ def _push_tuple_of(length):
     return push
 
 
-# Everything that PyTorch writes into the pickle of a state dict, with protocols 2 to 5.
+# All instructions that PyTorch uses in the pickle of a state dict, with protocols 2 to 5.
 _INSTRUCTIONS = {
     **dict.fromkeys(["PROTO", "FRAME", "STOP"], _Machine.nothing),
     **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"], _Machine.push),

@@ -649,7 +649,7 @@ class TestThreads:
 class TestFolders:
     def test_of_the_user_must_be_there(self, row, server, tmp_path, monkeypatch):
         monkeypatch.setenv("KERAS_RESNET_WEIGHTS", str(tmp_path / "none"))
-        with one_line_error("KERAS_RESNET_WEIGHTS=", str(tmp_path / "none"), "is no folder"):
+        with one_line_error("KERAS_RESNET_WEIGHTS=", str(tmp_path / "none"), "is not a folder"):
             fetch(row)
         with one_line_error("weights='cifar10'", "KERAS_RESNET_WEIGHTS="):
             keras_resnet.CIFARResNet(20, weights="cifar10")
@@ -763,7 +763,7 @@ class TestTags:
             keras_resnet.CIFARResNet(14, weights="cifar10")
 
     def test_say_nothing_to_the_general_builder(self):
-        with one_line_error("weights='imagenet_v1': a net of your own making"):
+        with one_line_error("weights='imagenet_v1': a custom model"):
             keras_resnet.ResNet((3, 4, 6, 3), weights="imagenet")
 
     @pytest.mark.parametrize("tag", ["cifar10", "CIFAR-10"])
@@ -873,7 +873,7 @@ class TestANewHead:
     def test_has_to_be_asked_for_in_a_model_that_is_there_already(self, served_net, net):
         model = keras_resnet.CIFARResNet(20, classes=3)
         before = model.get_weights()
-        with one_line_error("weights='cifar10'", "10 classes", "for 3", "new_head=True"):
+        with one_line_error("weights='cifar10'", "10 classes", "has 3", "new_head=True"):
             pretrained.load_weights(model, "cifar10")
         assert_equal_weights(model.get_weights(), before)
         pretrained.load_weights(model, "cifar10", new_head=True)

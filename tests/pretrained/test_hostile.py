@@ -206,7 +206,7 @@ class TestNumbers:
         with h5py.File(path, "a") as file:
             del file["predictions/predictions/bias:0"]
             file["predictions/predictions/bias:0"] = np.ones(4, "int64")
-        with one_line_error("predictions/bias holds int64"):
+        with one_line_error("predictions/bias contains int64"):
             load_weights(net, path)
         assert holds(FRESH)
 

@@ -106,7 +106,7 @@ class TestNames:
 
     def test_of_foreign_layers_are_refused(self):
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="other")])
-        with pytest.raises(ValueError, match="other is not one of a net of this package"):
+        with pytest.raises(ValueError, match="other does not belong to a model of this package"):
             state_dict_shapes(model)
 
 
@@ -146,12 +146,12 @@ class TestLoading:
     @pytest.mark.parametrize(
         ("change", "parts"),
         [
-            (lambda s: s.pop("fc.bias"), ["lacks", "small", "fc.bias"]),
-            (lambda s: s.pop("layer2.0.bn1.running_var"), ["lacks", "layer2.0.bn1.running_var"]),
-            (lambda s: s.clear(), ["lacks", "bn1.bias", f"and {len(SHAPES) - 3} more"]),
+            (lambda s: s.pop("fc.bias"), ["missing", "small", "fc.bias"]),
+            (lambda s: s.pop("layer2.0.bn1.running_var"), ["missing", "layer2.0.bn1.running_var"]),
+            (lambda s: s.clear(), ["missing", "bn1.bias", f"and {len(SHAPES) - 3} more"]),
             (
                 lambda s: s.update({"layer3.0.conv1.weight": np.zeros(1)}),
-                ["does not know", "small", "layer3.0.conv1.weight"],
+                ["unexpected", "small", "layer3.0.conv1.weight"],
             ),
             (
                 lambda s: s.update({"fc.weight": np.zeros((8, 4))}),
@@ -261,7 +261,7 @@ class TestOtherNames:
     def test_errors_speak_in_the_names_that_came(self, net):
         state = cifar_names(constants())
         del state["layer2.0.shortcut.0.weight"]
-        with pytest.raises(ValueError, match=r"lacks .* layer2\.0\.shortcut\.0\.weight"):
+        with pytest.raises(ValueError, match=r"missing .* layer2\.0\.shortcut\.0\.weight"):
             load_state_dict(net, state)
         assert is_untouched(net)
 
@@ -292,7 +292,7 @@ class TestDepth:
         other = resnet(
             counts, block, (4,) * len(counts), input_shape=(32, 32, 3), classes=4, **options
         )
-        with pytest.raises(ValueError, match=f"a net of {depth} layers; small has 6"):
+        with pytest.raises(ValueError, match=f"a model with {depth} layers; small has 6"):
             load_state_dict(net, to_torch(other))
         assert is_untouched(net)
 
@@ -306,7 +306,7 @@ class TestHead:
 
     def test_of_other_classes_is_refused(self):
         net, before = random_net(1), random_net(1)
-        with pytest.raises(ValueError, match="its head is for 7 classes, that of small for 4"):
+        with pytest.raises(ValueError, match="the head has 7 classes, but small has 4"):
             load_state_dict(net, to_torch(random_net(2, classes=7)))
         assert equal_weights(net, before)
 
@@ -314,7 +314,7 @@ class TestHead:
         net, before, other = random_net(1), random_net(1), random_net(2, classes=7)
         with caplog.at_level("INFO", logger="keras_resnet"):
             load_state_dict(net, to_torch(other), new_head=True)
-        assert "head for 7 classes is left out: small has 4" in caplog.text
+        assert "Skipped the head for 7 classes: small has 4" in caplog.text
         assert all(map(np.array_equal, net.get_weights()[:-2], other.get_weights()[:-2]))
         assert all(map(np.array_equal, net.get_weights()[-2:], before.get_weights()[-2:]))
 
@@ -326,7 +326,7 @@ class TestHead:
     def test_that_is_missing_is_missed(self, net):
         state = constants()
         del state["fc.weight"], state["fc.bias"]
-        with pytest.raises(ValueError, match=r"lacks .*fc\.bias, fc\.weight"):
+        with pytest.raises(ValueError, match=r"missing .*fc\.bias, fc\.weight"):
             load_state_dict(net, state)
 
 
@@ -431,7 +431,9 @@ class TestPrecision:
 
 @pytest.mark.parametrize("state_dict", [None, [1], {1: np.zeros(1)}, "net.pth"], ids=str)
 def test_what_is_no_state_dict_is_refused(net, state_dict):
-    with pytest.raises(ValueError, match="state_dict: it must map names of tensors to arrays"):
+    with pytest.raises(
+        ValueError, match="state_dict: expected a mapping of tensor names to arrays"
+    ):
         load_state_dict(net, state_dict)
     assert is_untouched(net)
 

@@ -136,7 +136,7 @@ class TestRefusal:
         ids=["list", "tensor", "text", "none", "empty", "no_tensors", "wrapped_empty"],
     )
     def test_of_what_is_no_state_dict(self, read, write, checkpoint):
-        with one_line_error("it holds no state dict"):
+        with one_line_error("the file has no state dict"):
             read(write(checkpoint))
 
     @pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
@@ -179,7 +179,7 @@ class TestRefusal:
         ids=["nothing", "other", "no_folder", "too_deep"],
     )
     def test_of_an_archive_of_something_else(self, read, members):
-        with one_line_error("ZIP archive without a PyTorch checkpoint"):
+        with one_line_error("the ZIP archive does not contain a PyTorch checkpoint"):
             read(zip_of(members))
 
     def test_of_an_archive_of_two_checkpoints(self, read):
@@ -328,7 +328,7 @@ class TestAttacks:
             dict_of(a=tensor(storage=attack)),
             dict_of(a=b"(" + text("storage") + attack + text("0") + text("cpu") + b"K\x18NtQ"),
         ):
-            with pytest.raises(ValueError, match=r"it (asks for|holds the pickle instruction)"):
+            with pytest.raises(ValueError, match=r"the pickle uses"):
                 read(file(as_pickle(fragment)))
         assert not marker.exists()
 
@@ -346,7 +346,7 @@ class TestAttacks:
         assert read(b"".join(parts))
         for index in range(1, 5):
             content = b"".join([*parts[:index], attack, *parts[index + 1 :]])
-            with pytest.raises(ValueError, match=r"it (asks for|holds the pickle instruction)"):
+            with pytest.raises(ValueError, match=r"the pickle uses"):
                 read(content)
         assert not marker.exists()
 
@@ -375,7 +375,7 @@ class TestRefusalOfInstructions:
         by_stack = text(module) + text(last) + b"\x93"
         for file in FILES.values():
             for fragment in (by_global, by_stack):
-                with one_line_error(name, "nothing of it was run"):
+                with one_line_error(name, "no code was run"):
                     read(file(as_pickle(dict_of(a=fragment + b")R"))))
 
     @pytest.mark.parametrize(
@@ -424,7 +424,7 @@ class TestRefusalOfInstructions:
     @pytest.mark.parametrize("fragment", [b"0", b"2", b"V1\n", b"F1.5\n", b"P0\n", b"\x8f"])
     @in_both_formats
     def test_that_pytorch_never_writes(self, read, file, fragment):
-        with pytest.raises(ValueError, match="it holds the pickle instruction"):
+        with pytest.raises(ValueError, match="the pickle uses the instruction"):
             read(file(as_pickle(b"N" + fragment)))
 
     @pytest.mark.parametrize(
@@ -441,11 +441,11 @@ class TestRefusalOfInstructions:
     @in_both_formats
     def test_that_make_no_sense_are_blamed_on_the_file(self, read, file, pickle_):
         # Not in the words of whatever stumbled over them.
-        with one_line_error("it is damaged"):
+        with one_line_error("the file is damaged"):
             read(file(pickle_))
 
     def test_that_never_end_are_too(self, read):
-        with one_line_error("it is damaged"):
+        with one_line_error("the file is damaged"):
             read(FILES["zip"](as_pickle(dict_of(a=tensor()))[:-1]))
 
 
@@ -650,7 +650,7 @@ class TestTars:
         attack = as_pickle(attacks(marker)[name])
         behind_the_count = content.replace(as_pickle(b"K\1"), as_pickle(b"K\1") + attack)
         for hostile in {attack + content, behind_the_count} - {content}:
-            with pytest.raises(ValueError, match=r"it (asks for|holds the pickle instruction)"):
+            with pytest.raises(ValueError, match=r"the pickle uses"):
                 read(tar_of({**self.PARTS, part: hostile}))
         assert not marker.exists()
 
@@ -902,7 +902,7 @@ class TestArchives:
     def test_without_a_member_are_refused(self, read):
         members = members_of(self.CONTENT)
         del members["a/data/1"]
-        with one_line_error("lacks", "a/data/1"):
+        with one_line_error("'a/data/1' is missing"):
             read(zip_of(members))
 
     def test_whose_members_overlap_are_refused(self, read):

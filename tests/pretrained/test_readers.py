@@ -190,7 +190,7 @@ class TestSafetensors:
         write(entry)
         assert readers.read(path)["a"].shape == (4,)
         write({**entry, **change})
-        with one_line_error("it is no whole safetensors file"):
+        with one_line_error("the safetensors file is incomplete or damaged"):
             readers.read(path)
 
     @pytest.mark.parametrize("length", [0x78, 0x80, 0x180, 0x4B50])
@@ -260,7 +260,7 @@ class TestKerasApplications:
         loaded = load_weights(small_net(include_top=False), path)
         for ours, theirs in zip(loaded.get_weights(), backbone.get_weights(), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-7)
-        with one_line_error("lacks", "predictions/"):
+        with one_line_error("missing", "predictions/"):
             load_weights(small_net(), path)
 
     def test_into_a_net_of_other_strides_or_preprocessing_is_refused(self):
@@ -482,7 +482,7 @@ class TestHDF5:
             add(file, str(other))
         tracemalloc.start()
         try:
-            with one_line_error(f"weights={str(path)!r}: it"):
+            with one_line_error(f"weights={str(path)!r}: "):
                 load_weights(net, path)
             assert tracemalloc.get_traced_memory()[1] < 2**24
         finally:
@@ -534,10 +534,10 @@ class TestHDF5:
         path = tmp_path / "data.h5"
         with h5py.File(path, "w") as file:
             file["images"] = np.zeros((2, 8, 8, 3))
-        with one_line_error(f"weights={str(path)!r}: it "):
+        with one_line_error(f"weights={str(path)!r}: "):
             load_weights(net, path)
         with h5py.File(path, "w") as file:
             file["data/images"] = np.zeros((2, 8, 8, 3))
-        with one_line_error(f"weights={str(path)!r}: it lacks tensors"):
+        with one_line_error(f"weights={str(path)!r}: missing tensors"):
             load_weights(net, path)
         assert is_untouched(net)

@@ -225,7 +225,7 @@ class TestTags:
         [("imagnet", "imagenet"), ("imagenet_v3", "imagenet_v2"), ("cifar", "cifar10")],
     )
     def test_that_are_unknown_suggest_the_nearest(self, tag, nearest):
-        with one_line_error(f"weights {tag!r}", f"Did you mean {nearest}", "paths of files"):
+        with one_line_error(f"weights {tag!r}", f"Did you mean {nearest}", "file paths"):
             keras_resnet.ResNet50(weights=tag)
 
     @pytest.mark.parametrize(
