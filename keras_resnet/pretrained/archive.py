@@ -28,7 +28,7 @@ class Archive:
 
     Parameters
     ----------
-    path
+    path : path
         The archive.
 
     Raises

@@ -35,14 +35,15 @@ def fetch(weights: Weights, *, top: bool = True) -> Path:
 
     Parameters
     ----------
-    weights
+    weights : Weights
         A row of the registry.
-    top : default True
+    top : bool, default True
         Whether the classifier is needed.
 
     Returns
     -------
-    The path of the file.
+    pathlib.Path
+        The file.
 
     Raises
     ------

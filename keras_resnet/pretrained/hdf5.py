@@ -36,7 +36,8 @@ def read(content: Any) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    Views of `content`, by their paths in the file, such as "layers/conv2d/vars/0".
+    dict of str to numpy.ndarray
+        Views of `content`, by paths in the file such as "layers/conv2d/vars/0".
 
     Raises
     ------
@@ -70,7 +71,7 @@ class _File:
         self.content, self.parts = content, 0
 
     def unpack(self, form, at):
-        """Unpack numbers at an offset; counts calls, so that no loop in the file is endless."""
+        """Unpack numbers at an offset; limits the number of calls, so that no loop is endless."""
         self.parts += 1
         if self.parts > _MOST_PARTS:
             raise ValueError("the HDF5 file has too many parts, or one that contains itself.")
@@ -148,11 +149,11 @@ class _File:
     def tensor(self, path, messages):
         """Read one tensor from the messages that describe it."""
         if _FILTERS in messages or _EXTERNAL_FILES in messages:
-            raise ValueError(f"{path!r} is not contiguous, as Keras stores tensors.")
+            raise ValueError(f"tensor {path!r} is not contiguous, as Keras stores them.")
         shape = self.shape(messages[_DATASPACE])
         dtype = self.dtype(messages[_DATATYPE])
         if dtype is None:
-            raise ValueError(f"{path!r} does not contain numbers.")
+            raise ValueError(f"tensor {path!r} does not contain numbers.")
         wanted = math.prod(shape) * dtype.itemsize
         start = messages[_LAYOUT]
         version, kind = self.unpack("BB", start)
@@ -163,11 +164,11 @@ class _File:
         elif version in (1, 2) and self.content[start + 2] == 1:  # contiguous, before HDF5 1.6.3
             (address,), size = self.unpack("Q", start + 8), wanted
         else:
-            raise ValueError(f"{path!r} is not contiguous, as Keras stores tensors.")
+            raise ValueError(f"tensor {path!r} is not contiguous, as Keras stores them.")
         if not wanted:
             return np.zeros(shape, dtype)
         if size != wanted or address + size > len(self.content):
-            raise ValueError(f"{path!r} is incomplete: its data are missing from the file.")
+            raise ValueError(f"tensor {path!r} is incomplete: its data are missing from the file.")
         return np.ndarray(shape, dtype, self.content, address)
 
     def shape(self, start):

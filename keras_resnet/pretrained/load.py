@@ -21,15 +21,15 @@ class Source:
 
     Parameters
     ----------
-    argument
+    argument : str
         `weights=...`, the start of error messages.
-    options
+    options : mapping
         Builder options that the weights require.
-    crop
+    crop : float or None
         Fraction of an image's shorter side to show to a model with these weights; None if unknown.
-    row
+    row : Weights or None
         The row of the registry, for a tag or a file with a registered name.
-    read
+    read : callable
         Takes whether the classifier is needed, and returns the tensors by their names in the file.
         For a tag, finds the file first.
     """
@@ -46,14 +46,15 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
 
     Parameters
     ----------
-    weights
+    weights : str or path
         A tag of the registry, or the path of a file, with a suffix or a folder ("./file").
-    architecture : optional
+    architecture : str, optional
         Name of the builder; required for tags.
 
     Returns
     -------
-    The weights; a tag's file is not downloaded yet.
+    Source
+        The weights; a tag's file is not downloaded yet.
 
     Raises
     ------
@@ -116,23 +117,24 @@ def load_weights(
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package.
-    weights
+    weights : str, path or None
         A tag ("imagenet", "imagenet_v2", "imagenet_caffe" or "cifar10", see
         `keras_resnet.list_weights`), or the path of a PyTorch checkpoint (`.pth` or `.th`), a
         `.safetensors` file, an `.h5` file of keras.applications, a `.weights.h5` file or a `.keras`
         file. None leaves the model unchanged.
-    architecture : optional
+    architecture : str, optional
         Name of the builder, for tags. Default: the name of the model.
-    new_head : default False
+    new_head : bool, default False
         Whether to keep the model's own head if the file has none, or one for another number of
         classes. This is logged.
 
     Returns
     -------
-    The same model. `preprocessing` is set to the mode of `preprocess_input` that the weights
-    expect, and the `crop` of its preprocessing layer, if any, to the one they were tested with.
+    keras.Model
+        The same model. `preprocessing` is set to the mode of `preprocess_input` that the weights
+        expect, and the `crop` of its preprocessing layer, if any, to the one they were tested with.
 
     Raises
     ------
@@ -167,13 +169,14 @@ def class_names(source: Source) -> list[str]:
 
     Parameters
     ----------
-    source
+    source : Source
         The result of `find`.
 
     Returns
     -------
-    The ImageNet or CIFAR-10 names for weights in the registry, the ImageNet names for any others
-    with 1,000 classes, and otherwise the class indices.
+    list of str
+        The ImageNet or CIFAR-10 names for weights in the registry, the ImageNet names for any
+        others with 1,000 classes, and otherwise the class indices.
 
     Raises
     ------
@@ -200,16 +203,17 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package.
-    source
+    source : Source
         The result of `find`.
-    new_head : default False
+    new_head : bool, default False
         As in `load_weights`.
 
     Returns
     -------
-    The same model.
+    keras.Model
+        The same model.
 
     Raises
     ------

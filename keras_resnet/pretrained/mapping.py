@@ -84,12 +84,13 @@ def state_dict_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package.
 
     Returns
     -------
-    Shapes by name, in the order of the model's layers, without PyTorch's batch counters.
+    dict of str to tuple of int
+        In the order of the model's layers, without PyTorch's batch counters.
 
     Examples
     --------
@@ -113,14 +114,14 @@ def load_state_dict(
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package.
-    state_dict
+    state_dict : mapping of str to array
         Arrays in PyTorch's layout with the names of torchvision, timm or the CIFAR-10 zoo, or in
         Keras' layout with the names of keras.applications. The latter set the model's
         `preprocessing` to "caffe". A common prefix such as "module." is removed, and PyTorch's
         batch counters are ignored. A `torch.Tensor` on the CPU works as an array.
-    new_head : default False
+    new_head : bool, default False
         Whether to keep the model's own head if the state dict has none, or one for another number
         of classes. This is logged.
 
@@ -158,13 +159,13 @@ def load_tensors(
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package.
-    tensors
+    tensors : mapping of str to array
         As in `load_state_dict`, or with the names of a `.weights.h5` file.
-    argument
+    argument : str
         The source of the tensors, for error messages.
-    new_head : default False
+    new_head : bool, default False
         As in `load_state_dict`.
 
     Raises
@@ -222,17 +223,18 @@ def to_torch(
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package. The PyTorch model must have the same `stride_in`, and its images
         need the same preprocessing.
-    path : optional
+    path : path, optional
         Where to write a `.safetensors` file that timm and `safetensors.torch.load_file` can read.
     naming : {"torchvision", "cifar"}, default "torchvision"
         Names of the tensors: those of torchvision and timm, or those of the CIFAR-10 zoo.
 
     Returns
     -------
-    Contiguous arrays by name, in PyTorch's layout, with PyTorch's batch counters set to 0.
+    dict of str to numpy.ndarray
+        Contiguous, in PyTorch's layout, with PyTorch's batch counters set to 0.
 
     Raises
     ------
@@ -271,12 +273,13 @@ def naming_of(names: Mapping[str, Any]) -> str:
 
     Parameters
     ----------
-    names : mapping or iterable of str
+    names : mapping of str, or iterable of str
         Names of tensors.
 
     Returns
     -------
-    A key of the table at the top of this file.
+    str
+        A key of the table at the top of this file.
 
     Examples
     --------
@@ -298,12 +301,13 @@ def classes_of(tensors: Mapping[str, Any]) -> int | None:
 
     Parameters
     ----------
-    tensors
+    tensors : mapping of str to array
         As in `load_tensors`.
 
     Returns
     -------
-    The number of classes; None if there is no head.
+    int or None
+        The number of classes; None if there is no head.
     """
     tensors = _plain_names(tensors)
     _, bias = _HEADS[naming_of(tensors)]
@@ -315,12 +319,13 @@ def is_caffe(tensors: Mapping[str, Any]) -> bool:
 
     Parameters
     ----------
-    tensors
+    tensors : mapping of str to array
         As in `load_tensors`.
 
     Returns
     -------
-    Whether the first convolution has a bias, as only those of keras.applications have.
+    bool
+        Whether the first convolution has a bias, as only those of keras.applications have.
     """
     return "conv1_conv/bias" in tensors
 
@@ -332,9 +337,9 @@ def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
 
     Parameters
     ----------
-    model
+    model : keras.Model
         A model of this package.
-    options
+    options : mapping
         Required options, as from `options_of`.
 
     Raises
@@ -358,13 +363,14 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     Parameters
     ----------
-    configs
+    configs : iterable of mapping
         `layer.get_config()` of every layer.
 
     Returns
     -------
-    The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop` of the
-    preprocessing layer, as far as the layers determine them.
+    dict
+        The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop` of the
+        preprocessing layer, as far as the layers determine them.
 
     Examples
     --------

@@ -9,7 +9,7 @@ def warn(message: str) -> None:
 
     Parameters
     ----------
-    message
+    message : str
         What is wrong.
 
     Warns

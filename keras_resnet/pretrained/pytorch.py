@@ -39,13 +39,14 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    path
+    path : path
         The file: a state dict, or a dict with one under "state_dict", "model_state_dict" or
         "model".
 
     Returns
     -------
-    Arrays in PyTorch's layout, by name: read-only views of the memory-mapped file.
+    dict of str to numpy.ndarray
+        In PyTorch's layout; read-only views of the memory-mapped file.
 
     Raises
     ------
@@ -69,12 +70,13 @@ def read_archive(archive: Archive) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    archive
+    archive : Archive
         The open file.
 
     Returns
     -------
-    Arrays by name, as from `read_pytorch`.
+    dict of str to numpy.ndarray
+        As from `read_pytorch`.
 
     Raises
     ------

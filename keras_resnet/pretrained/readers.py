@@ -54,13 +54,14 @@ def read(path: Path) -> Mapping[str, Any]:
 
     Parameters
     ----------
-    path
+    path : path
         A PyTorch checkpoint (`.pth` or `.th`, in any of its formats), `.safetensors`, an `.h5` file
         of keras.applications, `.weights.h5` or `.keras`.
 
     Returns
     -------
-    Tensors by name. Each has `shape` and `dtype`, and `numpy.asarray` makes it an array.
+    mapping of str to array
+        Each has `shape` and `dtype`, and `numpy.asarray` converts it to an array.
 
     Raises
     ------
@@ -100,13 +101,14 @@ def recorded_options(path: Path) -> dict[str, Any]:
 
     Parameters
     ----------
-    path
+    path : path
         A file that `read` can read.
 
     Returns
     -------
-    Options as from `mapping.options_of`, for a `.keras` file, which contains the layers, or a
-    `.safetensors` file from `to_torch`. Empty for other files.
+    dict
+        As from `mapping.options_of`, for a `.keras` file, which contains the layers, or a
+        `.safetensors` file from `to_torch`. Empty for other files.
 
     Raises
     ------
@@ -150,12 +152,13 @@ def read_safetensors(path: Path) -> dict[str, "_SafeTensor"]:
 
     Parameters
     ----------
-    path
+    path : path
         The file.
 
     Returns
     -------
-    Array-likes by name, read from the file each time they are converted to arrays.
+    dict of str to array-like
+        Read from the file each time they are converted to arrays.
 
     Raises
     ------
@@ -187,12 +190,13 @@ def read_keras(path: Path) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    path
+    path : path
         The file: a ZIP archive that contains a `.weights.h5` file.
 
     Returns
     -------
-    Arrays by name, as from `read_hdf5`.
+    dict of str to numpy.ndarray
+        As from `read_hdf5`.
 
     Raises
     ------
@@ -210,13 +214,14 @@ def read_hdf5(path: Path) -> dict[str, np.ndarray]:
 
     Parameters
     ----------
-    path
+    path : path
         The file.
 
     Returns
     -------
-    Arrays by name: "layers/conv2d_3/vars/0" for a `.weights.h5` file, which does not store the
-    names of layers, and "conv1_conv/kernel" for the others.
+    dict of str to numpy.ndarray
+        Named like "layers/conv2d_3/vars/0" for a `.weights.h5` file, which does not store the
+        names of layers, and "conv1_conv/kernel" for the others.
 
     Raises
     ------

@@ -13,15 +13,15 @@ class File:
 
     Parameters
     ----------
-    name
+    name : str
         File name in local folders.
-    address
+    address : str
         URL to download it from.
     algorithm : {"sha256", "md5"}
         Algorithm of the checksum.
-    checksum
+    checksum : str
         Hexadecimal digits, or the first of them; "" if none is published.
-    top : default True
+    top : bool, default True
         Whether the file contains a classifier.
     """
 
@@ -38,21 +38,21 @@ class Weights:
 
     Parameters
     ----------
-    model
+    model : str
         Name of the builder.
-    tag
+    tag : str
         Value of `weights=`.
-    files
+    files : tuple of File
         The same weights in one or more files. The first one that is suitable is downloaded.
-    options
+    options : mapping
         Builder options that the weights require, including `preprocessing`.
     data : {"ImageNet", "CIFAR-10"}
         The training data.
-    crop
+    crop : float
         Side of the centre crop for the published accuracy, as a fraction of the shorter side.
-    licence
+    licence : str
         SPDX identifier.
-    top1, top5
+    top1, top5 : float or None
         Published single-crop accuracy in percent, on the validation or test images; None if
         unpublished.
     """
@@ -269,13 +269,14 @@ def list_weights(model: str | None = None) -> WeightsTable:
 
     Parameters
     ----------
-    model : optional
+    model : str, optional
         Name of a builder ("ResNet50", "cifar_resnet20"); case, "-" and "_" do not matter.
         Default: all of them.
 
     Returns
     -------
-    A tuple of `Weights` that prints as a table.
+    WeightsTable
+        A tuple of `Weights` that prints as a table.
 
     Raises
     ------
@@ -303,14 +304,15 @@ def find_tag(tag: str, model: str | None) -> Weights:
 
     Parameters
     ----------
-    tag
+    tag : str
         "imagenet", "imagenet_v1", "imagenet_v2", "imagenet_caffe" or "cifar10".
-    model
+    model : str or None
         Name of the builder; case, "-" and "_" do not matter. None for a custom model.
 
     Returns
     -------
-    The row of the registry.
+    Weights
+        The row of the registry.
 
     Raises
     ------
@@ -344,12 +346,13 @@ def find_file(name: str) -> Weights | None:
 
     Parameters
     ----------
-    name
+    name : str
         Name of a file, without its folder.
 
     Returns
     -------
-    The row of the registry; None if no row has a file of this name.
+    Weights or None
+        The row of the registry; None if no row has a file of this name.
 
     Examples
     --------

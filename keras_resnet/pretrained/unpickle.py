@@ -86,13 +86,15 @@ def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
     ----------
     file : binary file
         Positioned at the start of the pickle; afterwards, positioned after its end.
-    find : optional
+    find : callable, optional
         Takes a persistent ID, which PyTorch uses for storages, and returns the object. Default:
         persistent IDs are not allowed.
 
     Returns
     -------
-    An object made of dicts, lists, tuples, strings, numbers, `Storage`, `Tensor` and `Parameter`.
+    object
+        An object made of dicts, lists, tuples, strings, numbers, `Storage`, `Tensor` and
+        `Parameter`.
 
     Raises
     ------
