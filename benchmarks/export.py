@@ -6,8 +6,9 @@ H5 is the weights file of `keras.applications.ResNet50`, IMAGES a folder of `CLA
 CLASS is the class index, CALIBRATION a folder of other photographs. Exports the model in every
 available format and runs each export in its own process, in turns. Reports the milliseconds per
 batch, the speed-up over the `keras.applications` SavedModel, the top-1 accuracy, and the fraction
-of images with the same class as `keras.applications`. Then compares ResNeXt-50 with random weights
-to the same model built from stock Keras layers. Includes ONNX Runtime and OpenVINO if installed.
+of images with the same class as `keras.applications`. Then compares ResNeXt-50, with random
+weights, with the same model built from stock Keras layers. Includes ONNX Runtime and OpenVINO if
+installed.
 """
 
 import argparse

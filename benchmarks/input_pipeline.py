@@ -1,7 +1,7 @@
 """Training images per second from a folder: `python -m benchmarks.input_pipeline FOLDER`.
 
-Compares our input pipeline to the one in Keras tutorials (`image_dataset_from_directory` and
-augmentation layers) and, if PyTorch is installed, to its `DataLoader` with Pillow. All decode the
+Compares our input pipeline with the one in Keras tutorials (`image_dataset_from_directory` and
+augmentation layers) and, if PyTorch is installed, with its `DataLoader` and Pillow. All decode the
 same files, flip and crop them at random, and produce float32 batches of 32. FOLDER contains
 class/image or split/class/image; `--size` sets the image size in pixels, by default 224. The
 contenders run in separate processes, in turns.

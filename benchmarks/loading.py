@@ -1,7 +1,7 @@
 """Time to load a weights file into a ResNet-50: `python -m benchmarks.loading [H5]`.
 
-Compares to `torch.load` with `load_state_dict`, which needs PyTorch (`pip install torch`). H5, the
-weights file of `keras.applications.ResNet50`, adds a comparison to its `weights=H5`. A program
+Compares with `torch.load` and `load_state_dict`, which needs PyTorch (`pip install torch`). H5, the
+weights file of `keras.applications.ResNet50`, adds a comparison with its `weights=H5`. A program
 loads weights once, so every measurement runs in a new process, with the contenders in turns.
 Reports the first load in a process and the median of the next ten separately.
 """

@@ -47,7 +47,7 @@ def family_of(operation: str) -> str:
 
 
 def seconds_by_operation(step) -> collections.Counter:
-    """Return the seconds per type of operation in one call of `step`, by TensorFlow's profiler."""
+    """Profile one call of `step`, and return the seconds per type of operation."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 

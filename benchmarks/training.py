@@ -1,8 +1,8 @@
 """Overhead of the trainer, and scaling over devices: `python -m benchmarks.training`.
 
-Compares a CIFAR ResNet-20 in our trainer to plain `model.fit` on the same batches, in turns of ten
-steps in one process. Then measures the images per second of one process with one and two threads,
-of two processes with one thread each, and of two devices in one process.
+Compares a CIFAR ResNet-20 in our trainer with plain `model.fit` on the same batches, in turns of
+ten steps in one process. Then measures the images per second of one process with one and two
+threads, of two processes with one thread each, and of two devices in one process.
 """
 
 import json
@@ -98,7 +98,7 @@ class Turns:
 
 
 def overhead(precision: str) -> str:
-    """Compare our trainer to `fit`."""
+    """Compare our trainer with `fit`."""
     from keras_resnet import data, training
 
     images, mine, theirs = source(), net(precision), net(precision)

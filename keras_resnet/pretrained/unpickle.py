@@ -224,7 +224,7 @@ class _Machine:
         expect(list, self.stack[-1]).append(item)
 
     def append_group(self, _):
-        """Extend a list by a group."""
+        """Extend a list with a group."""
         group = self.pop_group()
         expect(list, self.stack[-1]).extend(group)
 
@@ -242,7 +242,7 @@ class _Machine:
         target.update(zip(map(_key, group[::2]), group[1::2], strict=True))
 
     def push_tuple(self, _):
-        """Replace a group by a tuple."""
+        """Replace a group with a tuple."""
         self.stack.append(tuple(self.pop_group()))
 
     def push_global(self, name):
@@ -258,11 +258,11 @@ class _Machine:
         self.stack.append(_Global(name))
 
     def push_found(self, _):
-        """Replace a persistent ID by its object."""
+        """Replace a persistent ID with its object."""
         self.stack.append(expect(Callable, self.find)(self.stack.pop()))
 
     def call(self, _):
-        """Replace a function and its arguments by the result."""
+        """Replace a function and its arguments with the result."""
         arguments, function = expect(tuple, self.stack.pop()), expect(_Global, self.stack.pop())
         self.stack.append(_call(function.name, arguments))
 
