@@ -1,7 +1,8 @@
 """Layers that the family needs and Keras lacks, or runs slowly.
 
-Every class is an ordinary, serializable Keras layer on any backend. Where TensorFlow has a faster
-way than the one Keras takes, the layer takes it; those fast paths live in this folder alone.
+Each class is an ordinary, serializable Keras layer on any backend. Where TensorFlow has a faster
+way than Keras takes, the layer takes it; these fast paths live in this folder only. README.md says
+what each layer does, why, and how that was measured.
 """
 
 from keras_resnet.layers.batch_normalization import BatchNormalization

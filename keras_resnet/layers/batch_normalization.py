@@ -6,7 +6,7 @@ from keras_resnet.layers.devices import gains_from_xla, on_accelerator, serializ
 
 try:
     from tensorflow.python.eager.record import could_possibly_record as _may_record
-except ImportError:  # it is no public name, and other backends have none
+except ImportError:  # not a public name, and missing on other backends
 
     def _may_record():
         return True
@@ -16,20 +16,19 @@ except ImportError:  # it is no public name, and other backends have none
 class BatchNormalization(keras.layers.BatchNormalization):
     """Batch normalization in one fused operation.
 
-    Takes what `keras.layers.BatchNormalization` takes, holds the same variables, and computes the
-    same outputs and moving averages. On the TensorFlow backend, for images with the channels last,
-    the chain of small operations is replaced by TensorFlow's fused one; statistics stay in
-    float32 under mixed precision. In inference in bfloat16 on a CPU, the layer becomes part of the
-    convolution before it. Synchronized statistics travel between devices in one exchange a layer
-    instead of three. Everything else (masks, renormalization, other ranks, float64) runs Keras' own
-    code.
+    Takes the arguments of `keras.layers.BatchNormalization`, holds the same variables, and computes
+    the same outputs and moving averages. On the TensorFlow backend, for images with channels last,
+    TensorFlow's fused operation replaces a chain of small ones; statistics stay in float32 under
+    mixed precision. For inference in bfloat16 on a CPU, the layer becomes part of the convolution
+    before it. Synchronized statistics take one exchange between devices per layer instead of three.
+    Everything else (masks, renormalization, other ranks, float64) runs Keras' own code.
 
-    On a CPU `model.compile` chooses against XLA for a net that has this layer.
+    On a CPU `model.compile` does not choose XLA for a model with this layer.
 
     Parameters
     ----------
     *args, **kwargs
-        Those of `keras.layers.BatchNormalization`, with its defaults.
+        As for `keras.layers.BatchNormalization`, with its defaults.
 
     References
     ----------
@@ -58,8 +57,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         scale = self.gamma if self.scale else tf.ones(channels)
         offset = self.beta if self.center else tf.zeros(channels)
         learns = training and self.trainable
-        if learns and self.synchronized and (context := _context_of_several_replicas()):
-            return self._with_statistics_of_all(context, inputs, scale, offset)
+        if learns and self.synchronized and (context := _replica_context()):
+            return self._synchronized_call(context, inputs, scale, offset)
         if not learns:
             if _is_foldable(inputs):
                 scale = scale * tf.math.rsqrt(self.moving_variance + self.epsilon)
@@ -73,8 +72,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 epsilon=self.epsilon,
                 is_training=False,
             ).y
-        # The operation moves the averages itself, but towards the unbiased variance, which is this
-        # much larger than the biased one that Keras' average is of.
+        # The operation moves the averages itself, but towards the unbiased variance. Keras averages
+        # the biased one, which is smaller by this factor.
         count = tf.cast(tf.size(inputs) // channels, "float32")
         excess = count / tf.maximum(count - 1.0, 1.0)
         result = tf.raw_ops.FusedBatchNormV3(
@@ -91,8 +90,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         self.moving_variance.assign(result.batch_variance / excess)
         return result.y
 
-    def _with_statistics_of_all(self, context, inputs, scale, offset):
-        """Normalize by the statistics of all replicas, in one exchange where Keras has three."""
+    def _synchronized_call(self, context, inputs, scale, offset):
+        """Normalize by the statistics of all replicas, in one exchange where Keras needs three."""
         x = tf.cast(inputs, "float32")
         count = tf.cast(tf.reduce_prod(tf.shape(x)[:-1]), "float32")
         sums = [tf.reduce_sum(x, (0, 1, 2)), tf.reduce_sum(x * x, (0, 1, 2)), count[None]]
@@ -118,17 +117,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
         )
 
 
-def _context_of_several_replicas():
-    """The replica that this is one of several of, if it is."""
+def _replica_context():
+    """The context of this replica, or None if it is the only one."""
     context = tf.distribute.get_replica_context()
     return context if context and context.num_replicas_in_sync > 1 else None
 
 
 def _is_foldable(tensor):
-    """Whether `tensor` is the output of a convolution, into which a factor and an offset may go.
+    """Whether `tensor` comes from a convolution that can absorb a factor and an offset.
 
-    Not where gradients are recorded, as somebody may ask for that of `tensor` itself. Of float32
-    TensorFlow takes care itself, in every graph that it runs.
+    Not while gradients are recorded, as somebody may ask for the gradient of `tensor` itself. In
+    float32 TensorFlow folds by itself, in every graph that it runs.
     """
     if tf.executing_eagerly() or tensor.dtype != "bfloat16" or on_accelerator(tensor):
         return False
@@ -143,9 +142,9 @@ def _is_foldable(tensor):
 
 
 def _fold(tensor, scale, offset):
-    """`tensor * scale + offset`, by another convolution than the one that gave `tensor`.
+    """Compute `tensor * scale + offset` with a new convolution, in place of the one before.
 
-    Nothing reads the first convolution then, and TensorFlow drops it from the graph.
+    Nothing reads the old convolution any more, so TensorFlow drops it from the graph.
     """
     inputs, kernel = tensor.op.inputs
     if kernel.op.type == "Cast":

@@ -1,6 +1,7 @@
 """Grouped convolutions that train on a CPU."""
 
 import functools
+import math
 import operator
 from collections.abc import Iterable
 
@@ -9,53 +10,62 @@ from keras import ops
 
 from keras_resnet.layers.devices import gains_from_xla, on_accelerator, serializable, tf
 
-# oneDNN convolves in blocks of 16 channels. Narrower groups are put together until they fill one
-# block: measured fastest, in float32 and bfloat16, for every stage of ResNeXt-50.
+# oneDNN convolves in blocks of 16 channels. Joining narrower groups until they fill one block was
+# measured fastest, in float32 and bfloat16, for every stage of ResNeXt-50.
 _CHANNELS_PER_FILTER_GRADIENT = 16
 
 
 @serializable
 class GroupedConv2D(keras.layers.Conv2D):
-    """2D convolution whose groups train on a CPU and never pass through XLA.
+    """2D convolution with groups that trains on a CPU and never goes through XLA.
 
-    Takes what `keras.layers.Conv2D` takes, and computes the same. On the TensorFlow backend Keras
-    compiles a grouped convolution with XLA, because TensorFlow's own CPU kernels have no gradient
-    for it; that costs two orders of magnitude in training, and leaves functions in a SavedModel
-    which TensorFlow Serving refuses to run. This layer calls TensorFlow's grouped kernel directly.
-    Its gradient is that of oneDNN, which TensorFlow uses on most CPUs, or of the accelerator. Where
-    neither has one, the layer brings it along: the input gradient is another grouped convolution,
-    the filter gradient a few ordinary ones. Second derivatives work too; `GradientTape.jacobian`
-    with respect to the kernel needs `experimental_use_pfor=False`. On other backends the layer is
+    Takes the arguments of `keras.layers.Conv2D` and computes the same. On the TensorFlow backend
+    Keras compiles a grouped convolution with XLA, as TensorFlow's own CPU kernels have no gradient
+    for it. That makes training two orders of magnitude slower, and puts functions into a SavedModel
+    that TensorFlow Serving refuses to run. This layer calls TensorFlow's grouped kernel directly.
+    The gradient is that of oneDNN, which TensorFlow uses on most CPUs, or of the accelerator. Where
+    neither has one, the layer brings its own: the input gradient is another grouped convolution,
+    the filter gradient a few ordinary ones. Second derivatives work; `GradientTape.jacobian` with
+    respect to the kernel needs `experimental_use_pfor=False`. On other backends the layer is
     `keras.layers.Conv2D`.
 
-    On a CPU `model.compile` chooses against XLA for a net that has this layer.
+    Strides that differ, such as (1, 2), take a detour that is right on every CPU, as TensorFlow's
+    own kernels are not; see the notes below.
+
+    On a CPU `model.compile` does not choose XLA for a model with this layer.
 
     Parameters
     ----------
     filters : int
-        Channels of the output; a multiple of `groups`.
+        Output channels; a multiple of `groups`.
     kernel_size : int or pair of int
         Height and width of the kernel in pixels.
     strides : int or pair of int, default 1
-        Step of the kernel in pixels.
+        Vertical and horizontal step of the kernel in pixels.
     padding : {"valid", "same"}, int, pair of int or pair of pairs, default "valid"
         A name as in Keras, or the rows and columns of zeros to add: one number for every side,
-        (vertical, horizontal), or ((top, bottom), (left, right)). `padding=1` of a 3x3 kernel is
+        (vertical, horizontal), or ((top, bottom), (left, right)). `padding=1` with a 3x3 kernel is
         what PyTorch calls `padding=1`, which differs from "same" where the stride is not 1.
     data_format : None or "channels_last", default None
-        Order of the axes; None takes the one of the Keras configuration.
+        Order of the axes; None follows the Keras configuration.
     dilation_rate : int or pair of int, default 1
-        Spacing of the kernel's taps; must be 1 where `groups` is not.
+        Spacing of the kernel's taps; must be 1 if there are several groups.
     groups : int, default 1
         Number of groups (the cardinality of a ResNeXt block).
     **kwargs
-        Everything else that `keras.layers.Conv2D` takes: `use_bias`, `kernel_initializer`, ...
+        Other arguments of `keras.layers.Conv2D`: `use_bias`, `kernel_initializer`, ...
 
     Raises
     ------
     ValueError
         If the channels are not divisible by `groups`, if `padding` is none of the above, or for
         channels first or a dilated grouped convolution.
+
+    Notes
+    -----
+    On CPUs with AMX, TensorFlow's convolution gives wrong values, even NaN, for some kernels whose
+    two strides differ. Such a layer therefore convolves with the greatest common divisor of the
+    strides in both directions, and keeps the outputs that were asked for.
 
     References
     ----------
@@ -107,17 +117,21 @@ class GroupedConv2D(keras.layers.Conv2D):
     def convolution_op(self, inputs, kernel):
         if self.explicit_padding:
             inputs = ops.pad(inputs, ((0, 0), *self.explicit_padding, (0, 0)))
-        if tf is None or self.groups == 1:
+        down, across = self.strides
+        if tf is None or (self.groups == 1 and down == across):
             return super().convolution_op(inputs, kernel)
-        kernel, padding = tf.convert_to_tensor(kernel), self.padding.upper()
+        inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
+        padding = self.padding.upper()
         if padding == "SAME" and (
             max(self.strides) > 1 or not all(size % 2 for size in self.kernel_size)
         ):
-            # oneDNN, too, has wrong gradients for taps that see nothing but such padding.
+            # oneDNN also has wrong gradients for taps that see nothing but such padding.
             inputs, padding = _pad_same(inputs, self.kernel_size, self.strides), "VALID"
-        if _differentiates_groups(inputs):
-            return tf.nn.conv2d(inputs, kernel, self.strides, padding)
-        return _grouped_convolution(inputs, kernel, self.groups, self.strides, padding)
+        if down == across:
+            return _convolution(inputs, kernel, self.groups, down, padding)
+        step = math.gcd(down, across)
+        outputs = _convolution(inputs, kernel, self.groups, step, padding)
+        return outputs[:, :: down // step, :: across // step]
 
     def compute_output_shape(self, input_shape):
         if self.explicit_padding:
@@ -154,18 +168,19 @@ def _pair_of_pairs(padding):
     )
 
 
-def _differentiates_groups(tensor):
-    """Whether TensorFlow has the gradients of a grouped convolution of `tensor`.
-
-    Accelerators do. On CPUs oneDNN brings them, for some types, where TensorFlow was built with it
-    and it is not switched off.
-    """
-    return on_accelerator(tensor) or _onednn_differentiates_groups(tensor.dtype)
+def _convolution(inputs, kernel, groups, stride, padding):
+    """TensorFlow's convolution, with its gradients or ours."""
+    if groups == 1 or on_accelerator(inputs) or _onednn_differentiates_groups(inputs.dtype):
+        return tf.nn.conv2d(inputs, kernel, stride, padding)
+    return _grouped_convolution(inputs, kernel, groups, stride, padding)
 
 
 @functools.cache
 def _onednn_differentiates_groups(dtype):
-    """Try it."""
+    """Whether this TensorFlow has CPU gradients of grouped convolutions; tells by trying.
+
+    oneDNN has them for some types, if TensorFlow was built with it and it is not switched off.
+    """
     with tf.init_scope(), tf.device("CPU:0"):
         try:
             tf.raw_ops.Conv2DBackpropFilter(
@@ -191,8 +206,8 @@ def _pad_same(inputs, kernel_size, strides):
     return tf.pad(inputs, [[0, 0], *pads, [0, 0]])
 
 
-def _grouped_convolution(inputs, kernel, groups, strides, padding):
-    """Grouped convolution with a gradient that needs no grouped gradient kernel.
+def _grouped_convolution(inputs, kernel, groups, stride, padding):
+    """Grouped convolution whose gradient needs no grouped gradient kernel.
 
     `inputs` is (batch, height, width, channels), `kernel` (height, width, channels / groups,
     filters). `padding` is "VALID", or "SAME" for odd kernels with stride 1 only: where both the
@@ -206,15 +221,15 @@ def _grouped_convolution(inputs, kernel, groups, strides, padding):
             if padding == "SAME":
                 spread = upstream
             else:
-                spread = _spread(upstream, tf.shape(inputs), kernel.shape, strides)
+                spread = _spread(upstream, tf.shape(inputs), kernel.shape, stride)
             # The gradient is itself a grouped convolution, and so differentiable the same way.
-            input_gradient = _grouped_convolution(spread, transposed, groups, (1, 1), padding)
+            input_gradient = _grouped_convolution(spread, transposed, groups, 1, padding)
             input_gradient = tf.ensure_shape(input_gradient, inputs.shape)
             return input_gradient, _filter_gradient(
-                inputs, kernel.shape, upstream, groups, strides, padding
+                inputs, kernel.shape, upstream, groups, stride, padding
             )
 
-        outputs = tf.nn.conv2d(inputs, kernel, strides, padding)
+        outputs = tf.nn.conv2d(inputs, kernel, stride, padding)
         # Without oneDNN, TensorFlow would fuse a bias into a kernel that refuses groups. This stops
         # it.
         return tf.ensure_shape(outputs, outputs.shape), gradient
@@ -223,41 +238,40 @@ def _grouped_convolution(inputs, kernel, groups, strides, padding):
 
 
 def _transpose_groups(kernel, groups):
-    """Flip the kernel and swap the in- and outgoing channels of every group."""
+    """Flip the kernel and swap the incoming and outgoing channels of every group."""
     height, width, channels, filters = kernel.shape
     kernel = tf.reshape(tf.reverse(kernel, [0, 1]), (height, width, channels, groups, -1))
     kernel = tf.transpose(kernel, (0, 1, 4, 3, 2))
     return tf.reshape(kernel, (height, width, filters // groups, groups * channels))
 
 
-def _spread(upstream, input_shape, kernel_shape, strides):
-    """Set the incoming gradient `strides` apart, in zeros, ready for a "VALID" convolution.
+def _spread(upstream, input_shape, kernel_shape, stride):
+    """Space the incoming gradient `stride` pixels apart, ready for a "VALID" convolution.
 
     The result is `kernel - 1` rows higher and columns wider than the input of the convolution.
     """
     batch, height, width, channels = tf.unstack(tf.shape(upstream))
-    (down, across), (kernel_height, kernel_width) = strides, kernel_shape[:2]
-    if max(strides) > 1:
+    kernel_height, kernel_width = kernel_shape[:2]
+    if stride > 1:
         upstream = tf.reshape(upstream, (batch, height, 1, width, 1, channels))
-        upstream = tf.pad(
-            upstream, ((0, 0), (0, 0), (0, down - 1), (0, 0), (0, across - 1), (0, 0))
-        )
-        height, width = height * down, width * across
+        between = (0, stride - 1)
+        upstream = tf.pad(upstream, ((0, 0), (0, 0), between, (0, 0), between, (0, 0)))
+        height, width = height * stride, width * stride
         upstream = tf.reshape(upstream, (batch, height, width, channels))
     bottom = tf.maximum(input_shape[1] - height, 0)
     right = tf.maximum(input_shape[2] - width, 0)
     upstream = tf.pad(
         upstream, [[0, 0], [kernel_height - 1, bottom], [kernel_width - 1, right], [0, 0]]
     )
-    if kernel_height < down or kernel_width < across:
-        # A stride longer than the kernel has set zeros beyond the last input that was seen.
+    if min(kernel_height, kernel_width) < stride:
+        # A stride longer than the kernel has put zeros beyond the last input that was seen.
         upstream = upstream[
             :, : input_shape[1] + kernel_height - 1, : input_shape[2] + kernel_width - 1
         ]
     return upstream
 
 
-def _filter_gradient(inputs, kernel_shape, upstream, groups, strides, padding):
+def _filter_gradient(inputs, kernel_shape, upstream, groups, stride, padding):
     """Gradient with respect to the kernel: ordinary convolutions over a few groups each.
 
     A convolution over several groups at once also computes the products between different groups;
@@ -280,7 +294,7 @@ def _filter_gradient(inputs, kernel_shape, upstream, groups, strides, padding):
             input=some_inputs,
             filter_sizes=(height, width, together * channels, together * per_group),
             out_backprop=some_upstream,
-            strides=(1, *strides, 1),
+            strides=(1, stride, stride, 1),
             # Never "EXPLICIT": oneDNN has no such gradient, and the fallback is 50 times slower.
             padding=padding,
         )

@@ -1,4 +1,4 @@
-"""Raw images normalized inside a model."""
+"""Normalization of raw images inside a model."""
 
 import keras
 import numpy as np
@@ -7,8 +7,8 @@ from keras import ops
 from keras_resnet.checks import check_choice, check_range
 from keras_resnet.layers.devices import on_accelerator, serializable, tf
 
-# For every convention: whether RGB becomes BGR, then mean and standard deviation of the channels,
-# both on the scale of 0 to 255. "tf" fits any number of channels.
+# Each convention: whether RGB becomes BGR, then mean and standard deviation of the channels, on a
+# scale of 0 to 255. "tf" fits any number of channels.
 NORMALIZATIONS = {
     "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "caffe": (True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
@@ -18,25 +18,25 @@ NORMALIZATIONS = {
 
 @serializable
 class Preprocessing(keras.layers.Layer):
-    """Normalize raw images as the weights of a net expect it.
+    """Normalize raw images the way a model's weights expect.
 
-    Computes in float32 whatever the precision of the net, so that no shade is lost.
+    Computes in float32 whatever the precision of the model, so that no shade is lost.
 
     Parameters
     ----------
     mode : {"torch", "caffe", "tf"}, default "torch"
-        "torch" subtracts the ImageNet mean and divides by its standard deviation; "caffe" turns
-        RGB to BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
+        "torch" subtracts the ImageNet mean and divides by the standard deviation; "caffe" turns
+        RGB into BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
     crop : float, default 1.0
-        Part of a photograph's shorter side that the net is to be shown, in the middle. Saved with
-        the model for those who prepare its images; images that come here are cropped already.
+        Fraction of a photograph's shorter side that the model wants to see, from the center. Saved
+        with the model for whoever prepares its images; this layer crops nothing.
     **kwargs
-        `name` and the like of `keras.layers.Layer`.
+        `name` and other arguments of `keras.layers.Layer`.
 
     Raises
     ------
     ValueError
-        For an unknown mode, a crop out of its range, or images without three channels where the
+        For an unknown mode, a crop outside of (0, 1], or images without three channels where the
         mode needs them.
 
     Examples
@@ -56,7 +56,7 @@ class Preprocessing(keras.layers.Layer):
     def build(self, input_shape):
         if self.mode != "tf" and input_shape[-1] != 3:
             raise ValueError(
-                f"mode={self.mode!r} needs RGB images, these have {input_shape[-1]} channels: use "
+                f"mode={self.mode!r} needs RGB images; these have {input_shape[-1]} channels: use "
                 "mode='tf'."
             )
 
@@ -76,10 +76,10 @@ class Preprocessing(keras.layers.Layer):
 
 
 def _normalized_at_once(images, reverse, mean, deviation):
-    """Order, mean and deviation of the channels as one convolution.
+    """Reorder, shift and scale the channels in one convolution.
 
-    On a CPU that takes a tenth of the time of a slice with the step -1 and two operations more.
-    (On an accelerator, a convolution may round its inputs to fewer digits.)
+    On a CPU that takes a tenth of the time of a reversing slice and two more operations. On an
+    accelerator a convolution may round its inputs to fewer digits.
     """
     factors = np.diag(1.0 / np.array(deviation))
     kernel = factors[::-1] if reverse else factors

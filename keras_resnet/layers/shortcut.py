@@ -13,17 +13,17 @@ class ZeroPaddedShortcut(keras.layers.Layer):
     Parameters
     ----------
     filters : int
-        Channels of the output, at least those of the input. Half of the new channels go before
-        the old ones, half after, as in the CIFAR-10 nets whose weights are published.
+        Output channels, at least as many as input channels. Half of the new channels go before the
+        old ones, half after, as in the CIFAR-10 models whose weights are published.
     strides : int, default 1
-        Keep one pixel in every `strides` rows and columns.
+        Keep every `strides`-th row and column.
     **kwargs
-        `name`, `dtype` and the like of `keras.layers.Layer`.
+        `name`, `dtype` and other arguments of `keras.layers.Layer`.
 
     Raises
     ------
     ValueError
-        On a call whose input has more than `filters` channels.
+        If the input has more than `filters` channels.
 
     References
     ----------
@@ -47,7 +47,7 @@ class ZeroPaddedShortcut(keras.layers.Layer):
         if input_shape[-1] > self.filters:
             raise ValueError(
                 f"shortcut='A' cannot drop channels: {input_shape[-1]} come in, filters="
-                f"{self.filters} go out. Use shortcut='B' for stages that get narrower."
+                f"{self.filters} go out. Use shortcut='B' where stages get narrower."
             )
 
     def compute_output_shape(self, input_shape):
@@ -57,7 +57,7 @@ class ZeroPaddedShortcut(keras.layers.Layer):
 
     def call(self, inputs):
         new = self.filters - inputs.shape[-1]
-        # Several times faster than a slice with steps, and so is its gradient.
+        # Several times faster than a strided slice, and so is its gradient.
         kept = ops.average_pool(inputs, 1, self.strides, data_format="channels_last")
         return ops.pad(kept, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
 
