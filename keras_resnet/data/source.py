@@ -140,6 +140,8 @@ class Source:
         The splits, with every class in each.
     skipped : tuple of str
         What was wrong with each file that was left out.
+    task : {"classification", "multilabel", "regression"}, default "classification"
+        What the labels are: one class of each image, any number of them, or a number.
     """
 
     name: str
@@ -151,6 +153,7 @@ class Source:
     validation: Split
     test: Split
     skipped: tuple[str, ...] = field(default=(), repr=False)
+    task: Literal["classification", "multilabel", "regression"] = "classification"
 
     @property
     def splits(self) -> dict[str, Split]:
