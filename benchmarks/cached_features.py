@@ -66,9 +66,8 @@ def main() -> None:
             epochs,
             validation,
             recipe,
-            classes=len(source.class_names),
-            callbacks=[clock],
-            verbose=0,
+            objective=training.task_of(source).objective(source, recipe),
+            execution=training.Execution(callbacks=[clock], verbose=0),
         )
         steps = len(ends) // recipe.epochs
         # Skip the first epoch, which includes tracing.

@@ -19,7 +19,7 @@ from keras_resnet.runs.guards import (
     damaged_images_named,
 )
 from keras_resnet.runs.results import TrainRecord, write_results
-from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.checkpoints import bind
 
 __all__ = ["TrainRecord", "train"]
 
@@ -171,7 +171,7 @@ def train(
                 "dropout": dropout,
                 "on_error": of_data["on_error"],
             }
-            Checkpoints(checkpoints, settings)
+            bind(checkpoints, settings)
             callbacks.append(training.TensorBoardLog(output / "logs"))
             if profile:
                 callbacks.append(training.Profile(output / "profile"))

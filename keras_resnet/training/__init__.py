@@ -1,23 +1,29 @@
-"""Training: recipes, devices, and the loop that follows the one on the others."""
+"""Training: tasks, recipes, devices, and the loop that brings them together."""
 
 from keras_resnet.training.cluster import LostWorkerError
+from keras_resnet.training.execution import Execution
 from keras_resnet.training.logs import Profile, TensorBoardLog
 from keras_resnet.training.recipes import RECIPES, Recipe, recipe
 from keras_resnet.training.result import DivergedError, Interrupted, Result
 from keras_resnet.training.strategies import STRATEGIES, strategy
+from keras_resnet.training.tasks import TASKS, Task, task_of
 from keras_resnet.training.trainer import train
 
 __all__ = [
     "RECIPES",
     "STRATEGIES",
+    "TASKS",
     "DivergedError",
+    "Execution",
     "Interrupted",
     "LostWorkerError",
     "Profile",
     "Recipe",
     "Result",
+    "Task",
     "TensorBoardLog",
     "recipe",
     "strategy",
+    "task_of",
     "train",
 ]

@@ -1,27 +1,32 @@
-"""An average of the weights that a net has had."""
+"""A moving average of the weights of a model."""
+
+import contextlib
+from collections.abc import Iterator
 
 import keras
 
 
 class WeightAverage:
-    """An exponential moving average of a model's weights, BatchNormalization's statistics included.
+    """An exponential moving average of a model's weights and BatchNormalization statistics.
 
-    Keras' own, `use_ema` of its optimizers, leaves the statistics out. Weights that are averaged
-    over many steps then meet the statistics of those of the last one, and while the learning rate
-    is high, that makes them worse than either.
+    Keras' own, `use_ema` of its optimizers, leaves the statistics out. Weights averaged over many
+    steps are then used with the statistics of the last step, and while the learning rate is high,
+    that is worse than not averaging at all.
 
     Parameters
     ----------
     model : keras.Model
-        The model, made in the scope of the strategy that this is made in, too.
+        The model, made in the scope of the same strategy as this.
     momentum : float
-        Part of the former average in the one after a step. Less in the first steps, so that the
-        average does not hold on to the initial weights.
+        Weight of the former average in the one after a step. It is smaller in the first steps, so
+        that the initial weights are soon forgotten.
 
     Attributes
     ----------
-    variables, statistics : list of keras.Variable
-        The average, and what of it belongs to `statistics` of the model.
+    variables : list of keras.Variable
+        The average.
+    statistics : list of keras.Variable
+        Those of `variables` that average the model's `statistics`.
 
     Examples
     --------
@@ -46,12 +51,12 @@ class WeightAverage:
         self.statistics = self.variables[len(model.trainable_variables) :]
 
     def follow(self, step) -> None:
-        """Take a step towards the weights as they are now.
+        """Move the average towards the current weights.
 
         Parameters
         ----------
         step : int or int tensor
-            Steps that have been taken, this one included.
+            Steps taken so far, including this one.
         """
         steps = keras.ops.cast(step, "float32")
         momentum = keras.ops.minimum(self.momentum, steps / (steps + 9.0))
@@ -66,9 +71,18 @@ class WeightAverage:
             variable.assign(average.numpy())
             average.assign(value)
 
+    @contextlib.contextmanager
+    def swapped(self) -> Iterator[None]:
+        """A context in which the model has the average as its weights."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
+
 
 def statistics(model: keras.Model) -> list[keras.Variable]:
-    """The moving statistics of a model's BatchNormalization.
+    """The moving statistics of a model's BatchNormalization layers.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a run needs to go on where it was interrupted."""
+"""What a run needs to continue where it was interrupted."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ from keras_resnet.files import write_text, written_beside
 # Not HDF5, whose library crashes where a disk is full.
 _PROGRESS, _STATE = "progress.json", "state.safetensors"
 _SETTINGS, _BEST = "settings.json", "best.safetensors"
-_SPACE = 1.1  # of a checkpoint's numbers in a file
+_SPACE = 1.1  # size of a file, in times of its numbers
 
 _logger = logging.getLogger(__name__)
 
@@ -25,23 +25,18 @@ _logger = logging.getLogger(__name__)
 class Checkpoints:
     """A folder with the last states of a run, and its best weights.
 
-    A checkpoint appears whole or not at all, so that a run may be killed at any moment.
+    A checkpoint appears whole or not at all, so a run may be killed at any moment.
 
     Parameters
     ----------
     folder : path
-        The folder; made where it is missing.
+        The folder. Nothing is written to it before `open` or `save`.
     settings : mapping of str to JSON value
-        What makes the run what it is.
+        What distinguishes the run from others.
     keep : int, default 3
         Checkpoints to keep.
     others : sequence of keras.Variable, default ()
         What belongs to the state of the run besides the model and its optimizer.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds a run of other settings, naming what differs.
 
     Examples
     --------
@@ -52,9 +47,12 @@ class Checkpoints:
     >>> model.compile("sgd", "mse")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     _ = Checkpoints(folder, {"seed": 1}).save(model, {"epoch": 3})
-    ...     Checkpoints(folder, {"seed": 1}).restore(model)
+    ...     Checkpoints(folder, {"seed": 1}).open(model)
     {'epoch': 3}
     """
+
+    persists = True
+    """Whether the state outlives the process."""
 
     def __init__(
         self,
@@ -63,35 +61,41 @@ class Checkpoints:
         keep: int = 3,
         others: Sequence[keras.Variable] = (),
     ):
-        self.folder, self.keep, self.others = Path(folder), keep, others
+        self.folder, self.settings, self.keep, self.others = Path(folder), settings, keep, others
+
+    def open(self, model: keras.Model) -> dict | None:
+        """Prepare the folder for a run, and go back to the newest checkpoint in it.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model, compiled as it was.
+
+        Returns
+        -------
+        dict or None
+            As `restore` does.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds a run of other settings, naming the differences.
+        OSError
+            If there is too little space, or none of the checkpoints can be read.
+        """
         for stray in self.folder.glob(".*-after-*"):  # of a run that was killed
             shutil.rmtree(stray, ignore_errors=True)
-        settings = json.loads(json.dumps(settings))
-        file = self.folder / _SETTINGS
-        # A run that ended before its first checkpoint, by a mistake perhaps, binds nobody.
-        if not file.exists() or next(self.folder.rglob("after-*"), None) is None:
-            write_text(file, json.dumps(settings, indent=2) + "\n")
-            return
-        former = json.loads(file.read_text(encoding="utf-8"))
-        differing = [
-            f"{name} was {former.get(name)!r}, is {settings.get(name)!r}"
-            for name in sorted({*former, *settings})
-            if former.get(name) != settings.get(name)
-        ]
-        if differing:
-            raise ValueError(
-                f"{str(self.folder)!r} holds an interrupted run of other settings: "
-                f"{'; '.join(differing)}. Repeat its command to go on with it, or remove the "
-                "folder to begin anew."
-            )
+        bind(self.folder, self.settings)
+        self.check_space(model)
+        return self.restore(model)
 
     def _all(self):
-        """The checkpoints, the newest first."""
+        """All checkpoints, newest first."""
         found = [path for path in self.folder.glob("after-*") if path.is_dir()]
         return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True)
 
     def check_space(self, model: keras.Model) -> None:
-        """Make sure that there is space for the checkpoints of a model.
+        """Make sure that there is enough space for the checkpoints of a model.
 
         Parameters
         ----------
@@ -104,7 +108,7 @@ class Checkpoints:
             If there is not.
         """
         size = _SPACE * sum(np.prod(each.shape) * 4 for each in self._state(model))
-        # One more than are kept, until it has its name; and as much as all weights for the best.
+        # One more than are kept, until it has its name, and as much again for the best weights.
         needed = size * max(self.keep + 2 - len(self._all()), 1)
         if (free := shutil.disk_usage(self.folder).free) < needed:
             raise OSError(
@@ -117,11 +121,11 @@ class Checkpoints:
 
     @property
     def newest(self) -> Path | None:
-        """The newest checkpoint."""
+        """The newest checkpoint, if there is one."""
         return next(iter(self._all()), None)
 
     def save(self, model: keras.Model, progress: Mapping) -> Path:
-        """Save the weights of a model, the state of its optimizer, and how far the run is.
+        """Save the weights of a model, the state of its optimizer, and the progress of the run.
 
         Parameters
         ----------
@@ -148,7 +152,7 @@ class Checkpoints:
         return path
 
     def restore(self, model: keras.Model) -> dict | None:
-        """Bring a model and its optimizer back to the newest checkpoint that can be read.
+        """Restore a model and its optimizer from the newest checkpoint that can be read.
 
         Parameters
         ----------
@@ -158,19 +162,19 @@ class Checkpoints:
         Returns
         -------
         dict or None
-            The progress that was saved; None where there is no checkpoint.
+            The progress that was saved; None if there is no checkpoint.
 
         Raises
         ------
         OSError
-            If there are some, and none can be read.
+            If there are some, but none can be read.
         """
         for checkpoint in self._all():
             try:
                 return self._restored(model, checkpoint)
             except (OSError, KeyError, ValueError, SafetensorError) as error:
                 _logger.warning(
-                    "%s cannot be read (%s): going back to the one before.",
+                    "%s cannot be read (%s): trying the one before.",
                     checkpoint,
                     str(error).partition("\n")[0],
                 )
@@ -181,7 +185,7 @@ class Checkpoints:
         return None
 
     def _restored(self, model, checkpoint):
-        """Bring a model back to a checkpoint."""
+        """Restore a model from one checkpoint."""
         progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
         if not model.optimizer.built:  # one that scales the loss would be built twice
             model.optimizer.build(model.trainable_variables)
@@ -189,7 +193,7 @@ class Checkpoints:
         return progress
 
     def save_best(self, model: keras.Model) -> None:
-        """Save the weights that a model has now as the best so far.
+        """Save the current weights of a model as the best so far.
 
         Parameters
         ----------
@@ -211,8 +215,63 @@ class Checkpoints:
         _read(self.folder / _BEST, model.weights)
 
 
+class BestInMemory:
+    """The best weights of a run that saves no checkpoints; otherwise like `Checkpoints`."""
+
+    persists, newest = False, None
+
+    def __init__(self):
+        self._weights = None
+
+    def open(self, model: keras.Model) -> None:
+        """Find nothing to go back to."""
+
+    def save_best(self, model: keras.Model) -> None:
+        """Keep the current weights of a model as the best so far."""
+        self._weights = model.get_weights()
+
+    def restore_best(self, model: keras.Model) -> None:
+        """Give a model the best weights, if there are any."""
+        if self._weights is not None:
+            model.set_weights(self._weights)
+
+
+def bind(folder: str | os.PathLike, settings: Mapping) -> None:
+    """Write down what distinguishes the run of a folder, or make sure that it is the same run.
+
+    Parameters
+    ----------
+    folder : path
+        The folder; made where it is missing.
+    settings : mapping of str to JSON value
+        What distinguishes the run from others.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds checkpoints of a run of other settings, naming the differences.
+    """
+    folder, settings = Path(folder), json.loads(json.dumps(settings))
+    file = folder / _SETTINGS
+    # A run that ended before its first checkpoint, perhaps by mistake, does not count.
+    if not file.exists() or next(folder.rglob("after-*"), None) is None:
+        write_text(file, json.dumps(settings, indent=2) + "\n")
+        return
+    former = json.loads(file.read_text(encoding="utf-8"))
+    differing = [
+        f"{name} was {former.get(name)!r}, is {settings.get(name)!r}"
+        for name in sorted({*former, *settings})
+        if former.get(name) != settings.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{str(folder)!r} holds an interrupted run of other settings: {'; '.join(differing)}. "
+            "Repeat its command to continue it, or remove the folder to start over."
+        )
+
+
 def state(model: keras.Model) -> list[keras.Variable]:
-    """All variables of a run, in the order that every process makes them in.
+    """All variables of a run, in the same order in every process.
 
     Parameters
     ----------
@@ -233,17 +292,17 @@ def _write(path, variables):
 
 
 def _read(path, variables):
-    """Give variables the values of a file, if it has one for each."""
+    """Assign the values in a file, if there is one for each variable."""
     found = load_file(path)
     shapes = [found[f"{i}"].shape for i in range(len(found))]
     if shapes != [tuple(variable.shape) for variable in variables]:
-        raise ValueError(f"{str(path)!r} is of another model.")
+        raise ValueError(f"{str(path)!r} belongs to another model.")
     for index, variable in enumerate(variables):
         variable.assign(found[f"{index}"])
 
 
 def random_states(model: keras.Model) -> list[keras.Variable]:
-    """The states of dropout and the like, which Keras does not count among the weights.
+    """The random states of dropout and the like, which Keras does not count among the weights.
 
     Parameters
     ----------
@@ -258,7 +317,7 @@ def random_states(model: keras.Model) -> list[keras.Variable]:
 
 
 def _flush(*paths):
-    """Make sure that what was written is on the disk, before its name is."""
+    """Make sure that contents reach the disk before their name does."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -1,6 +1,5 @@
 """What the processes of a run tell each other."""
 
-import hashlib
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_resnet
+from keras_resnet.files import digest
 
 
 def workers(strategy: tf.distribute.Strategy) -> tuple[int, int]:
@@ -162,13 +162,14 @@ def versions() -> dict[str, str]:
     -------
     dict of str to str
     """
-    digest = hashlib.sha256()
     folder = Path(keras_resnet.__file__).parent
-    for file in sorted(folder.rglob("*.py")):
-        digest.update(f"{file.relative_to(folder)}".encode() + file.read_bytes())
+    code = digest(
+        (f"{file.relative_to(folder)}".encode() + file.read_bytes())
+        for file in sorted(folder.rglob("*.py"))
+    )
     return {
         "Python": platform.python_version(),
         "TensorFlow": tf.__version__,
         "Keras": keras.__version__,
-        "keras_resnet": f"{keras_resnet.__version__} ({digest.hexdigest()[:12]})",
+        "keras_resnet": f"{keras_resnet.__version__} ({code[:12]})",
     }

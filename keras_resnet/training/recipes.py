@@ -255,3 +255,18 @@ def recipe(name: str, **changes) -> Recipe:
     (0.5, 0.75)
     """
     return RECIPES[names.find("recipe", name, RECIPES)].changed(**changes)
+
+
+def as_recipe(found: Recipe | str | None) -> Recipe:
+    """Turn the argument of a function into a recipe.
+
+    Parameters
+    ----------
+    found : Recipe or str, optional
+        A recipe, or a key of `RECIPES`.
+
+    Returns
+    -------
+    Recipe
+    """
+    return recipe(found) if isinstance(found, str) else found or Recipe()

@@ -1,4 +1,4 @@
-"""What a training run gives, and how it may end."""
+"""The result of a training run, and how else it may end."""
 
 import csv
 import os
@@ -9,12 +9,12 @@ from keras_resnet.files import written_beside
 
 
 class Interrupted(SystemExit):
-    """A run was asked to end (SIGTERM), has saved its state, and ends the program with code 0.
+    """A run was asked to stop (SIGTERM), has saved its state, and exits with code 0.
 
     Parameters
     ----------
     message : str
-        How far it is.
+        How far it got.
     """
 
     def __init__(self, message: str):
@@ -26,24 +26,25 @@ class Interrupted(SystemExit):
 
 
 class DivergedError(ValueError):
-    """The loss is not a number any more."""
+    """The loss became NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training run has led to.
+    """The result of a training run.
 
     Parameters
     ----------
     history : dict of str to list of float
-        "loss", "accuracy", "val_loss", "val_accuracy" of every epoch.
+        "loss" and the metrics of the task, such as "accuracy", for every epoch; the same with
+        "val_" in front where there are validation images.
     best_epoch : int
         The epoch, from 1, whose weights the model has now: the one of the lowest validation loss,
-        or the last one where nothing was validated.
+        or the last one if nothing was validated.
     seconds : float
         Duration of the training, without interruptions.
     images_per_second : float
-        Training images a second, without validation.
+        Training images per second, without validation.
     stages : dict of str to int
         For training in stages, the epochs of each.
     checkpoints : pathlib.Path, optional
@@ -58,7 +59,7 @@ class Result:
     checkpoints: Path | None = None
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the history as a CSV file of one line an epoch.
+        """Write the history as a CSV file with one line per epoch.
 
         Parameters
         ----------

@@ -1,21 +1,23 @@
-"""The training loop: a recipe applied to a model and a source."""
+"""Training: a recipe applied to a model and a source."""
 
 import dataclasses
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from keras_resnet.checks import check_positive
-from keras_resnet.data import Source, batches
+from keras_resnet.data import Source
 from keras_resnet.data.pipeline import policy_of
-from keras_resnet.graphs import architecture_digest, crop_of, preprocessing_layer
-from keras_resnet.training.recipes import Recipe
-from keras_resnet.training.recipes import recipe as find
+from keras_resnet.graphs import architecture_digest, crop_of
+from keras_resnet.training.execution import Execution, execution_of
+from keras_resnet.training.prepare import devices_of, prepare
+from keras_resnet.training.recipes import Recipe, as_recipe
 from keras_resnet.training.result import Interrupted, Result
-from keras_resnet.training.run import Run, Termination
+from keras_resnet.training.run import State, Termination, give_best, lost_workers_named, restored
+from keras_resnet.training.run import run as take_epochs
+from keras_resnet.training.tasks import Objective, task_of
 
 
 def train(
@@ -24,68 +26,30 @@ def train(
     recipe: Recipe | str | None = None,
     strategy: tf.distribute.Strategy | str | None = None,
     *,
-    image_size: int | None = None,
-    crop: float | None = None,
-    seed: int = 0,
-    class_weight: Mapping[int, float] | None = None,
-    cache: str | os.PathLike | None = None,
-    synchronized: bool | None = None,
-    steps_per_execution: int = 1,
-    checkpoints: str | os.PathLike | None = None,
-    keep: int = 3,
-    save_every: int | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: int = 1,
+    execution: Execution | None = None,
+    **options: Any,
 ) -> Result:
     """Train a model on a source's training images, and keep the best epoch's weights.
 
     Parameters
     ----------
     model : keras.Model
-        A classifier of the source's classes that takes raw images, as the builders make it with
+        A model for the source's task that takes raw images, as the builders make it with
         `include_preprocessing=True`. It is compiled here. It need not have been made in the scope
         of a strategy.
     source : Source
-        The data; its test images are not touched. Where it has no validation images, the weights of
-        the last epoch are kept.
+        The data. Its test images are not used. If it has no validation images, the weights of the
+        last epoch are kept.
     recipe : Recipe or str, optional
         How to train, or a key of `RECIPES`. Default: `Recipe()`.
     strategy : tf.distribute.Strategy or str, optional
-        The devices, or what `keras_resnet.training.strategy` makes them of; "multiworker" and
-        "cpu:N" have to be made before the model. Each takes an equal part of every batch. Default:
-        the one in whose scope the model was made.
-    image_size : int, optional
-        Height and width in pixels to train with. Default: the model's, or the source's where the
-        model takes any.
-    crop : float, optional
-        Part of the images that is looked at in validation, as in `data.batches`. Default: what the
-        model remembers.
-    seed : int, default 0
-        Seed of the order and variation of the images.
-    class_weight : mapping of int to float, optional
-        How much each class counts, such as `source.class_weight()`. Default: all images alike.
-    cache : "memory" or path, optional
-        Where to keep decoded images, as in `data.batches`.
-    synchronized : bool, optional
-        Whether BatchNormalization takes its statistics from the images of all devices. Default:
-        where a device has fewer than 16 images of a batch. Without, each device has its own, and
-        the moving ones are averaged at the end of every epoch.
-    steps_per_execution : int, default 1
-        Steps that TensorFlow takes at once, without Python in between.
-    checkpoints : path, optional
-        A folder for the state of the run: a run that was interrupted and is started again goes on
-        from there, with as many devices as it has then. On SIGTERM the state is saved, and the
-        program ends with code 0. Of several processes only the chief, the first, needs the folder.
-        Default: none.
-    keep : int, default 3
-        States to keep.
-    save_every : int, optional
-        Save the state after so many steps, as well as after every epoch.
-    callbacks : sequence of keras.callbacks.Callback, optional
-        More of them. `model` is, for them, the one that is being trained, with its own weights
-        rather than their average. The learning rate is the recipe's, not theirs to set.
-    verbose : {0, 1, 2}, default 1
-        Nothing, a progress bar, or a line an epoch.
+        The devices, or an argument for `keras_resnet.training.strategy`; "multiworker" and "cpu:N"
+        have to be chosen before the model is made. Each device takes an equal part of every batch.
+        Default: the strategy in whose scope the model was made.
+    execution : Execution, optional
+        How to carry the recipe out: image size, seed, checkpoints, callbacks and so on.
+    **options
+        Fields of `Execution`, instead of one: `train(model, source, seed=1, verbose=0)`.
 
     Returns
     -------
@@ -94,16 +58,17 @@ def train(
     Raises
     ------
     ValueError
-        If the model's classes are not as many as the source's, if it does not end in a softmax, if
-        it wants images normalized and does not do that itself, if all of its layers are frozen, if
-        a batch cannot be divided among the devices, if other processes do something else, if
-        `checkpoints` holds a run of other settings, or if the loss stops being a number.
+        If the model does not have an output for every class, label or value of the source, or
+        outputs of another kind, if it wants normalized images and does not normalize them itself,
+        if all of its layers are frozen, if a batch cannot be divided among the devices, if other
+        processes do something else, if `checkpoints` holds a run of other settings, or if the loss
+        becomes NaN or infinite (`DivergedError`).
     OSError
         If there is no space for the checkpoints.
     LostWorkerError
         If another process of the run goes away.
     Interrupted
-        On SIGTERM.
+        On SIGTERM, if there are checkpoints.
 
     Examples
     --------
@@ -116,52 +81,47 @@ def train(
     >>> result.best_epoch
     1
     """
-    recipe = as_recipe(recipe)
-    classes = len(source.class_names)
-    check_classifier(model, source)
-    size = image_size or model.input_shape[1] or source.image_size
-    crop = crop_of(model) if crop is None else crop
+    execution, recipe, task = execution_of(execution, options), as_recipe(recipe), task_of(source)
+    task.check(model, source)
+    size = execution.image_size or model.input_shape[1] or source.image_size
+    crop = crop_of(model) if execution.crop is None else execution.crop
     policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
-    options = dict(image_size=size, channels=source.channels, cache=cache)
+    views = dict(image_size=size, channels=source.channels, cache=execution.cache)
 
     def training(epochs, **share):
-        return batches(
+        return task.batches(
             source.train,
             augmentation=policy,
-            seed=seed,
+            seed=execution.seed,
             epochs=epochs,
-            classes=classes,
-            **options,
+            classes=len(source.class_names),
+            **views,
             **share,
         )
 
+    def validation(**share):
+        return task.batches(source.validation, crop=crop, **views, **share)
+
+    weights = execution.class_weight
     return fit(
         model,
         training,
-        (lambda **share: batches(source.validation, crop=crop, **options, **share))
-        if len(source.validation)
-        else None,
+        validation if len(source.validation) else None,
         recipe,
         strategy,
-        classes=classes,
-        mixed=bool(policy.mixes()),
+        objective=task.objective(source, recipe, weights, mixed=bool(policy.mixes())),
         settings={
             "data": source.name,
             "images": [len(split) for split in source.splits.values()],
             "fingerprint": source.fingerprint(),
             "image_size": size,
             "crop": crop,
-            "seed": seed,
-            "class_weight": class_weight and {f"{i}": float(w) for i, w in class_weight.items()},
+            "seed": execution.seed,
+            "class_weight": weights and {f"{i}": float(w) for i, w in weights.items()},
+            # Runs of before there were others do not say so.
+            **({} if task.name == "classification" else {"task": task.name}),
         },
-        class_weight=class_weight,
-        synchronized=synchronized,
-        steps_per_execution=steps_per_execution,
-        checkpoints=checkpoints,
-        keep=keep,
-        save_every=save_every,
-        callbacks=callbacks,
-        verbose=verbose,
+        execution=execution,
     )
 
 
@@ -172,44 +132,34 @@ def fit(
     recipe: Recipe,
     strategy: tf.distribute.Strategy | str | None = None,
     *,
-    classes: int,
-    mixed: bool = False,
+    objective: Objective,
     settings: Mapping | None = None,
-    class_weight: Mapping[int, float] | None = None,
-    synchronized: bool | None = None,
-    steps_per_execution: int = 1,
-    checkpoints: str | os.PathLike | None = None,
-    keep: int = 3,
-    save_every: int | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    verbose: int = 1,
+    execution: Execution | None = None,
 ) -> Result:
     """Train a model on batches of any kind, and keep the best epoch's weights.
 
     Parameters
     ----------
     model : keras.Model
-        A classifier that ends in a softmax. It is compiled here.
+        A model with the outputs that the objective takes. It is compiled here.
     training : callable
-        Makes the batches of (inputs, labels) of a range of epochs, one epoch after the other. It is
-        given that range, and as keywords what this process has to do of it: `batch_size`,
+        Makes the batches of (inputs, labels) for a range of epochs, one epoch after the other. It
+        is given that range, and as keywords this process' share of every batch: `batch_size`,
         `first_step`, `shard`, `replicas` and `at_least`, as `data.batches` takes them.
     validation : callable or None
-        Makes the batches to choose the best epoch on, given the same keywords; None keeps the last.
+        Makes the batches to choose the best epoch on, given the same keywords; None keeps the last
+        epoch.
     recipe : Recipe
         How to train.
     strategy
         As in `train`.
-    classes : int
-        Classes there are.
-    mixed : bool, default False
-        Whether the labels in training are probabilities of all classes.
+    objective : Objective
+        The loss and metrics, such as `task_of(source).objective(source, recipe)`.
     settings : mapping of str to JSON value, optional
-        What else makes the run what it is, for `checkpoints`.
-    class_weight, synchronized, steps_per_execution, checkpoints, keep, save_every, callbacks
-        As in `train`.
-    verbose
-        As in `train`.
+        What else distinguishes the run from others, for its checkpoints.
+    execution : Execution, optional
+        As in `train`. What concerns images and classes is up to `training`, `validation` and
+        `objective`.
 
     Returns
     -------
@@ -220,18 +170,10 @@ def fit(
     ValueError, OSError, LostWorkerError, Interrupted
         As `train` does.
     """
-    check_positive(steps_per_execution=steps_per_execution, keep=keep)
-    if unknown := set(class_weight or ()) - set(range(classes)):
-        raise ValueError(
-            f"class_weight has {sorted(unknown, key=str)!r}: classes are the numbers from 0 to "
-            f"{classes - 1}."
-        )
-    if save_every is not None:
-        check_positive(save_every=save_every)
+    execution = execution or Execution()
     if not model.trainable_variables:
         raise ValueError(f"{model.name} has nothing to train: all of its layers are frozen.")
-    run = Run(model, recipe, strategy, synchronized)
-    run.settings = {
+    settings = {
         "model": model.name,
         "parameters": model.count_params(),
         "variables": len(model.trainable_variables),
@@ -240,88 +182,23 @@ def fit(
         "recipe": dataclasses.asdict(recipe),
         **(settings or {}),
     }
-    soft = mixed or recipe.label_smoothing > 0
-
-    def with_soft_labels(dataset, mixed=False):
-        if not soft or mixed:
-            return dataset
-        return dataset.map(lambda inputs, labels: (inputs, tf.one_hot(labels, classes)))
-
-    with run.lost_workers_named():
-        run.prepare(
-            lambda *epochs, **share: with_soft_labels(training(*epochs, **share), mixed),
-            validation and (lambda **share: with_soft_labels(validation(**share))),
-            keras.losses.CategoricalCrossentropy(
-                label_smoothing=recipe.label_smoothing, reduction=None
-            )
-            if soft
-            else keras.losses.SparseCategoricalCrossentropy(reduction=None),
-            class_weight,
+    devices = devices_of(strategy, model, recipe, execution.synchronized)
+    folder, state, store = execution.checkpoints, State(), None
+    with lost_workers_named(devices, lambda: (state, store)):
+        prepared = prepare(
+            model, training, validation, recipe, objective, devices, settings, execution
         )
-        run.restore(checkpoints, keep)
-        with Termination(active=checkpoints is not None) as termination:
-            run.train(callbacks, steps_per_execution, save_every, verbose, termination)
-        if termination.requested:  # too late to be noticed there
-            raise Interrupted("Asked to end: the training was over, and its state is saved.")
-        run.give_best()
-    state = run.state
+        store = prepared.store
+        state = restored(prepared)
+        with Termination(active=folder is not None) as termination:
+            speed = take_epochs(prepared, state, execution, termination)
+        if termination.requested:  # too late to be noticed within the run
+            raise Interrupted("Interrupted: the training was over, and its state is saved.")
+        give_best(prepared)
     return Result(
         state.history,
         state.best_epoch,
         state.seconds,
-        run.progress.images_per_second,
-        checkpoints=None if checkpoints is None else Path(checkpoints),
+        speed,
+        checkpoints=None if folder is None else Path(folder),
     )
-
-
-def as_recipe(recipe: Recipe | str | None) -> Recipe:
-    """Turn what stands for a recipe into one.
-
-    Parameters
-    ----------
-    recipe : Recipe or str, optional
-        A recipe, or a key of `RECIPES`.
-
-    Returns
-    -------
-    Recipe
-    """
-    return find(recipe) if isinstance(recipe, str) else recipe or Recipe()
-
-
-def check_classifier(model: keras.Model, source: Source) -> None:
-    """Make sure that a model gives probabilities of a source's classes, and takes raw images.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The model.
-    source : Source
-        The data.
-
-    Raises
-    ------
-    ValueError
-        If it does not.
-    """
-    classes = len(source.class_names)
-    if model.output_shape[-1] != classes:
-        raise ValueError(
-            f"{model.name} has {model.output_shape[-1]} outputs, {source.name} has {classes} "
-            f"classes: build the model with classes={classes}."
-        )
-    last = model.layers[-1]
-    if not isinstance(last, keras.layers.Softmax):
-        activation = getattr(last, "activation", None)
-        if activation is not keras.activations.softmax:
-            raise ValueError(
-                f"{model.name} gives no probabilities: build it with "
-                "classifier_activation='softmax'."
-            )
-    # Served, it would be given normalized images, as its backbone's weights want them.
-    wanted = getattr(model, "preprocessing", None)
-    if wanted and not preprocessing_layer(model):
-        raise ValueError(
-            f"{model.name} takes images that are normalized as {wanted!r}, and a source's are raw: "
-            "build it, or its backbone, with include_preprocessing=True."
-        )

@@ -14,6 +14,8 @@ from keras_resnet.data.readers import by_index
 from keras_resnet.files import written_beside
 from keras_resnet.graphs import architecture_digest, extractor_of, features_of
 from keras_resnet.resnet import deep_graphs
+from keras_resnet.training.execution import Execution
+from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import fit
 
 
@@ -128,11 +130,11 @@ def train_head(
         if validation
         else None,
         recipe,
-        classes=classes,
-        mixed=labels.ndim > 1,
+        objective=task_of(source).objective(
+            source, recipe, options.get("class_weight"), mixed=bool(policy.mixes())
+        ),
         settings=settings,
-        checkpoints=checkpoints,
-        **options,
+        execution=Execution(checkpoints=checkpoints, **options),
     )
 
 

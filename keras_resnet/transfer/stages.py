@@ -16,7 +16,8 @@ from keras_resnet.training import collectives, strategies
 from keras_resnet.training.recipes import Recipe
 from keras_resnet.training.recipes import recipe as find
 from keras_resnet.training.result import Result
-from keras_resnet.training.trainer import check_classifier, train
+from keras_resnet.training.tasks import task_of
+from keras_resnet.training.trainer import train
 from keras_resnet.transfer.features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
 
@@ -134,7 +135,7 @@ def fine_tune(
     >>> transfer.fine_tune(model, digits, plan, verbose=0).stages
     {'head': 2, 'conv4': 2}
     """
-    check_classifier(model, source)
+    task_of(source).check(model, source)
     plan = stages() if plan is None else plan
     if not plan:
         raise ValueError(f"plan={plan!r} must have a stage at least; left out, it is stages().")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from errors import one_line_error
 
-from keras_resnet.training.checkpoints import Checkpoints
+from keras_resnet.training.checkpoints import Checkpoints, bind
 
 
 def net(units=3):
@@ -88,17 +88,29 @@ def test_none_that_can_be_read_is_an_error(checkpoints):
 
 
 def test_of_another_run_are_refused(tmp_path):
-    Checkpoints(tmp_path, {"model": "resnet50", "seed": 1}).save(net(), {})
+    first = Checkpoints(tmp_path, {"model": "resnet50", "seed": 1})
+    assert first.open(net()) is None
+    first.save(net(), {"step": 3})
     with one_line_error("model was 'resnet50', is 'resnet18'. Repeat its command"):
-        Checkpoints(tmp_path, {"model": "resnet18", "seed": 1})
+        Checkpoints(tmp_path, {"model": "resnet18", "seed": 1}).open(net())
+    assert Checkpoints(tmp_path, {"model": "resnet50", "seed": 1}).open(net()) == {"step": 3}
 
 
 def test_a_run_that_has_not_begun_binds_nobody(tmp_path):
-    Checkpoints(tmp_path, {"seed": 1})
-    Checkpoints(tmp_path, {"seed": 2})
+    bind(tmp_path, {"seed": 1})
+    bind(tmp_path, {"seed": 2})
     Checkpoints(tmp_path / "1-head", {"seed": 2}).save(net(), {})
     with one_line_error("seed was 2, is 3"):
-        Checkpoints(tmp_path, {"seed": 3})
+        bind(tmp_path, {"seed": 3})
+
+
+def test_nothing_is_written_before_they_are_opened(tmp_path):
+    stray = tmp_path / "run" / ".12345678-after-1"
+    stray.mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path / "run", {"seed": 1})
+    assert list(stray.parent.iterdir()) == [stray]
+    checkpoints.open(net())
+    assert [path.name for path in stray.parent.iterdir()] == ["settings.json"]
 
 
 def test_space_is_looked_for_beforehand(checkpoints, monkeypatch):
@@ -130,7 +142,7 @@ def test_a_disk_that_is_full_at_any_byte_leaves_the_former_state(checkpoints):
             assert checkpoints.restore(model) == {"step": 1}
             assert filled_with(model) == 1
             names = {path.name for path in checkpoints.folder.iterdir()}
-            assert names == {"settings.json", "after-1"}
+            assert names == {"after-1"}
     finally:
         signal.signal(signal.SIGXFSZ, handler)
     assert failures > 40

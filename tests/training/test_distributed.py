@@ -121,16 +121,18 @@ def test_workers_with_other_data_do_not_begin(tmp_path):
 OVERFLOWING = """
 import json
 import keras, numpy as np, tensorflow as tf
-from keras_resnet import training
+from keras_resnet import data, training
 from keras_resnet.training.loop import training_function
 strategy = training.strategy("cpu:2")
 with strategy.scope():
     keras.utils.set_random_seed(0)
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, keras.layers.Dense(4, "softmax")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(10, "softmax")(inputs))
     model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)), "mse")
     model.optimizer.build(model.trainable_variables)
-step = training_function(model, keras.losses.SparseCategoricalCrossentropy(reduction=None))
+source = data.load("digits")
+objective = training.task_of(source).objective(source, training.Recipe())
+step = training_function(model, objective)
 images, labels = np.ones((8, 3), "float32"), np.zeros(8, int)
 images[0, 0] = np.inf  # of the first device alone
 batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4).repeat()

@@ -59,7 +59,7 @@ def test_a_killed_run_goes_on_within_its_epoch(output, tmp_path):
     os.kill(run.process.pid, signal.SIGTERM)
     code, answer = run.wait(60)
     assert code == 0
-    assert "The same command goes on from there" in answer["interrupted"]
+    assert "The same command continues from there" in answer["interrupted"]
     code, answer = start(output=output).wait()
     assert code == 0
     assert answer["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.005)
@@ -73,17 +73,17 @@ def test_all_workers_end_at_the_same_step_when_one_is_asked_to(output):
     os.kill(run.workers()[1], signal.SIGTERM)
     code, answer = run.wait(60)
     assert code == 0, run.log.read_text()
-    assert "The same command goes on from there" in answer["interrupted"]
+    assert "The same command continues from there" in answer["interrupted"]
 
 
-def test_a_lost_worker_ends_the_others_with_a_word(output):
+def test_when_a_worker_is_lost_the_others_exit_with_a_message(output):
     run = start(*LAUNCH, output=output, epochs=200)
     wait_for(lambda: newest(output) >= 2)
     run.kill(1)
     code, _ = run.wait(60)
     assert code in (1, 137)
     log = run.log.read_text()
-    assert "worker 0 has lost another one, which has ended or does not answer" in log
+    assert "worker 0 lost another worker, which has ended or does not answer" in log
     assert f"The last good checkpoint is '{output}/checkpoints/scratch/after-" in log
     assert "Start all workers again with the same command" in log
 

@@ -3,9 +3,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_resnet import data, training
 from keras_resnet.training.loop import training_function, validation_function
 
-CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(reduction=None)
+
+def objective(class_weight=None, mixed=False, **recipe):
+    """Classification of four classes."""
+    nothing = data.Split(np.zeros((1, 1, 1, 1), "uint8"), np.zeros(1, int))
+    source = data.Source("four", tuple("abcd"), 1, 1, "none", nothing, nothing, nothing)
+    return training.task_of(source).objective(
+        source, training.Recipe(**recipe), class_weight, mixed=mixed
+    )
 
 
 def net(**options):
@@ -33,8 +41,8 @@ def iterator(batches):
     return iter(tf.data.Dataset.from_generator(lambda: iter(batches), output_signature=signature))
 
 
-def train(batches, model, **options):
-    step = training_function(model, CROSS_ENTROPY, **options)
+def train(batches, model, learned=None, **options):
+    step = training_function(model, learned or objective(), **options)
     found = iterator(batches)
     return np.concatenate([step(found, tf.constant(0.0), 1) for _ in batches])
 
@@ -51,7 +59,7 @@ def test_is_what_keras_does(batches):
 def test_class_weights_are_what_they_are_in_keras(batches):
     weights = {0: 2.0, 2: 0.1}
     ours, theirs = net(), net()
-    train(batches, ours, class_weight=weights)
+    train(batches, ours, objective(class_weight=weights))
     for images, labels in batches:
         theirs.train_on_batch(images, labels, class_weight={1: 1.0, 3: 1.0, **weights})
     for mine, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
@@ -70,7 +78,7 @@ def test_parts_of_a_batch_are_the_batch(batches, parts):
 def test_several_steps_at_once_are_the_same_steps(batches):
     one_by_one, at_once = net(), net()
     totals = train(batches, one_by_one)
-    step = training_function(at_once, CROSS_ENTROPY)
+    step = training_function(at_once, objective())
     np.testing.assert_allclose(step(iterator(batches), tf.constant(0.0), 3), totals, rtol=1e-6)
     for mine, other in zip(one_by_one.get_weights(), at_once.get_weights(), strict=True):
         np.testing.assert_allclose(mine, other, atol=1e-7)
@@ -78,7 +86,7 @@ def test_several_steps_at_once_are_the_same_steps(batches):
 
 def test_totals_are_sums_over_images(batches):
     model = net()
-    ask = validation_function(model, CROSS_ENTROPY)
+    ask = validation_function(model, objective())
     found = iterator(batches)
     for images, labels in batches:
         ((loss, right, count, stop),) = ask(found, tf.constant(1.0), 1).numpy()
@@ -92,10 +100,9 @@ def test_totals_are_sums_over_images(batches):
 def test_labels_may_be_probabilities(batches):
     ours, theirs = net(), net()
     soft = [(images, np.eye(4, dtype="float32")[labels]) for images, labels in batches]
-    loss = keras.losses.CategoricalCrossentropy(label_smoothing=0.2, reduction=None)
     signature = (tf.TensorSpec((None, 3)), tf.TensorSpec((None, 4)))
     found = iter(tf.data.Dataset.from_generator(lambda: iter(soft), output_signature=signature))
-    step = training_function(ours, loss)
+    step = training_function(ours, objective(mixed=True, label_smoothing=0.2))
     for _ in soft:
         step(found, tf.constant(0.0), 1)
     theirs.compile(

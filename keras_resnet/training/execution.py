@@ -1,0 +1,114 @@
+"""How a recipe is carried out: options that don't change what is learned from."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from keras_resnet.checks import check_positive
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a recipe is carried out.
+
+    Parameters
+    ----------
+    image_size : int, optional
+        Height and width in pixels to train with. Default: the model's, or the source's where the
+        model takes any.
+    crop : float, optional
+        Fraction of the images that validation looks at, as in `data.batches`. Default: what the
+        model remembers.
+    seed : int, default 0
+        Seed for the order and augmentation of the images.
+    cache : "memory" or path, optional
+        Where to keep decoded images, as in `data.batches`.
+    class_weight : mapping of int to float, optional
+        Weight of each class in the loss, such as `source.class_weight()`; with several labels per
+        image, of each label in the images that have it. Default: 1 for all.
+    synchronized : bool, optional
+        Whether BatchNormalization takes its statistics from the images of all devices. Default:
+        where a device has fewer than 16 images of a batch. Otherwise each device has its own
+        statistics, and the moving ones are averaged at the end of every epoch.
+    steps_per_execution : int, default 1
+        Steps that TensorFlow takes at once, without Python in between.
+    checkpoints : path, optional
+        A folder for the state of the run. If an interrupted run is started again, it continues
+        from there, on any number of devices. On SIGTERM the state is saved, and the program ends
+        with exit code 0. Of several processes only the first, the chief, needs the folder. Default:
+        none.
+    keep : int, default 3
+        Checkpoints to keep.
+    save_every : int, optional
+        Save the state after this many steps, as well as after every epoch.
+    callbacks : sequence of keras.callbacks.Callback, optional
+        Callbacks. Their `model` is the one that is being trained, with its own weights rather than
+        their average. They cannot set the learning rate, which is the recipe's.
+    verbose : {0, 1, 2}, default 1
+        Show nothing, a progress bar, or one line per epoch.
+
+    Raises
+    ------
+    ValueError
+        For an option out of its range.
+
+    Examples
+    --------
+    >>> from keras_resnet.training import Execution
+    >>> Execution(seed=1, save_every=500).keep
+    3
+    """
+
+    image_size: int | None = None
+    crop: float | None = None
+    seed: int = 0
+    cache: str | os.PathLike | None = None
+    class_weight: Mapping[int, float] | None = None
+    synchronized: bool | None = None
+    steps_per_execution: int = 1
+    checkpoints: str | os.PathLike | None = None
+    keep: int = 3
+    save_every: int | None = None
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    verbose: int = 1
+
+    def __post_init__(self):
+        check_positive(steps_per_execution=self.steps_per_execution, keep=self.keep)
+        for name in ("image_size", "save_every"):
+            if (value := getattr(self, name)) is not None:
+                check_positive(**{name: value})
+
+
+def execution_of(execution: Execution | None, options: Mapping[str, Any]) -> Execution:
+    """Make one of the options that a function was given, together or one by one.
+
+    Parameters
+    ----------
+    execution : Execution or None
+        All of them together.
+    options : mapping of str to value
+        Fields of `Execution`.
+
+    Returns
+    -------
+    Execution
+
+    Raises
+    ------
+    ValueError
+        If there are both.
+    TypeError
+        For an unknown field.
+    """
+    if execution is None:
+        return Execution(**options)
+    if options:
+        name, value = next(iter(options.items()))
+        raise ValueError(
+            f"{name}={value!r} cannot be combined with execution: set it there, as in "
+            f"Execution({name}={value!r})."
+        )
+    return execution

@@ -1,0 +1,391 @@
+"""Tasks: what is learned, what its loss is, and what a model of it ends in."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet.data import Source, batches
+from keras_resnet.graphs import output_name, preprocessing_layer
+from keras_resnet.training.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a training step computes: a task, on the labels of one data set.
+
+    Any object with `totals`, `sums`, `prepare` and `compiled` can be trained.
+
+    Parameters
+    ----------
+    loss, training_loss : callable
+        The loss of each image, given labels and outputs: in validation, and in training, where
+        classes may be weighted.
+    metrics : mapping of str to callable
+        What else is measured of each image, given labels and outputs.
+    compiled : tuple of (str, str)
+        The loss and the metric that Keras' own `evaluate` is to use.
+    classes : int, optional
+        Number of classes, if labels have to become probabilities of them.
+    """
+
+    loss: Callable
+    training_loss: Callable
+    metrics: Mapping[str, Callable]
+    compiled: tuple[str, str]
+    classes: int | None = None
+
+    @property
+    def totals(self) -> tuple[str, ...]:
+        """Names of what `sums` returns: "loss", the metrics, and "images"."""
+        return ("loss", *self.metrics, "images")
+
+    def sums(self, model: keras.Model, inputs, labels, training: bool) -> tf.Tensor:
+        """Run a model on some images.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model.
+        inputs : tensor of shape (images, ...)
+            The images.
+        labels : tensor of shape (images, ...)
+            Their labels.
+        training : bool
+            Whether the model is to learn from the loss.
+
+        Returns
+        -------
+        float32 tensor
+            `totals`: sums over the images, and the number of images.
+        """
+        outputs = tf.cast(model(inputs, training=training), "float32")
+        losses = (self.training_loss if training else self.loss)(labels, outputs)
+        measured = [metric(labels, outputs) for metric in self.metrics.values()]
+        return tf.stack([tf.reduce_sum(each) for each in (losses, *measured, tf.ones_like(losses))])
+
+    def prepare(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
+        """Turn the labels of a data set into what the loss takes.
+
+        Parameters
+        ----------
+        dataset : tf.data.Dataset
+            Of (images, labels).
+
+        Returns
+        -------
+        tf.data.Dataset
+        """
+        if self.classes is None or dataset.element_spec[1].shape.rank == 2:
+            return dataset
+        return dataset.map(lambda inputs, labels: (inputs, tf.one_hot(labels, self.classes)))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model learns: a row of `TASKS`.
+
+    Parameters
+    ----------
+    name : str
+        Its key in `TASKS`.
+    labels : str
+        What `Source.class_names` are the names of, in the plural.
+    activation : str or None
+        Activation of a new head.
+    outputs : tuple of str
+        Outputs that a model may have, as `graphs.output_name` calls them.
+    advice : str
+        What to do about a model of other outputs.
+    head : callable
+        Makes the layers behind the features, given the features, the source and a dropout rate.
+    losses : callable
+        Makes the loss of each image, given the source, the recipe, class weights or None, and
+        whether labels are probabilities.
+    metrics : mapping of str to callable
+        What is measured of each image beside the loss, given labels and outputs.
+    compiled : tuple of (str, str)
+        As in `Objective`.
+    one_hot : bool
+        Whether labels are whole numbers that smoothing turns into probabilities.
+    weighted : bool
+        Whether classes or labels may be weighted.
+    batches : callable
+        Makes batches of a split, called as `data.batches` is.
+    """
+
+    name: str
+    labels: str
+    activation: str | None
+    outputs: tuple[str, ...]
+    advice: str
+    head: Callable
+    losses: Callable
+    metrics: Mapping[str, Callable]
+    compiled: tuple[str, str]
+    one_hot: bool = False
+    weighted: bool = True
+    batches: Callable[..., tf.data.Dataset] = field(default=batches, repr=False)
+
+    def check(self, model: keras.Model, source: Source) -> None:
+        """Make sure that a model can learn this task from a source.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model.
+        source : Source
+            The data.
+
+        Raises
+        ------
+        ValueError
+            If it has another number of outputs, outputs of another kind, or wants images that are
+            normalized.
+        """
+        count, units = len(source.class_names), model.output_shape[-1]
+        if units != count:
+            raise ValueError(
+                f"{model.name} has {units} outputs, {source.name} has {count} {self.labels}: build "
+                f"the model with classes={count}."
+            )
+        if _output_of(model) not in self.outputs:
+            raise ValueError(f"{model.name} {self.advice}")
+        # Served, it would be given normalized images, as its backbone's weights want them.
+        wanted = getattr(model, "preprocessing", None)
+        if wanted and not preprocessing_layer(model):
+            raise ValueError(
+                f"{model.name} takes images that are normalized as {wanted!r}, and a source's are "
+                "raw: build it, or its backbone, with include_preprocessing=True."
+            )
+
+    def objective(
+        self,
+        source: Source,
+        recipe: Recipe,
+        class_weight: Mapping[int, float] | None = None,
+        *,
+        mixed: bool = False,
+    ) -> Objective:
+        """Decide what a training step computes.
+
+        Parameters
+        ----------
+        source : Source
+            The data.
+        recipe : Recipe
+            How to train.
+        class_weight : mapping of int to float, optional
+            Weight of each class; for several labels, of each label in the images that have it.
+        mixed : bool, default False
+            Whether augmentation mixes the labels of training images.
+
+        Returns
+        -------
+        Objective
+
+        Raises
+        ------
+        ValueError
+            For weights of what is no class or label, or training values that are all the same.
+        """
+        count = len(source.class_names)
+        if class_weight and not self.weighted:
+            raise ValueError(
+                f"class_weight={dict(class_weight)!r} is for classes and labels; {source.name} has "
+                "values."
+            )
+        if unknown := set(class_weight or ()) - set(range(count)):
+            raise ValueError(
+                f"class_weight has {sorted(unknown, key=str)!r}: {self.labels} are the numbers "
+                f"from 0 to {count - 1}."
+            )
+        weights = class_weight and [class_weight.get(index, 1.0) for index in range(count)]
+        soft = mixed or recipe.label_smoothing > 0
+        return Objective(
+            self.losses(source, recipe, None, soft),
+            self.losses(source, recipe, weights, soft),
+            self.metrics,
+            self.compiled,
+            count if soft and self.one_hot else None,
+        )
+
+
+def task_of(source: Source) -> Task:
+    """Find the task of a source.
+
+    Parameters
+    ----------
+    source : Source
+        The data.
+
+    Returns
+    -------
+    Task
+
+    Examples
+    --------
+    >>> from keras_resnet import data, training
+    >>> training.task_of(data.load("digits")).name
+    'classification'
+    """
+    return TASKS[source.task]
+
+
+def _output_of(model):
+    """What the output of a model is."""
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Softmax):
+        return "probabilities"
+    activation = getattr(last, "activation", None)
+    if activation in (keras.activations.softmax, keras.activations.sigmoid):
+        return "probabilities" if activation is keras.activations.softmax else "multilabel"
+    return "number" if isinstance(last, keras.layers.Rescaling) else output_name(model)
+
+
+def _dropped(features, dropout):
+    return keras.layers.Dropout(dropout, name="head_dropout")(features) if dropout else features
+
+
+def _dense(activation):
+    """A maker of heads of one Dense layer, in float32 whatever the model computes in."""
+
+    def head(features, source, dropout=0.0):
+        return keras.layers.Dense(
+            len(source.class_names), activation=activation, dtype="float32", name="predictions"
+        )(_dropped(features, dropout))
+
+    return head
+
+
+def _rescaled(features, source, dropout=0.0):
+    """A head that gives values in their own unit, whatever their mean and spread."""
+    mean, spread = _moments(source)
+    standardized = keras.layers.Dense(
+        len(source.class_names), dtype="float32", name="standardized"
+    )(_dropped(features, dropout))
+    return keras.layers.Rescaling(
+        spread[0] if len(spread) == 1 else spread,
+        mean[0] if len(mean) == 1 else mean,
+        dtype="float32",
+        name="predictions",
+    )(standardized)
+
+
+def _moments(source):
+    """Mean and standard deviation of the training values, one of each per output."""
+    values = np.asarray(source.train.labels, "float64").reshape(len(source.train), -1)
+    spread = values.std(0)
+    if not (spread > 0).all():
+        raise ValueError(
+            f"data {source.name!r}: all training images have the same value, so there is nothing "
+            "to learn."
+        )
+    return values.mean(0).tolist(), spread.tolist()
+
+
+def _cross_entropy(_source, recipe, weights, soft):
+    loss = (
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing, reduction=None)
+        if soft
+        else keras.losses.SparseCategoricalCrossentropy(reduction=None)
+    )
+    if not weights:
+        return loss
+
+    def weighted(labels, outputs):
+        of_classes = tf.constant(weights, "float32")
+        mixed = labels.shape.rank == 2
+        return loss(labels, outputs) * (
+            tf.linalg.matvec(labels, of_classes)
+            if mixed
+            else tf.gather(of_classes, tf.cast(labels, "int64"))
+        )
+
+    return weighted
+
+
+def _binary_cross_entropy(_source, recipe, weights, _soft):
+    loss = keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing, reduction=None)
+    if not weights:
+        return loss
+
+    def weighted(labels, outputs):
+        labels = tf.cast(labels, "float32")
+        of_each = loss(labels[..., None], outputs[..., None])  # rather than their mean
+        return tf.reduce_mean(of_each * (1.0 + labels * (tf.constant(weights) - 1.0)), -1)
+
+    return weighted
+
+
+def _squared_error(source, _recipe, _weights, _soft):
+    """In units of the variance, so that a learning rate suits values of any unit."""
+    loss, (_, spread) = keras.losses.MeanSquaredError(reduction=None), _moments(source)
+    return lambda labels, outputs: loss(_rows(labels) / spread, outputs / spread)
+
+
+def _rows(values):
+    """Values of shape (images, outputs)."""
+    values = tf.cast(values, "float32")
+    return values[:, None] if values.shape.rank == 1 else values
+
+
+def _is_right(labels, outputs):
+    classes = tf.argmax(labels, -1) if labels.shape.rank == 2 else tf.cast(labels, "int64")
+    return tf.cast(tf.argmax(outputs, -1) == classes, "float32")
+
+
+def _labels_right(labels, outputs):
+    present = tf.cast(labels, "float32") > 0.5
+    return tf.reduce_mean(tf.cast(present == (outputs > 0.5), "float32"), -1)
+
+
+def _absolute_error(labels, outputs):
+    return tf.reduce_mean(tf.abs(_rows(labels) - outputs), -1)
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "classification",
+            labels="classes",
+            activation="softmax",
+            outputs=("probabilities",),
+            advice="gives no probabilities: build it with classifier_activation='softmax'.",
+            head=_dense("softmax"),
+            losses=_cross_entropy,
+            metrics={"accuracy": _is_right},
+            compiled=("sparse_categorical_crossentropy", "accuracy"),
+            one_hot=True,
+        ),
+        Task(
+            "multilabel",
+            labels="labels",
+            activation="sigmoid",
+            outputs=("multilabel",),
+            advice="gives no probability of each label: build it with "
+            "classifier_activation='sigmoid'.",
+            head=_dense("sigmoid"),
+            losses=_binary_cross_entropy,
+            metrics={"accuracy": _labels_right},
+            compiled=("binary_crossentropy", "binary_accuracy"),
+        ),
+        Task(
+            "regression",
+            labels="values",
+            activation=None,
+            outputs=("number", "unknown"),
+            advice="gives no numbers: put the head of keras_resnet.training.TASKS['regression'] "
+            "on its features.",
+            head=_rescaled,
+            losses=_squared_error,
+            metrics={"mean_absolute_error": _absolute_error},
+            compiled=("mean_squared_error", "mean_absolute_error"),
+            weighted=False,
+        ),
+    )
+}
+"""The tasks by name."""
