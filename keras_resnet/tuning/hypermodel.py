@@ -20,7 +20,7 @@ from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.training import Recipe, Result, train
-from keras_resnet.training.trainer import as_recipe
+from keras_resnet.training.recipes import as_recipe
 from keras_resnet.tuning import space as spaces
 from keras_resnet.tuning.budget import Budget, cost, milliseconds
 
