@@ -22,7 +22,7 @@ WORTH_COUNTING = 5.0
 class Process:
     """A running contender; `startup` holds the seconds that starting it took."""
 
-    def __init__(self, name: str, net: str, precision: str, size: int):
+    def __init__(self, name: str, net: str, precision: str, size: int, folder: Path = ROOT):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker", name, net, precision, str(size)],
@@ -30,7 +30,7 @@ class Process:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         self.startup = self._answer()

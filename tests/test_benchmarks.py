@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import contenders, report  # noqa: E402
+from benchmarks import against, contenders, report  # noqa: E402
 from benchmarks.__main__ import merged  # noqa: E402
 from benchmarks.machine import write_jpeg_folder  # noqa: E402
 from benchmarks.measure import can, measure  # noqa: E402
@@ -139,3 +139,16 @@ class TestMeasurements:
         told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert told.returncode == 0
         assert told.stdout == "No GPU found with tensorflow: nothing to measure.\n"
+
+
+@pytest.mark.slow
+def test_two_versions_take_turns(monkeypatch, capsys):
+    monkeypatch.setattr(against, "TURN", 0.1)
+    monkeypatch.setattr(against, "WORK", [("CIFAR ResNet-20", 32, "float32", [("infer", 2)])])
+    monkeypatch.setattr(sys, "argv", ["against", "HEAD", "--rounds", "2"])
+    against.main()
+    *_, commands, work = capsys.readouterr().out.splitlines()
+    assert commands.startswith("keras-resnet --help")
+    name, (now, then, ratio) = work[:52].strip(), map(float, work[52:].split())
+    assert name == "CIFAR ResNet-20, 32 px, float32, infer 2"
+    assert min(now, then, ratio) > 0
