@@ -40,12 +40,16 @@ def check_writable(*folders: Path) -> None:
             ) from error
 
 
+def policy_of(precision: str) -> str:
+    """What Keras calls a precision."""
+    return PRECISIONS[names.find("precision", precision, PRECISIONS)]
+
+
 @contextlib.contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Build and train models in a precision; afterwards, Keras has its own policy again."""
+def computing_in(policy: str) -> Iterator[None]:
+    """Build and train models under a policy; afterwards, Keras has its own again."""
     import keras
 
-    policy = PRECISIONS[names.find("precision", precision, PRECISIONS)]
     former = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:

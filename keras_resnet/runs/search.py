@@ -18,6 +18,7 @@ from keras_resnet.runs.guards import (
     check_writable,
     computing_in,
     damaged_images_named,
+    policy_of,
 )
 from keras_resnet.runs.results import TrainRecord, write_results
 from keras_resnet.tuning import records, report
@@ -167,6 +168,7 @@ def tune(
     1
     """
     check_backend()
+    policy = policy_of(precision)
     output = Path(output)
     check_writable(output)
     # Before TensorFlow computes anything, which ends the choice of devices.
@@ -175,7 +177,7 @@ def tune(
     images = data.load(source, on_error=on_error, validation=validation)
     size = image_size or images.image_size
     execution = dict(strategy=strategy, cache=cache, steps_per_execution=steps_per_execution)
-    with computing_in(precision):
+    with computing_in(policy):
         kind, recipe = tuning.ResNetHyperModel, training.Recipe()
         if weights:
             kind = functools.partial(tuning.TransferHyperModel, weights=weights)

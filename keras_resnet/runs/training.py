@@ -17,6 +17,7 @@ from keras_resnet.runs.guards import (
     check_writable,
     computing_in,
     damaged_images_named,
+    policy_of,
 )
 from keras_resnet.runs.results import TrainRecord, write_results
 from keras_resnet.training.checkpoints import bind
@@ -129,6 +130,7 @@ def train(
     359
     """
     check_backend()
+    policy = policy_of(precision)
     changes, execution, of_data = _sorted(options)
     plan, learn = _plan(weights, recipe, changes)
     build = zoo.builder(model)
@@ -145,7 +147,7 @@ def train(
     images = data.load(source, **of_data)
     size = execution["image_size"] = execution["image_size"] or images.image_size
     crop = execution.pop("crop")
-    with computing_in(precision):
+    with computing_in(policy):
         keras.utils.set_random_seed(execution["seed"])
         shape = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
         if shortcut is not None:
