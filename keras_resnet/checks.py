@@ -1,18 +1,20 @@
 """Checks of arguments. A ValueError names the argument, what came and what is allowed.
 
-=======================================  ====================================================
+=======================================  ==========================================================
 `check_range("crop", crop=1.5)`          crop=1.5 must be above 0 and at most 1.
 `check_range("count", keep=0)`           keep=0 must be a whole number of at least 1.
 `check_range("dropout", dropout="low")`  dropout='low' must be a number of at least 0 and below 1.
 `check_choice(("avg", "max"), pool="")`  pool='' must be one of 'avg', 'max'.
 `check_positive(epochs=0)`               epochs=0 must be a whole number of at least 1.
 `is_within("crop", 0.9)`                 True: for callers that word the error themselves.
-=======================================  ====================================================
+`check_installed("onnx", "tf2onnx")`     tf2onnx is not installed: pip install 'keras_resnet[onnx]'.
+=======================================  ==========================================================
 
 All of them take several arguments at once and raise for the first that is wrong. With
 `optional=True`, None passes. `RANGES` lists the ranges: a new one is a new row there.
 """
 
+import importlib.util
 import math
 import operator
 from collections.abc import Collection
@@ -170,6 +172,37 @@ def check_choice(choices: Collection, /, **values: object) -> None:
         # Comparing an array with a choice would give an array.
         if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
             raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
+
+
+def check_installed(extra: str, *modules: str) -> None:
+    """Raise ImportError for modules that are missing, and say what installs them.
+
+    Parameters
+    ----------
+    extra : str
+        The extra of this package that installs them, such as "tune".
+    *modules
+        Names of top-level modules.
+
+    Raises
+    ------
+    ImportError
+        Such as "tf2onnx is not installed: pip install 'keras_resnet[onnx]'."
+
+    Examples
+    --------
+    >>> from keras_resnet.checks import check_installed
+    >>> check_installed("onnx", "numpy", "no_such_module")
+    Traceback (most recent call last):
+        ...
+    ImportError: no_such_module is not installed: pip install 'keras_resnet[onnx]'.
+    """
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise ImportError(
+            f"{' and '.join(missing)} {verb} not installed: pip install 'keras_resnet[{extra}]'."
+        )
 
 
 def check_data_format() -> None:

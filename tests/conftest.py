@@ -6,9 +6,6 @@ import pytest
 # The script that makes the golden fixtures needs PyTorch, which the tests do not.
 collect_ignore = ["golden/make_golden.py"]
 
-# Before TensorFlow is imported by anything: its notices say nothing about a test.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-
 
 @pytest.fixture(scope="session")
 def assets():

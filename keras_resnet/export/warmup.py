@@ -36,8 +36,6 @@ def write_requests(
     ----------
     TensorFlow Serving, "SavedModel Warmup".
     """
-    from tensorflow_serving.apis import prediction_log_pb2
-
     file = Path(path) / FILE
     file.parent.mkdir()
     with tf.io.TFRecordWriter(os.fspath(file)) as writer:
@@ -45,12 +43,8 @@ def write_requests(
             ((argument, tensor),) = signature.inputs.items()
             fixed = tensor.tensor_shape.dim[0].size
             for batch_size in batch_sizes if fixed < 0 else (fixed,):
-                log = prediction_log_pb2.PredictionLog()
-                request = log.predict_log.request
-                request.model_spec.name = Path(path).absolute().parent.name
-                request.model_spec.signature_name = name
-                request.inputs[argument].CopyFrom(_filled(tensor, batch_size, image_size))
-                writer.write(log.SerializeToString())
+                images = _filled(tensor, batch_size, image_size)
+                writer.write(_log(Path(path).absolute().parent.name, name, argument, images))
 
 
 def signature_defs(path: str | os.PathLike) -> dict[str, meta_graph_pb2.SignatureDef]:
@@ -68,6 +62,27 @@ def signature_defs(path: str | os.PathLike) -> dict[str, meta_graph_pb2.Signatur
     contents = (Path(path) / "saved_model.pb").read_bytes()
     (graph,) = saved_model_pb2.SavedModel.FromString(contents).meta_graphs
     return {name: signature for name, signature in graph.signature_def.items() if signature.inputs}
+
+
+def _log(model, signature, argument, images):
+    """A `tensorflow.serving.PredictionLog` of one request.
+
+    The numbers are those of the fields in TensorFlow Serving's `apis/*.proto`. Written out, they
+    spare users a package of some hundred modules that exporting has no other use for.
+    """
+    model_spec = _field(1, model.encode()) + _field(3, signature.encode())
+    entry = _field(1, argument.encode()) + _field(2, images.SerializeToString())
+    request = _field(1, model_spec) + _field(2, entry)
+    return _field(6, _field(1, request))  # predict_log
+
+
+def _field(number, contents):
+    """A field of bytes as protocol buffers encode it: its number and kind, its length, itself."""
+    length, encoded = len(contents), bytearray([number << 3 | 2])
+    while length > 0x7F:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([*encoded, length]) + contents
 
 
 def _filled(tensor, batch_size, image_size):

@@ -1,4 +1,8 @@
-"""Search over depth, cardinality and width, under a budget; keras-tuner searches."""
+"""Search for the best depth, cardinality and width within a budget, with keras-tuner."""
+
+from keras_resnet.checks import check_installed
+
+check_installed("tune", "keras_tuner")
 
 from keras_resnet.tuning.budget import Budget
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel

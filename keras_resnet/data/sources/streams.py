@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.checks import check_installed
 from keras_resnet.data.images import reason_of
 from keras_resnet.data.source import (
     SPLIT_OF,
@@ -52,10 +53,11 @@ def tensorflow_dataset(
     ValueError
         If there is no such data set, or it has no images with labels.
     """
-    import tensorflow_datasets as tfds
-
     if os.path.isdir(name) and not os.path.exists(os.path.join(name, "dataset_info.json")):
         return folder(name, seed, on_error, validation)
+    check_installed("tfds", "tensorflow_datasets", "importlib_resources")
+    import tensorflow_datasets as tfds
+
     try:
         builder = tfds.builder_from_directory(name) if os.path.isdir(name) else tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, OSError, ValueError, AssertionError) as error:

@@ -1,0 +1,34 @@
+"""What the tests and the examples in docstrings share."""
+
+import gc
+import os
+import sys
+
+import pytest
+
+# Before anything imports TensorFlow: its notices say nothing about a test.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# Keras and TensorFlow keep a million objects that Python would look through again and again.
+gc.set_threshold(50_000, 50, 100)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten_models():
+    """Let Keras forget a module's models, and Python what is left of them."""
+    yield
+    if keras := sys.modules.get("keras"):
+        keras.backend.clear_session()
+        gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def quick_examples(request):
+    """Draw no kernels for the large models that the examples of `zoo` build."""
+    if not request.node.nodeid.startswith("keras_resnet/zoo.py"):
+        yield
+        return
+    from keras_resnet.initialization import kernels_to_be_loaded
+
+    with kernels_to_be_loaded():
+        yield

@@ -1,0 +1,5 @@
+"""TensorFlow without types, for pyright."""
+
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
