@@ -6,13 +6,14 @@ PyTorch pads, so that weights and outputs carry over. A block named `conv2_block
 """
 
 import functools
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import keras
 
 from keras_resnet.checks import check_data_format, check_positive
 from keras_resnet.initialization import _kernels_to_be_loaded, draw_he_normal
-from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedShortcut
+from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D, ZeroPaddedShortcut
 
 EXPANSION = 4
 """Channels that leave a bottleneck block for every one of its `filters`."""
@@ -205,6 +206,7 @@ def convolution(
     strides: int = 1,
     *,
     groups: int = 1,
+    wants: Mapping[str, Any] | None = None,
     name: str,
 ) -> keras.KerasTensor:
     """Convolution without bias, He-initialized, with `kernel_size // 2` zeros around the image.
@@ -217,6 +219,9 @@ def convolution(
         Channels of the result; height and width of the kernel, an odd number of pixels.
     strides, groups : int, default 1
         Stride in pixels; number of groups.
+    wants : mapping, optional
+        For the first convolution of a model: the arguments of `layers.Conv2D` that say which images
+        the model wants to be shown.
     name : str
         The layers become `{name}_conv` and, where a stride needs one, `{name}_pad` or
         `{name}_subsample`.
@@ -257,7 +262,9 @@ def convolution(
             filters, kernel_size, strides, groups=groups, name=f"{name}_conv", **options
         )
     else:
-        layer = keras.layers.Conv2D(filters, kernel_size, strides, name=f"{name}_conv", **options)
+        kind = keras.layers.Conv2D if wants is None else Conv2D
+        options.update(wants or {})
+        layer = kind(filters, kernel_size, strides, name=f"{name}_conv", **options)
     x = layer(x)
     layer.kernel_initializer = he_normal
     return x

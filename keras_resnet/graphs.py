@@ -1,87 +1,648 @@
-"""What a Keras model is: its head, its features, its preprocessing, its layers in order."""
+"""What a Keras model is: its head, what it wants to be shown, its layers in order.
+
+==================  =================================================================
+`head_of`           what comes out of a model, and the layers between that and its features
+`wants_of`          the images a model wants: normalization, size, crop, interpolation
+`remember`          change what a model says it wants
+`features_of`       what enters the head, as a tensor
+`input_of`          what a model begins with
+`extractor_of`      everything but the head, as a model
+`head_model_of`     the head alone, as a model
+`flat_layers`       all layers in order, those of nested models in their place
+`named_layers`      a layer, or those of a stage, by name
+`copy_state`        everything that a layer has learned, into another layer
+`digest`            whether two models compute the same, but for their weights
+==================  =================================================================
+
+Models among a model's layers are looked into, at any depth. *Unknown* is an answer: callers say so
+instead of guessing.
+"""
 
 import contextlib
-import hashlib
+import functools
 import json
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
 
 import keras
 
-from keras_resnet.layers import (
-    Preprocessing,
-)
+from keras_resnet import files
+from keras_resnet.checks import check_choice
+from keras_resnet.layers import NORMALIZATIONS, Conv2D, Preprocessing
+from keras_resnet.layers.view import checked_view, view_config
 from keras_resnet.resnet import deep_graphs
 
-_HEAD_LAYERS = (
-    keras.layers.Dense,
-    keras.layers.Dropout,
-    keras.layers.Activation,
-    keras.layers.Softmax,
-)
-
-
-# A head of MobileNets: convolutions of features that are still a map of one pixel.
-_MAP_HEAD_LAYERS = (
-    keras.layers.Conv2D,
-    keras.layers.Dropout,
-    keras.layers.Activation,
-    keras.layers.Reshape,
-    keras.layers.Flatten,
-)
-
+Output = Literal["probabilities", "multilabel", "logits", "number", "features", "unknown"]
+OUTPUTS = get_args(Output)
 
 POOLING = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
+# Layers that have no effect in inference, or none on the numbers.
+_PASSING = (
+    keras.layers.ActivityRegularization,
+    keras.layers.AlphaDropout,
+    keras.layers.Dropout,
+    keras.layers.Flatten,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.Identity,
+    keras.layers.Reshape,
+)
+_NORMALIZATIONS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.UnitNormalization,
+)
+_ACTIVATIONS = (
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Softmax,
+)
+_PROJECTIONS = (keras.layers.Dense, keras.layers.Conv2D)
+_CHAIN = (
+    *_PROJECTIONS,
+    *_ACTIVATIONS,
+    *_NORMALIZATIONS,
+    *(each for each in _PASSING if each not in (keras.layers.Flatten, keras.layers.Reshape)),
+    keras.layers.Rescaling,
+)
+# Heads of MobileNets are convolutions of a map that pooling has left one pixel of.
+_MAP_CHAIN = (*_CHAIN, keras.layers.Flatten, keras.layers.Reshape)
 
-def features_of(model: keras.Model) -> keras.KerasTensor:
-    """What enters the head of a model: the output of the last layer that is not part of it.
+# Activations as functions of Keras, by what comes out of them.
+_ACTIVATION_OUTPUTS = {"softmax": "probabilities", "sigmoid": "multilabel", "log_softmax": "logits"}
+
+# The classes behind `keras.ops.softmax` and others.
+_FUNCTIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "log_softmax"}
+
+# Layers behind a feature map that leave features of each image.
+_MAKES_FEATURES = (
+    *POOLING,
+    *_PASSING,
+    keras.layers.InputLayer,
+)
+
+# What the families of keras.applications, and this package, call the last layer of a classifier.
+_CLASSIFIER_NAMES = ("predictions", "logits", "fc1000", "conv_preds")
+_CLASSIFIER_SUFFIX = "_head_dense"  # ConvNeXt
+
+# Layers between a model's input and its first convolution that leave normalized images normalized.
+_BEFORE_NORMALIZED = (
+    *_PASSING,
+    keras.layers.CenterCrop,
+    keras.layers.InputLayer,
+    keras.layers.RandomContrast,
+    keras.layers.RandomCrop,
+    keras.layers.RandomFlip,
+    keras.layers.RandomRotation,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomZoom,
+    keras.layers.Resizing,
+    keras.layers.ZeroPadding2D,
+)
+
+
+class _Place(NamedTuple):
+    """A tensor inside of a model: of that model, then of the models nested in it, outermost first.
+
+    All but the last are outputs of the nested model that comes next.
+    """
+
+    models: tuple[keras.Model, ...]
+    tensors: tuple[keras.KerasTensor, ...]
+
+    @property
+    def tensor(self):
+        return self.tensors[-1]
+
+
+@dataclass(frozen=True)
+class Head:
+    """What comes out of a model, and the layers that make it of the features.
+
+    Parameters
+    ----------
+    output : {"probabilities", "multilabel", "logits", "number", "features", "unknown"}
+        "probabilities": of classes, from a softmax. "multilabel": a probability for each label,
+        from a sigmoid; of one unit, the probability of the second of two classes. "logits": a
+        softmax would make them probabilities. "number": values in a unit of their own.
+        "features": the model has no head. "unknown": the model does not say.
+    layers : tuple of layers
+        From the first after the features to the last of the model.
+    units : int or None
+        Numbers that come out for each image; None if that is not known.
+    linear : bool
+        Whether the last projection has no activation, so that "unknown" could be logits.
+    places : tuple
+        Where each layer's input is, and the output of the last one.
+    """
+
+    output: Output
+    layers: tuple[keras.Operation, ...]
+    units: int | None
+    linear: bool
+    places: tuple[_Place, ...]
+
+    @functools.cached_property
+    def features(self) -> keras.KerasTensor:
+        """What enters the head, made of the model's input."""
+        return self.entering(0)
+
+    def entering(self, index: int) -> keras.KerasTensor:
+        """What enters a layer of the head, made of the model's input.
+
+        Parameters
+        ----------
+        index : int
+            Of the layer in `layers`; their number for the model's output.
+
+        Returns
+        -------
+        keras.KerasTensor
+            Where that is inside of a nested model, the output of a model that ends there.
+        """
+        models, tensors = self.places[index]
+        *_, x = tensors
+        for number in range(len(models) - 1, 0, -1):
+            inner, made = models[number], tensors[number - 1]
+            if x is made or x is inner.outputs[made._keras_history.tensor_index]:
+                x = made
+                continue
+            with deep_graphs():
+                x = _called(keras.Model(input_of(inner), x, name=inner.name), _node(made))
+        return x
+
+    @property
+    def first_projection(self) -> int:
+        """Index of the first Dense layer or convolution in `layers`; their number without one."""
+        found = (i for i, layer in enumerate(self.layers) if isinstance(layer, _PROJECTIONS))
+        return next(found, len(self.layers))
+
+
+def head_of(model: keras.Model) -> Head:
+    """Find the head of a model, and what comes out of it.
+
+    The layers of a head follow each other without a branch: Dense and normalization layers,
+    activations, dropout, and convolutions of pooled maps of one pixel.
 
     Parameters
     ----------
     model : keras.Model
-        A functional model of images, with a classifier or without.
+        A functional or built sequential model, which may contain others.
 
     Returns
     -------
-    keras.KerasTensor
-        Pooled features, or a feature map where nothing pools it.
+    Head
 
     Raises
     ------
     ValueError
-        If the model has several outputs.
+        If the model is not functional or has several outputs.
+
+    Examples
+    --------
+    >>> import keras, keras_resnet
+    >>> from keras_resnet import graphs
+    >>> backbone = keras_resnet.CIFARResNet(8, include_top=False, pooling="avg")
+    >>> layers = [backbone, keras.layers.Dense(8, "relu"), keras.layers.Dense(2, "softmax")]
+    >>> head = graphs.head_of(keras.Sequential([keras.Input((32, 32, 3)), *layers]))
+    >>> head.output, len(head.layers), head.features.shape
+    ('probabilities', 2, (None, 64))
     """
-    x = model.output
-    if not keras.backend.is_keras_tensor(x):
+    check_functional(model)
+    if len(model.outputs) != 1:
         raise ValueError(
             f"{model.name} has several outputs: choose one of them, as "
-            "keras.Model(model.input, model.output[...])."
+            "keras.Model(model.input, model.outputs[0])."
         )
+    layers, places = _chain(_settled((model,), (model.outputs[0],)))
+    output, linear = _output_of(layers, places)
+    if output == "features":
+        layers, places = [], places[-1:]  # normalization alone makes features of features
+    return Head(output, tuple(layers), model.outputs[0].shape[-1], linear, tuple(places))
+
+
+def _node(tensor):
+    """The call that made a tensor."""
+    history = tensor._keras_history
+    return history.operation._inbound_nodes[history.node_index]
+
+
+def _called(layer, node, tensor=None):
+    """Call a layer as in a node; on another tensor, if one is given."""
+    known = {id(each): each if tensor is None else tensor for each in node.input_tensors}
+    args, kwargs = node.arguments.fill_in(known)
+    return layer(*args, **kwargs)
+
+
+def _settled(models, tensors):
+    """The same place, seen from the layer that made the tensor, in whatever model that is."""
+    models, tensors = list(models), list(tensors)
+    while True:
+        tensor = tensors[-1]
+        if len(models) > 1 and any(tensor is each for each in models[-1].inputs):
+            entering = _node(tensors[-2]).input_tensors
+            if len(entering) > 1:
+                return _Place(tuple(models), tuple(tensors))
+            models.pop(), tensors.pop()
+            tensors[-1] = entering[0]
+        elif is_functional(inner := tensor._keras_history.operation):
+            models.append(inner)
+            tensors.append(inner.outputs[tensor._keras_history.tensor_index])
+        else:
+            return _Place(tuple(models), tuple(tensors))
+
+
+def _before(place):
+    """Where the one input of the layer is that made the tensor at a place; None if not one."""
+    node = _node(place.tensor)
+    if len(node.input_tensors) != 1:
+        return None
+    return _settled(place.models, (*place.tensors[:-1], node.input_tensors[0]))
+
+
+def _maker(place):
+    return place.tensor._keras_history.operation
+
+
+def _chain(place):
+    """The layers of a head, in order, and the places of their inputs and of the last output."""
+    layers, places = [], [place]
+
+    def walk(place, kinds, may_enter):
+        layers, places = [], []
+        while isinstance(layer := _maker(place), kinds) or _is_function(layer):
+            before = _before(place)
+            if before is None or not may_enter(tuple(before.tensor.shape)):
+                break
+            layers.insert(0, layer)
+            places.insert(0, before)
+            place = before
+        return layers, places
+
     # An activation behind a feature map belongs to the feature map.
-    while isinstance(layer := layer_of(x), _HEAD_LAYERS) and len(layer.input.shape) == 2:
-        x = layer.input
-    pooled = x
-    while isinstance(layer := layer_of(pooled), _MAP_HEAD_LAYERS):
-        if tuple(layer.input.shape[1:-1]) not in ((), (1, 1)):
+    layers, before = walk(place, _CHAIN, lambda shape: len(shape) == 2)
+    places = [*before, place]
+    on_maps, before = walk(places[0], _MAP_CHAIN, lambda shape: shape[1:-1] in ((), (1, 1)))
+    if before and isinstance(_maker(before[0]), POOLING):
+        layers, places = [*on_maps, *layers], [*before, *places]
+    return layers, places
+
+
+def _is_function(operation):
+    return not isinstance(operation, keras.Layer) and type(operation).__name__ in _FUNCTIONS
+
+
+def _activation_of(operation):
+    """The name of an operation's activation, "linear" where it has none; None for an unknown one.
+
+    An activation may be a layer or a function, such as `keras.ops.softmax`.
+    """
+    if not isinstance(operation, keras.Layer):
+        return _FUNCTIONS.get(type(operation).__name__)
+    activation = getattr(operation, "activation", keras.activations.linear)
+    if isinstance(operation, keras.layers.Softmax) or isinstance(activation, keras.layers.Softmax):
+        return "softmax"
+    return getattr(activation, "__name__", None)
+
+
+def _output_of(layers, places):
+    """What comes out of a head, and whether it is what a projection without activation gives."""
+    projects = any(isinstance(layer, _PROJECTIONS) for layer in layers)
+    names = []
+    for layer, place in zip(reversed(layers), reversed(places), strict=False):
+        units, activation = place.tensor.shape[-1], _activation_of(layer)
+        names.append(layer.name)
+        if activation in _ACTIVATION_OUTPUTS:
+            # A softmax of one unit is always 1.
+            known = activation == "sigmoid" or units != 1
+            return (_ACTIVATION_OUTPUTS[activation] if known else "unknown"), False
+        if isinstance(layer, keras.layers.Rescaling) and layer.name == "predictions":
+            return "number", False
+        if isinstance(layer, _PROJECTIONS):
+            linear = activation == "linear"
+            if linear and units != 1 and any(map(_names_classes, names)):
+                return "logits", True
+            return "unknown", linear
+        if not isinstance(layer, _PASSING) and not _is_linear(layer):
             break
-        pooled = layer.input
-    return pooled if isinstance(layer, POOLING) else x
+    if projects:
+        return "unknown", False
+    maker, shape = _maker(places[0]), places[0].tensor.shape
+    if len(shape) == 2:
+        known = isinstance(maker, _MAKES_FEATURES)
+    else:
+        known = _activation_of(maker) not in _ACTIVATION_OUTPUTS  # a class for every pixel
+    return ("features" if known else "unknown"), False
 
 
-def layer_of(tensor):
-    """The layer that made a tensor."""
-    return tensor._keras_history.operation
+def _is_linear(layer):
+    return isinstance(layer, keras.layers.Activation) and _activation_of(layer) == "linear"
 
 
-def flat_layers(layer):
-    """The layers of a model and, in their place, of models among them; of a layer, itself."""
+def _names_classes(name):
+    return name in _CLASSIFIER_NAMES or name.endswith(_CLASSIFIER_SUFFIX)
+
+
+def features_of(model: keras.Model) -> keras.KerasTensor:
+    """What enters the head of a model, made of its input.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model of images, with a head or without.
+
+    Returns
+    -------
+    keras.KerasTensor
+        Pooled features, or a feature map where nothing pools it; the output of a model without a
+        head.
+
+    Raises
+    ------
+    ValueError
+        If the model is not functional or has several outputs.
+    """
+    return head_of(model).features
+
+
+@deep_graphs()
+def extractor_of(model: keras.Model) -> keras.Model:
+    """Everything but a model's head, with the same weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model of images.
+
+    Returns
+    -------
+    keras.Model
+        From images to features.
+
+    Raises
+    ------
+    ValueError
+        As `features_of` does.
+    """
+    return keras.Model(input_of(model), features_of(model))
+
+
+@deep_graphs()
+def head_model_of(model: keras.Model) -> keras.Model:
+    """The head of a model alone, with the same weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model of images.
+
+    Returns
+    -------
+    keras.Model
+        From features, as `extractor_of` gives them, to the model's output.
+
+    Raises
+    ------
+    ValueError
+        As `features_of` does, and for a model without a head.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet import graphs
+    >>> head = graphs.head_model_of(keras_resnet.CIFARResNet(8))
+    >>> head.input_shape, head.output_shape
+    ((None, 64), (None, 10))
+    """
+    head = head_of(model)
+    if not head.layers:
+        raise ValueError(f"{model.name} has no head: its output is its features.")
+    entering = head.places[0].tensor
+    x = features = keras.Input(batch_shape=entering.shape, dtype=entering.dtype)
+    for layer, place in zip(head.layers, head.places[1:], strict=True):
+        x = _called(layer, _node(place.tensor), x)
+    return keras.Model(features, x, name=f"{model.name}_head")
+
+
+def input_of(model: keras.Model) -> object:
+    """The tensor that a model begins with, or a structure of several.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional or built sequential model. (For the latter, `model.input` is what another model
+        calls it on, or raises AttributeError.)
+
+    Returns
+    -------
+    keras.KerasTensor or structure of them
+    """
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+@dataclass(frozen=True)
+class Wants:
+    """The images that a model wants to be shown.
+
+    Parameters
+    ----------
+    normalization : {"raw", "torch", "caffe", "tf"} or None
+        What happens to raw images before they enter: nothing ("raw", the model normalizes them),
+        or as `preprocess_input` does. None if the model does not say.
+    image_size : tuple of int or None
+        Height and width; None for any.
+    crop : float
+        Fraction of the shorter side that is kept, in the middle, when an image is resized.
+    interpolation : {"bilinear", "bicubic"}
+        How images are resized.
+    channels : int or None
+        Channels of an image; None if that is not known.
+    """
+
+    normalization: Literal["raw", "torch", "caffe", "tf"] | None
+    image_size: tuple[int, int] | None
+    crop: float
+    interpolation: Literal["bilinear", "bicubic"]
+    channels: int | None
+
+
+def wants_of(model: keras.Model) -> Wants:
+    """Find out which images a model wants to be shown.
+
+    Its `Preprocessing` layer says that, or its first convolution, so that it holds for saved,
+    cloned and nested models, too.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Any model.
+
+    Returns
+    -------
+    Wants
+        Of a model that says nothing, what its input has, and the whole image.
+
+    Raises
+    ------
+    ValueError
+        If the model's attribute `preprocessing` contradicts what its layers say.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet import graphs
+    >>> wants = graphs.wants_of(keras_resnet.ResNet18(weights=None))
+    >>> wants.normalization, wants.image_size, wants.crop
+    ('torch', (224, 224), 0.875)
+    """
+    holder = _holder(model)
+    said = getattr(model, "preprocessing", None)
+    if isinstance(holder, Preprocessing):
+        normalization = "raw"
+    else:
+        held = holder and holder.normalization
+        if held and said and said != held:
+            raise ValueError(
+                f"{model.name}: its attribute preprocessing={said!r} contradicts {held!r}, which "
+                f"its layer {holder.name} says: call graphs.remember(model, normalization={said!r})"
+                " to change both."
+            )
+        normalization = held or said
+    try:
+        _, *size, channels = model.inputs[0].shape
+    except (AttributeError, IndexError, TypeError, ValueError):  # not built, or not of images
+        size, channels = [], None
+    image_size = tuple(size) if len(size) == 2 and None not in size else None
+    return Wants(
+        normalization,
+        image_size or getattr(holder, "image_size", None),
+        getattr(holder, "crop", 1.0),
+        getattr(holder, "interpolation", "bilinear"),
+        channels,
+    )
+
+
+def remember(
+    model: keras.Model,
+    *,
+    normalization: Literal["torch", "caffe", "tf"] | None = None,
+    image_size: tuple[int, int] | None = None,
+    crop: float | None = None,
+    interpolation: Literal["bilinear", "bicubic"] | None = None,
+) -> bool:
+    """Change what a model says about the images it wants; it is saved with the model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model, which is changed.
+    normalization : {"torch", "caffe", "tf"}, optional
+        As in `preprocess_input`, for a model that does not normalize images itself. Also sets its
+        attribute `preprocessing`.
+    image_size, crop, interpolation
+        As in `Wants`. Default: as it was.
+
+    Returns
+    -------
+    bool
+        Whether the model has a layer that holds this, and thus saves it: models that this package
+        did not build have none.
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range.
+    """
+    check_choice((None, *NORMALIZATIONS), normalization=normalization)
+    holder = _holder(model)
+    if holder is not None:
+        asked = {"crop": crop, "image_size": image_size, "interpolation": interpolation}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        for name, value in checked_view(**{**view_config(holder), **asked}).items():
+            setattr(holder, name, value)
+    if normalization and not isinstance(holder, Preprocessing):
+        model.preprocessing = normalization
+        if holder is not None:
+            holder.normalization = normalization
+    return holder is not None
+
+
+def _holder(model):
+    """The layer that says what a model wants; None if there is none.
+
+    A first convolution speaks of what enters it. Where something before it changes the images, that
+    is not what enters the model.
+    """
+    operations = list(_flat_operations(model))
+    for operation in operations:
+        if isinstance(operation, Preprocessing):
+            return operation
+    for operation in operations:
+        if isinstance(operation, Conv2D):
+            return operation if operation.normalization else None
+        if not isinstance(operation, _BEFORE_NORMALIZED) and type(operation).__name__ != "Cast":
+            return None
+    return None
+
+
+def _flat_operations(model) -> Iterator[keras.Operation]:
+    """`flat_layers`, and the functions of `keras.ops` among them."""
+    if isinstance(model, keras.Sequential):
+        inner = model.layers
+    else:
+        inner = model.operations if is_functional(model) else model.layers
+    for each in inner:
+        if isinstance(each, keras.Model):
+            yield from _flat_operations(each)
+        else:
+            yield each
+
+
+def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
+    """The layers of a model in order and, in their place, those of models among them.
+
+    Parameters
+    ----------
+    layer : keras.Layer
+        A model; of another layer, the list holds that layer.
+
+    Returns
+    -------
+    list of keras.Layer
+    """
     if not isinstance(layer, keras.Model):
         return [layer]
     return [each for inner in layer.layers for each in flat_layers(inner)]
 
 
-def named_layers(model, name, argument):
-    """The layer of a name, or those of a stage."""
+def named_layers(model: keras.Model, name: str, argument: str = "name") -> list[keras.Layer]:
+    """The layer of a name, or the layers of a stage.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    name : str
+        Of a layer, or of a stage such as "conv4": what the names of its layers begin with.
+    argument : str, default "name"
+        What errors call it.
+
+    Returns
+    -------
+    list of keras.Layer
+
+    Raises
+    ------
+    ValueError
+        If there is no such layer or stage.
+    """
     layers = flat_layers(model)
     found = [layer for layer in layers if layer.name == name]
     found = found or [layer for layer in layers if layer.name.startswith(f"{name}_")]
@@ -94,77 +655,32 @@ def named_layers(model, name, argument):
     return found
 
 
-@deep_graphs()
-def extractor_of(model: keras.Model) -> keras.Model:
-    """Everything but a model's head, with the same weights.
+def last_stage(model: keras.Model) -> str:
+    """The stage that makes a model's last feature map: what its layers' names begin with.
 
     Parameters
     ----------
     model : keras.Model
-        A classifier, as `classifier` makes it.
+        A functional model of images.
 
     Returns
     -------
-    keras.Model
+    str
+        "conv5" for a ResNet-50.
+
+    Raises
+    ------
+    ValueError
+        As `features_of` does.
     """
-    return keras.Model(model.input, features_of(model))
-
-
-def last_stage(model):
-    """What the names of the layers begin with that make the last feature map."""
-    x = features_of(model)
-    while isinstance(layer := layer_of(x), keras.Model) or len(x.shape) == 2:
-        x = layer.output if isinstance(layer, keras.Model) else layer.input
-    return layer.name.partition("_")[0]
-
-
-def crop_of(model: keras.Model) -> float:
-    """How much of a photograph a model that takes raw images is to be shown.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A model built with `include_preprocessing=True`, as it was built or loaded.
-
-    Returns
-    -------
-    float
-        The part of the shorter side, in the middle, that `data.batches` is to keep: what the
-        model's weights were tested with. 1.0 for a model that takes no raw images.
-
-    Examples
-    --------
-    >>> import keras_resnet
-    >>>     >>> crop_of(keras_resnet.ResNet18(weights=None, include_preprocessing=True))
-    0.875
-    """
-    layer = preprocessing_layer(model)
-    return 1.0 if layer is None else layer.crop
-
-
-def preprocessing_layer(model: keras.Model) -> Preprocessing | None:
-    """The layer by which a model normalizes raw images itself.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Any model.
-
-    Returns
-    -------
-    Preprocessing or None
-        Also one inside of a model that it uses as a layer.
-    """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            layer = preprocessing_layer(layer)
-        if isinstance(layer, Preprocessing):
-            return layer
-    return None
+    place = head_of(model).places[0]
+    while len(place.tensor.shape) == 2 and (before := _before(place)) is not None:
+        place = before
+    return _maker(place).name.partition("_")[0]
 
 
 def check_functional(model: keras.Model) -> None:
-    """Raise ValueError for a model that is no graph of layers."""
+    """Raise ValueError for a model that is not a graph of layers."""
     if not is_functional(model):
         raise ValueError(
             f"model {getattr(model, 'name', model)!r} is a {type(model).__name__}: only a "
@@ -172,8 +688,17 @@ def check_functional(model: keras.Model) -> None:
         )
 
 
+def is_functional(model: object) -> bool:
+    """Whether something is a model that is a graph of layers, and nothing else."""
+    if isinstance(model, keras.Sequential):
+        # Before it is built, it has no outputs.
+        return hasattr(model, "outputs") and type(model).call is keras.Sequential.call
+    functional = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
+    return bool(functional) and type(model).call is functional[0].call
+
+
 def plain(model: keras.Model) -> keras.Model:
-    """A model of the same layers that is from one tensor to one tensor, and not compiled.
+    """A model of the same layers, from one tensor to one tensor, that is not compiled.
 
     Parameters
     ----------
@@ -190,45 +715,23 @@ def plain(model: keras.Model) -> keras.Model:
     return result
 
 
-def is_functional(model):
-    """Whether a model is a graph of layers, and nothing else."""
-    if isinstance(model, keras.Sequential):
-        return model.built and type(model).call is keras.Sequential.call
-    functional = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
-    return bool(functional) and type(model).call is functional[0].call
-
-
-_PROBABILITIES = (keras.activations.softmax, keras.activations.sigmoid)
-
-
-def preprocessing_of(model):
-    """What a model says of itself."""
-    return "raw" if preprocessing_layer(model) else getattr(model, "preprocessing", None)
-
-
-def output_name(model: keras.Model) -> Literal["probabilities", "logits", "features"]:
-    """What the output of a model is.
+def copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
+    """Copy everything that a layer has learned into one of the same configuration.
 
     Parameters
     ----------
-    model : keras.Model
-        A functional model.
-
-    Returns
-    -------
-    str
-        "features" where the model has no head.
+    layer, twin : keras.Layer
+        The layer, and another one of the same kind, which is changed.
     """
-    if features_of(model) is model.outputs[0]:
-        return "features"
-    last = model.outputs[0]._keras_history.operation
-    activation = getattr(last, "activation", None)
-    if isinstance(last, keras.layers.Softmax) or activation in _PROBABILITIES:
-        return "probabilities"
-    return "logits"
+    # As for a file. `get_weights` is not all: a `Normalization` computes with constants that it
+    # makes of its weights when they are loaded.
+    for inner, its_twin in zip(layer._flatten_layers(), twin._flatten_layers(), strict=True):
+        state = {}
+        inner.save_own_variables(state)
+        its_twin.load_own_variables(state)
 
 
-def architecture_digest(model: keras.Model) -> str:
+def digest(model: keras.Model) -> str:
     """Digest what a model computes, but for its weights.
 
     Parameters
@@ -239,18 +742,65 @@ def architecture_digest(model: keras.Model) -> str:
     Returns
     -------
     str
-        The same for the same layers in the same order, whatever they are called. It tells apart
-        nets of the same number of parameters, such as those of other shortcuts or preprocessing.
+        The same for the same layers in the same order, whatever they are called. It differs for
+        models of the same number of parameters, such as those of other shortcuts or preprocessing.
     """
-    digest = hashlib.sha256()
-    for layer in model._flatten_layers(include_self=False):
-        config = {}
-        if not isinstance(layer, keras.Model):
-            with contextlib.suppress(NotImplementedError):  # of a layer that cannot be saved
-                config = keras.saving.serialize_keras_object(layer)["config"]
-        computed = {name: config[name] for name in config if name not in ("name", "trainable")}
-        shapes = [list(weight.shape) for weight in layer.weights]
-        with contextlib.suppress(AttributeError, ValueError):  # several outputs
-            shapes.append(list(layer.output.shape))
-        digest.update(json.dumps([type(layer).__name__, computed, shapes]).encode())
-    return digest.hexdigest()[:12]
+
+    def facts():
+        for layer in model._flatten_layers(include_self=False):
+            config = {}
+            if not isinstance(layer, keras.Model):
+                with contextlib.suppress(NotImplementedError):  # of a layer that cannot be saved
+                    config = keras.saving.serialize_keras_object(layer)["config"]
+            computed = {name: config[name] for name in config if name not in _uncomputed(layer)}
+            shapes = [list(weight.shape) for weight in layer.weights]
+            with contextlib.suppress(AttributeError, ValueError):  # several outputs
+                shapes.append(list(layer.output.shape))
+            yield json.dumps([type(layer).__name__, computed, shapes])
+
+    return files.digest(facts(), length=12)
+
+
+def _uncomputed(layer):
+    """Entries of a layer's config that are not in its digest.
+
+    Digests are compared with those in checkpoints, of which older ones know no more of a
+    `Preprocessing` layer than mode and crop, and nothing of what a convolution says.
+    """
+    names = {"name", "trainable"}
+    if isinstance(layer, Preprocessing):
+        names |= {"image_size", "interpolation"}
+    elif isinstance(layer, Conv2D):
+        names |= {"normalization", "crop", "image_size", "interpolation"}
+    return names
+
+
+architecture_digest = digest
+
+
+def crop_of(model: keras.Model) -> float:
+    """The crop that a model wants."""
+    return wants_of(model).crop
+
+
+def preprocessing_layer(model: keras.Model) -> Preprocessing | None:
+    """The layer by which a model normalizes raw images itself; None if there is none."""
+    holder = _holder(model)
+    return holder if isinstance(holder, Preprocessing) else None
+
+
+def preprocessing_of(model):
+    """What a model says of its normalization."""
+    return wants_of(model).normalization
+
+
+def output_name(model):
+    """The name of a model's output."""
+    return {"multilabel": "probabilities", "number": "values", "unknown": "outputs"}.get(
+        head_of(model).output, head_of(model).output
+    )
+
+
+def layer_of(tensor):
+    """The layer that made a tensor."""
+    return tensor._keras_history.operation

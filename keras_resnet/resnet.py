@@ -110,7 +110,7 @@ def resnet(
     -------
     keras.Model
         Functional, with layers named as in keras.applications. Its attribute `preprocessing` says
-        how the images are normalized.
+        how the images are normalized, and so do its layers (`graphs.wants_of`).
 
     Raises
     ------
@@ -163,15 +163,18 @@ def resnet(
 
     x = inputs
     preprocessing = preprocessing or ("torch" if x.shape[-1] == 3 else "tf")
+    # Models of ImageNet are commonly tested on 224 of 256 pixels.
+    crop = 0.875 if stem == "imagenet" else 1.0
+    wants = None
     if include_preprocessing:
-        # Nets for ImageNet are commonly tested on 224 of 256 pixels.
-        crop = 0.875 if stem == "imagenet" else 1.0
         x = Preprocessing(preprocessing, crop, name="preprocessing")(x)
+    else:
+        wants = dict(normalization=preprocessing, crop=crop)
 
     if stem == "imagenet":
-        x = blocks.convolution(x, filters[0], 7, strides=2, name="conv1")
+        x = blocks.convolution(x, filters[0], 7, strides=2, wants=wants, name="conv1")
     else:
-        x = blocks.convolution(x, filters[0], 3, name="conv1")
+        x = blocks.convolution(x, filters[0], 3, wants=wants, name="conv1")
     x = blocks.activation(blocks.normalization(x, name="conv1_bn"), name="conv1_relu")
     if stem == "imagenet":
         # Zeros are as good as minus infinity around the outputs of a ReLU.

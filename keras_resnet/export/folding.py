@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_resnet.graphs import check_functional, is_functional, plain
-from keras_resnet.layers import BatchNormalization, GroupedConv2D
+from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D
 from keras_resnet.resnet import deep_graphs
 
 Precision = Literal["float32", "bfloat16"]
@@ -26,6 +26,7 @@ _logger = logging.getLogger(__name__)
 # classes that derive from these may compute something else.
 _CHANNEL_AXES = {
     keras.layers.Conv2D: (-1,),
+    Conv2D: (-1,),
     GroupedConv2D: (-1,),
     keras.layers.SeparableConv2D: (-1,),
     keras.layers.DepthwiseConv2D: (-2, -1),

@@ -6,6 +6,7 @@ what each layer does, why, and how that was measured.
 """
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.convolution import Conv2D
 from keras_resnet.layers.devices import gains_from_xla
 from keras_resnet.layers.grouped_convolution import GroupedConv2D
 from keras_resnet.layers.preprocessing import NORMALIZATIONS, Preprocessing
@@ -14,6 +15,7 @@ from keras_resnet.layers.shortcut import ZeroPaddedShortcut
 __all__ = [
     "NORMALIZATIONS",
     "BatchNormalization",
+    "Conv2D",
     "GroupedConv2D",
     "Preprocessing",
     "ZeroPaddedShortcut",

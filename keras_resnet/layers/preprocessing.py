@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_resnet.checks import check_choice, check_range
+from keras_resnet.checks import check_choice
 from keras_resnet.layers.devices import on_accelerator, serializable, tf
+from keras_resnet.layers.view import checked_view, view_config
 
 # Each convention: whether RGB becomes BGR, then mean and standard deviation of the channels, on a
 # scale of 0 to 255. "tf" fits any number of channels.
@@ -22,22 +23,28 @@ class Preprocessing(keras.layers.Layer):
 
     Computes in float32 whatever the precision of the model, so that no shade is lost.
 
+    The other parameters say how the model wants its images prepared. This layer neither crops nor
+    resizes: they are saved with the model for whoever does that (`graphs.wants_of`).
+
     Parameters
     ----------
     mode : {"torch", "caffe", "tf"}, default "torch"
         "torch" subtracts the ImageNet mean and divides by the standard deviation; "caffe" turns
         RGB into BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
     crop : float, default 1.0
-        Fraction of a photograph's shorter side that the model wants to see, from the center. Saved
-        with the model for whoever prepares its images; this layer crops nothing.
+        Fraction of an image's shorter side that the model wants to see, from the center.
+    image_size : tuple of int, optional
+        Height and width that the model wants, where it takes images of any size.
+    interpolation : {"bilinear", "bicubic"}, default "bilinear"
+        How images are to be resized.
     **kwargs
         `name` and other arguments of `keras.layers.Layer`.
 
     Raises
     ------
     ValueError
-        For an unknown mode, a crop outside of (0, 1], or images without three channels where the
-        mode needs them.
+        For an unknown mode or interpolation, a crop outside of (0, 1], a wrong image size, or
+        images without three channels where the mode needs them.
 
     Examples
     --------
@@ -47,11 +54,14 @@ class Preprocessing(keras.layers.Layer):
     [[[-1.0, 0.0, 1.0]]]
     """
 
-    def __init__(self, mode="torch", crop=1.0, **kwargs):
+    def __init__(
+        self, mode="torch", crop=1.0, *, image_size=None, interpolation="bilinear", **kwargs
+    ):
         super().__init__(**{"dtype": "float32", **kwargs})
-        check_range("crop", crop=crop)
         check_choice(NORMALIZATIONS, mode=mode)
-        self.mode, self.crop = mode, crop
+        self.mode = mode
+        for name, value in checked_view(crop, image_size, interpolation).items():
+            setattr(self, name, value)
 
     def build(self, input_shape):
         if self.mode != "tf" and input_shape[-1] != 3:
@@ -72,7 +82,7 @@ class Preprocessing(keras.layers.Layer):
         return (images - ops.array(mean, "float32")) / ops.array(deviation, "float32")
 
     def get_config(self):
-        return {**super().get_config(), "mode": self.mode, "crop": self.crop}
+        return {**super().get_config(), "mode": self.mode, **view_config(self)}
 
 
 def _normalized_at_once(images, reverse, mean, deviation):

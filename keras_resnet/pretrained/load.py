@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from keras_resnet.graphs import preprocessing_layer
+from keras_resnet.graphs import remember
 from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
@@ -226,11 +226,7 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     classes = len(class_names(source)) if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))
     mapping.load_tensors(model, tensors, source.argument, new_head=new_head)
-    if "preprocessing" in source.options:
-        model.preprocessing = source.options["preprocessing"]
-    layer = preprocessing_layer(model)
-    if layer and source.crop:
-        layer.crop = source.crop
+    remember(model, normalization=source.options.get("preprocessing"), crop=source.crop)
     return model
 
 

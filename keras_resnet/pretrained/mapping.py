@@ -27,6 +27,7 @@ from keras import ops
 from safetensors.numpy import save_file
 
 from keras_resnet.files import written_beside
+from keras_resnet.graphs import remember, wants_of
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.pretrained.registry import CAFFE_OPTIONS
 
@@ -210,7 +211,7 @@ def load_tensors(
         else:
             variable.assign(ops.transpose(ops.convert_to_tensor(array), inverse))
     if caffe:
-        model.preprocessing = CAFFE_OPTIONS["preprocessing"]
+        remember(model, normalization=CAFFE_OPTIONS["preprocessing"])
 
 
 def to_torch(
@@ -260,7 +261,7 @@ def to_torch(
     if path is not None:
         with written_beside(path) as partial:
             options = options_of(layer.get_config() for layer in model.layers)
-            # A model loaded from a file does not have this attribute, only its layers.
+            # Of a model from an older file, only this attribute may say it.
             if hasattr(model, "preprocessing"):
                 options["preprocessing"] = model.preprocessing
             metadata = {"format": "pt", "keras_resnet": json.dumps(options)}
@@ -350,6 +351,8 @@ def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
     if not options:
         return
     ours = options_of(layer.get_config() for layer in model.layers)
+    if wants_of(model).normalization != "raw":
+        ours.pop("preprocessing", None)  # it follows from the weights
     for option, value in options.items():
         if ours.get(option, value) != value:
             raise ValueError(
@@ -369,8 +372,8 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop` of the
-        preprocessing layer, as far as the layers determine them.
+        The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop` that the
+        model wants, as far as the layers determine them.
 
     Examples
     --------
@@ -382,9 +385,10 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     by_name = {config["name"]: config for config in configs}
     options = {}
-    preprocessing = by_name.get("preprocessing", {})
-    if {"mode", "crop"} <= preprocessing.keys():
-        options.update(preprocessing=preprocessing["mode"], crop=preprocessing["crop"])
+    for name, argument in (("conv1_conv", "normalization"), ("preprocessing", "mode")):
+        config = by_name.get(name, {})
+        if config.get(argument) and "crop" in config:
+            options.update(preprocessing=config[argument], crop=config["crop"])
     first = by_name.get("conv3_block1_1_conv", {})
     if tuple(first.get("kernel_size", ())) == (1, 1):
         options["stride_in"] = "1x1" if tuple(first["strides"]) == (2, 2) else "3x3"

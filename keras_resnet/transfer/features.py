@@ -12,7 +12,7 @@ from keras_resnet.data import batches
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.data.readers import by_index
 from keras_resnet.files import written_beside
-from keras_resnet.graphs import architecture_digest, extractor_of, features_of
+from keras_resnet.graphs import architecture_digest, extractor_of, head_model_of
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.tasks import task_of
@@ -124,7 +124,7 @@ def train_head(
         return dataset.skip(first_step)
 
     return fit(
-        keras.Model(features_of(model), model.output, name=f"{model.name}_head"),
+        head_model_of(model),
         training,
         (lambda **_: tf.data.Dataset.from_tensor_slices(tuple(validation)).batch(256))
         if validation

@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resnet.graphs import features_of, flat_layers, layer_of, named_layers
+from keras_resnet.graphs import flat_layers, head_of, named_layers
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> None:
@@ -44,10 +44,12 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
     """
     layers = flat_layers(model)
     if up_to is None:
-        last = layers.index(flat_layers(layer_of(features_of(model)))[-1])
+        head = head_of(model).layers
+        frozen = [layer for layer in layers if layer not in head]
     else:
         last = max(layers.index(layer) for layer in named_layers(model, up_to, "up_to"))
-    for layer in layers[: last + 1]:
+        frozen = layers[: last + 1]
+    for layer in frozen:
         layer.trainable = False
 
 

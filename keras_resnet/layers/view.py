@@ -1,0 +1,31 @@
+"""The view of an image that a model wants to be shown, as its layers save it."""
+
+from keras_resnet.checks import check_choice, check_positive, check_range
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def checked_view(crop, image_size, interpolation):
+    """The attributes of a layer that hold its view; ValueError for a wrong argument."""
+    check_range("crop", crop=crop)
+    check_choice(INTERPOLATIONS, interpolation=interpolation)
+    if image_size is not None:
+        try:
+            height, width = image_size
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"image_size={image_size!r} must be (height, width), or None for any."
+            ) from None
+        check_positive(height=height, width=width)
+        image_size = int(height), int(width)
+    return {"crop": float(crop), "image_size": image_size, "interpolation": interpolation}
+
+
+def view_config(layer):
+    """The part of a layer's config that `checked_view` takes."""
+    size = layer.image_size
+    return {
+        "crop": layer.crop,
+        "image_size": None if size is None else [*size],  # Keras writes tuples in a way of its own
+        "interpolation": layer.interpolation,
+    }
