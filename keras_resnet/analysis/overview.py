@@ -1,14 +1,11 @@
 """A data set looked over, before anything is trained on it."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 
 import numpy as np
-import tensorflow as tf
 
-from keras_resnet.data import Source, Split
-from keras_resnet.data.images import read_header
+from keras_resnet.data import Source
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def overview(source: Source) -> Overview:
     """
     sizes, found, damaged = [], {}, [*source.skipped]
     for split_name, split in source.splits.items():
-        for index, (name, contents, size) in enumerate(_images(split)):
+        for index, (name, contents, size) in enumerate(split.image_set.inspect()):
             if size is None:
                 damaged.append(f"{split_name}: image {index} cannot be read.")
                 continue
@@ -96,23 +93,3 @@ def overview(source: Source) -> Overview:
             if len({split_name for split_name, _ in group}) > 1
         ],
     )
-
-
-def _images(split: Split):
-    """Name, bytes, and (width, height) of every image; of a damaged one, None for its size."""
-    if isinstance(split.images, np.ndarray):
-        for image in split.images:
-            yield "", image.tobytes(), image.shape[1::-1]
-    elif isinstance(split.images, tf.data.Dataset):
-        for contents in split.images.as_numpy_iterator():
-            try:
-                image = tf.io.decode_image(contents, expand_animations=False)
-            except tf.errors.InvalidArgumentError:
-                yield "", contents, None
-            else:
-                yield "", contents, tuple(image.shape[1::-1])
-    else:
-        for file in split.images:
-            header = read_header(file)
-            with open(file, "rb") as stream:
-                yield os.fspath(file), stream.read(), (header.width, header.height)

@@ -1,28 +1,31 @@
-"""How training images are varied: named policies, as data."""
+"""How training images are varied: named policies."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from keras_resnet.data.labels import are_numbers
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A policy.
+    """An augmentation policy.
 
     Parameters
     ----------
-    area : pair of float, optional
-        A window is cut at random out of every image and resized: the least and the largest part of
-        the image's area that it has. Default: the same view as in evaluation.
+    area : tuple of (float, float), optional
+        Cut a random window out of every image and resize it: its smallest and largest area, as
+        fractions of the image's. Default: the same view as in evaluation.
     flip : bool, default False
-        Mirror every other image.
+        Mirror half of the images at random.
     layers : callable, optional
         Makes the Keras layers that vary a batch, one after the other.
     mixes : callable, optional
-        Makes Keras layers that mix the images of a batch, and their labels: one of them for every
-        batch. Labels are then probabilities of all classes.
+        Makes Keras layers that mix the images of a batch and their labels; one of them is drawn
+        for every batch. Labels of classes become probabilities.
     """
 
     area: tuple[float, float] | None = None
@@ -31,12 +34,12 @@ class Augmentation:
     mixes: Callable[[], Sequence[keras.layers.Layer]] = list
 
     def with_mixup(self, alpha: float) -> "Augmentation":
-        """The same policy, and MixUp for every batch that it does not mix in another way.
+        """Add MixUp to the layers that mix batches.
 
         Parameters
         ----------
         alpha : float
-            Both parameters of the Beta distribution that shares are drawn from; 0 for none.
+            Both parameters of the Beta distribution of the mixing weights; 0 for no MixUp.
 
         Returns
         -------
@@ -52,8 +55,8 @@ class Augmentation:
 
 
 AUGMENTATIONS = {
-    "none": Augmentation(),  # in another order every epoch, and else as they are
-    # Digits keep their meaning when they move, tilt or grow a little, not in a mirror.
+    "none": Augmentation(),  # only shuffled
+    # Digits keep their meaning when they move, tilt or grow a little, but not in a mirror.
     "handwriting": Augmentation(
         layers=lambda: [
             keras.layers.RandomTranslation(0.1, 0.1, fill_mode="constant"),
@@ -61,9 +64,11 @@ AUGMENTATIONS = {
             keras.layers.RandomZoom(0.1, 0.1, fill_mode="constant"),
         ]
     ),
-    # Inception's windows, but none so small that it may miss what the photograph is of.
+    # Inception's windows, but none so small that it may miss the subject of the photograph.
     "photograph": Augmentation(area=(0.35, 1.0), flip=True),
-    # As the ResNet paper varies CIFAR-10: moved by up to 4 of 32 pixels, into a margin of black.
+    # The whole image, for labels of things that a window may miss.
+    "mirrored": Augmentation(flip=True),
+    # As the ResNet paper varies CIFAR-10: moved by up to 4 of 32 pixels, into a black margin.
     "small photograph": Augmentation(
         flip=True,
         layers=lambda: [
@@ -72,7 +77,7 @@ AUGMENTATIONS = {
             )
         ],
     ),
-    # For longer training on them: what moves in is a mirror image, and of every other image a
+    # For longer training on them: the margin is a mirror image, and in half of the images a
     # rectangle turns grey (Zhong et al., Random Erasing Data Augmentation, AAAI 2020).
     "erased small photograph": Augmentation(
         flip=True,
@@ -96,17 +101,48 @@ AUGMENTATIONS = {
 _ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a window, width to height
 
 
+def check_mixes(
+    policy: Augmentation, labels: np.ndarray, classes: int | None, argument: str
+) -> None:
+    """Check that a policy can mix some labels.
+
+    Parameters
+    ----------
+    policy : Augmentation
+        The policy.
+    labels : array
+        The labels of a split.
+    classes : int, optional
+        Number of classes, if the labels are classes.
+    argument : str
+        What errors call the policy, such as "augmentation='strong'".
+
+    Raises
+    ------
+    ValueError
+        For classes of unknown number, and for numbers that CutMix would have to mix.
+    """
+    mixes = policy.mixes()
+    if mixes and labels.dtype.kind == "i" and classes is None:
+        raise ValueError(f"{argument} mixes labels: pass classes, the number of classes.")
+    if are_numbers(labels) and any(isinstance(mix, keras.layers.CutMix) for mix in mixes):
+        raise ValueError(
+            f"{argument} uses CutMix, which cannot mix numbers to predict: choose an augmentation "
+            "without it. MixUp mixes the numbers as it mixes the images."
+        )
+
+
 def random_window(size, area, seed) -> tf.Tensor:
-    """A window somewhere in an image.
+    """Draw a random window of an image.
 
     Parameters
     ----------
     size : int tensor of shape (2,)
         Height and width of the image.
     area : pair of float
-        The least and the largest part of the image's area.
+        The smallest and largest area, as fractions of the image's.
     seed : int tensor of shape (2,)
-        The same seed makes the same window.
+        The same seed gives the same window.
 
     Returns
     -------
@@ -119,13 +155,13 @@ def random_window(size, area, seed) -> tf.Tensor:
     """
     size = tf.cast(size, "float32")
     chance = tf.random.stateless_uniform((4,), seed)
-    part = area[0] + (area[1] - area[0]) * chance[0]
+    fraction = area[0] + (area[1] - area[0]) * chance[0]
     low, high = (tf.math.log(ratio) for ratio in _ASPECT_RATIOS)
-    # Of the ratios, those alone for which the window fits into the image.
-    pixels = part * size[0] * size[1]
+    # Only aspect ratios for which the window fits into the image.
+    pixels = fraction * size[0] * size[1]
     low = tf.maximum(low, tf.math.log(pixels / size[0] ** 2))
     high = tf.minimum(high, tf.math.log(size[1] ** 2 / pixels))
-    # A long, narrow image may have none; its windows are smaller then than the area drawn.
+    # A long, narrow image may have none; its windows are then smaller than the area drawn.
     ratio = tf.exp(low + (high - low) * chance[1])
     sides = tf.stack((tf.sqrt(pixels / ratio), tf.sqrt(pixels * ratio)))
     sides = tf.clip_by_value(tf.round(sides), 1.0, size)
@@ -135,21 +171,21 @@ def random_window(size, area, seed) -> tf.Tensor:
 
 
 class BatchAugmentation:
-    """The layers of a policy, applied to batches so that the same seed varies them the same way.
+    """The layers of a policy, which vary a batch in the same way for the same seed.
 
     Parameters
     ----------
     policy : Augmentation
         The policy.
-    classes : int
-        Classes there are.
+    classes : int, optional
+        Number of classes; needed to mix labels of classes.
     seed : int
         Seed of the layers.
     """
 
-    def __init__(self, policy: Augmentation, classes: int, seed: int):
+    def __init__(self, policy: Augmentation, classes: int | None, seed: int):
         self.classes, self.seed = classes, seed
-        # In full precision whatever the net computes in: bfloat16 does not tell 255 from 254.5.
+        # In full precision whatever the model computes in: bfloat16 cannot tell 255 from 254.5.
         precision = keras.config.dtype_policy()
         keras.config.set_dtype_policy("float32")
         try:
@@ -172,16 +208,16 @@ class BatchAugmentation:
         Parameters
         ----------
         images : float32 tensor of shape (batch, height, width, channels)
-        labels : int tensor of shape (batch,)
+        labels : tensor of shape (batch,) or (batch, labels)
         epoch, number : int tensor
-            Which batch it is: it is varied as that one always is.
+            Which batch it is: the same batch is always varied in the same way.
 
         Returns
         -------
         tuple of (images, labels)
         """
-        # Keras' layers deal numbers out one call after the other. This makes every batch the first;
-        # and as they count on from there, no two start at states that are near each other.
+        # Keras' layers draw from a state that advances with every call. Setting it makes each batch
+        # independent of those before; hashed keys keep the states of batches far apart.
         key = tf.stack((tf.cast(epoch, "int64") + self.seed, tf.cast(number, "int64")))
         for index, generator in enumerate(self._generators):
             state = tf.random.experimental.stateless_fold_in(key, index)
@@ -190,15 +226,19 @@ class BatchAugmentation:
             images = layer(images, training=True)
         if not self.mixes:
             return images, labels
-        batch = {"images": images, "labels": tf.one_hot(labels, self.classes)}
+        if labels.dtype.is_integer:
+            labels = tf.one_hot(labels, self.classes)
+        single = labels.shape.rank == 1
+        batch = {"images": images, "labels": labels[:, None] if single else labels}
         which = tf.random.stateless_uniform((), key, 0, len(self.mixes), "int32")
         mixed = tf.switch_case(
             which,
             [lambda mix=mix: _mix(mix, batch) for mix in self.mixes],
         )
-        return mixed["images"], mixed["labels"]
+        return mixed["images"], mixed["labels"][:, 0] if single else mixed["labels"]
 
 
 def _mix(layer, batch):
+    """A batch mixed by one layer, in float32."""
     mixed = layer(batch, training=True)
     return {"images": tf.cast(mixed["images"], "float32"), "labels": mixed["labels"]}

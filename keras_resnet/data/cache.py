@@ -1,8 +1,7 @@
-"""Decoded images kept for the next epoch, or the next run."""
+"""Decoded images, kept for the next epoch or the next run."""
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -13,8 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.readers import Reader, by_index
-from keras_resnet.data.sources import Split
-from keras_resnet.files import written_beside
+from keras_resnet.data.source import Split
+from keras_resnet.files import digest, written_beside
 
 _PIXELS, _SHAPES = "pixels.bin", "shapes.npy"
 
@@ -33,11 +32,11 @@ def cached(
     reader : Reader
         Access to the images.
     split : Split
-        What it gives access to.
+        The split that they belong to.
     view : callable
-        Makes of a reader's element the uint8 image that is kept.
+        Turns an element of the reader into the uint8 image that is kept.
     made_how : tuple
-        What `view` depends on: other images, or others of these, are another cache.
+        What `view` depends on. Other images, or other values here, make another cache.
     cache : "memory" or path
         Where to keep them: in memory, or in a folder of this folder.
 
@@ -48,7 +47,7 @@ def cached(
     Raises
     ------
     ValueError
-        If they cannot be written; nothing of them is left behind.
+        If the cache cannot be written; nothing of it is left behind.
     """
     images = reader.elements().map(
         lambda element, label: view(element), num_parallel_calls=tf.data.AUTOTUNE
@@ -57,11 +56,12 @@ def cached(
         kept = list(images.as_numpy_iterator())
         shapes = np.array([image.shape for image in kept])
         pixels = np.concatenate([image.ravel() for image in kept])
-        del kept  # or there would be three of every image for a moment
-        with tf.device("CPU:0"):  # where the pipeline reads; an accelerator has no room for them
+        del kept  # or memory would hold three copies for a moment
+        with tf.device("CPU:0"):  # where the pipeline runs: they may not fit on an accelerator
             pixels = tf.constant(pixels)
     else:
-        folder = Path(cache) / _fingerprint(split, made_how)
+        parts = (repr(made_how), np.ascontiguousarray(split.labels), *split.image_set.state())
+        folder = Path(cache) / digest(parts, length=24)
         if not folder.exists():
             _write(folder, images)
         pixels = np.memmap(folder / _PIXELS, "uint8", "r")
@@ -77,7 +77,7 @@ def cached(
 
     def read(index):
         if cache == "memory":
-            # Without Python, which would read one image at a time, between the trainer's steps.
+            # In the graph: Python would read one image at a time, between training steps.
             start, size = tf.unstack(tf.gather(places, index))
             part = tf.slice(pixels, [start], [size])
             image = tf.reshape(part, tf.gather(all_shapes, index))
@@ -89,7 +89,7 @@ def cached(
 
 
 def _write(folder, images):
-    """Write a cache, unless another process is at it: then wait, and find it."""
+    """Write a cache, or wait for another process that is writing it."""
     lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -107,32 +107,14 @@ def _write(folder, images):
                         file.write(image.tobytes())
                 np.save(partial / _SHAPES, np.array(shapes))
     except OSError as error:
-        if folder.exists():  # another process was quicker, with the same images
+        if folder.exists():  # another process was faster, with the same images
             return
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or error
         raise ValueError(
-            f"cache {str(folder.parent)!r} cannot be written: {reason}. Nothing of it was kept; "
-            "choose another folder, or leave the cache out."
+            f"cache {str(folder.parent)!r} cannot be written: {reason}. Nothing was kept; choose "
+            "another folder, or train without a cache."
         ) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(lock.lock_file)
-
-
-def _fingerprint(split, made_how):
-    """A name for the images of a split as they are now, and how they are decoded."""
-    digest = hashlib.blake2b(repr(made_how).encode(), digest_size=12)
-    digest.update(np.ascontiguousarray(split.labels).tobytes())
-    if isinstance(split.images, np.ndarray):
-        digest.update(repr(split.images.shape).encode())
-        digest.update(np.ascontiguousarray(split.images).tobytes())
-    elif isinstance(split.images, tf.data.Dataset):
-        for contents in split.images.as_numpy_iterator():
-            digest.update(hashlib.blake2b(contents).digest())
-    else:
-        for file in split.images:
-            status = os.stat(file)
-            known = (os.path.abspath(file), status.st_size, status.st_mtime_ns)
-            digest.update(repr(known).encode())
-    return digest.hexdigest()

@@ -1,23 +1,22 @@
-"""From a split to batches of images, ready for a model with `include_preprocessing=True`."""
+"""Batches of a split's images, ready for a model with `include_preprocessing=True`."""
 
 import functools
 import os
 
 import tensorflow as tf
 
-from keras_resnet.checks import check_positive
+from keras_resnet.checks import check_choice, check_positive, check_range
 from keras_resnet.data.augmentation import (
     AUGMENTATIONS,
     Augmentation,
     BatchAugmentation,
+    check_mixes,
     random_window,
 )
 from keras_resnet.data.cache import cached
-from keras_resnet.data.readers import reader
-from keras_resnet.data.sources import Split
+from keras_resnet.data.source import Split
 
-# What a training image is kept as in a cache: its shorter side, in times of the size wanted.
-_KEPT = 256 / 224
+_KEPT = 256 / 224  # the shorter side of a cached training image, in units of the image size
 _PRIME = 1_000_003  # keeps the seeds of neighbouring epochs apart
 
 
@@ -49,51 +48,53 @@ def batches(
     channels : int, default 3
         Channels that files are decoded to: 1 grey, 3 RGB.
     crop : float, default 1.0
-        Part of an image's shorter side, up to all of it, that the result shows: a square around the
-        centre. Nets for ImageNet are commonly tested on 224 of 256 pixels, 0.875. Not for an
+        Fraction of an image's shorter side that the result shows: a square around the centre.
+        Models for ImageNet are commonly tested on 224 of 256 pixels, 0.875. Ignored by an
         augmentation that cuts windows of its own.
     batch_size : int, default 32
-        Images a batch; the last one may be smaller.
+        Images per batch; the last one may be smaller.
     augmentation : str or Augmentation, optional
-        A key of `AUGMENTATIONS`, or a policy: shuffle the images anew and vary them every epoch.
-        Default: the images as they are, in their order.
+        A key of `AUGMENTATIONS`, or a policy: shuffle and vary the images anew every epoch.
+        Default: the images unchanged and in order.
     seed : int, default 0
-        Seed of shuffling and augmentation. Order and variation of an epoch depend on the seed and
-        the number of the epoch alone, however many threads work on it.
+        Seed of shuffling and augmentation. The order and variation of an epoch depend only on the
+        seed and the number of the epoch, not on the number of threads.
     epochs : range, optional
-        For training: these epochs one after the other, so that an interrupted run goes on as it
-        would have gone. Default: every iteration is an epoch, another one each time.
+        For training: these epochs one after the other, so that an interrupted run continues
+        exactly as it would have. Default: every iteration is a new epoch.
     first_step : int, default 0
-        Leave out so many batches of the first of `epochs`, unread.
+        Skip this many batches of the first of `epochs` without reading them.
     classes : int, optional
-        Classes there are; needed where an augmentation mixes labels.
+        Number of classes; needed if an augmentation mixes the labels of classes.
     cache : "memory" or path, optional
-        Keep decoded images, in memory or in a file of this folder, made at the first use and found
-        again by later runs. Training images are kept with a shorter side of 256 pixels for every
-        224 wanted, and varied anew each time. Default: decode every time.
+        Keep decoded images in memory, or in a file of this folder that later runs find again.
+        Training images are kept with a shorter side of 256 pixels for an image size of 224, and
+        in proportion, and are varied anew each time. Default: decode every time.
     shard : tuple of (int, int), default (1, 0)
-        Of so many equal parts of every epoch, this one: for training on several machines. In a
-        `tf.distribute` input function, `(context.num_input_pipelines, context.input_pipeline_id)`.
-        The batches of all parts together hold the images that batches of all of their images would.
+        Number of equal parts of every epoch, and which of them to return: for training on several
+        machines. In a `tf.distribute` input function, `(context.num_input_pipelines,
+        context.input_pipeline_id)`. Together, the batches of all parts hold the same images as
+        batches of the whole epoch.
     replicas : int, default 1
-        Devices that share a batch: it comes in so many parts of equal size, one after the other, as
-        `tf.distribute` wants it.
+        Devices that share a batch: it comes in this many parts of equal size, one after the other,
+        as `tf.distribute` expects.
     at_least : int, default 0
-        Images that each device of each shard needs in every batch: where fewer are left at the end
-        of an epoch, they make the last batch larger. At least 1 for several replicas.
+        Images that each device of each shard needs in every batch. If fewer are left at the end of
+        an epoch, they are added to the last batch. At least 1 for several replicas.
 
     Returns
     -------
     tf.data.Dataset
-        Of (images, labels): float32 of 0 to 255, of shape (batch, size, size, channels), and int64;
-        or, from an augmentation that mixes labels, float32 of shape (batch, classes).
+        Of (images, labels): float32 images from 0 to 255, of shape (batch, size, size, channels),
+        and the labels of the split. An augmentation that mixes them makes int64 classes float32
+        probabilities of shape (batch, classes).
 
     Raises
     ------
     ValueError
-        For an empty split, or one of fewer images than devices, an unknown augmentation, a crop,
-        size or shard out of its range, a file that is no image, or a cache that cannot be written;
-        nothing of it is left behind then.
+        For an empty split, or one of fewer images than devices; an unknown augmentation, or one
+        that cannot mix the labels; a crop, size or shard out of its range; a file that is no image;
+        or a cache that cannot be written, of which nothing is left behind.
 
     Examples
     --------
@@ -105,22 +106,21 @@ def batches(
     """
     check_positive(image_size=image_size, batch_size=batch_size, replicas=replicas)
     policy = policy_of(augmentation)
-    if not 0 < crop <= 1:
-        raise ValueError(f"crop={crop!r} must be above 0 and at most 1.")
+    check_range("crop", crop=crop)
     parts, part = shard
     if not 0 <= part < parts:
-        raise ValueError(f"shard={shard!r} must be (parts, which of them, counted from 0).")
+        raise ValueError(f"shard={shard!r} must be (number of parts, which one, counted from 0).")
     if not len(split):
         raise ValueError("split has no images.")
-    if policy and policy.mixes() and classes is None:
-        raise ValueError(f"augmentation={augmentation!r} mixes labels: say how many classes.")
+    if policy:
+        check_mixes(policy, split.labels, classes, f"augmentation={augmentation!r}")
     sizes = batch_sizes(len(split), batch_size, shard, replicas, at_least)
     if first_step and not 0 <= first_step < len(sizes) // replicas:
         raise ValueError(
             f"first_step={first_step!r}: an epoch has {len(sizes) // replicas} steps, from 0."
         )
 
-    images = reader(split, channels)
+    images = split.image_set.reader(split.labels, channels)
     area = policy.area if policy else None
     if cache is not None:
         images = _keep(images, split, cache, image_size, channels, None if area else crop)
@@ -151,14 +151,14 @@ def batches(
 
         dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
         if vary:
-            # One batch after another: the layers' states are set for each.
+            # Not in parallel: the layers' states are set for each batch.
             dataset = dataset.enumerate(first_step).map(
                 lambda position, batch: vary(*batch, epoch_seed, position * parts + part)
             )
         rest = sizes[first_step * replicas :]
-        # Only where `batch`, which is quicker, has not made them as they are to be.
-        as_they_are = replicas == 1 and max(rest, default=0) <= batch_size
-        return dataset if as_they_are else dataset.rebatch(rest)
+        # `batch` alone is faster, where it gives the right sizes.
+        right = replicas == 1 and max(rest, default=0) <= batch_size
+        return dataset if right else dataset.rebatch(rest)
 
     length = len(sizes)
     if policy is None:
@@ -175,14 +175,14 @@ def batches(
         else:
             dataset = dataset.flat_map(epoch)
     options = tf.data.Options()
-    # Where nobody has asked for a shard, machines share what comes out at the end.
+    # Without a shard, tf.distribute shards the batches, not the files.
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def policy_of(augmentation: str | Augmentation | None) -> Augmentation | None:
-    """Find a policy.
+    """Look up an augmentation policy.
 
     Parameters
     ----------
@@ -201,11 +201,7 @@ def policy_of(augmentation: str | Augmentation | None) -> Augmentation | None:
     """
     if augmentation is None or isinstance(augmentation, Augmentation):
         return augmentation
-    if augmentation not in AUGMENTATIONS:
-        raise ValueError(
-            f"augmentation={augmentation!r} must be None or one of "
-            f"{', '.join(map(repr, AUGMENTATIONS))}."
-        )
+    check_choice((None, *AUGMENTATIONS), augmentation=augmentation)
     return AUGMENTATIONS[augmentation]
 
 
@@ -216,12 +212,12 @@ def batch_sizes(
     replicas: int = 1,
     at_least: int = 0,
 ) -> list[int]:
-    """Images in every batch of an epoch, where machines and their devices share the batches.
+    """Count the images in every batch of an epoch that machines and their devices share.
 
     Parameters
     ----------
     images : int
-        Images of all machines.
+        Number of images, over all machines.
     batch_size, shard, replicas, at_least
         As in `batches`.
 
@@ -233,7 +229,7 @@ def batch_sizes(
     Raises
     ------
     ValueError
-        If there are fewer images than that.
+        If there are too few images for all devices.
 
     Examples
     --------
@@ -262,7 +258,7 @@ def batch_sizes(
 
 
 def _keep(images, split, cache, image_size, channels, crop):
-    """The same images from a cache: the middle where a crop is given, else all of each."""
+    """A reader of cached images: of their middle if a crop is given, otherwise of whole images."""
 
     def view(element):
         image = images.whole(element)
@@ -278,14 +274,14 @@ def _keep(images, split, cache, image_size, channels, crop):
 
 
 def middle(images: tf.Tensor, crop: float, image_size: int) -> tf.Tensor:
-    """What an evaluation shows of an image: the square in its middle, resized.
+    """Crop and resize images for evaluation: the square in the middle.
 
     Parameters
     ----------
     images : tensor of shape (..., height, width, channels)
         An image, or several of one size.
     crop : float
-        Part of the shorter side that the square has.
+        Side of the square, as a fraction of the shorter side.
     image_size : int
         Height and width of the result in pixels.
 
@@ -302,11 +298,12 @@ def middle(images: tf.Tensor, crop: float, image_size: int) -> tf.Tensor:
 
 
 def _resize(image, size):
+    """Resize with averaging."""
     return tf.image.resize(image, size, antialias=True)
 
 
 def _resize_quickly(image, image_size):
-    """Without averaging, which takes most of the time, where it does little: up to two pixels."""
+    """Resize, without the slow averaging for factors up to 2, where it matters little."""
     size = (image_size, image_size)
     return tf.cond(
         tf.reduce_max(tf.shape(image)[:2]) > 2 * image_size,

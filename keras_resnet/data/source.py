@@ -1,61 +1,99 @@
 """A labelled data set and its splits."""
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.images import decode, read_headers
+from keras_resnet.checks import check_choice, check_range
+from keras_resnet.data.image_sets import ImageSet, image_set
+from keras_resnet.data.labels import LABELS, Task, as_labels
+from keras_resnet.files import digest
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """The splits, and the names that their folders may have."""
 
-
 SPLIT_OF = {alias: split for split, names in SPLITS.items() for alias in names}
-
-
-_TEST, VALIDATION = 0.2, 0.15  # parts that are held out where nothing else is said
-
-
-OnError = Literal["raise", "skip"]
+"""The split that goes by a name."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split, in memory, in files or in a stream.
+    """Images of one split, in memory, in files or in a stream, and their labels.
 
     Parameters
     ----------
-    images : uint8 array of shape (images, height, width, channels), list of path, or Dataset
-        The images themselves, their files, or a `tf.data.Dataset` of the contents of image files.
-    labels : int array of shape (images,)
-        Index of each image's class.
+    images : array, list of path, or tf.data.Dataset
+        A uint8 array of shape (images, height, width, channels); paths of image files; or a dataset
+        of the contents of image files. Arrays of other types are converted to uint8 if they clearly
+        are from 0 to 255.
+    labels : array
+        Whole numbers of shape (images,) or (images, 1): the index of each image's class. For other
+        tasks, 0 and 1 of shape (images, labels), or floats of shape (images,) or (images, numbers).
+
+    Attributes
+    ----------
+    image_set : ImageSet
+        The images behind one interface, wherever they are.
+
+    Raises
+    ------
+    ValueError
+        For images or labels of another type, shape or range, or of different lengths.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet import data
+    >>> len(data.Split(np.zeros((2, 8, 8, 3), "uint8"), [[0], [1]]))
+    2
+    >>> data.Split(np.random.uniform(size=(2, 8, 8, 3)), [0, 1])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: images are float64 from ... to ..., which may not be the scale from 0 to 255. ...
     """
 
-    images: np.ndarray | Sequence[Path] | tf.data.Dataset
+    images: np.ndarray | list | tf.data.Dataset
     labels: np.ndarray
+    image_set: ImageSet = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        images, labels = image_set(self.images), as_labels(self.labels)
+        if images.count not in (None, len(labels)):
+            raise ValueError(
+                f"images and labels must be of one length: {images.count} images, {len(labels)} "
+                "labels."
+            )
+        object.__setattr__(self, "image_set", images)
+        object.__setattr__(self, "images", images.images)
+        object.__setattr__(self, "labels", labels)
 
     def __len__(self):
         return len(self.labels)
 
     def counts(self, classes: int) -> list[int]:
-        """Images of every class.
+        """Count the images of every class.
 
         Parameters
         ----------
         classes : int
-            Classes there are.
+            Number of classes.
 
         Returns
         -------
         list of int
+            For several labels an image, the images that have each. See `Source.counts` for any
+            task.
+
+        Raises
+        ------
+        ValueError
+            For a label that is not one of so many classes.
         """
-        return np.bincount(self.labels, minlength=classes).tolist()
+        task = "classification" if self.labels.ndim == 1 else "multilabel"
+        labels = LABELS[task].checked(self.labels, tuple(map(str, range(classes))))
+        return LABELS[task].counts(labels, classes).tolist()
 
     def errors(self) -> dict[int, str]:
         """Decode every image of a file or a stream to its end.
@@ -65,21 +103,10 @@ class Split:
         dict of int to str
             What is wrong with each that cannot be read, by its index.
         """
-        if isinstance(self.images, np.ndarray):
-            return {}
-        if not isinstance(self.images, tf.data.Dataset):
-            headers = enumerate(read_headers(self.images, whole=True))
-            return {i: str(header) for i, header in headers if isinstance(header, ValueError)}
-        found = {}
-        for index, contents in enumerate(self.images):
-            try:
-                decode(contents)
-            except tf.errors.InvalidArgumentError:
-                found[index] = f"image {index} (counted from 0) cannot be read."
-        return found
+        return self.image_set.errors()
 
     def take(self, indices: np.ndarray) -> "Split":
-        """Some of the images.
+        """Choose some of the images.
 
         Parameters
         ----------
@@ -90,18 +117,11 @@ class Split:
         -------
         Split
         """
-        images = self.images
-        if isinstance(images, tf.data.Dataset):
-            kept = np.zeros(len(self), bool)
-            kept[indices] = True
-            some = images.enumerate().filter(lambda index, _: tf.gather(kept, index))
-            return Split(some.map(lambda _, image: image), self.labels[kept])
-        if isinstance(images, np.ndarray):
-            return Split(images[indices], self.labels[indices])
-        return Split([images[index] for index in indices], self.labels[indices])
+        images, indices = self.image_set.take(np.arange(len(self))[indices])
+        return Split(images, self.labels[indices])
 
     def joined(self, other: "Split") -> "Split":
-        """These images and others behind them.
+        """Append other images.
 
         Parameters
         ----------
@@ -111,13 +131,19 @@ class Split:
         Returns
         -------
         Split
+
+        Raises
+        ------
+        ValueError
+            If one split has arrays and the other files or a stream.
         """
+        if self.image_set.kind != other.image_set.kind:
+            raise ValueError(
+                f"a split of {self.image_set.kind} cannot be joined with one of "
+                f"{other.image_set.kind}."
+            )
         labels = np.concatenate([self.labels, other.labels])
-        if isinstance(self.images, tf.data.Dataset):
-            return Split(self.images.concatenate(other.images), labels)
-        if isinstance(self.images, np.ndarray):
-            return Split(np.concatenate([self.images, other.images]), labels)
-        return Split([*self.images, *other.images], labels)
+        return Split(self.image_set.joined(other.image_set), labels)
 
 
 @dataclass(frozen=True)
@@ -129,7 +155,7 @@ class Source:
     name : str
         What to call it.
     class_names : tuple of str
-        Names of the classes, in the order of the labels.
+        Names of the classes, labels or numbers, in the order of the labels.
     channels : int
         Channels of an image.
     image_size : int
@@ -137,11 +163,16 @@ class Source:
     augmentation : str
         The augmentation that suits them, a key of `AUGMENTATIONS`.
     train, validation, test : Split
-        The splits, with every class in each.
+        The splits, all in arrays, all in files or all in streams. Every class is in the first.
     skipped : tuple of str
         What was wrong with each file that was left out.
     task : {"classification", "multilabel", "regression"}, default "classification"
-        What the labels are: one class of each image, any number of them, or a number.
+        What the labels are: the class of an image, the labels that it has, or numbers.
+
+    Raises
+    ------
+    ValueError
+        For splits that do not fit the names, the channels, the task, or each other.
     """
 
     name: str
@@ -153,20 +184,70 @@ class Source:
     validation: Split
     test: Split
     skipped: tuple[str, ...] = field(default=(), repr=False)
-    task: Literal["classification", "multilabel", "regression"] = "classification"
+    task: Task = field(default="classification", kw_only=True)
+
+    def __post_init__(self):
+        check_choice(LABELS, task=self.task)
+        check_range("count", channels=self.channels)
+        first = None
+        for name, split in self.splits.items():
+            object.__setattr__(self, name, self._checked(name, split))
+            if len(split):
+                first = first or (name, split.image_set.kind)
+                if split.image_set.kind != first[1]:
+                    raise ValueError(
+                        f"source {self.name!r}: {first[0]} holds {first[1]}, {name} "
+                        f"{split.image_set.kind}; all splits must be of one kind."
+                    )
+        for class_name, count in zip(self.class_names, self.counts()["train"], strict=True):
+            if not count:
+                noun = LABELS[self.task].noun
+                raise ValueError(
+                    f"source {self.name!r}: train has no image of {noun} {class_name!r}."
+                )
+
+    def _checked(self, name, split):
+        """A split with the labels of the task."""
+        shape = split.image_set.shape
+        if len(split) and shape and shape[2] != self.channels:
+            raise ValueError(
+                f"source {self.name!r}, {name}: images of {shape[2]} channels, but channels="
+                f"{self.channels}; arrays have the shape (images, height, width, channels)."
+            )
+        try:
+            labels = LABELS[self.task].checked(split.labels, self.class_names)
+        except ValueError as error:
+            raise ValueError(f"source {self.name!r}, {name}: {error}") from error
+        return split if labels is split.labels else Split(split.image_set, labels)
 
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name."""
         return {name: getattr(self, name) for name in SPLITS}
 
+    def counts(self) -> dict[str, list[int]]:
+        """Count the images of every class or label.
+
+        Returns
+        -------
+        dict of str to list of int
+            For every split, in the order of `class_names`; for numbers, all images of the split.
+        """
+        counts, names = LABELS[self.task].counts, len(self.class_names)
+        return {name: counts(split.labels, names).tolist() for name, split in self.splits.items()}
+
     def class_weight(self) -> dict[int, float]:
-        """Weights that make all classes count alike in training, for `fit(class_weight=...)`.
+        """Weight classes, or labels, equally in training, for `fit(class_weight=...)`.
 
         Returns
         -------
         dict of int to float
             For every class what `sklearn.utils.compute_class_weight` calls "balanced".
+
+        Raises
+        ------
+        ValueError
+            For a regression, which has no classes.
 
         Examples
         --------
@@ -175,14 +256,13 @@ class Source:
         >>> 0.9 < min(weights.values()) <= 1 <= max(weights.values()) < 1.1
         True
         """
-        from sklearn.utils import compute_class_weight
-
-        classes = np.arange(len(self.class_names))
-        weights = compute_class_weight("balanced", classes=classes, y=self.train.labels)
-        return dict(enumerate(map(float, weights)))
+        if self.task == "regression":
+            raise ValueError(f"source {self.name!r} has numbers for labels, not classes to weight.")
+        counts = np.array(self.counts()["train"], float)
+        return dict(enumerate(map(float, counts.sum() / (len(counts) * counts))))
 
     def fingerprint(self) -> str:
-        """A digest of what tells whether two sources are the same.
+        """Digest what tells whether two sources are the same.
 
         Returns
         -------
@@ -190,18 +270,19 @@ class Source:
             Of the names of the classes, all labels in their order, and the images: their pixels
             where they are in memory, the names of their files, and nothing of a stream.
         """
-        digest = hashlib.sha256(json.dumps(self.class_names).encode())
-        for split in self.splits.values():
-            digest.update(np.asarray(split.labels, "int64").tobytes())
-            if isinstance(split.images, np.ndarray):
-                digest.update(np.ascontiguousarray(split.images))
-            elif not isinstance(split.images, tf.data.Dataset):
-                names = ("/".join(Path(file).parts[-2:]) for file in split.images)
-                digest.update("\n".join(names).encode())
-        return digest.hexdigest()[:16]
+
+        def parts():
+            # Runs from before there were tasks go on.
+            yield "" if self.task == "classification" else self.task
+            yield json.dumps(self.class_names)
+            for split in self.splits.values():
+                yield np.ascontiguousarray(split.labels)
+                yield from split.image_set.identity()
+
+        return digest(parts())
 
     def with_all_to_train(self) -> "Source":
-        """The same data with the validation images among those to train on, and none to validate.
+        """Train on the validation images too, with none left to validate.
 
         Returns
         -------
@@ -220,57 +301,5 @@ class Source:
     @property
     def imbalance(self) -> float:
         """How many times more training images the largest class has than the smallest."""
-        counts = self.train.counts(len(self.class_names))
+        counts = self.counts()["train"]
         return max(counts) / min(counts)
-
-
-def check_classes(path, class_names, expected):
-    """Raise ValueError for fewer than two classes."""
-    if len(class_names) < 2:
-        found = (
-            f"{class_names[0]!r} is the only class in it"
-            if class_names
-            else "no folders of images in it"
-        )
-        raise ValueError(
-            f"data {str(path)!r}: {found}. Expected {expected}, with two classes or more."
-        )
-
-
-def check_counts(path, class_names, splits, but=""):
-    """Raise ValueError for a class without images in a split."""
-    for split, images in splits.items():
-        for class_name, count in zip(class_names, images.counts(len(class_names)), strict=True):
-            if not count:
-                raise ValueError(
-                    f"data {str(path)!r}: no images of {class_name!r} for {split}{but}. Expected "
-                    "every class in every split."
-                )
-
-
-def complete(found, class_names, seed, validation):
-    """Make the splits that are missing out of the training images."""
-    splits = dict(found)
-    random = np.random.default_rng(seed)
-    for name, share in (("test", _TEST), ("validation", validation)):
-        if name in splits:
-            continue
-        train = splits["train"]
-        if not share:
-            splits[name] = train.take(np.array([], int))
-            continue
-        held_out = []
-        for label, class_name in enumerate(class_names):
-            members = random.permutation(np.flatnonzero(train.labels == label))
-            count = max(1, round(share * len(members)))
-            if len(members) <= count:
-                raise ValueError(
-                    f"class {class_name!r} has too few images to split: add some, at least 3 are "
-                    "needed."
-                )
-            held_out.append(members[:count])
-        held_out = np.sort(np.concatenate(held_out))
-        kept = np.setdiff1d(np.arange(len(train)), held_out)
-        splits[name] = train.take(held_out)
-        splits["train"] = train.take(kept)
-    return splits

@@ -120,7 +120,7 @@ class TestFolder:
     def test_refuses_splits_of_different_classes(self, tmp_path):
         make_images(tmp_path / "train", {"cat": 5, "dog": 5})
         make_images(tmp_path / "test", {"cat": 5, "dog": 5, "cow": 5})
-        with pytest.raises(ValueError, match="a class 'cow' more"):
+        with pytest.raises(ValueError, match="an additional class 'cow'"):
             data.load(tmp_path)
 
     def test_refuses_what_is_not_there(self):
@@ -223,7 +223,7 @@ class TestDamage:
                 data.load(tmp_path)
 
     def test_may_be_raised_or_skipped(self):
-        with one_line_error("on_error='ignore' must be 'raise' or 'skip'"):
+        with one_line_error("on_error='ignore' must be one of 'raise', 'skip'"):
             data.load("digits", on_error="ignore")
 
 
@@ -490,7 +490,7 @@ class TestTFRecords:
 
     def test_records_without_images_are_refused(self, tmp_path):
         path = write_records(tmp_path / "pets.tfrecord", [b"miaow"] * 60, self.labels)
-        with one_line_error("pets.tfrecord", "its first image is none that can be read"):
+        with one_line_error("pets.tfrecord", "its first image cannot be read"):
             data.load(path)
         write_records(path, [], [])
         with one_line_error("pets.tfrecord", "no images in it"):
@@ -504,11 +504,14 @@ class TestTFRecords:
     def test_labels_without_names_are_refused(self, tmp_path):
         path = write_records(tmp_path / "pets.tfrecord", self.images, self.labels)
         (tmp_path / "labels.txt").write_text("cat\ndog\n")
-        with one_line_error("a label is not one of 0 to 1"):
+        with one_line_error("pets.tfrecord", "label 2 is not one of 0 to 1"):
             data.load(path)
         (tmp_path / "labels.txt").unlink()
         write_records(path, self.images, [label - 1 for label in self.labels])
-        with one_line_error("a label is not one of 0 to 1"):
+        with one_line_error("pets.tfrecord", "labels[0]=-1 is negative"):
+            data.load(path)
+        write_records(path, self.images, [*self.labels[:-1], 2**40])
+        with one_line_error("pets.tfrecord", "label 1099511627776, but only 60 images"):
             data.load(path)
 
     def test_one_class_is_refused(self, tmp_path):

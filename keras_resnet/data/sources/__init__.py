@@ -1,10 +1,12 @@
-"""Where images come from: a file for each kind of source."""
+"""Where images come from: one file for each kind of source."""
 
 from keras_resnet.data.source import SPLITS, Source, Split
+from keras_resnet.data.sources.csv_file import csv_file
 from keras_resnet.data.sources.digits import digits
-from keras_resnet.data.sources.files import csv_file, folder
+from keras_resnet.data.sources.folder import folder
 from keras_resnet.data.sources.load import load
-from keras_resnet.data.sources.streams import tensorflow_dataset, tfrecords
+from keras_resnet.data.sources.tensorflow_dataset import tensorflow_dataset
+from keras_resnet.data.sources.tfrecords import tfrecords
 
 __all__ = [
     "SPLITS",

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from keras_resnet.data.source import VALIDATION, Source, Split, complete
+from keras_resnet.data.source import Source, Split
+from keras_resnet.data.splitting import VALIDATION, SplitPolicy, complete
 
 
 def digits(seed: int = 0, validation: float = VALIDATION) -> Source:
-    """The handwritten digits that come with scikit-learn: 8x8 pixels, grey.
+    """Load the handwritten digits that come with scikit-learn: 8x8 pixels, grey.
 
     Parameters
     ----------
@@ -29,16 +30,21 @@ def digits(seed: int = 0, validation: float = VALIDATION) -> Source:
     >>> digits().test.images.shape
     (359, 8, 8, 1)
     """
+    return read_digits("digits", SplitPolicy(seed, validation=validation))
+
+
+def read_digits(name: str, policy: SplitPolicy) -> Source:
+    """Do what `digits` does, with a policy."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype("uint8")[..., None]
     class_names = tuple(str(name) for name in bunch.target_names)
     return Source(
-        name="digits",
+        name=name,
         class_names=class_names,
         channels=1,
         image_size=16,
         augmentation="handwriting",
-        **complete({"train": Split(images, bunch.target)}, class_names, seed, validation),
+        **complete({"train": Split(images, bunch.target)}, class_names, policy),
     )

@@ -1,12 +1,49 @@
-"""From what names a data set to the data set."""
+"""Load a data set by its name or path."""
 
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from keras_resnet.data.source import VALIDATION, OnError, Source
-from keras_resnet.data.sources.digits import digits
-from keras_resnet.data.sources.files import csv_file, folder
-from keras_resnet.data.sources.streams import TFDS, tensorflow_dataset, tfrecords
+from keras_resnet.checks import check_choice
+from keras_resnet.data.labels import LABELS, Task
+from keras_resnet.data.source import Source
+from keras_resnet.data.sources.csv_file import read_csv
+from keras_resnet.data.sources.digits import read_digits
+from keras_resnet.data.sources.folder import read_folder
+from keras_resnet.data.sources.tensorflow_dataset import TFDS, read_tensorflow_dataset
+from keras_resnet.data.sources.tfrecords import read_tfrecords
+from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of source.
+
+    Parameters
+    ----------
+    matches : callable
+        Takes a name or path: whether it is one of this kind.
+    read : callable
+        Takes it and a policy, and a task where there are several; returns the source.
+    tasks : tuple of str
+        The tasks that its labels may be for.
+    """
+
+    matches: Callable[[str], object]
+    read: Callable[..., Source]
+    tasks: tuple[str, ...] = ("classification",)
+
+
+KINDS = (
+    Kind(lambda name: name == "digits", read_digits),
+    Kind(lambda name: name.startswith(TFDS), read_tensorflow_dataset),
+    Kind(re.compile(r"\.tfrecords?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$").search,
+         read_tfrecords),
+    Kind(lambda name: name.lower().endswith(".csv"), read_csv, tuple(LABELS)),
+    Kind(lambda name: True, read_folder),
+)  # fmt: skip
+"""The kinds of sources. The first that matches is taken."""
 
 
 def load(
@@ -14,11 +51,14 @@ def load(
     seed: int = 0,
     on_error: OnError = "raise",
     validation: float = VALIDATION,
+    *,
+    task: Task | None = None,
 ) -> Source:
     """Load a data set.
 
     What is not split where it comes from is split here, class by class: a fifth of the images for
-    the test, 15 % of the rest for validation.
+    the test, 15 % of the rest for validation. Images with several labels are split so that every
+    label is in every split where possible, and numbers so that small and large ones are.
 
     Parameters
     ----------
@@ -26,7 +66,9 @@ def load(
         - "digits": the 1,797 handwritten digits that come with scikit-learn.
         - A folder of images as class/image, or with the folders train, test and, if there is one,
           validation above that; or with files named like cat.0.jpg in place of the class folders.
-        - A CSV file with the columns path and label, and a column split if there is one.
+        - A CSV file with the columns path and label, and a column split if there is one. Several
+          labels an image are written as cat|dog; numbers to predict are in a column value, or are
+          labels with a decimal point.
         - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
           "tfds:FOLDER", where one was prepared, or laid out as `tfds.ImageFolder` wants it.
         - TFRecord files, `.tfrecord` or `.tfrecord.gz`, or shards such as
@@ -38,10 +80,14 @@ def load(
         Seed of the split.
     on_error : {"raise", "skip"}, default "raise"
         What to do about a file that is missing, damaged or no image: raise an error that names it,
-        or leave it out and tell in `Source.skipped`. To skip, every image is decoded once; without,
-        beginning and end are looked at.
+        or leave it out and say so in `Source.skipped`. To skip, every image is decoded once;
+        otherwise only the beginning and end of each file are read.
     validation : float, default 0.15
-        Part of the training images that is kept for validation, where nothing is; 0 for none.
+        Fraction of the training images that is held out for validation if the source has no
+        validation split; 0 for none.
+    task : {"classification", "multilabel", "regression"}, optional
+        What the labels of a CSV file are for. Default: what they look like; whole numbers are names
+        of classes.
 
     Returns
     -------
@@ -51,7 +97,8 @@ def load(
     ------
     ValueError
         If there is no such source, if it holds no images or fewer than two classes, if a class is
-        too small to split or has no images, or for a file that is not the image that its name says.
+        too small to split or has no images, for a file that is not the image that its name says, or
+        for labels that do not suit the task.
 
     Examples
     --------
@@ -60,17 +107,15 @@ def load(
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1222, 216, 359)
     """
-    if not 0 <= validation < 1:
-        raise ValueError(f"validation={validation!r} must be at least 0 and below 1.")
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r} must be 'raise' or 'skip'.")
+    policy = SplitPolicy(seed, on_error, validation)
+    check_choice((None, *LABELS), task=task)
     name = os.fspath(source)
-    if name == "digits":
-        return digits(seed, validation)
-    if name.startswith(TFDS):
-        return tensorflow_dataset(name.removeprefix(TFDS), seed, on_error, validation)
-    if re.search(r"\.tfrecords?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$", name):
-        return tfrecords(name, seed, on_error, validation)
-    if name.lower().endswith(".csv"):
-        return csv_file(name, seed, on_error, validation)
-    return folder(name, seed, on_error, validation)
+    kind = next(kind for kind in KINDS if kind.matches(name))
+    if len(kind.tasks) > 1:
+        return kind.read(name, policy, task)
+    if task not in (None, *kind.tasks):
+        raise ValueError(
+            f"task={task!r}: data {name!r} has one class an image. Images with several labels, or "
+            "with numbers, are listed in a CSV file."
+        )
+    return kind.read(name, policy)

@@ -1,0 +1,248 @@
+"""What the labels of images may be. A kind of task is a row of `LABELS`.
+
+================  ==============================  =============================================
+classification    int64 of shape (images,)        the index of each image's class
+multilabel        float32 of (images, labels)     1 for the labels that an image has, 0 otherwise
+regression        float32 of (images,) or         the numbers to predict
+                  (images, numbers)
+================  ==============================  =============================================
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Task = Literal["classification", "multilabel", "regression"]
+
+_EXPECTED = (
+    "Expected whole numbers of shape (images,) for classes, 0 and 1 of shape (images, labels) for "
+    "several labels an image, or floats for numbers to predict"
+)
+_BINS = 10  # of numbers, each of which gives its fraction to a split
+
+
+def as_labels(labels: Any) -> np.ndarray:
+    """Labels as a split keeps them.
+
+    Parameters
+    ----------
+    labels : array
+        Of any kind of task. A second axis of one column is dropped.
+
+    Returns
+    -------
+    array
+        int64 of shape (images,) for whole numbers, float32 otherwise.
+
+    Raises
+    ------
+    ValueError
+        For anything that is no label: text, negative classes, NaN.
+
+    Examples
+    --------
+    >>> from keras_resnet.data.labels import as_labels
+    >>> as_labels([[3], [5]])
+    array([3, 5])
+    """
+    labels = np.asarray(labels)
+    if not labels.size and labels.ndim == 1:
+        return labels.astype("int64")
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
+        hint = "; number the names: np.unique(labels, return_inverse=True)[1]"
+        raise ValueError(
+            f"labels of type {labels.dtype} and shape {labels.shape} are not understood. "
+            f"{_EXPECTED}{hint if labels.dtype.kind in 'OSU' else ''}."
+        )
+    if labels.ndim == 1 and labels.dtype.kind in "biu":
+        index = int(labels.argmin())
+        if labels[index] < 0:
+            raise ValueError(
+                f"labels[{index}]={labels[index]} is negative; classes are counted from 0. Numbers "
+                "to predict are floats: labels.astype('float32')."
+            )
+        return labels.astype("int64", copy=False)
+    with np.errstate(over="ignore"):
+        numbers = labels.astype("float32", copy=False)
+    if not np.isfinite(numbers).all():
+        where = tuple(map(int, np.argwhere(~np.isfinite(numbers))[0]))
+        raise ValueError(f"labels{[*where]}={labels[where]} is not a finite float32. {_EXPECTED}.")
+    return numbers
+
+
+def are_numbers(labels: np.ndarray) -> bool:
+    """Whether the labels of a split are numbers to predict, not classes or rows of 0 and 1."""
+    if labels.dtype.kind != "f":
+        return False
+    return labels.ndim == 1 or not np.isin(labels, (0, 1)).all()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What the labels of a kind of task are.
+
+    Parameters
+    ----------
+    noun : str
+        What one of the source's `class_names` is.
+    checked : callable
+        Takes labels as a split has them and the names; returns the labels of this kind or raises
+        ValueError.
+    counts : callable
+        Takes labels and the number of names; returns the images of each.
+    held_out : callable
+        Takes labels, names, a fraction and a random generator; returns the indices of the images
+        to hold out.
+    in_every_split : bool
+        Whether each of the names must have images in every split, or only for training.
+    """
+
+    noun: str
+    checked: Callable[[np.ndarray, tuple[str, ...]], np.ndarray]
+    counts: Callable[[np.ndarray, int], np.ndarray]
+    held_out: Callable[[np.ndarray, tuple[str, ...], float, np.random.Generator], np.ndarray]
+    in_every_split: bool
+
+
+def _classes(labels, class_names):
+    """Check indices of classes."""
+    if labels.ndim == 2:
+        raise ValueError(
+            f"labels of shape {labels.shape}; classes are whole numbers of shape (images,). Of "
+            "one-hot rows take np.argmax(labels, axis=1); several labels an image are "
+            "task='multilabel'."
+        )
+    if labels.dtype != np.int64:
+        raise ValueError(
+            f"labels are {labels.dtype}; classes are whole numbers: labels.astype('int64'). "
+            "Numbers to predict are task='regression'."
+        )
+    index = int(labels.argmax()) if len(labels) else None
+    if index is not None and labels[index] >= len(class_names):
+        raise ValueError(
+            f"label {labels[index]} of image {index} (counted from 0) is not one of 0 to "
+            f"{len(class_names) - 1}, for which there are names."
+        )
+    return labels
+
+
+def _multi_hot(labels, names):
+    """Check rows of 0 and 1."""
+    if not len(labels):
+        return np.zeros((0, len(names)), "float32")
+    if len(names) == 1 and labels.ndim == 1:
+        labels = labels[:, None].astype("float32")
+    if labels.shape[1:] != (len(names),):
+        raise ValueError(
+            f"labels of shape {labels.shape}; task='multilabel' with {len(names)} names takes 0 "
+            f"and 1 of shape (images, {len(names)})."
+        )
+    strange = (labels != 0) & (labels != 1)
+    if strange.any():
+        row, column = map(int, np.argwhere(strange)[0])
+        raise ValueError(
+            f"labels[{row}, {column}]={labels[row, column]:g} must be 1 for a label that the image "
+            "has, or 0."
+        )
+    return labels
+
+
+def _numbers(labels, names):
+    """Check numbers to predict."""
+    expected = (len(names),) if len(names) > 1 else ()
+    if len(labels) and labels.shape[1:] != expected:
+        wanted = f"(images, {len(names)})" if expected else "(images,)"
+        raise ValueError(
+            f"labels of shape {labels.shape}; task='regression' with {len(names)} names takes "
+            f"floats of shape {wanted}."
+        )
+    return labels.astype("float32", copy=False) if len(labels) else np.zeros((0, *expected), "f4")
+
+
+def _class_by_class(labels, class_names, fraction, random):
+    """Hold out the same fraction of every class."""
+    held_out = []
+    for label, class_name in enumerate(class_names):
+        members = random.permutation(np.flatnonzero(labels == label))
+        count = max(1, round(fraction * len(members)))
+        if len(members) <= count:
+            raise ValueError(
+                f"class {class_name!r} has too few images to split: add some, at least 3 are "
+                "needed."
+            )
+        held_out.append(members[:count])
+    return np.concatenate(held_out)
+
+
+def _label_by_label(labels, names, fraction, random):
+    """Hold out about the same fraction of every label, rare ones first, and never all of one.
+
+    After Sechidis et al., On the Stratification of Multi-Label Data, ECML PKDD 2011.
+    """
+    # Images without a label are held out as if that were one.
+    labels = np.column_stack([labels, ~labels.any(axis=1)]).astype(bool)
+    decided, held_out = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
+    left = labels.sum(axis=0)
+    for label in np.argsort(left, kind="stable"):
+        members = np.flatnonzero(labels[:, label])
+        wanted = max(1, round(fraction * len(members))) - held_out[members].sum()
+        for index in random.permutation(members[~decided[members]]):
+            if wanted > 0 and left[labels[index]].min() > 1:
+                held_out[index] = True
+                left -= labels[index]
+                wanted -= 1
+        decided[members] = True
+    if not held_out.any():
+        raise ValueError(f"{len(labels)} images are too few to split: add some.")
+    return np.flatnonzero(held_out)
+
+
+def _by_size(labels, names, fraction, random):
+    """Hold out the same fraction of small and of large numbers."""
+    from sklearn.model_selection import train_test_split
+
+    count = max(1, round(fraction * len(labels)))
+    if len(labels) <= count:
+        raise ValueError(f"{len(labels)} images are too few to split: at least 3 are needed.")
+    bins = None
+    if labels.ndim == 1:
+        number = min(_BINS, count, len(labels) - count)
+        ranks = np.argsort(np.argsort(labels, kind="stable"))
+        bins = ranks * number // len(labels)
+    _, held_out = train_test_split(
+        np.arange(len(labels)),
+        test_size=count,
+        random_state=int(random.integers(2**32)),
+        stratify=bins,
+    )
+    return held_out
+
+
+LABELS: dict[str, Labels] = {
+    "classification": Labels(
+        noun="class",
+        checked=_classes,
+        counts=lambda labels, classes: np.bincount(labels, minlength=classes),
+        held_out=_class_by_class,
+        in_every_split=True,
+    ),
+    "multilabel": Labels(
+        noun="label",
+        checked=_multi_hot,
+        counts=lambda labels, _: labels.sum(axis=0).astype(int),
+        held_out=_label_by_label,
+        in_every_split=False,
+    ),
+    "regression": Labels(
+        noun="number",
+        checked=_numbers,
+        counts=lambda labels, numbers: np.full(numbers, len(labels)),
+        held_out=_by_size,
+        in_every_split=True,
+    ),
+}
+"""What labels are, by the task."""
