@@ -9,8 +9,8 @@ from keras_resnet.training.loop import training_function, validation_function
 
 def objective(class_weight=None, mixed=False, **recipe):
     """Classification of four classes."""
-    nothing = data.Split(np.zeros((1, 1, 1, 1), "uint8"), np.zeros(1, int))
-    source = data.Source("four", tuple("abcd"), 1, 1, "none", nothing, nothing, nothing)
+    blank = data.Split(np.zeros((4, 1, 1, 1), "uint8"), np.arange(4))
+    source = data.Source("four", tuple("abcd"), 1, 1, "none", blank, blank, blank)
     return training.task_of(source).objective(
         source, training.Recipe(**recipe), class_weight, mixed=mixed
     )

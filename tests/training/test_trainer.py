@@ -181,7 +181,7 @@ class TestTrain:
         keras.config.set_dtype_policy("mixed_float16")
         model = small_net()
         keras.config.set_dtype_policy("float32")
-        few = digits.train.take(np.arange(8))
+        few = digits.train.take(np.arange(20))
         small = dataclasses.replace(digits, train=few, validation=few)
         recipe = training.Recipe(epochs=1)
         for strategy in (None, tf.distribute.OneDeviceStrategy("CPU:0")):
@@ -389,7 +389,8 @@ class TestRecipesAtWork:
     def test_labels_may_be_mixed(self, digits):
         recipe = training.Recipe(epochs=1, batch_size=256, augmentation="strong")
         colour = data.Split(np.repeat(digits.train.images[:256], 3, -1), digits.train.labels[:256])
-        source = dataclasses.replace(digits, train=colour, validation=colour, channels=3)
+        splits = dict(train=colour, validation=colour, test=colour)
+        source = dataclasses.replace(digits, channels=3, **splits)
         model = small_net(channels=3)
         result = training.train(model, source, recipe, image_size=32, verbose=0)
         assert np.isfinite(result.history["loss"]).all()
