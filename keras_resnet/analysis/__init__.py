@@ -1,6 +1,14 @@
-"""Looking at models, data and predictions."""
+"""Models, data and predictions as numbers and pictures."""
 
 from keras_resnet.analysis.complexity import StageComplexity, complexity
+from keras_resnet.analysis.evaluation import (
+    EVALUATIONS,
+    Evaluation,
+    MultiLabelEvaluation,
+    RegressionEvaluation,
+    evaluate,
+    submission,
+)
 from keras_resnet.analysis.overview import Overview, overview
 from keras_resnet.analysis.plots import (
     class_sheet,
@@ -8,11 +16,13 @@ from keras_resnet.analysis.plots import (
     prediction_sheet,
     training_curves,
 )
-from keras_resnet.analysis.report import Evaluation, evaluate, submission
 
 __all__ = [
+    "EVALUATIONS",
     "Evaluation",
+    "MultiLabelEvaluation",
     "Overview",
+    "RegressionEvaluation",
     "StageComplexity",
     "class_sheet",
     "complexity",

@@ -1,4 +1,4 @@
-"""Pictures of images and of training, as PNG files."""
+"""Pictures of images and of training curves, as PNG files."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.analysis.report import Evaluation
+from keras_resnet.analysis.evaluation import (
+    Evaluation,
+    MultiLabelEvaluation,
+    RegressionEvaluation,
+)
 from keras_resnet.data import Source, batches
 from keras_resnet.files import written_beside
+from keras_resnet.training.tasks import task_of
 
 RIGHT, WRONG = "#1a7f37", "#cf222e"
 
@@ -25,15 +30,15 @@ def contact_sheet(
     Parameters
     ----------
     path : path
-        The file; replaced if it is there.
+        The file; replaced if it exists.
     images : sequence of array of shape (height, width, 1 or 3)
         Images of 0 to 255.
     captions : sequence of str
         A line or two for each image.
     right : sequence of bool, optional
-        Whether the caption is right: sets it in green, or in red.
+        Whether each caption is right: it is set in green or in red. Default: all in black.
     columns : int, default 8
-        Images in a row.
+        Images per row.
 
     Examples
     --------
@@ -60,18 +65,18 @@ def contact_sheet(
 def prediction_sheet(
     path: str | os.PathLike,
     dataset: tf.data.Dataset,
-    evaluation: Evaluation,
+    evaluation: Evaluation | MultiLabelEvaluation | RegressionEvaluation,
     count: int = 32,
 ) -> None:
-    """Save evaluated images with what they were taken for, the worst mistakes first.
+    """Save evaluated images with their predictions, the worst mistakes first.
 
     Parameters
     ----------
     path : path
-        The PNG file; replaced if it is there.
+        The PNG file; replaced if it exists.
     dataset : tf.data.Dataset
         The batches of (images, labels) that were evaluated, in the same order.
-    evaluation : Evaluation
+    evaluation : Evaluation, MultiLabelEvaluation or RegressionEvaluation
         Their evaluation.
     count : int, default 32
         Images on the sheet.
@@ -87,21 +92,14 @@ def prediction_sheet(
     ...     dataset = tf.data.Dataset.from_tensor_slices((images, labels)).batch(2)
     ...     prediction_sheet(os.path.join(folder, "sheet.png"), dataset, quality)
     """
-    right = evaluation.predictions == evaluation.labels
-    sureness = evaluation.probabilities.max(axis=-1)
-    # The surest mistakes first, then what was nearly one.
-    shown = np.argsort(np.where(right, 1 + sureness, -sureness), kind="stable")[:count]
+    shown = evaluation.order()[:count]
     images = dict.fromkeys(shown)
     for index, (image, _) in enumerate(dataset.unbatch().take(max(shown) + 1)):
         if index in images:
             images[index] = image.numpy()
-    captions = [
-        f"{evaluation.class_names[evaluation.predictions[index]]} "
-        f"({evaluation.probabilities[index].max():.0%})"
-        + ("" if right[index] else f"\nis {evaluation.class_names[evaluation.labels[index]]}")
-        for index in shown
-    ]
-    contact_sheet(path, list(images.values()), captions, right[shown])
+    captions = [evaluation.caption(index) for index in shown]
+    right = None if evaluation.right is None else evaluation.right[shown]
+    contact_sheet(path, list(images.values()), captions, right)
 
 
 def training_curves(
@@ -109,16 +107,17 @@ def training_curves(
     history: Mapping[str, Sequence[float]],
     stages: Mapping[str, int] | None = None,
 ) -> None:
-    """Save loss and accuracy over the epochs as one PNG file.
+    """Save loss and metrics over the epochs as one PNG file.
 
     Parameters
     ----------
     path : path
-        The file; replaced if it is there.
+        The file; replaced if it exists.
     history : mapping of str to sequence of float
-        "loss" and "accuracy" of every epoch, and "val_loss" and "val_accuracy", if there are any.
+        "loss" and metrics for every epoch, as in `Result.history`: those of the validation images
+        have "val_" in front of their names.
     stages : mapping of str to int, optional
-        Epochs of every stage of the training; a line is drawn where one begins.
+        Epochs of every stage of the training. A line marks where each begins.
 
     Examples
     --------
@@ -128,8 +127,9 @@ def training_curves(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     training_curves(os.path.join(folder, "curves.png"), {name: [1, 2] for name in names})
     """
-    figure, axes = _figure(1, 2, figsize=(10, 4))
-    for axis, metric in zip(axes.flat, ("loss", "accuracy"), strict=True):
+    metrics = [name for name in history if not name.startswith("val_")]
+    figure, axes = _figure(1, len(metrics), figsize=(5 * len(metrics), 4))
+    for axis, metric in zip(axes.flat, metrics, strict=True):
         epochs = range(1, len(history[metric]) + 1)
         axis.plot(epochs, history[metric], label="training")
         if f"val_{metric}" in history:
@@ -140,14 +140,14 @@ def training_curves(
             axis.annotate(stage, (first, 1), xycoords=("data", "axes fraction"), fontsize=8)
             first += count
         axis.set_xlabel("epoch")
-        axis.set_ylabel(metric)
+        axis.set_ylabel(metric.replace("_", " "))
         axis.grid(alpha=0.3)
         axis.legend()
     _save(figure, path)
 
 
 def _figure(rows, columns, figsize):
-    # A figure of its own, without pyplot, leaves the user's windows and settings alone.
+    # Without pyplot, the user's windows and settings are left alone.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=figsize, layout="tight")
@@ -160,16 +160,19 @@ def _save(figure, path):
 
 
 def class_sheet(path: str | os.PathLike, source: Source, per_class: int = 8) -> None:
-    """Save some training images of every class.
+    """Save some training images of every class, as a row per class.
+
+    With several labels per image there is a row per label, and with numbers there are four rows of
+    images in the order of their values.
 
     Parameters
     ----------
     path : path
-        The PNG file; replaced if it is there.
+        The PNG file; replaced if it exists.
     source : Source
         The data.
     per_class : int, default 8
-        Images of every class, from all over the split.
+        Images per row, from all over the split.
 
     Examples
     --------
@@ -179,18 +182,40 @@ def class_sheet(path: str | os.PathLike, source: Source, per_class: int = 8) -> 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     class_sheet(os.path.join(folder, "sheet.png"), data.load("digits"), per_class=2)
     """
-    chosen = []
-    for label in range(len(source.class_names)):
-        members = np.flatnonzero(source.train.labels == label)
+    chosen, describe = [], task_of(source).describe
+    for members in _ROWS[source.task](source):
         chosen += [*members[np.linspace(0, len(members) - 1, per_class).astype(int)]]
     side = min(source.image_size, 96)
-    # A stream keeps its order; the sheet is in that of the classes.
+    # A stream keeps its order; the sheet has that of the rows.
     rows = sorted(set(chosen))
     dataset = batches(source.train.take(np.array(rows)), image_size=side, channels=source.channels)
     images = dict(zip(rows, dataset.unbatch(), strict=True))
     contact_sheet(
         path,
         [images[index][0].numpy() for index in chosen],
-        [source.class_names[source.train.labels[index]] for index in chosen],
+        [describe(source.train.labels[index], source.class_names) for index in chosen],
         columns=per_class,
     )
+
+
+def _rows_of_classes(source):
+    labels = source.train.labels
+    return [np.flatnonzero(labels == label) for label in range(len(source.class_names))]
+
+
+def _rows_of_labels(source):
+    rows = [np.flatnonzero(column > 0.5) for column in source.train.labels.T]
+    return [row for row in rows if len(row)]
+
+
+def _rows_of_values(source):
+    values = source.train.labels.reshape(len(source.train), -1)[:, 0]
+    rows = np.array_split(np.argsort(values, kind="stable"), 4)
+    return [row for row in rows if len(row)]
+
+
+_ROWS = {
+    "classification": _rows_of_classes,
+    "multilabel": _rows_of_labels,
+    "regression": _rows_of_values,
+}

@@ -106,6 +106,10 @@ class Task:
         whether labels are probabilities.
     metrics : mapping of str to callable
         What is measured of each image beside the loss, given labels and outputs.
+    decide : callable
+        Makes predictions, in the form of labels, of outputs: both arrays.
+    describe : callable
+        The text of one image's label, given that and the names of classes, labels or values.
     compiled : tuple of (str, str)
         As in `Objective`.
     one_hot : bool
@@ -124,6 +128,8 @@ class Task:
     head: Callable
     losses: Callable
     metrics: Mapping[str, Callable]
+    decide: Callable[[np.ndarray], np.ndarray]
+    describe: Callable[..., str]
     compiled: tuple[str, str]
     one_hot: bool = False
     weighted: bool = True
@@ -346,6 +352,11 @@ def _absolute_error(labels, outputs):
     return tf.reduce_mean(tf.abs(_rows(labels) - outputs), -1)
 
 
+def _labels_text(label, names):
+    found = (name for name, present in zip(names, label, strict=True) if present > 0.5)
+    return ", ".join(found) or "none"
+
+
 TASKS = {
     task.name: task
     for task in (
@@ -358,6 +369,8 @@ TASKS = {
             head=_dense("softmax"),
             losses=_cross_entropy,
             metrics={"accuracy": _is_right},
+            decide=lambda outputs: outputs.argmax(-1),
+            describe=lambda label, names: names[label],
             compiled=("sparse_categorical_crossentropy", "accuracy"),
             one_hot=True,
         ),
@@ -371,6 +384,8 @@ TASKS = {
             head=_dense("sigmoid"),
             losses=_binary_cross_entropy,
             metrics={"accuracy": _labels_right},
+            decide=lambda outputs: (outputs > 0.5).astype("float32"),
+            describe=_labels_text,
             compiled=("binary_crossentropy", "binary_accuracy"),
         ),
         Task(
@@ -383,6 +398,8 @@ TASKS = {
             head=_rescaled,
             losses=_squared_error,
             metrics={"mean_absolute_error": _absolute_error},
+            decide=lambda outputs: outputs,
+            describe=lambda label, _: ", ".join(f"{value:.4g}" for value in np.atleast_1d(label)),
             compiled=("mean_squared_error", "mean_absolute_error"),
             weighted=False,
         ),

@@ -39,6 +39,46 @@ def test_prediction_sheet_shows_mistakes_first(tmp_path, monkeypatch):
     assert right.tolist() == [False, False, True]
 
 
+def test_prediction_sheet_of_numbers_is_neither_green_nor_red(tmp_path):
+    images, values = np.full((2, 8, 8, 3), 255.0), np.array([1.0, 2.0])
+    quality = analysis.RegressionEvaluation(values, np.array([[1.0], [5.0]]), ("age",))
+    dataset = tf.data.Dataset.from_tensor_slices((images, values)).batch(2)
+    analysis.prediction_sheet(tmp_path / "sheet.png", dataset, quality)
+    assert {(0x1A, 0x7F, 0x37), (0xCF, 0x22, 0x2E)}.isdisjoint(colours(tmp_path / "sheet.png"))
+
+
+def test_training_curves_show_any_metric(tmp_path):
+    names = ("loss", "mean_absolute_error", "val_loss", "val_mean_absolute_error", "other")
+    analysis.training_curves(tmp_path / "curves.png", {name: [0.5, 0.6] for name in names})
+    with PIL.Image.open(tmp_path / "curves.png") as image:
+        assert image.size == (3 * 550, 440)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_class_sheet_has_rows_of_labels_and_of_values_in_order(tmp_path, monkeypatch, task):
+    sheets = []
+    monkeypatch.setattr(
+        analysis.plots, "contact_sheet", lambda *arguments, **options: sheets.append(arguments)
+    )
+    images = np.arange(8, dtype="uint8").repeat(64).reshape(8, 8, 8, 1)
+    names = ("small", "even", "missing") if task == "multilabel" else ("value",)
+    number = np.arange(8)
+    labels = (
+        np.stack([number < 4, number % 2 == 0, number > 9], -1) if task == "multilabel" else -number
+    )
+    split = data.Split(images, labels.astype("float32"))
+    source = data.Source("s", names, 1, 8, "none", split, split, split, task=task)
+    analysis.class_sheet(tmp_path / "sheet.png", source, per_class=2)
+    ((_, pictures, captions),) = sheets
+    shown = [int(np.unique(picture).item()) for picture in pictures]
+    if task == "multilabel":
+        assert shown == [0, 3, 0, 6]
+        assert captions == ["small, even", "small", "small, even", "even"]
+    else:
+        assert shown == [7, 6, 5, 4, 3, 2, 1, 0]
+        assert captions[:2] == ["-7", "-6"]
+
+
 def test_training_curves_are_a_picture(tmp_path):
     history = {key: [0.5, 0.6] for key in ("loss", "val_loss", "accuracy", "val_accuracy")}
     analysis.training_curves(tmp_path / "curves.png", history)
