@@ -352,7 +352,7 @@ def test_probabilities_are_at_least_float32(policy, dtype):
 
 
 def test_images_of_wrong_channels_are_refused_in_one_line():
-    with one_line_error("mode='torch' needs RGB images, these have 4 channels"):
+    with one_line_error("mode='torch' needs RGB images; these have 4 channels"):
         keras_resnet.preprocess_input(np.zeros((2, 2, 4)))
 
 
@@ -532,7 +532,7 @@ class TestErrors:
             (dict(input_shape=(32, 32)), ["input_shape=(32, 32)", "(height, width, channels)"]),
             (dict(input_shape=(32, 32, None)), ["input_shape=(32, 32, None)"]),
             (dict(input_shape=(1, 32, 32, 3)), ["input_shape=(1, 32, 32, 3)"]),
-            (dict(shortcut="D"), ["shortcut='D'", "'A', 'B', 'C' or None"]),
+            (dict(shortcut="D"), ["shortcut='D'", "'A', 'B', 'C', None"]),
             (dict(shortcut="a"), ["shortcut='a'"]),
             (dict(stem="mnist"), ["stem='mnist'", "'imagenet', 'cifar'"]),
             (dict(block="inverted"), ["block='inverted'", "'bottleneck', 'basic'"]),

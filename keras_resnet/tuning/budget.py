@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import names
-from keras_resnet.blocks import EXPANSION
+from keras_resnet.resnet import Architecture
 
 _WARM_UP, _CALLS = 2, 9
 
@@ -130,46 +130,13 @@ def cost(
     >>> cost({**net, "shortcut": "A"}, (32, 32, 3), classes=10)
     (269722, 40551040)
     """
-    parameters = macs = 0
-
-    def convolution(size, inputs, outputs, kernel_size=1, strides=1, groups=1):
-        """And the BatchNormalization behind it; returns the size of the result."""
-        nonlocal parameters, macs
-        size = tuple(-(-side // strides) for side in size)
-        weights = kernel_size**2 * inputs // groups * outputs
-        parameters += weights + 2 * outputs
-        macs += weights * size[0] * size[1]
-        return size
-
-    *size, inputs = input_shape
-    shortcut, cardinality = options["shortcut"], options.get("cardinality", 1)
-    basic = options["block"] == "basic"
-    first, second = (2, 1) if options.get("stride_in") == "1x1" else (1, 2)
-    imagenet = options["stem"] == "imagenet"
-    filters = options["filters"][0]
-    size = convolution(size, inputs, filters, 7 if imagenet else 3, 2 if imagenet else 1)
-    if imagenet:
-        size = tuple(-(-side // 2) for side in size)
-    inputs = filters
-    for stage, (count, filters) in enumerate(
-        zip(options["block_counts"], options["filters"], strict=True)
-    ):
-        outputs = filters if basic else EXPANSION * filters
-        for block in range(count):
-            shrinks = block == 0 < stage
-            strides = 1 + shrinks
-            if shortcut == "C" or (shortcut == "B" and (shrinks or inputs != outputs)):
-                convolution(size, inputs, outputs, strides=strides)
-            if basic:
-                size = convolution(size, inputs, filters, 3, strides)
-                convolution(size, filters, filters, 3)
-            else:
-                width = filters * options.get("base_width", 64) * cardinality // 64
-                size = convolution(size, inputs, width, strides=first if shrinks else 1)
-                size = convolution(size, width, width, 3, second if shrinks else 1, cardinality)
-                convolution(size, width, outputs)
-            inputs = outputs
-    return parameters + (inputs + 1) * classes, macs + inputs * classes
+    height, width, channels = input_shape
+    architecture = Architecture(**options)
+    plan = list(architecture.convolutions(channels))
+    parameters = sum(each.parameters for each in plan)
+    macs = sum(each.multiply_adds(height, width) for each in plan)
+    features = architecture.features
+    return parameters + (features + 1) * classes, macs + features * classes
 
 
 def milliseconds(model: keras.Model) -> float:

@@ -1,0 +1,100 @@
+import itertools
+
+import keras
+import numpy as np
+import pytest
+from errors import one_line_error
+
+from keras_resnet import blocks
+from keras_resnet.resnet import STEMS, Architecture, resnet
+
+KINDS = list(blocks.KINDS)
+
+
+def built(model):
+    """What a plan says of each convolution, read from the layers of a model."""
+    return {
+        layer.name.removesuffix("_conv"): (
+            *layer.kernel.shape,
+            layer.groups,
+            layer.output.shape[1:3],
+        )
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    }
+
+
+def planned(convolutions, height, width):
+    """The same, read from the plan."""
+    return {
+        each.name: (
+            *(each.kernel_size, each.kernel_size, each.inputs // each.groups, each.outputs),
+            each.groups,
+            (-(-height // each.reduction), -(-width // each.reduction)),
+        )
+        for each in convolutions
+    }
+
+
+class TestPlans:
+    @pytest.mark.parametrize("shortcut", blocks.SHORTCUTS)
+    @pytest.mark.parametrize(("inputs", "strides"), [(16, 1), (16, 2), (64, 1)])
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_of_a_block_are_what_is_built(self, kind, inputs, strides, shortcut):
+        kind = blocks.KINDS[kind]
+        filters = 64 // kind.expansion
+        x = keras.Input((9, 14, inputs))
+        model = keras.Model(x, kind.build(x, filters, strides, shortcut=shortcut, name="block"))
+        plan = kind.plan(inputs, filters, strides, shortcut=shortcut, name="block")
+        assert model.output_shape[-1] == filters * kind.expansion == plan.residual[-1].outputs
+        convolutions = [*plan.residual, *([plan.projection] if plan.projection else [])]
+        assert planned(convolutions, 9, 14) == built(model)
+
+    @pytest.mark.parametrize("shortcut", blocks.SHORTCUTS)
+    @pytest.mark.parametrize(("kind", "stem"), [*itertools.product(KINDS, STEMS)])
+    def test_of_a_model_are_what_is_built(self, kind, stem, shortcut):
+        options = dict(stem=stem, shortcut=shortcut)
+        if "cardinality" in blocks.KINDS[kind].options:
+            options.update(cardinality=4, base_width=32, stride_in="1x1")
+        model = resnet((2, 1, 1), kind, (8, 16, 32), input_shape=(33, 46, 2), **options)
+        architecture = Architecture((2, 1, 1), kind, (8, 16, 32), **options)
+        plan = list(architecture.convolutions(channels=2))
+        assert planned(plan, 33, 46) == built(model)
+        features = model.get_layer("conv4_block1_out").output.shape
+        assert features[1:] == (
+            -(-33 // architecture.total_stride),
+            -(-46 // architecture.total_stride),
+            architecture.features,
+        )
+        classifier = (architecture.features + 1) * 1000
+        trainable = sum(np.prod(each.shape, dtype=int) for each in model.trainable_weights)
+        assert sum(each.parameters for each in plan) + classifier == trainable
+
+
+class TestConvolution:
+    def test_may_be_a_layer_of_another_kind(self):
+        class Named(keras.layers.Conv2D):
+            pass
+
+        x = keras.Input((8, 8, 3))
+        model = keras.Model(x, blocks.convolution(x, 4, 3, strides=2, name="conv1", layer=Named))
+        assert isinstance(model.get_layer("conv1_conv"), Named)
+        assert model.output_shape == (None, 4, 4, 4)
+
+    def test_is_saved_with_an_initializer_of_keras(self):
+        x = keras.Input((8, 8, 3))
+        model = keras.Model(x, blocks.convolution(x, 4, 3, name="conv1"))
+        config = model.get_layer("conv1_conv").get_config()["kernel_initializer"]
+        assert config["class_name"] == "VarianceScaling"
+        kernels = [each.layers[-1].kernel for each in (model, keras.models.clone_model(model))]
+        assert np.all(np.std(kernels, axis=(1, 2, 3, 4)) > 0)
+
+
+class TestKinds:
+    def test_have_options_of_their_own(self):
+        with one_line_error("cardinality=2 needs block='bottleneck'", "'basic'"):
+            Architecture((1,), "basic", (8,), cardinality=2)
+
+    def test_are_listed_when_one_is_unknown(self):
+        with one_line_error("block='inverted' must be one of", *map(repr, KINDS)):
+            Architecture((1,), "inverted", (8,))
