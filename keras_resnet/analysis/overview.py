@@ -1,33 +1,55 @@
-"""A data set looked over, before anything is trained on it."""
+"""An overview of a data set, before anything is trained on it."""
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from keras_resnet.data import Source
+from keras_resnet.files import digest
+
+
+@dataclass(frozen=True)
+class Values:
+    """The range of some numbers.
+
+    Parameters
+    ----------
+    smallest, mean, largest : float
+        Over the images of a split.
+    """
+
+    smallest: float
+    mean: float
+    largest: float
 
 
 @dataclass(frozen=True)
 class Overview:
-    """What there is in a data set.
+    """What a data set contains.
 
     Parameters
     ----------
     name : str
         The data set.
     class_names : tuple of str
-        Its classes.
+        Its classes, labels or numbers.
     counts : dict of str to list of int
-        For every split, the images of every class.
+        For every split, the number of images of every class or label; of numbers, all images.
     imbalance : float
         How many times more training images the largest class has than the smallest.
     smallest, median, largest : tuple of (int, int)
-        Width and height in pixels, the smallest and the largest by area.
+        Width and height in pixels of the smallest, the median and the largest image by area.
     damaged : tuple of str
         What is wrong with every image that cannot be read.
     duplicates : list of list of str
         Images that are, byte for byte, in more than one split.
+    task : {"classification", "multilabel", "regression"}
+        What the labels are.
+    values : dict of str to list of Values
+        For numbers: for every split with images, the range of each. Otherwise empty.
+    unlabelled : dict of str to int
+        For several labels an image: for every split, the number of images without one. Otherwise
+        empty.
     """
 
     name: str
@@ -39,15 +61,18 @@ class Overview:
     largest: tuple[int, int]
     damaged: tuple[str, ...]
     duplicates: list[list[str]]
+    task: str = "classification"
+    values: dict[str, list[Values]] = field(default_factory=dict)
+    unlabelled: dict[str, int] = field(default_factory=dict)
 
 
 def overview(source: Source) -> Overview:
-    """Look a data set over.
+    """Count and measure the images of a data set.
 
     Parameters
     ----------
     source : Source
-        The data, loaded with `on_error="skip"` to learn of all damaged files.
+        The data, loaded with `on_error="skip"` to list all damaged files.
 
     Returns
     -------
@@ -67,9 +92,10 @@ def overview(source: Source) -> Overview:
             if size is None:
                 damaged.append(f"{split_name}: image {index} cannot be read.")
                 continue
-            digest = hashlib.blake2b(contents, digest_size=16).digest()
             label = name or f"image {index}"
-            found.setdefault(digest, []).append((split_name, f"{split_name}: {label}"))
+            found.setdefault(digest([contents], length=32), []).append(
+                (split_name, f"{split_name}: {label}")
+            )
             sizes.append(size)
     sizes = np.array(sizes)
     order = np.argsort(sizes.prod(axis=1), kind="stable")
@@ -79,9 +105,7 @@ def overview(source: Source) -> Overview:
     return Overview(
         name=source.name,
         class_names=source.class_names,
-        counts={
-            name: split.counts(len(source.class_names)) for name, split in source.splits.items()
-        },
+        counts=source.counts(),
         imbalance=source.imbalance,
         smallest=small,
         median=middle,
@@ -92,4 +116,32 @@ def overview(source: Source) -> Overview:
             for group in found.values()
             if len({split_name for split_name, _ in group}) > 1
         ],
+        task=source.task,
+        **_FACTS[source.task](source.splits),
     )
+
+
+def _unlabelled(splits):
+    """The images without a label."""
+    return {
+        "unlabelled": {
+            name: int((~split.labels.any(axis=1)).sum()) for name, split in splits.items()
+        }
+    }
+
+
+def _values(splits):
+    """The range of every number."""
+    return {
+        "values": {
+            name: [
+                Values(*map(float, (column.min(), column.mean(dtype="float64"), column.max())))
+                for column in split.labels.reshape(len(split), -1).T
+            ]
+            for name, split in splits.items()
+            if len(split)
+        }
+    }
+
+
+_FACTS = {"classification": lambda splits: {}, "multilabel": _unlabelled, "regression": _values}

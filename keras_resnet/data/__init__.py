@@ -1,4 +1,4 @@
-"""Images in: from a source to batches."""
+"""Data sets of images, from the source to batches."""
 
 from keras_resnet.data.augmentation import AUGMENTATIONS, Augmentation
 from keras_resnet.data.images import check_images, image_files

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.labels import are_numbers
+from keras_resnet.data.labels import task_of
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ def check_mixes(
     ValueError
         For classes of unknown number, and for numbers that CutMix would have to mix.
     """
-    mixes = policy.mixes()
-    if mixes and labels.dtype.kind == "i" and classes is None:
+    mixes, task = policy.mixes(), task_of(labels)
+    if mixes and task == "classification" and classes is None:
         raise ValueError(f"{argument} mixes labels: pass classes, the number of classes.")
-    if are_numbers(labels) and any(isinstance(mix, keras.layers.CutMix) for mix in mixes):
+    if task == "regression" and any(isinstance(mix, keras.layers.CutMix) for mix in mixes):
         raise ValueError(
             f"{argument} uses CutMix, which cannot mix numbers to predict: choose an augmentation "
             "without it. MixUp mixes the numbers as it mixes the images."

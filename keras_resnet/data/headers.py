@@ -1,32 +1,32 @@
-"""What the first bytes of an image file say, found by TensorFlow's operations alone.
+"""Headers of image files, read with TensorFlow's operations alone.
 
-`images.read_header` asks Pillow, which a graph that is served elsewhere cannot.
+`images.read_header` uses Pillow, which a graph that is served elsewhere cannot.
 """
 
 import tensorflow as tf
 
-# How the files that TensorFlow decodes begin.
+# The first bytes of the files that TensorFlow decodes.
 BEGINNINGS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG", "GIF": b"GIF8", "BMP": b"BM"}
 
 _SEARCHED = 2**20  # bytes at the beginning of a file
-_MENTIONS_EXIF = r"\C*(Exif|eXIf)\C*"  # what parts of JPEG and of PNG files begin with
+_MENTIONS_EXIF = r"\C*(Exif|eXIf)\C*"  # the names of such parts in JPEG and PNG files
 _ORIENTATION = 0x0112
 _SHORT, _LONG = 3, 4  # types of numbers in a directory of tags
 _ENTRY = 12  # bytes of a tag: its name, type, count and value
 
 
 def orientation(contents: tf.Tensor) -> tf.Tensor:
-    r"""The EXIF orientation of an image.
+    r"""Read the EXIF orientation of an image.
 
     Parameters
     ----------
     contents : string tensor
-        What is in the file.
+        The contents of the file.
 
     Returns
     -------
     int64 tensor
-        1 (upright) to 8; 1 for what is neither a JPEG nor a PNG file, or does not say.
+        1 (upright) to 8; 1 without an orientation, and for files other than JPEG and PNG.
 
     References
     ----------
@@ -44,7 +44,7 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     """
     beginning = tf.strings.substr(contents, 0, _SEARCHED)
     data, nowhere = tf.io.decode_raw(beginning, "uint8"), tf.constant(-1, "int64")
-    # Most files have no such part; to walk through them takes as long as to decode a small image.
+    # Most files have no such part, and to walk through one takes as long as decoding a small image.
     mentioned = tf.strings.regex_full_match(beginning, _MENTIONS_EXIF)
     start = tf.case(
         [
@@ -58,14 +58,14 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
 
 
 def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
-    """Whether a file begins as those of a format do.
+    """Check whether a file begins as those of a format do.
 
     Parameters
     ----------
     kind : str
         A key of `BEGINNINGS`.
     contents : string tensor
-        What is in the file.
+        The contents of the file.
 
     Returns
     -------
@@ -76,12 +76,12 @@ def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
 
 
 def pixels(contents: tf.Tensor) -> tf.Tensor:
-    """How many pixels an image has, before it is decoded.
+    """Read the number of pixels of an image, before it is decoded.
 
     Parameters
     ----------
     contents : string tensor
-        What is in the file, which begins as one of `BEGINNINGS`.
+        The contents of a file that begins as one of `BEGINNINGS`.
 
     Returns
     -------
@@ -102,18 +102,18 @@ def pixels(contents: tf.Tensor) -> tf.Tensor:
             (begins_as("PNG", contents), lambda: product(16, 20, 4, False)),
             (begins_as("GIF", contents), lambda: product(6, 8, 2, True)),
         ],
-        # Of rows that run downwards, a BMP file has a negative number.
+        # In a BMP file, a negative height means that rows run downwards.
         default=lambda: product(18, 22, 4, True, signed=True),
     )
 
 
 def bits_of_bmp(contents: tf.Tensor) -> tf.Tensor:
-    """Bits of a pixel of a BMP file: fewer than 24 are places in a palette.
+    """Read the bits per pixel of a BMP file: below 24, pixels are indices into a palette.
 
     Parameters
     ----------
     contents : string tensor
-        What is in the file.
+        The contents of the file.
 
     Returns
     -------
@@ -123,23 +123,24 @@ def bits_of_bmp(contents: tf.Tensor) -> tf.Tensor:
 
 
 def _bytes(contents, count):
+    """The first bytes of a file as numbers."""
     return tf.io.decode_raw(tf.strings.substr(contents, 0, count), "uint8")
 
 
 def _number(data, start, size, little=False):
-    """A whole number of so many bytes; what lies behind the end counts as nothing."""
+    """The whole number in some bytes; bytes beyond the end are left out."""
     return _whole(data[start : start + size], little)
 
 
 def _whole(digits, little=False):
-    """Bytes of the last axis as one number."""
+    """The bytes along the last axis as one number."""
     digits = tf.cast(tf.where(little, digits[..., ::-1], digits), "int64")
     places = tf.range(tf.shape(digits, "int64")[-1])[::-1]
     return tf.reduce_sum(digits * 256**places, axis=-1)
 
 
 def _in_jpeg(data):
-    """Where the TIFF directory starts in the segments of a JPEG file, or -1."""
+    """Where the TIFF structure starts in the segments of a JPEG file, or -1."""
 
     def is_exif(at):
         return tf.equal(_number(data, at, 2), 0xFFE1) & tf.equal(
@@ -158,7 +159,7 @@ def _in_jpeg(data):
 
 
 def _in_png(data):
-    """Where the TIFF directory starts in the chunks of a PNG file, or -1."""
+    """Where the TIFF structure starts in the chunks of a PNG file, or -1."""
 
     def is_named(at, name):
         return tf.equal(_number(data, at + 4, 4), int.from_bytes(name, "big"))
@@ -173,7 +174,7 @@ def _in_png(data):
 
 
 def _walk(start, is_wanted, is_last, following, header):
-    """From part to part of a file; what is behind the header of the wanted one, or -1."""
+    """Walk from part to part of a file: the position after the wanted one's header, or -1."""
     start = tf.constant(start, "int64")
     (end,) = tf.while_loop(
         lambda at: ~(is_wanted(at) | is_last(at)), lambda at: (following(at),), (start,)
@@ -182,7 +183,7 @@ def _walk(start, is_wanted, is_last, following, header):
 
 
 def _in_tiff(data, start):
-    """The orientation in the first directory of a TIFF file; 0 where there is none."""
+    """The orientation in the first directory of a TIFF structure; 0 if there is none."""
     little = tf.equal(_number(data, start, 2), int.from_bytes(b"II", "big"))
     directory = start + _number(data, start + 4, 4, little)
     count = _number(data, directory, 2, little)

@@ -1,4 +1,4 @@
-"""Image files: what their headers say, whether they are whole, and their pixels."""
+"""Image files: their headers, whether they are complete, and their pixels."""
 
 import functools
 import io
@@ -14,22 +14,24 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
+from keras_resnet.data.readers import cut
+
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
-# Formats that are read, and the bytes that end a whole file of those that end alike. TensorFlow
-# decodes the first four, in almost all their varieties; Pillow decodes the rest.
+# Formats that are read, with the bytes at the end of a complete file where there are such.
+# TensorFlow decodes the first four, in almost all their varieties; Pillow decodes the rest.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 FORMATS = (*_ENDS, "BMP", "WEBP", "TIFF")
-_TAIL = 1024  # bytes in which the end must stand: some cameras write something behind it
+_TAIL = 1024  # last bytes, which must contain the end: some cameras write something after it
 
-_RATIOS = (1, 2, 4, 8)  # of sizes that a JPEG can be decoded at
+_RATIOS = (1, 2, 4, 8)  # by which a JPEG can be reduced as it is decoded
 
 _EXIF_ORIENTATION = 0x0112
 # For every EXIF orientation: whether the upright image is the stored one with rows and columns
-# swapped, and after that turned upside down, and mirrored.
+# swapped, then turned upside down, then mirrored.
 _ORIENTATIONS = np.array(
     [
-        (False, False, False),  # 0 is no orientation; some cameras write it for "unknown"
+        (False, False, False),  # not an orientation; some cameras write 0 for "unknown"
         (False, False, False),
         (False, False, True),
         (False, True, True),
@@ -44,18 +46,18 @@ _ORIENTATIONS = np.array(
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of an image file say.
+    """The header of an image file.
 
     Parameters
     ----------
     format : str
-        One of `FORMATS`, whatever the file's suffix is.
+        One of `FORMATS`, whatever the file's suffix.
     width, height : int
         Size in pixels, upright.
     orientation : int
         EXIF orientation, 1 (upright) to 8.
     quick : bool
-        Whether TensorFlow decodes it; Pillow decodes the others.
+        Whether TensorFlow can decode the file; otherwise Pillow does.
     """
 
     format: str
@@ -66,14 +68,14 @@ class Header:
 
 
 def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
-    """Look at an image file.
+    """Read the header of an image file.
 
     Parameters
     ----------
     file : path
-        A JPEG, PNG, BMP, GIF, WebP or TIFF file, whatever its suffix is.
+        A JPEG, PNG, BMP, GIF, WebP or TIFF file, whatever its suffix.
     whole : bool, default False
-        Decode it to its end. Otherwise it is enough that the file has a beginning and an end.
+        Decode all of it. Otherwise only the beginning and the end of the file are checked.
 
     Returns
     -------
@@ -82,7 +84,7 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
     Raises
     ------
     ValueError
-        If it is not an image that can be read, naming the file.
+        If the file, which is named, is not an image that can be read.
 
     Examples
     --------
@@ -111,14 +113,15 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
 
 
 def reason_of(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The message of an error, in one line."""
     reason = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    # TensorFlow says where in its graph it happened, in braces and brackets.
+    # TensorFlow adds the place in its graph, in braces and brackets.
     return re.sub(r"\{\{.*?\}\} | \[Op:.*", "", reason.splitlines()[0])
 
 
 @functools.lru_cache(maxsize=2**20)
 def _read_header(file, size, _changed, whole):
+    """The header of a file, read again if its size or date has changed."""
     if not size:
         raise OSError("the file is empty")
     with PIL.Image.open(file) as image:
@@ -128,7 +131,7 @@ def _read_header(file, size, _changed, whole):
             )
         if not image.width or not image.height:
             raise OSError(f"it has {image.width}x{image.height} pixels")
-        # Asked itself, the image would be decoded, or answer with what an editor noted in XMP.
+        # image.getexif() would decode the image, or return what an editor noted in XMP.
         exif = PIL.Image.Exif()
         exif.load(image.info.get("exif"))
         orientation = exif.get(_EXIF_ORIENTATION, 1)
@@ -145,6 +148,7 @@ def _read_header(file, size, _changed, whole):
 
 
 def _has_its_end(file, kind):
+    """Whether a file ends as complete ones of its format do."""
     if kind not in _ENDS:
         return False
     with open(file, "rb") as stream:
@@ -156,19 +160,19 @@ def _has_its_end(file, kind):
 def read_headers(
     files: Sequence[str | os.PathLike], whole: bool = False
 ) -> list[Header | ValueError]:
-    """Look at many image files, several at a time.
+    """Read the headers of many image files in parallel.
 
     Parameters
     ----------
     files : sequence of path
         The files.
     whole : bool, default False
-        Decode each to its end.
+        As in `read_header`.
 
     Returns
     -------
     list of Header or ValueError
-        For every file its header, or the error that `read_header` raises.
+        For every file its header, or the error that `read_header` raised.
     """
 
     def attempt(file):
@@ -182,19 +186,19 @@ def read_headers(
 
 
 def check_images(files: Iterable[str | os.PathLike], whole: bool = False) -> None:
-    """Make sure that files are images, before work starts on them.
+    """Check that files are images, before work starts on them.
 
     Parameters
     ----------
     files : iterable of path
-        Files that should be images, whatever their suffix is.
+        Files that should be images, whatever their suffix.
     whole : bool, default False
-        Decode every image to its end, instead of looking at its beginning and end.
+        Decode every image to its end, instead of checking only its beginning and end.
 
     Raises
     ------
     ValueError
-        For the first file that is not an image, or damaged.
+        For the first file that is not an image, or is damaged.
 
     Examples
     --------
@@ -217,11 +221,11 @@ def decode(contents, orientation=1, quick=True, channels: int = 3) -> tf.Tensor:
     Parameters
     ----------
     contents : string tensor
-        What is in the file.
+        The contents of the file.
     orientation : int or int tensor, default 1
-        The header's.
+        As in `Header`.
     quick : bool or bool tensor, default True
-        The header's.
+        As in `Header`.
     channels : {1, 3}, default 3
         1 for grey, 3 for RGB.
 
@@ -231,10 +235,10 @@ def decode(contents, orientation=1, quick=True, channels: int = 3) -> tf.Tensor:
     """
     image = _either(
         quick,
-        # Not every format decodes to one channel, but all of them do to three.
+        # Every format can be decoded to three channels, but not to one.
         lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
         lambda: tf.numpy_function(
-            # As numbers: NumPy's strings lose the zeros at their ends.
+            # As numbers: NumPy's strings lose trailing zeros.
             _decode_with_pillow,
             [tf.io.decode_raw(contents, tf.uint8)],
             tf.uint8,
@@ -248,30 +252,30 @@ def decode(contents, orientation=1, quick=True, channels: int = 3) -> tf.Tensor:
 def decode_window(
     contents, orientation, quick, choose, channels: int = 3, at_least: int | None = None
 ) -> tf.Tensor:
-    """Decode a part of an image file; of a JPEG, nothing else.
+    """Decode a window of an image file; of a JPEG, only that window.
 
     Parameters
     ----------
     contents, orientation, quick, channels
         As in `decode`.
     choose : callable
-        Makes the window, (top, left, height, width), of the size (height, width) of the upright
+        Returns the window, (top, left, height, width), for the size (height, width) of the upright
         image.
     at_least : int, optional
-        A window with sides of twice as many pixels or more may come at a half, a quarter or an
-        eighth of its size: of a JPEG that is quicker, and as smooth as averaging.
+        A window whose sides are at least twice as long may be reduced to a half, a quarter or an
+        eighth of its size: for a JPEG that is faster, and as smooth as averaging.
 
     Returns
     -------
     tensor of shape (height, width, channels), uint8
     """
 
-    def within_jpeg():
+    def in_jpeg():
         stored = tf.io.extract_jpeg_shape(contents)[:2]
         turned, flipped, mirrored = tf.unstack(tf.gather(_ORIENTATIONS, orientation))
         size = tf.where(turned, stored[::-1], stored)
         top, left, height, width = tf.unstack(choose(size))
-        # The same window where it lies in the file: the way back through the orientation.
+        # The same window in the stored image: the orientation undone.
         top = tf.where(flipped, size[0] - top - height, top)
         left = tf.where(mirrored, size[1] - left - width, left)
         window = tf.stack((top, left, height, width))
@@ -286,21 +290,22 @@ def decode_window(
             )
         return _upright(image, orientation)
 
-    def of_the_whole():
-        image = decode(contents, orientation, quick)
-        top, left, height, width = tf.unstack(choose(tf.shape(image)[:2]))
-        return image[top : top + height, left : left + width]
+    def in_others():
+        return cut(decode(contents, orientation, quick), choose)
 
     is_jpeg = tf.logical_and(tf.io.is_jpeg(contents), quick)
-    image = tf.ensure_shape(tf.cond(is_jpeg, within_jpeg, of_the_whole), (None, None, 3))
+    image = tf.ensure_shape(tf.cond(is_jpeg, in_jpeg, in_others), (None, None, 3))
     return tf.image.rgb_to_grayscale(image) if channels == 1 else image
 
 
 def _decode_smaller(contents, window, ratio):
+    """A window of a JPEG, reduced as it is decoded."""
     return tf.io.decode_and_crop_jpeg(contents, window // ratio, channels=3, ratio=ratio)
 
 
 def _upright(image, orientation):
+    """A stored image, turned as its orientation says."""
+
     def turn():
         turned, flipped, mirrored = tf.unstack(tf.gather(_ORIENTATIONS, orientation))
         upright = tf.cond(turned, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
@@ -311,34 +316,36 @@ def _upright(image, orientation):
 
 
 def _either(condition, yes, no):
-    """`tf.cond`, and in Python where the condition is known."""
+    """`tf.cond`, decided in Python if the condition is already known."""
     known = tf.get_static_value(condition)
     return tf.cond(condition, yes, no) if known is None else yes() if known else no()
 
 
 def _decode_with_pillow(contents):
+    """RGB pixels of the contents of a file, as stored."""
     with PIL.Image.open(io.BytesIO(contents.tobytes())) as image:
         image.load()
-        if image.mode.startswith(("I", "F")):  # Pillow would cut 16 bits off at 255
+        if image.mode.startswith(("I", "F")):  # Pillow would clip 16 bits at 255
             pixels = np.asarray(image, "float64")
             deep = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
             grey = np.clip(pixels / 257 if deep else pixels, 0, 255).round().astype("uint8")
             image = PIL.Image.fromarray(grey)
-        # The orientation is seen to by the caller.
+        # The caller applies the orientation.
         return np.asarray(image.convert("RGB"))
 
 
 def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """The image files among `paths` and directly in the folders among them, in order of name.
+    """List image files: those named, and those directly in the folders named.
 
     Parameters
     ----------
     paths : iterable of path
-        Files, taken as they are, and folders.
+        Files, which are not checked, and folders.
 
     Returns
     -------
     list of pathlib.Path
+        In the order of the paths, and in a folder by name.
 
     Raises
     ------

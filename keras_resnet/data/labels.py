@@ -74,11 +74,23 @@ def as_labels(labels: Any) -> np.ndarray:
     return numbers
 
 
-def are_numbers(labels: np.ndarray) -> bool:
-    """Whether the labels of a split are numbers to predict, not classes or rows of 0 and 1."""
+def task_of(labels: np.ndarray) -> Task:
+    """The task that the labels of a split look like.
+
+    Parameters
+    ----------
+    labels : array
+        As `as_labels` returns them.
+
+    Returns
+    -------
+    str
+        A key of `LABELS`.
+    """
     if labels.dtype.kind != "f":
-        return False
-    return labels.ndim == 1 or not np.isin(labels, (0, 1)).all()
+        return "classification"
+    several = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
+    return "multilabel" if several else "regression"
 
 
 @dataclass(frozen=True)

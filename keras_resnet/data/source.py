@@ -1,6 +1,7 @@
 """A labelled data set and its splits."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from keras_resnet.checks import check_choice, check_range
 from keras_resnet.data.image_sets import ImageSet, image_set
-from keras_resnet.data.labels import LABELS, Task, as_labels
+from keras_resnet.data.labels import LABELS, Task, as_labels, task_of
 from keras_resnet.files import digest
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
@@ -303,3 +304,82 @@ class Source:
         """How many times more training images the largest class has than the smallest."""
         counts = self.counts()["train"]
         return max(counts) / min(counts)
+
+
+def numbered(where: str, splits: Sequence[Split]) -> tuple[str, ...]:
+    """Name classes by their numbers.
+
+    Parameters
+    ----------
+    where : str
+        Where the labels are, for errors.
+    splits : sequence of Split
+        Splits with labels of classes.
+
+    Returns
+    -------
+    tuple of str
+        "0" to the highest label.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer images than that, so that some class has none.
+    """
+    images, highest = sum(map(len, splits)), max(int(each.labels.max(initial=0)) for each in splits)
+    if images and highest >= images:
+        raise ValueError(
+            f"{where}: label {highest}, but only {images} images. Labels are the numbers of "
+            "classes, counted from 0, each of which has images."
+        )
+    return tuple(map(str, range(highest + 1)))
+
+
+def source_of(train: Split, validation: Split) -> Source:
+    """Make a source of two splits; what their labels are for is read off them.
+
+    Parameters
+    ----------
+    train, validation : Split
+        The images to train on, and to validate on.
+
+    Returns
+    -------
+    Source
+        Without images for a test. Classes are called by their numbers.
+
+    Raises
+    ------
+    ValueError
+        As `Source` does.
+
+    Examples
+    --------
+    >>> from keras_resnet import data
+    >>> from keras_resnet.data.source import source_of
+    >>> digits = data.load("digits")
+    >>> source_of(digits.train, digits.validation).class_names == digits.class_names
+    True
+    """
+    task, shape = task_of(train.labels), train.image_set.shape
+    if task == "classification":
+        class_names = numbered("splits", [train, validation])
+    elif train.labels.ndim == 1:
+        class_names = ("value",)
+    else:
+        class_names = tuple(map(str, range(train.labels.shape[1])))
+    height, width, channels = shape or (224, 224, 3)
+    size = max(height, width)
+    # A window of an image may miss some of what it is labelled with.
+    augmentation = "mirrored" if task != "classification" else "photograph"
+    return Source(
+        name="split",
+        class_names=class_names,
+        channels=channels,
+        image_size=size,
+        augmentation="small photograph" if size <= 64 else augmentation,
+        train=train,
+        validation=validation,
+        test=validation.take(np.array([], int)),
+        task=task,
+    )

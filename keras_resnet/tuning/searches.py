@@ -10,12 +10,12 @@ from pathlib import Path
 
 import keras
 import keras_tuner
-import numpy as np
 import tensorflow as tf
 
 from keras_resnet import names
 from keras_resnet.checks import check_positive
 from keras_resnet.data import Source, Split
+from keras_resnet.data.source import source_of
 from keras_resnet.files import write_text
 from keras_resnet.training import Result, strategies
 from keras_resnet.tuning import parallel
@@ -174,20 +174,7 @@ def _source(train, validation):
         return replace(train, validation=validation)
     if validation is None:
         raise ValueError("validation=None: a split to train on needs one to validate on.")
-    classes = int(max(train.labels.max(), validation.labels.max())) + 1
-    images = train.images
-    channels = images.shape[-1] if isinstance(images, np.ndarray) else 3
-    size = max(images.shape[1:3]) if isinstance(images, np.ndarray) else 224
-    return Source(
-        name="split",
-        class_names=tuple(map(str, range(classes))),
-        channels=channels,
-        image_size=size,
-        augmentation="small photograph" if size <= 64 else "photograph",
-        train=train,
-        validation=validation,
-        test=validation.take(np.array([], int)),
-    )
+    return source_of(train, validation)
 
 
 def _oracle(algorithm, hypermodel, trials, epochs, objective, seed):

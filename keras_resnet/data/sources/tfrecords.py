@@ -2,14 +2,13 @@
 
 import glob
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.images import reason_of
-from keras_resnet.data.source import SPLIT_OF, Source
+from keras_resnet.data.source import SPLIT_OF, Source, numbered
 from keras_resnet.data.sources.streamed import source_of_stream, split_of_stream
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy
 from keras_resnet.files import LABELS_FILE
@@ -59,20 +58,9 @@ def read_tfrecords(pattern: str, policy: SplitPolicy) -> Source:
     if labels_file.is_file():
         class_names = tuple(labels_file.read_text(encoding="utf-8").splitlines())
     else:
-        class_names = _numbered(pattern, [split.labels for split in splits.values()])
+        class_names = numbered(f"data {pattern!r}", [*splits.values()])
     name = re.split(r"[_\-.*?\[]", Path(files[0] if len(files) == 1 else pattern).name)[0]
     return source_of_stream(pattern, name or "tfrecords", class_names, splits, policy)
-
-
-def _numbered(pattern: str, labels: Sequence[np.ndarray]) -> tuple[str, ...]:
-    """Numbers as the names of classes, each of which has an image."""
-    images, highest = sum(map(len, labels)), max(int(each.max(initial=0)) for each in labels)
-    if images and highest >= images:
-        raise ValueError(
-            f"data {pattern!r}: label {highest}, but only {images} images. Labels are the numbers "
-            "of classes, counted from 0, each of which has images."
-        )
-    return tuple(map(str, range(highest + 1)))
 
 
 def _records(pattern, split, files):
