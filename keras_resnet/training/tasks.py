@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source, batches
-from keras_resnet.graphs import output_name, preprocessing_layer
+from keras_resnet.graphs import head_of, wants_of
 from keras_resnet.training.recipes import Recipe
 
 
@@ -63,8 +63,10 @@ class Objective:
         """
         outputs = tf.cast(model(inputs, training=training), "float32")
         losses = (self.training_loss if training else self.loss)(labels, outputs)
-        measured = [metric(labels, outputs) for metric in self.metrics.values()]
-        return tf.stack([tf.reduce_sum(each) for each in (losses, *measured, tf.ones_like(losses))])
+        columns = [losses, *(metric(labels, outputs) for metric in self.metrics.values())]
+        # Of the last one: ones like the losses would take a useless part in differentiation.
+        columns.append(tf.ones_like(columns[-1]))
+        return tf.stack([tf.reduce_sum(each) for each in columns])
 
     def prepare(self, dataset: tf.data.Dataset) -> tf.data.Dataset:
         """Turn the labels of a data set into what the loss takes.
@@ -92,11 +94,11 @@ class Task:
     name : str
         Its key in `TASKS`.
     labels : str
-        What `Source.class_names` are the names of, in the plural.
+        What `Source.class_names` are the names of: a plural.
     activation : str or None
         Activation of a new head.
     outputs : tuple of str
-        Outputs that a model may have, as `graphs.output_name` calls them.
+        What may come out of a model, as `graphs.head_of` calls it.
     advice : str
         What to do about a model of other outputs.
     head : callable
@@ -151,17 +153,17 @@ class Task:
             If it has another number of outputs, outputs of another kind, or wants images that are
             normalized.
         """
-        count, units = len(source.class_names), model.output_shape[-1]
-        if units != count:
+        head, count = head_of(model), len(source.class_names)
+        if head.units != count:
             raise ValueError(
-                f"{model.name} has {units} outputs, {source.name} has {count} {self.labels}: build "
-                f"the model with classes={count}."
+                f"{model.name} has {head.units} outputs, {source.name} has {count} {self.labels}: "
+                f"build the model with classes={count}."
             )
-        if _output_of(model) not in self.outputs:
+        if head.output not in self.outputs:
             raise ValueError(f"{model.name} {self.advice}")
         # Served, it would be given normalized images, as its backbone's weights want them.
-        wanted = getattr(model, "preprocessing", None)
-        if wanted and not preprocessing_layer(model):
+        wanted = wants_of(model).normalization
+        if wanted not in ("raw", None):
             raise ValueError(
                 f"{model.name} takes images that are normalized as {wanted!r}, and a source's are "
                 "raw: build it, or its backbone, with include_preprocessing=True."
@@ -201,7 +203,7 @@ class Task:
         if class_weight and not self.weighted:
             raise ValueError(
                 f"class_weight={dict(class_weight)!r} is for classes and labels; {source.name} has "
-                "values."
+                "numbers."
             )
         if unknown := set(class_weight or ()) - set(range(count)):
             raise ValueError(
@@ -238,17 +240,6 @@ def task_of(source: Source) -> Task:
     'classification'
     """
     return TASKS[source.task]
-
-
-def _output_of(model):
-    """What the output of a model is."""
-    last = model.layers[-1]
-    if isinstance(last, keras.layers.Softmax):
-        return "probabilities"
-    activation = getattr(last, "activation", None)
-    if activation in (keras.activations.softmax, keras.activations.sigmoid):
-        return "probabilities" if activation is keras.activations.softmax else "multilabel"
-    return "number" if isinstance(last, keras.layers.Rescaling) else output_name(model)
 
 
 def _dropped(features, dropout):
@@ -390,7 +381,7 @@ TASKS = {
         ),
         Task(
             "regression",
-            labels="values",
+            labels="numbers",
             activation=None,
             outputs=("number", "unknown"),
             advice="gives no numbers: put the head of keras_resnet.training.TASKS['regression'] "

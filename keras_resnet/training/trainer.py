@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from keras_resnet.data import Source
 from keras_resnet.data.pipeline import policy_of
-from keras_resnet.graphs import architecture_digest, crop_of
+from keras_resnet.graphs import digest, wants_of
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import devices_of, prepare
 from keras_resnet.training.recipes import Recipe, as_recipe
@@ -84,7 +84,7 @@ def train(
     execution, recipe, task = execution_of(execution, options), as_recipe(recipe), task_of(source)
     task.check(model, source)
     size = execution.image_size or model.input_shape[1] or source.image_size
-    crop = crop_of(model) if execution.crop is None else execution.crop
+    crop = wants_of(model).crop if execution.crop is None else execution.crop
     policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
     views = dict(image_size=size, channels=source.channels, cache=execution.cache)
 
@@ -177,7 +177,7 @@ def fit(
         "model": model.name,
         "parameters": model.count_params(),
         "variables": len(model.trainable_variables),
-        "layers": architecture_digest(model),
+        "layers": digest(model),
         "precision": ", ".join(sorted({each.compute_dtype for each in model._flatten_layers()})),
         "recipe": dataclasses.asdict(recipe),
         **(settings or {}),
