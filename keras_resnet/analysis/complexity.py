@@ -1,4 +1,4 @@
-"""The paper's table 1 for any net: what each stage has and costs."""
+"""The paper's table 1 for any model: the size and cost of each stage."""
 
 import math
 import re
@@ -9,20 +9,20 @@ import keras
 
 @dataclass
 class StageComplexity:
-    """One stage of a net.
+    """One stage of a model.
 
     Parameters
     ----------
     name : str
-        "conv1" ... "conv5", "head" for what follows.
+        "conv1" ... "conv5"; "head" for what follows.
     output_shape : tuple
-        Shape of one image's features after the stage.
+        Shape of an image's features after the stage.
     layers : int
-        Convolutions and dense layers on the main path: the layers that count as depth.
+        Convolutions and dense layers on the main path: those that count as depth.
     parameters : int
-        Trainable parameters, those of shortcuts included.
+        Trainable parameters, including those of shortcuts.
     macs : int
-        Multiply-adds of convolutions and dense layers for one image.
+        Multiply-adds of convolutions and dense layers per image.
     """
 
     name: str
@@ -33,23 +33,23 @@ class StageComplexity:
 
 
 def complexity(model: keras.Model) -> list[StageComplexity]:
-    """Count layers, parameters and multiply-adds of a net, stage by stage.
+    """Count layers, parameters and multiply-adds of a model, stage by stage.
 
     Parameters
     ----------
     model : keras.Model
         A functional model with a known image size. Layers outside of the stages of this package's
-        nets count as "head".
+        models count as "head".
 
     Returns
     -------
     list of StageComplexity
-        In the order of the data's flow.
+        In the order in which data flow through them.
 
     Raises
     ------
     ValueError
-        If height or width of the input are not known, or the model wraps another.
+        If the height or width of the input is not known, or the model contains another.
 
     References
     ----------
@@ -66,14 +66,14 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     if None in model.input_shape[1:]:
         raise ValueError(
             f"input_shape={model.input_shape[1:]}: multiply-adds depend on the image size. Build "
-            "the net for one, for example input_shape=(224, 224, 3)."
+            "the model for a fixed one, such as input_shape=(224, 224, 3)."
         )
     stages = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) or layer.name == "preprocessing":
             continue
         if isinstance(layer, keras.Model):
-            raise ValueError(f"{model.name} wraps {layer.name} as one layer: ask for that layer.")
+            raise ValueError(f"{model.name} contains the model {layer.name}: pass that one.")
         match = re.match(r"(conv|pool)(\d+)_", layer.name)
         # The max-pooling of the stem is the first step of conv2 in the paper's table.
         name = f"conv{int(match[2]) + (match[1] == 'pool')}" if match else "head"

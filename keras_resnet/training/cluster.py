@@ -1,4 +1,4 @@
-"""The processes of a run: who they are, and how they meet."""
+"""The processes of a run: which ones there are, and how they meet."""
 
 import json
 import os
@@ -9,23 +9,17 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-PORT = (
-    12345  # of the workers, where a list of hosts names none, and of Slurm's first task on a host
-)
-
-
+PORT = 12345  # of workers without one in a list of hosts, and of the first Slurm task on a host
 _MANY = 1024  # more GPUs than a node has tasks
-
-
-_PATIENCE = 0.2  # seconds between two looks for a process that has not come yet
+_PATIENCE = 0.2  # seconds between attempts to reach a process that has not started yet
 
 
 class LostWorkerError(ConnectionError):
-    """Another process of the run has gone, or does not answer any more."""
+    """Another process of the run has ended or no longer answers."""
 
 
 def cluster(hosts: Sequence[str] | None = None) -> tuple[list[str], int]:
-    """Who the processes of a run are, and which of them this is.
+    """Find the processes of a run, and which of them this is.
 
     Parameters
     ----------
@@ -40,7 +34,7 @@ def cluster(hosts: Sequence[str] | None = None) -> tuple[list[str], int]:
     Raises
     ------
     ValueError
-        If nothing says it, or wrongly.
+        If nothing lists them, or the list is malformed.
 
     Examples
     --------
@@ -55,26 +49,26 @@ def cluster(hosts: Sequence[str] | None = None) -> tuple[list[str], int]:
     if "SLURM_PROCID" in os.environ:
         return _of_slurm()
     raise ValueError(
-        "strategy 'multiworker': neither hosts nor TF_CONFIG nor Slurm says who the workers are. "
+        "strategy 'multiworker': neither hosts nor TF_CONFIG nor Slurm lists the workers. "
         "`keras-resnet launch --workers N -- train ...` starts them on one machine."
     )
 
 
 def _listed(hosts):
-    """The processes of a list of hosts."""
+    """Find the processes in a list of hosts."""
     addresses = [host if re.search(r":\d+$", host) else f"{host}:{PORT}" for host in hosts]
     mine = {"localhost", "127.0.0.1", socket.gethostname(), socket.getfqdn()}
     here = [index for index, each in enumerate(addresses) if each.rpartition(":")[0] in mine]
     if len(here) != 1:
         raise ValueError(
-            f"hosts={list(hosts)!r} must name this machine once: {socket.gethostname()!r}. Several "
+            f"hosts={list(hosts)!r} must list this machine once: {socket.gethostname()!r}. Several "
             "processes on one machine need TF_CONFIG; `keras-resnet launch` sets it."
         )
     return addresses, here[0]
 
 
 def _configured(text):
-    """The processes of TF_CONFIG."""
+    """Find the processes in TF_CONFIG."""
     example = (
         '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
         '"task": {"type": "worker", "index": 0}}'
@@ -93,35 +87,51 @@ def _configured(text):
         raise ValueError(f"TF_CONFIG={text!r} must be JSON such as {example}.")
     if not 0 <= index < len(addresses):
         raise ValueError(
-            f"TF_CONFIG names this process nowhere: it is {task['type']} {task['index']}, and the "
+            f"TF_CONFIG does not list this process: it is {task['type']} {task['index']}, and the "
             f"cluster has {len(addresses)} processes, counted from 0: {', '.join(addresses)}."
         )
     return addresses, index
 
 
 def _of_slurm():
-    """The processes of a Slurm job step."""
+    """Find the processes of a Slurm job step."""
     try:
-        # Which GPUs a task sees is Slurm's affair; without a number of them TensorFlow asks for
-        # nvidia-smi, and has no tasks on nodes without GPUs.
+        # Slurm decides which GPUs a task sees. Without a number of them TensorFlow runs nvidia-smi,
+        # and finds no tasks on nodes without GPUs.
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=PORT, gpus_per_node=_MANY, gpus_per_task=1, auto_set_gpu=False
         )
         addresses = resolver.cluster_spec().as_dict()["worker"]
     except RuntimeError as error:
         raise ValueError(
-            f"strategy 'multiworker' under Slurm: {error} Start it by srun."
+            f"strategy 'multiworker' under Slurm: {error} Start it with srun."
         ) from error
-    # TensorFlow sorts the nodes by name, Slurm numbers its tasks by nodes in an order of its own.
+    # TensorFlow sorts the nodes by name; Slurm numbers its tasks by nodes in its own order.
     node, task = os.environ.get("SLURMD_NODENAME"), int(os.environ.get("SLURM_LOCALID", 0))
     mine = f"{node}:{PORT + task}"
     return addresses, addresses.index(mine) if mine in addresses else resolver.task_id
 
 
-def meet(addresses, index, timeout):
-    """Wait until all processes are there.
+def meet(addresses: Sequence[str], index: int, timeout: float) -> None:
+    """Wait until all processes have started.
 
-    TensorFlow would wait for an hour, deaf to signals, and end the process over a port in use.
+    TensorFlow itself would wait for an hour, ignoring signals, and abort if the port is in use.
+
+    Parameters
+    ----------
+    addresses : sequence of str
+        "name:port" of every process.
+    index : int
+        Which of them this is.
+    timeout : float
+        Seconds to wait.
+
+    Raises
+    ------
+    OSError
+        If the port of this process is in use.
+    LostWorkerError
+        If another process does not start in time.
     """
     port, deadline = int(addresses[index].rpartition(":")[2]), time.monotonic() + timeout
     with socket.socket() as listener:
@@ -130,16 +140,16 @@ def meet(addresses, index, timeout):
             listener.bind(("", port))
         except OSError as error:
             raise OSError(
-                f"port {port} of this machine, where worker {index} ({addresses[index]}) is to "
-                "listen, is in use. Is another run going on? Choose another port for all workers."
+                f"port {port} of this machine, on which worker {index} ({addresses[index]}) would "
+                "listen, is in use. Is another run going on? Choose other ports for all workers."
             ) from error
         listener.listen(len(addresses))
         missing = [address for address in addresses if address != addresses[index]]
-        # Who has seen all others goes on, and answers as TensorFlow's server from then on.
+        # A process that has reached all others continues; TensorFlow's server answers from then on.
         while missing := [address for address in missing if not _answers(address)]:
             if time.monotonic() > deadline:
                 raise LostWorkerError(
-                    f"worker {index} ({addresses[index]}) has waited {timeout:.0f} s for "
+                    f"worker {index} ({addresses[index]}) waited {timeout:.0f} s for "
                     f"{', '.join(missing)}, which cannot be reached."
                 )
             time.sleep(_PATIENCE)

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other."""
+"""What the processes of a run tell each other, and how they agree."""
 
 import json
 import platform
@@ -14,7 +14,7 @@ from keras_resnet.files import digest
 
 
 def workers(strategy: tf.distribute.Strategy) -> tuple[int, int]:
-    """How many processes there are, and which of them this is.
+    """Count the processes, and find which of them this is.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def workers(strategy: tf.distribute.Strategy) -> tuple[int, int]:
     Returns
     -------
     tuple of (int, int)
-        The second counts from 0, which is the chief.
+        The number of processes, and the index of this one; 0 is the chief.
     """
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1, 0
@@ -33,24 +33,24 @@ def workers(strategy: tf.distribute.Strategy) -> tuple[int, int]:
 
 
 def exchanged(strategy: tf.distribute.Strategy, value) -> list:
-    """Tell all processes something.
+    """Send a value to all processes, and receive theirs.
 
     Parameters
     ----------
     strategy : tf.distribute.Strategy
         The strategy. All of its processes call this at the same time.
     value : JSON value
-        What this one has to say.
+        The value of this process.
 
     Returns
     -------
     list of JSON value
-        What each has said.
+        The values of all processes, in their order.
     """
     count, index = workers(strategy)
     if count == 1:
         return [value]
-    # In float32, which every device can add up, and which holds such numbers exactly.
+    # In float32, which every device can sum, and which holds bytes exactly.
     content = np.frombuffer(json.dumps(value).encode(), "uint8").astype("float32")
     lengths = np.zeros(count, "float32")
     lengths[index] = len(content)
@@ -62,11 +62,11 @@ def exchanged(strategy: tf.distribute.Strategy, value) -> list:
 
 
 def _summed(strategy, array):
-    """The sum of one array a process."""
+    """The sum of one array per process."""
 
     def of_replica():
         context = tf.distribute.get_replica_context()
-        # A process' first replica speaks for it.
+        # The first replica of a process speaks for it.
         index = context.replica_id_in_sync_group
         speaks = tf.equal(index % (context.num_replicas_in_sync // workers(strategy)[0]), 0)
         return context.all_reduce("SUM", tf.where(speaks, array, tf.zeros_like(array)))
@@ -77,7 +77,7 @@ def _summed(strategy, array):
 def alignment(
     strategy: tf.distribute.Strategy, variables: Sequence[keras.Variable], mean: bool = False
 ) -> Callable[[], None]:
-    """Make a function that gives variables the same value on all replicas.
+    """Make a function that gives variables equal values on all replicas.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def alignment(
     variables : sequence of keras.Variable
         The variables, made in its scope.
     mean : bool, default False
-        Whether the value is the mean of all replicas', rather than the first one's.
+        Whether to take the mean of all replicas rather than the value of the first.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def alignment(
 
         def reduce(variable):
             value = tf.convert_to_tensor(variable.value)
-            # Not all devices can add up integers; these are small enough for float64.
+            # Not all devices can sum integers; these are small enough for float64.
             value = value if value.dtype.is_floating else tf.cast(value, "float64")
             value = value / replicas if mean else tf.where(first, value, tf.zeros_like(value))
             return context.all_reduce("SUM", value)
@@ -121,28 +121,28 @@ def alignment(
 
 
 def _on_all(strategy, of_replica):
-    """A function that reduces everything it gives, for all replicas; gives one replica's."""
+    """Make a function that runs on all replicas and returns the result of one."""
     function = tf.function(lambda: strategy.run(of_replica), autograph=False)
-    function = function.get_concrete_function()  # of a `tf.function` TensorFlow counts the traces
+    function = function.get_concrete_function()  # TensorFlow counts the traces of a `tf.function`
     return lambda: tf.nest.map_structure(
         lambda each: strategy.experimental_local_results(each)[0], function()
     )
 
 
 def agree(strategy: tf.distribute.Strategy, facts: Mapping[str, str]) -> None:
-    """Make sure that all processes do the same.
+    """Make sure that all processes do the same thing.
 
     Parameters
     ----------
     strategy : tf.distribute.Strategy
         The strategy. All of its processes call this at the same time.
     facts : mapping of str to str
-        What must be the same everywhere.
+        What must be equal everywhere.
 
     Raises
     ------
     ValueError
-        In all processes, naming those that differ from the chief, and in what.
+        In all processes, listing the differences from the chief.
     """
     chief, *others = exchanged(strategy, dict(facts))
     differing = [
@@ -152,11 +152,11 @@ def agree(strategy: tf.distribute.Strategy, facts: Mapping[str, str]) -> None:
         if other.get(name) != chief.get(name)
     ]
     if differing:
-        raise ValueError(f"the workers do not do the same: {'; '.join(differing)}.")
+        raise ValueError(f"the workers differ: {'; '.join(differing)}.")
 
 
 def versions() -> dict[str, str]:
-    """What computes: the versions that matter, and a digest of this package's own code.
+    """The versions of everything that computes, and a digest of this package's code.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How a recipe is carried out: options that don't change what is learned from."""
+"""How a recipe is carried out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_resnet.checks import check_positive
+from keras_resnet.checks import check_choice, check_range
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Execution:
     verbose: int = 1
 
     def __post_init__(self):
-        check_positive(steps_per_execution=self.steps_per_execution, keep=self.keep)
-        for name in ("image_size", "save_every"):
-            if (value := getattr(self, name)) is not None:
-                check_positive(**{name: value})
+        check_range("count", steps_per_execution=self.steps_per_execution, keep=self.keep)
+        check_range("count", optional=True, image_size=self.image_size, save_every=self.save_every)
+        check_range("crop", optional=True, crop=self.crop)
+        check_choice((0, 1, 2), verbose=self.verbose)
 
 
 def execution_of(execution: Execution | None, options: Mapping[str, Any]) -> Execution:

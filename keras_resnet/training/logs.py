@@ -1,4 +1,4 @@
-"""What a run shows and writes down while it goes on."""
+"""What a run shows and logs while it is going on."""
 
 import os
 import sys
@@ -10,15 +10,15 @@ import tensorflow as tf
 
 
 class TensorBoardLog(keras.callbacks.Callback):
-    """Scalars of every epoch as TensorBoard reads them.
+    """Write the scalars of every epoch for TensorBoard.
 
-    TensorFlow brings TensorBoard itself no longer along, which `keras.callbacks.TensorBoard` needs;
-    to write its files, it is not needed.
+    `keras.callbacks.TensorBoard` needs TensorBoard itself, which no longer comes with TensorFlow.
+    Writing its files does not.
 
     Parameters
     ----------
     folder : path
-        Where the event files go; `tensorboard --logdir` shows them.
+        Folder for the event files; `tensorboard --logdir` shows them.
 
     Examples
     --------
@@ -54,14 +54,14 @@ class TensorBoardLog(keras.callbacks.Callback):
 
 
 class Profile(keras.callbacks.Callback):
-    """A trace of some steps, as TensorBoard's profiler shows it.
+    """Write a trace of some steps for TensorBoard's profiler.
 
     Parameters
     ----------
     folder : path
-        Where the trace goes.
+        Folder for the trace.
     first, last : int, default 10, 20
-        The steps, counted from the first one of this process.
+        The steps to trace, counted from the first of this process.
     """
 
     def __init__(self, folder: str | os.PathLike, first: int = 10, last: int = 20):
@@ -86,15 +86,15 @@ class Profile(keras.callbacks.Callback):
 
 
 class Progress:
-    """Shows how a run gets on.
+    """Show the progress of a run.
 
     Parameters
     ----------
     verbose : {0, 1, 2}
-        Nothing; a bar with images a second and the time left for every epoch, and a line when it
-        ends; or the line alone.
+        0: nothing; 1: a bar for every epoch, with images per second and the time left, and a line
+        at its end; 2: only the line.
     epochs, steps : int
-        Epochs of the run, steps of an epoch.
+        Epochs of the run, steps per epoch.
     """
 
     def __init__(self, verbose: int, epochs: int, steps: int):
@@ -105,17 +105,17 @@ class Progress:
 
     @property
     def images_per_second(self) -> float:
-        """Images trained on a second, without the first steps, which are slow, and validation."""
+        """Training images per second, without the first steps, which are slow, and validation."""
         return self._images / self._seconds if self._seconds else 0.0
 
     def _rate(self):
-        """The same of this epoch alone."""
+        """The same for this epoch alone, as text."""
         images, seconds = self._before
         seconds = self._seconds - seconds
         return f"{(self._images - images) / seconds if seconds else 0.0:,.0f} images/s"
 
     def begin_epoch(self, epoch: int, step: int) -> None:
-        """Begin an epoch, or go on with it.
+        """Begin or continue an epoch.
 
         Parameters
         ----------
@@ -134,14 +134,14 @@ class Progress:
         self._before, self._start = (self._images, self._seconds), time.perf_counter()
 
     def step(self, step: int, images: float, logs: Mapping[str, float]) -> None:
-        """Some steps have been taken.
+        """Count some steps.
 
         Parameters
         ----------
         step : int
             Steps of this epoch that are done.
         images : int
-            Images of the last ones.
+            Images in these steps.
         logs : mapping of str to float
             What to show.
         """
@@ -155,7 +155,7 @@ class Progress:
             self._bar.update(self._task, completed=step, note=note)
 
     def end_epoch(self, epoch: int = 0, logs: Mapping[str, float] | None = None) -> None:
-        """End an epoch, or a run within one.
+        """End an epoch, or a run in the middle of one.
 
         Parameters
         ----------

@@ -1,21 +1,30 @@
-"""How to train: the choices that belong together, as data."""
+"""How to train: hyperparameters that belong together."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from numbers import Real
 
 import keras
 
 from keras_resnet import names
-from keras_resnet.checks import check_positive
+from keras_resnet.checks import check_range, is_within
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.optimizers import LayerwiseSGD, StepDecay
 
-_NUMBERS = (
-    *("learning_rate", "momentum", "weight_decay", "warm_up", "label_smoothing", "mixup", "ema"),
-    "clip_norm",
-)
+_RANGES = {
+    "epochs": "count",
+    "batch_size": "count",
+    "learning_rate": "positive",
+    "momentum": "decay",
+    "weight_decay": "nonnegative",
+    "warm_up": "decay",
+    "label_smoothing": "decay",
+    "mixup": "nonnegative",
+    "ema": "decay",
+    "clip_norm": "positive",
+    "accumulation": "count",
+    "patience": "count",
+}
+_OPTIONAL = ("clip_norm", "patience")
 
 
 @dataclass(frozen=True)
@@ -27,40 +36,41 @@ class Recipe:
     epochs : int, default 20
         Passes over the training images.
     batch_size : int, default 64
-        Images a step, on all devices of all machines together.
+        Images per step, on all devices of all machines together.
     learning_rate : float, default 0.1
-        Highest learning rate, for a batch of 256; scaled in proportion to `batch_size`.
+        Peak learning rate for a batch of 256; scaled in proportion to `batch_size`.
     momentum : float, default 0.9
         Momentum.
     nesterov : bool, default True
-        Whether it looks ahead.
+        Whether to use Nesterov momentum.
     weight_decay : float, default 5e-5
-        This times a kernel is added to its gradient, as in the papers and in PyTorch; biases and
-        BatchNormalization are left alone.
+        L2 penalty: this times a kernel is added to its gradient, as in the papers and in PyTorch.
+        Biases and BatchNormalization are left out.
     warm_up : float, default 0.1
-        Fraction of the steps in which the learning rate rises from 0.
+        Fraction of the steps during which the learning rate rises from 0.
     milestones : tuple of float, default ()
-        Fractions of the steps after which the learning rate is a tenth of what it was. Default: it
-        decays to 0 as the cosine does.
+        Fractions of the steps after which the learning rate is divided by 10. Default: cosine
+        decay to 0.
     label_smoothing : float, default 0.0
-        Part of the probability of 1 that all classes share.
+        Fraction of the probability that is spread evenly over all classes; for several labels, over
+        yes and no. Regression ignores it.
     mixup : float, default 0.0
-        Mix pairs of images and labels, in shares drawn from Beta(mixup, mixup).
+        Mix pairs of images and their labels, with weights drawn from Beta(mixup, mixup).
     ema : float, default 0.0
         Validate and keep an exponential moving average of the weights and of BatchNormalization's
-        statistics, which has so much of the former average in it after a step, such as 0.999. 0 for
+        statistics, with this weight, such as 0.999, of the former average at every step. 0 for
         none.
     clip_norm : float, optional
-        The gradient of all weights together is made no longer than this.
+        Largest norm of the gradient of all weights together.
     accumulation : int, default 1
-        Parts that a device takes its images of a batch in, one after the other, for batches that
-        its memory is too small for. Each part has its own BatchNormalization statistics.
+        Parts in which a device takes its images of a batch, one after the other, if its memory is
+        too small for all at once. Each part has its own BatchNormalization statistics.
     patience : int, optional
-        End after so many epochs without a lower validation loss. Default: after `epochs`.
+        Stop after this many epochs without a lower validation loss. Default: after `epochs`.
     augmentation : str, optional
         A key of `keras_resnet.data.AUGMENTATIONS`. Default: the one that suits the images.
     rates : mapping of str to float, optional
-        Discriminative learning rates: factors by what the names of layers begin with.
+        Discriminative learning rates: factors for layers, by the beginnings of their names.
 
     References
     ----------
@@ -94,43 +104,24 @@ class Recipe:
     rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        check_positive(
-            epochs=self.epochs, batch_size=self.batch_size, accumulation=self.accumulation
-        )
-        if self.patience is not None:
-            check_positive(patience=self.patience)
-        for name in _NUMBERS:
-            value = getattr(self, name)
-            if name == "clip_norm" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-                raise ValueError(f"{name}={value!r} must be a number.")
+        for name, kind in _RANGES.items():
+            check_range(kind, optional=name in _OPTIONAL, **{name: getattr(self, name)})
         policy_of(self.augmentation)
         if not isinstance(self.nesterov, bool):
             raise ValueError(f"nesterov={self.nesterov!r} must be true or false.")
-        if not isinstance(self.milestones, tuple | list) or not _are_numbers(self.milestones):
+        if not isinstance(self.milestones, tuple | list) or not _are("number", self.milestones):
             raise ValueError(f"milestones={self.milestones!r} must be a list of numbers.")
-        if not isinstance(self.rates, Mapping) or not _are_numbers(self.rates.values()):
-            raise ValueError(f"rates={self.rates!r} must be numbers by names.")
-        for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value!r} must be above 0.")
-        for name in ("weight_decay", "mixup"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0.")
-        for name in ("momentum", "warm_up", "label_smoothing", "ema"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be at least 0 and below 1.")
-        if not all(0 < each < 1 for each in self.milestones):
+        if not _are("milestone", self.milestones):
             raise ValueError(f"milestones={self.milestones!r} must lie between 0 and 1.")
+        if not isinstance(self.rates, Mapping) or not _are("number", self.rates.values()):
+            raise ValueError(f"rates={self.rates!r} must map names to numbers.")
         if self.batch_size % self.accumulation:
             raise ValueError(
                 f"accumulation={self.accumulation} must divide batch_size={self.batch_size}."
             )
 
     def changed(self, **changes) -> "Recipe":
-        """The same recipe but for some fields.
+        """Copy the recipe with some fields changed.
 
         Parameters
         ----------
@@ -151,12 +142,12 @@ class Recipe:
         return replace(self, **found)
 
     def schedule(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
-        """Learning rate of every step.
+        """Make the learning rate schedule.
 
         Parameters
         ----------
         steps_per_epoch : int
-            Batches in one pass over the training images.
+            Batches per pass over the training images.
 
         Returns
         -------
@@ -164,24 +155,24 @@ class Recipe:
         """
         steps = self.epochs * steps_per_epoch
         warm_up_steps = min(round(self.warm_up * steps), steps - 1)
-        highest = self.learning_rate * self.batch_size / 256
+        peak = self.learning_rate * self.batch_size / 256
         if self.milestones:
-            boundaries = [round(part * steps) for part in self.milestones]
-            return StepDecay(highest, boundaries, warm_up_steps)
+            boundaries = [round(fraction * steps) for fraction in self.milestones]
+            return StepDecay(peak, boundaries, warm_up_steps)
         return keras.optimizers.schedules.CosineDecay(
-            0.0 if warm_up_steps else highest,
+            0.0 if warm_up_steps else peak,
             steps - warm_up_steps,
-            warmup_target=highest if warm_up_steps else None,
+            warmup_target=peak if warm_up_steps else None,
             warmup_steps=warm_up_steps,
         )
 
     def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-        """Make the optimizer for a run of `epochs` times `steps_per_epoch` steps.
+        """Make the optimizer for a run of `epochs * steps_per_epoch` steps.
 
         Parameters
         ----------
         steps_per_epoch : int
-            Batches in one pass over the training images.
+            Batches per pass over the training images.
 
         Returns
         -------
@@ -197,13 +188,13 @@ class Recipe:
         )
 
 
-def _are_numbers(values):
-    return all(isinstance(each, Real) and math.isfinite(each) for each in values)
+def _are(kind, numbers):
+    return all(is_within(kind, number) for number in numbers)
 
 
 RECIPES = {
     # He et al. 2016: 64,000 steps on CIFAR-10 with milestones at 32,000 and 48,000; on ImageNet,
-    # a tenth whenever the error stood still.
+    # a tenth whenever the error plateaued.
     "paper": Recipe(
         epochs=120,
         batch_size=256,
@@ -221,23 +212,23 @@ RECIPES = {
         mixup=0.2,
         ema=0.999,
     ),
-    # What `transfer.stages` is made of.
+    # The basis of `transfer.stages`.
     "finetune": Recipe(
         epochs=6, batch_size=32, weight_decay=1e-5, warm_up=0.2, label_smoothing=0.1
     ),
 }
-"""Ready-made recipes by name."""
+"""Recipes by name."""
 
 
 def recipe(name: str, **changes) -> Recipe:
-    """Look a ready-made recipe up.
+    """Look up a recipe by name.
 
     Parameters
     ----------
     name : {"paper", "modern", "finetune"}
-        Its name.
+        A key of `RECIPES`.
     **changes
-        Fields of `Recipe` that are to be different.
+        Fields of `Recipe` to change.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Devices and machines: how a run is spread over them, and what its processes tell each other."""
+"""The choice of devices and machines for a run."""
 
 import os
 import re
@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_resnet.training.cluster import LostWorkerError, cluster, meet
 
 STRATEGIES = ("auto", "mirrored", "multiworker", "cpu:N", "tpu")
-"""What `strategy` knows."""
+"""The names that `strategy` takes."""
 
 
 def strategy(
@@ -17,24 +17,24 @@ def strategy(
 ) -> tf.distribute.Strategy:
     """Choose the devices of a run.
 
-    Several CPU devices and several machines have to be chosen before TensorFlow has computed
-    anything in this process.
+    Several CPU devices and several machines have to be chosen before TensorFlow computes anything
+    in this process.
 
     Parameters
     ----------
     name : str, default "auto"
-        - "auto": all GPUs of this machine if there are several, else the one, or the CPU.
-        - "mirrored": all GPUs of this machine, of which there must be some.
-        - "multiworker": this process is one of several, on one machine or more, which all run the
-          same program. Who they are is taken from `hosts`, or `TF_CONFIG`, or Slurm.
-        - "cpu:N": N devices on the CPU, for trying out.
-        - "tpu": a Cloud TPU, the one that `TPU_NAME` names if there is such a variable.
+        - "auto": all GPUs of this machine if there are several, otherwise its GPU or CPU.
+        - "mirrored": all GPUs of this machine; there must be at least one.
+        - "multiworker": this process is one of several, on one or more machines, that all run the
+          same program. `hosts`, `TF_CONFIG` or Slurm lists them.
+        - "cpu:N": N devices on the CPU, for tests.
+        - "tpu": a Cloud TPU; if `TPU_NAME` is set, the one with that name.
     hosts : sequence of str, optional
-        For "multiworker": names of the machines, the same in every process, or "name:port"; one of
-        them is this machine, the first one is the chief.
+        For "multiworker": names of the machines, or "name:port", the same in every process. One of
+        them is this machine; the first is the chief.
     timeout : float, default 600.0
-        For "multiworker": seconds to wait for a process that has not come yet, or that lives and
-        does not answer. One that dies is noticed at once, a machine that vanishes in half a minute.
+        For "multiworker": seconds to wait for a process that has not started yet or does not
+        answer. One that dies is noticed at once, a machine that disappears within half a minute.
 
     Returns
     -------
@@ -43,11 +43,11 @@ def strategy(
     Raises
     ------
     ValueError
-        For an unknown name, devices that are not there, or a cluster that is described wrongly.
+        For an unknown name, devices that do not exist, or a malformed description of the cluster.
     OSError
         If the port of this process is in use.
     LostWorkerError
-        If the other processes do not come.
+        If the other processes do not start in time.
 
     Examples
     --------
@@ -56,7 +56,7 @@ def strategy(
     1
     """
     if hosts is not None and name != "multiworker":
-        raise ValueError(f"hosts={hosts!r} are for strategy 'multiworker', not {name!r}.")
+        raise ValueError(f"hosts={hosts!r} is for strategy 'multiworker', not {name!r}.")
     if name == "auto":
         several = len(tf.config.list_physical_devices("GPU")) > 1
         return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
@@ -81,7 +81,7 @@ def _multiworker(found, timeout):
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": addresses}), task_type="worker", task_id=index
     )
-    # TensorFlow's own choice is its ring over gRPC, which is slow for GPUs.
+    # By default TensorFlow uses its ring over gRPC, which is slow for GPUs.
     gpus = tf.config.list_physical_devices("GPU")
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.NCCL
@@ -98,7 +98,7 @@ def _multiworker(found, timeout):
         ) from error
     except tf.errors.OpError as error:
         raise LostWorkerError(
-            f"the workers {', '.join(addresses)} did not come together: {error.message}"
+            f"the workers {', '.join(addresses)} did not connect: {error.message}"
         ) from error
 
 
@@ -123,7 +123,7 @@ def _cpus(count):
         if there < count:
             raise ValueError(
                 f"strategy 'cpu:{count}' must be chosen before TensorFlow computes anything: this "
-                f"process has {there} CPU device{'s' * (there > 1)} by now."
+                f"process already has {there} CPU device{'s' * (there > 1)}."
             ) from error
     if count == 1:
         return tf.distribute.get_strategy()

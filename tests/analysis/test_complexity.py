@@ -55,5 +55,5 @@ def test_other_models_are_one_head():
 def test_a_net_inside_a_model_is_to_be_asked_itself():
     net = keras_resnet.CIFARResNet(8)
     model = keras.Sequential([keras.Input((32, 32, 3)), net])
-    with pytest.raises(ValueError, match="wraps cifar_resnet8 as one layer"):
+    with pytest.raises(ValueError, match="contains the model cifar_resnet8"):
         complexity(model)

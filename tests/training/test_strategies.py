@@ -48,7 +48,7 @@ class TestStrategy:
             training.strategy("cpu:64")
 
     def test_hosts_are_for_several_machines(self):
-        with one_line_error("are for strategy 'multiworker', not 'auto'"):
+        with one_line_error("is for strategy 'multiworker', not 'auto'"):
             training.strategy(hosts=["localhost"])
 
 
@@ -89,7 +89,7 @@ class TestCluster:
     @pytest.mark.parametrize("index", [2, -1, 99])
     def test_that_does_not_name_this_process_is_refused(self, monkeypatch, index):
         monkeypatch.setenv("TF_CONFIG", config(task={"type": "worker", "index": index}))
-        with one_line_error(f"names this process nowhere: it is worker {index}, and the cluster"):
+        with one_line_error(f"does not list this process: it is worker {index}, and the cluster"):
             cluster()
 
     def test_of_a_list_of_hosts(self):
@@ -98,7 +98,7 @@ class TestCluster:
 
     @pytest.mark.parametrize("hosts", [["a.example"], ["localhost:1", "localhost:2"], []])
     def test_of_hosts_that_are_not_this_one_is_refused(self, hosts):
-        with one_line_error("must name this machine once"):
+        with one_line_error("must list this machine once"):
             cluster(hosts)
 
     def test_of_slurm(self, monkeypatch):
@@ -138,7 +138,7 @@ class TestCluster:
     def test_that_nobody_names_is_refused(self, monkeypatch):
         for name in ("TF_CONFIG", "SLURM_PROCID"):
             monkeypatch.delenv(name, raising=False)
-        with one_line_error("neither hosts nor TF_CONFIG nor Slurm says who the workers are"):
+        with one_line_error("neither hosts nor TF_CONFIG nor Slurm lists the workers"):
             cluster()
 
     def test_whose_port_is_in_use_is_refused(self, monkeypatch):
@@ -233,7 +233,7 @@ class TestTwoProcesses:
 
     def test_that_differ_are_refused_by_both(self, told):
         assert [refused for *_, refused in told] == [
-            "the workers do not do the same: code is of 1 on worker 1, of 0 on the chief; only 0 "
+            "the workers differ: code is of 1 on worker 1, of 0 on the chief; only 0 "
             "is None on worker 1, yes on the chief; only 1 is yes on worker 1, None on the chief."
         ] * 2
 
