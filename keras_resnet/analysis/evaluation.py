@@ -388,7 +388,7 @@ def evaluate(
     Parameters
     ----------
     model : keras.Model
-        A model of the task.
+        A model of the task. Logits become probabilities.
     dataset : tf.data.Dataset
         Batches of (images, labels), as `data.batches` makes them.
     class_names : tuple of str
@@ -403,7 +403,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        For an unknown task.
+        For an unknown task, or a model of other outputs.
 
     Examples
     --------
@@ -414,10 +414,16 @@ def evaluate(
     (0.5, 0.0)
     """
     check_choice(tuple(EVALUATIONS), task=task)
+    answers = TASKS[task].answers_of(model)
     labels, outputs = zip(
         *((labels, model.predict_on_batch(images)) for images, labels in dataset), strict=True
     )
-    return EVALUATIONS[task](np.concatenate(labels), np.concatenate(outputs), class_names)
+    outputs = answers(np.concatenate(outputs))
+    if outputs.shape[1:] != (len(class_names),):
+        raise ValueError(
+            f"{model.name} has {outputs.shape[-1]} outputs; class_names has {len(class_names)}."
+        )
+    return EVALUATIONS[task](np.concatenate(labels), outputs, class_names)
 
 
 def submission(

@@ -204,8 +204,7 @@ def _rows_of_classes(source):
 
 
 def _rows_of_labels(source):
-    rows = [np.flatnonzero(column > 0.5) for column in source.train.labels.T]
-    return [row for row in rows if len(row)]
+    return [np.flatnonzero(column > 0.5) for column in source.train.labels.T]
 
 
 def _rows_of_values(source):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source, batches
-from keras_resnet.graphs import head_of, wants_of
+from keras_resnet.graphs import head_of, is_functional, wants_of
 from keras_resnet.training.recipes import Recipe
 
 
@@ -108,6 +108,9 @@ class Task:
         whether labels are probabilities.
     metrics : mapping of str to callable
         What is measured of each image beside the loss, given labels and outputs.
+    answers : callable
+        Makes what a head of `outputs` would give, given what comes out of a model, whether that
+        could be logits, and the outputs, an array. Returns None where that is impossible.
     decide : callable
         Makes predictions, in the form of labels, of outputs: both arrays.
     describe : callable
@@ -130,6 +133,7 @@ class Task:
     head: Callable
     losses: Callable
     metrics: Mapping[str, Callable]
+    answers: Callable[[str, bool, np.ndarray], np.ndarray | None]
     decide: Callable[[np.ndarray], np.ndarray]
     describe: Callable[..., str]
     compiled: tuple[str, str]
@@ -168,6 +172,45 @@ class Task:
                 f"{model.name} takes images that are normalized as {wanted!r}, and a source's are "
                 "raw: build it, or its backbone, with include_preprocessing=True."
             )
+
+    def answers_of(self, model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+        """Make a function that turns the outputs of a model into those of this task.
+
+        Logits become probabilities, and the probability of the second of two classes those of
+        both.
+
+        Parameters
+        ----------
+        model : keras.Model
+            A model, made by whatever means.
+
+        Returns
+        -------
+        callable
+            From an array of outputs to another one. It raises ValueError for outputs that are
+            something else.
+
+        Examples
+        --------
+        >>> import keras, numpy as np
+        >>> from keras_resnet import training
+        >>> layers = [keras.Input((4,)), keras.layers.Dense(1, "sigmoid")]
+        >>> answers = training.TASKS["classification"].answers_of(keras.Sequential(layers))
+        >>> answers(np.array([[0.25]]))
+        array([[0.75, 0.25]])
+        """
+        given, linear = "unknown", False
+        if is_functional(model):
+            head = head_of(model)
+            given, linear = head.output, head.linear
+
+        def answers(outputs):
+            found = self.answers(given, linear, outputs)
+            if found is None:
+                raise ValueError(f"{model.name} {self.advice}")
+            return found
+
+        return answers
 
     def objective(
         self,
@@ -329,6 +372,28 @@ def _rows(values):
     return values[:, None] if values.shape.rank == 1 else values
 
 
+def _class_probabilities(given, linear, outputs):
+    if given == "multilabel" and outputs.shape[-1] == 1:
+        return np.concatenate([1 - outputs, outputs], -1)
+    if given == "logits" or linear:
+        return tf.nn.softmax(outputs).numpy()
+    if given == "unknown" and (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2):
+        return outputs
+    return outputs if given == "probabilities" else None
+
+
+def _label_probabilities(given, linear, outputs):
+    if given == "logits" or linear:
+        return tf.nn.sigmoid(outputs).numpy()
+    if given == "unknown" and ((outputs >= 0) & (outputs <= 1)).all():
+        return outputs
+    return outputs if given == "multilabel" else None
+
+
+def _numbers(given, linear, outputs):
+    return outputs if linear or given in ("number", "unknown") else None
+
+
 def _is_right(labels, outputs):
     classes = tf.argmax(labels, -1) if labels.shape.rank == 2 else tf.cast(labels, "int64")
     return tf.cast(tf.argmax(outputs, -1) == classes, "float32")
@@ -360,6 +425,7 @@ TASKS = {
             head=_dense("softmax"),
             losses=_cross_entropy,
             metrics={"accuracy": _is_right},
+            answers=_class_probabilities,
             decide=lambda outputs: outputs.argmax(-1),
             describe=lambda label, names: names[label],
             compiled=("sparse_categorical_crossentropy", "accuracy"),
@@ -375,6 +441,7 @@ TASKS = {
             head=_dense("sigmoid"),
             losses=_binary_cross_entropy,
             metrics={"accuracy": _labels_right},
+            answers=_label_probabilities,
             decide=lambda outputs: (outputs > 0.5).astype("float32"),
             describe=_labels_text,
             compiled=("binary_crossentropy", "binary_accuracy"),
@@ -389,6 +456,7 @@ TASKS = {
             head=_rescaled,
             losses=_squared_error,
             metrics={"mean_absolute_error": _absolute_error},
+            answers=_numbers,
             decide=lambda outputs: outputs,
             describe=lambda label, _: ", ".join(f"{value:.4g}" for value in np.atleast_1d(label)),
             compiled=("mean_squared_error", "mean_absolute_error"),

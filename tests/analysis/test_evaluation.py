@@ -174,18 +174,56 @@ class TestRegression:
     ("task", "activation", "kind"),
     [
         ("multilabel", "sigmoid", analysis.MultiLabelEvaluation),
+        ("multilabel", None, analysis.MultiLabelEvaluation),
         ("regression", None, analysis.RegressionEvaluation),
     ],
 )
 def test_evaluate_asks_the_task(task, activation, kind):
     inputs = keras.Input((2,))
-    model = keras.Model(inputs, keras.layers.Activation(activation or "linear")(inputs))
+    unchanged = keras.layers.Dense(2, activation, kernel_initializer="identity")
+    model = keras.Model(inputs, unchanged(inputs))
     rows = np.array([[9.0, -9.0], [-9.0, -9.0], [9.0, 9.0]], "float32")
     labels = (rows > 0).astype("float32") if task == "multilabel" else rows
     dataset = tf.data.Dataset.from_tensor_slices((rows, labels)).batch(2)
     quality = analysis.evaluate(model, dataset, ("a", "b"), task)
     assert type(quality) is kind
     assert quality.headline[1] == pytest.approx(1.0)
+    if task == "multilabel":
+        assert ((quality.probabilities > 0) & (quality.probabilities < 1)).all()
+
+
+@pytest.mark.parametrize("output", ["softmax", "logits", "chance of b"])
+def test_evaluate_of_a_classifier_gives_probabilities_of_all_classes(output):
+    inputs, units = keras.Input((2,)), 1 if output == "chance of b" else 2
+    activation = {"softmax": "softmax", "logits": None, "chance of b": "sigmoid"}[output]
+    model = keras.Model(inputs, keras.layers.Dense(units, activation)(inputs))
+    kernel = np.array([[-1.0], [1.0]]) if units == 1 else np.eye(2)
+    model.set_weights([kernel, np.zeros(units)])
+    rows = np.array([[3.0, 1.0], [0.0, 1.0]], "float32")
+    dataset = tf.data.Dataset.from_tensor_slices((rows, [0, 1])).batch(1)
+    expected = np.exp(rows) / np.exp(rows).sum(-1, keepdims=True)
+    found = analysis.evaluate(model, dataset, ("a", "b")).probabilities
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "activation"),
+    [("classification", "sigmoid"), ("multilabel", "softmax"), ("regression", "softmax")],
+)
+def test_evaluate_refuses_outputs_of_another_kind(task, activation):
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(2, activation)(inputs), name="net")
+    dataset = tf.data.Dataset.from_tensor_slices((np.eye(2), [0, 1])).batch(2)
+    with one_line_error("net gives no"):
+        analysis.evaluate(model, dataset, ("a", "b"), task)
+
+
+def test_evaluate_refuses_as_many_names_as_there_are_no_outputs():
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(inputs), name="net")
+    dataset = tf.data.Dataset.from_tensor_slices((np.eye(2), [0, 1])).batch(2)
+    with one_line_error("net has 2 outputs; class_names has 3"):
+        analysis.evaluate(model, dataset, ("a", "b", "c"))
 
 
 def test_evaluate_refuses_an_unknown_task():
