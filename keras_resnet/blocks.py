@@ -17,8 +17,30 @@ from typing import Literal, NamedTuple, get_args
 import keras
 
 from keras_resnet.checks import check_choice, check_data_format, check_positive
-from keras_resnet.initialization import he_normal
+from keras_resnet.initialization import he_normal, kernels_to_be_loaded
 from keras_resnet.layers import BatchNormalization, GroupedConv2D, ZeroPaddedShortcut
+
+__all__ = [
+    "EXPANSION",
+    "KINDS",
+    "SHORTCUTS",
+    "STRIDE_PLACES",
+    "Convolution",
+    "Kind",
+    "Plan",
+    "Shortcut",
+    "StridePlace",
+    "activation",
+    "basic_block",
+    "basic_plan",
+    "bottleneck_block",
+    "bottleneck_plan",
+    "bottleneck_width",
+    "check_shortcut",
+    "convolution",
+    "kernels_to_be_loaded",
+    "normalization",
+]
 
 Shortcut = Literal["A", "B", "C", None]
 StridePlace = Literal["3x3", "1x1"]

@@ -20,6 +20,7 @@ import operator
 from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 _HOLDS = {
     "at least": operator.ge,
@@ -48,14 +49,14 @@ class Range:
     whole: bool = False
     infinite: bool = False
 
-    def __contains__(self, number: object) -> bool:
+    def __contains__(self, number: Any) -> bool:
         if isinstance(number, bool) or not isinstance(number, Integral if self.whole else Real):
             return False
         if math.isnan(number) or (math.isinf(number) and not self.infinite):
             return False
         return all(_HOLDS[word](number, bound) for word, bound in self._bounds)
 
-    def wording(self, number: object) -> str:
+    def wording(self, number: Any) -> str:
         """What `number`, which is not in this range, must be."""
         kind = "a whole number" if self.whole else "a number"
         bounds = " and ".join(f"{word} {bound}" for word, bound in self._bounds)
@@ -63,8 +64,7 @@ class Range:
             return kind
         if self.whole:
             return f"{kind} of {bounds}"
-        real = isinstance(number, Real) and not isinstance(number, bool)
-        if real and (math.isfinite(number) or self.infinite):
+        if isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number):
             return bounds
         return f"{kind} of {bounds}" if bounds.startswith("at") else f"{kind} {bounds}"
 
@@ -84,7 +84,7 @@ RANGES = {
     # Amounts.
     "positive": Range(("above", 0)),  # a learning rate, a norm, a width
     "nonnegative": Range(("at least", 0)),  # weight decay, MixUp's alpha
-    "duration": Range(("above", 0), infinite=True),  # seconds: a timeout
+    "limit": Range(("above", 0), infinite=True),  # a timeout, a budget
     # Fractions.
     "fraction": _FRACTION,
     "agreement": _FRACTION,  # of predictions that must stay the same
@@ -98,7 +98,7 @@ RANGES = {
 """The ranges of arguments, by the name that `check_range` and `is_within` take."""
 
 
-def check_range(kind: str, /, *, optional: bool = False, **numbers: object) -> None:
+def check_range(kind: str, /, *, optional: bool = False, **numbers: Any) -> None:
     """Raise ValueError for the first number outside of a range.
 
     Parameters
@@ -130,22 +130,22 @@ def check_range(kind: str, /, *, optional: bool = False, **numbers: object) -> N
             raise ValueError(f"{name}={number!r} must be {allowed.wording(number)}.")
 
 
-def is_within(kind: str, number: object) -> bool:
+def is_within(kind: str, number: Any) -> bool:
     """Whether something is a number in a range of `RANGES`."""
     return number in RANGES[kind]
 
 
-def is_count(number: object) -> bool:
+def is_count(number: Any) -> bool:
     """Whether something is a whole number of at least 1, of Python's or NumPy's."""
     return is_within("count", number)
 
 
-def check_positive(**numbers: object) -> None:
+def check_positive(**numbers: Any) -> None:
     """Raise ValueError for the first argument that is not a whole number of at least 1."""
     check_range("count", **numbers)
 
 
-def check_choice(choices: Collection, /, **values: object) -> None:
+def check_choice(choices: Collection, /, **values: Any) -> None:
     """Raise ValueError for the first argument that is not among the choices.
 
     Parameters
@@ -216,7 +216,7 @@ def check_data_format() -> None:
         )
 
 
-def check_activation(classifier_activation: object) -> None:
+def check_activation(classifier_activation: Any) -> None:
     """Raise ValueError for anything but an activation of Keras, a callable or None."""
     import keras
 

@@ -9,29 +9,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 LABELS_FILE = "labels.txt"
-"""Names of a model's classes, one a line, beside the model."""
+"""The file beside a model that names its classes, one per line."""
 
 
 @contextlib.contextmanager
 def written_beside(path: str | os.PathLike) -> Iterator[Path]:
-    """Write a file or a folder beside its place, and rename it into place when all is well.
+    """Write a file or folder next to its destination, and rename it once it is complete.
 
     Parameters
     ----------
     path : path
-        Where the result goes; its folder is made where it is missing. A file that is there is
-        replaced, a folder is not.
+        The destination; missing parent folders are created. An existing file is replaced, an
+        existing folder is not.
 
     Yields
     ------
     pathlib.Path
-        Where to write, with the same suffixes; hidden, on the same disk. Removed if the block
+        Where to write: hidden, on the same disk, with the same suffixes. Removed if the block
         raises.
 
     Raises
     ------
     FileExistsError
-        If a folder's place has been taken.
+        If the destination of a folder exists by then.
 
     Examples
     --------
@@ -50,7 +50,7 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield partial
         if partial.is_dir() and os.path.lexists(path):
-            raise FileExistsError(f"{str(path)!r} was written by somebody else in the meantime.")
+            raise FileExistsError(f"{str(path)!r} was written by another process in the meantime.")
         os.replace(partial, path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
@@ -64,9 +64,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     Parameters
     ----------
     path : path
-        The file; replaced if it is there.
+        The file; replaced if it exists.
     text : str
-        Its content.
+        Its contents.
     """
     with written_beside(path) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -78,14 +78,14 @@ def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
     Parameters
     ----------
     folder : path
-        The folder; made where it is missing.
+        The folder; created if missing.
     labels : sequence of str
-        The names.
+        The names, one per class.
 
     Raises
     ------
     ValueError
-        For a name with a line break.
+        For a name that contains a line break.
     """
     for label in labels:
         if label.splitlines() != [label]:

@@ -1,4 +1,4 @@
-"""Several processes of one command on one machine."""
+"""One command in several processes on one machine."""
 
 import json
 import os
@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from keras_resnet.checks import check_positive
 
 _POLL = 0.1  # seconds
-_LAST_WORDS = 5.0  # seconds to wait for what an ended process has said
-_MISTAKE = 2  # the code of a command that was given wrong, as it will be again
+_LAST_OUTPUT = 5.0  # seconds to wait for the output of a process that has ended
+_USAGE_ERROR = 2  # the exit code of a command that was given wrongly, and will be again
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def launch(
@@ -28,36 +29,37 @@ def launch(
 ) -> int:
     """Run a command in several processes that find each other through TF_CONFIG.
 
-    Each gets an equal part of the machine's GPUs, or of its CPU's cores. The first is the chief,
-    whose output is this process' own; what the others say is marked with their numbers. A SIGTERM
-    or an interruption of this process is passed on to all of them.
+    Each gets an equal share of the machine's GPUs, or of its CPU cores. The first is the chief,
+    whose output is that of this process; the output of the others is marked with their numbers.
+    SIGTERM and Ctrl-C are passed on to all of them.
 
     Parameters
     ----------
     command : sequence of str
         A program and its arguments.
     workers : int
-        Processes.
+        Number of processes.
     restarts : int, default 0
-        How many times to start all of them again after one of them has failed, unless it was for a
-        mistake in the command, which is what code 2 says.
+        How many times to restart all of them after one has failed. Exit code 2, a mistake in the
+        command, is not retried.
     grace : float, default 120.0
-        Seconds in which the others have to end after one has failed; of a search, after its chief
-        has. The other workers of a search go on with the trial of one that has failed.
+        Seconds that the others have to end after one has failed; in a search, after its chief has.
+        When another worker of a search fails, the rest carry on with its trial.
     search : bool, default False
-        They are the workers of a keras-tuner search: it needs one process more, the chief, which
-        trains nothing. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT say so.
+        Whether they are the workers of a keras-tuner search, which needs one more process: the
+        chief, which trains nothing. KERASTUNER_TUNER_ID, KERASTUNER_ORACLE_IP and
+        KERASTUNER_ORACLE_PORT tell them so.
 
     Returns
     -------
     int
-        0 if all have ended with 0, else the code of the first one that has not; of a search, its
-        chief's.
+        0 if all have ended with 0, else the code of the first that has not; for a search, that of
+        its chief.
 
     Raises
     ------
     ValueError
-        For a number out of its range, or fewer GPUs than workers.
+        For less than one worker, or fewer GPUs than workers.
 
     Examples
     --------
@@ -69,51 +71,50 @@ def launch(
     check_positive(workers=workers)
     shares = _shares(workers)
     if search:
-        # The chief makes nets to count what they cost, on the GPU of a worker: both are to leave
+        # The chief builds models to count what they cost, on the GPU of a worker: each has to leave
         # the other some memory.
         first = {**shares[0], "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         shares = [first, first, *shares[1:]]
-    asked = threading.Event()
+    stopped = threading.Event()
     processes, readers = [], []
 
-    def pass_on(*_):
-        asked.set()
+    def stop(*_):
+        stopped.set()
         for process in processes:
             process.terminate()
 
     main = threading.current_thread() is threading.main_thread()
-    former = {each: signal.signal(each, pass_on) for each in _SIGNALS} if main else {}
+    handlers = {each: signal.signal(each, stop) for each in _SIGNALS} if main else {}
     try:
-        for attempt in range(restarts + 1):
+        while True:
             processes[:], readers[:] = _start(command, shares, search)
-            if asked.is_set():  # while they were being started
-                pass_on()
+            if stopped.is_set():  # while they were being started
+                stop()
             code = _wait(processes, grace, search)
             for reader in readers:
-                reader.join(_LAST_WORDS)
-            if code in (0, _MISTAKE) or asked.is_set() or attempt == restarts:
+                reader.join(_LAST_OUTPUT)
+            if code in (0, _USAGE_ERROR) or stopped.is_set() or restarts < 1:
                 return code
-            _say(
-                f"A worker has ended with code {code}: starting all of them again, "
-                f"{restarts - attempt - 1} more times at most."
+            restarts -= 1
+            _print(
+                f"A worker exited with code {code}: restarting all of them, at most {restarts} "
+                "more times."
             )
     finally:
         for process in processes:
             process.kill()
-        for each, handler in former.items():
+        for each, handler in handlers.items():
             signal.signal(each, handler)
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
 def _shares(workers):
-    """What each process is to see of the machine, as variables of its environment."""
+    """What each process may use of the machine, as environment variables."""
     gpus = _gpus()
     if gpus:
         if len(gpus) < workers:
             raise ValueError(
-                f"workers={workers}, but there are {len(gpus)} GPUs: a worker needs one at least."
+                f"workers={workers}, but there are {len(gpus)} GPUs: each worker needs at least "
+                "one."
             )
         each = len(gpus) // workers
         return [
@@ -121,8 +122,11 @@ def _shares(workers):
             for index in range(workers)
         ]
     # macOS does not say which cores a process may use.
-    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0)
-    cores = str(max(1, len(usable) // workers))
+    if hasattr(os, "sched_getaffinity"):
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
+    cores = str(max(1, usable // workers))
     names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
     return [{name: os.environ.get(name, cores) for name in names}] * workers
 
@@ -134,13 +138,13 @@ def _gpus():
     if not shutil.which("nvidia-smi"):
         return []
     listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True)
-    # A line for each, and for the parts of one; or, if there is none, a line that says so.
+    # One line for each GPU, and more for its partitions; or a line that says there is none.
     lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
     return [str(index) for index, _ in enumerate(lines)]
 
 
 def _start(command, shares, search):
-    """A process for every share, and the threads that repeat what they say."""
+    """Start a process for each share, and the threads that repeat their output."""
     roles = (_searchers if search else _workers)(len(shares))
     processes, readers = [], []
     for index, (share, role) in enumerate(zip(shares, roles, strict=True)):
@@ -162,7 +166,7 @@ def _start(command, shares, search):
 
 
 def _workers(count):
-    """Who each process is, for `tf.distribute`."""
+    """The role of each process, for `tf.distribute`."""
     addresses = [f"localhost:{port}" for port in _free_ports(count)]
     for index in range(count):
         task = {"type": "worker", "index": index}
@@ -170,7 +174,7 @@ def _workers(count):
 
 
 def _searchers(count):
-    """Who each process is, for keras-tuner."""
+    """The role of each process, for keras-tuner."""
     (port,) = _free_ports(1)
     for index in range(count):
         yield {
@@ -181,6 +185,7 @@ def _searchers(count):
 
 
 def _free_ports(count):
+    """Ports that nothing listens on."""
     sockets = [socket.socket() for _ in range(count)]
     for each in sockets:
         each.bind(("localhost", 0))
@@ -191,27 +196,28 @@ def _free_ports(count):
 
 
 def _repeat(lines, index):
+    """Print the output of a worker, marked with its number."""
     with lines:
         for line in lines:
             print(f"[worker {index}] {line}", end="", file=sys.stderr, flush=True)
 
 
 def _wait(processes, grace, search):
-    """Wait for all; returns the code that says how it went."""
-    first, deadline, told = 0, None, set()
+    """Wait for all of them; return the exit code of the whole."""
+    first, deadline, reported = 0, None, set()
     while True:
         codes = [process.poll() for process in processes]
         failed = [index for index, code in enumerate(codes) if code]
         if search:
-            # Its chief knows what a lost worker was at, and when no worker is left.
+            # The chief knows the trial of a lost worker, and when there are no workers left.
             first = codes[0] or 0
-            for index in {*failed} - {0} - told:
-                _say(f"[worker {index}] has ended with code {codes[index]}; the others go on.")
-                told.add(index)
+            for index in {*failed} - {0} - reported:
+                _print(f"[worker {index}] exited with code {codes[index]}; the others carry on.")
+                reported.add(index)
         else:
             first = first or next((codes[index] for index in failed), 0)
         if None not in codes:
-            # What ended a process that a signal has ended, as shells say it.
+            # A process that a signal has ended: its code as shells give it.
             return first if first >= 0 else 128 - first
         if first and deadline is None:
             deadline = time.monotonic() + grace
@@ -221,5 +227,5 @@ def _wait(processes, grace, search):
         time.sleep(_POLL)
 
 
-def _say(line):
+def _print(line):
     print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Names as people type them."""
+"""Names the way people type them."""
 
 import difflib
 import re
@@ -6,28 +6,28 @@ from collections.abc import Iterable
 
 
 def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
-    """Find a name among those known; case, "-" and "_" do not matter.
+    """Find a name in a list; case, "-" and "_" do not matter.
 
     Parameters
     ----------
     argument : str
-        What the name is called in an error.
+        What an error calls the name.
     name : str
         The name as it was typed.
     known : iterable of str
-        The names there are, at least one.
+        The known names, at least one.
     note : str, optional
-        Said behind the list of known names in an error.
+        Follows the list of known names in an error.
 
     Returns
     -------
     str
-        The name as it is known.
+        The known name.
 
     Raises
     ------
     ValueError
-        For an unknown name, suggesting the nearest.
+        For an unknown name; suggests the nearest.
 
     Examples
     --------
@@ -52,7 +52,7 @@ def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
 
 
 def plain(name: str) -> str:
-    """A name without case, "-", "_" and blanks.
+    """Strip a name of case, "-", "_" and blanks.
 
     Parameters
     ----------

@@ -9,20 +9,21 @@ _NOT_DECAYED = ("bias", "gamma", "beta")
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class LayerwiseSGD(keras.optimizers.SGD):
-    """Stochastic gradient descent as the papers have it, with a rate for every layer.
+    """Stochastic gradient descent as in the papers, with a learning rate for each layer.
 
-    The decay of the weights is a part of the gradient, so that momentum acts on it as well; Keras'
-    own `weight_decay` acts on the weights alone, and is ten times weaker with a momentum of 0.9.
-    `global_clipnorm` clips the gradient of the whole batch; Keras' own that of each replica.
+    Weight decay is part of the gradient, so that momentum acts on it as well; Keras' own
+    `weight_decay` acts on the weights alone, and is ten times weaker with a momentum of 0.9.
+    `global_clipnorm` clips the gradient of the whole batch, where Keras clips that of each replica.
 
     Parameters
     ----------
     *args, **kwargs
-        Those of `keras.optimizers.SGD`.
+        As for `keras.optimizers.SGD`.
     l2 : float, default 0.0
-        This times the weight is added to its gradient; not of biases and normalization.
+        Weight decay: `l2` times the weight is added to its gradient, except for biases and
+        normalization.
     rates : mapping of str to float, optional
-        Factors of the learning rate by what the names of layers begin with; 1 for the others.
+        Factors of the learning rate, by what the names of layers begin with; 1 for other layers.
 
     References
     ----------
@@ -45,7 +46,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
         self.l2, self.rates = l2, dict(rates or {})
 
     def decays(self, path: str) -> bool:
-        """Tell whether a variable decays.
+        """Tell whether weight decay applies to a variable.
 
         Parameters
         ----------
@@ -59,7 +60,7 @@ class LayerwiseSGD(keras.optimizers.SGD):
         return path.rpartition("/")[2] not in _NOT_DECAYED
 
     def update_step(self, gradient, variable, learning_rate):  # noqa: D102
-        # What comes is the backend's variable; Keras' own knows its layer.
+        # This is the backend's variable. Keras' own knows the layer it belongs to.
         path = self._trainable_variables[self._get_variable_index(variable)].path
         if self.l2 and self.decays(path):
             gradient = gradient + self.l2 * keras.ops.cast(variable, gradient.dtype)
@@ -70,11 +71,11 @@ class LayerwiseSGD(keras.optimizers.SGD):
         super().update_step(gradient, variable, learning_rate)
 
     def _clip_gradients(self, grads):
-        """Not here: these are gradients of one replica's part of the batch."""
+        """Clip later: these are the gradients of one replica's share of the batch."""
         return grads
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        """Here they have become those of the whole batch."""
+        """Sum the gradients over replicas, and clip those of the whole batch."""
         grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
         return list(zip(super()._clip_gradients(grads), variables, strict=True))
 
@@ -84,16 +85,16 @@ class LayerwiseSGD(keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class StepDecay(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that is a tenth of what it was from certain steps on, after a warm-up.
+    """A learning rate that is divided by 10 at certain steps, after a warm-up.
 
     Parameters
     ----------
     learning_rate : float
-        The highest.
+        The highest rate.
     boundaries : sequence of int
-        Steps from which it is a tenth, a hundredth, ...
+        Steps at which the rate is divided by 10.
     warm_up_steps : int, default 0
-        First steps, in which it rises from 0.
+        Number of steps at the start in which the rate rises from 0.
 
     References
     ----------

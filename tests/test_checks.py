@@ -19,7 +19,7 @@ CROP = "above 0 and at most 1."
         ("agreement", [0, 1]),
         ("milestone", [0.5]),
         ("nonnegative", [0, 1e9]),
-        ("duration", [0.1, math.inf]),
+        ("limit", [0.1, math.inf]),
         ("number", [-3, 0.5]),
     ],
 )
@@ -46,7 +46,7 @@ def test_numbers_within_a_range_pass(kind, numbers):
         ("validation", 1, "at least 0 and below 1."),
         ("dropout", "low", "a number of at least 0 and below 1."),
         ("positive", math.inf, "a number above 0."),
-        ("duration", 0, "above 0."),
+        ("limit", 0, "above 0."),
         ("number", math.nan, "a number."),
         ("number", [1], "a number."),
     ],

@@ -9,7 +9,6 @@ import time
 import pytest
 from errors import one_line_error
 
-from keras_resnet import launch as module
 from keras_resnet.launch import launch
 
 WORKER = "import json, os; task = json.loads(os.environ['TF_CONFIG'])['task']['index']; "
@@ -35,24 +34,32 @@ def test_every_process_is_told_who_it_is(tmp_path):
     assert len(set(addresses)) == 3
 
 
+def seen_by_workers(folder, workers, *names):
+    """Values of environment variables in each of the workers that `launch` starts."""
+    code = f"json.dump([os.environ.get(each) for each in {names}], open(f'{folder}/{{task}}', 'w'))"
+    assert launch(program(code), workers=workers) == 0
+    return [json.loads((folder / str(index)).read_text()) for index in range(workers)]
+
+
 @pytest.mark.parametrize(
     ("gpus", "workers", "expected"),
     [("0,1,2,3", 2, ["0,1", "2,3"]), ("3,5", 2, ["3", "5"]), ("0,1,2", 2, ["0", "1"])],
 )
-def test_gpus_are_shared_out(monkeypatch, gpus, workers, expected):
+def test_gpus_are_divided_among_workers(monkeypatch, tmp_path, gpus, workers, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
-    assert module._shares(workers) == [{"CUDA_VISIBLE_DEVICES": each} for each in expected]
-    with one_line_error("workers=9, but there are"):
-        module._shares(9)
+    seen = seen_by_workers(tmp_path, workers, "CUDA_VISIBLE_DEVICES")
+    assert seen == [[each] for each in expected]
+    with one_line_error(f"workers=9, but there are {len(gpus.split(','))} GPUs"):
+        launch(["true"], workers=9)
 
 
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ("No devices were found", []),
-        ("NVIDIA-SMI has failed.\n", []),
-        ("GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-2)", ["0"]),
-        ("GPU 0: NVIDIA L4 (UUID: GPU-1)\nGPU 1: NVIDIA L4 (UUID: GPU-2)", ["0", "1"]),
+        ("No devices were found", None),
+        ("NVIDIA-SMI has failed.\n", None),
+        ("GPU 0: NVIDIA A100 (UUID: GPU-1)\n  MIG 1g.5gb Device 0: (UUID: MIG-2)", "0"),
+        ("GPU 0: NVIDIA L4 (UUID: GPU-1)\nGPU 1: NVIDIA L4 (UUID: GPU-2)", "0,1"),
     ],
 )
 def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path, answer, expected):
@@ -60,7 +67,7 @@ def test_gpus_are_those_that_nvidia_smi_lists(monkeypatch, tmp_path, answer, exp
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert module._gpus() == expected
+    assert seen_by_workers(tmp_path, 1, "CUDA_VISIBLE_DEVICES") == [[expected]]
 
 
 def test_chief_of_a_search_leaves_memory_to_the_worker_whose_gpu_it_shares(tmp_path, monkeypatch):
@@ -76,22 +83,21 @@ def test_chief_of_a_search_leaves_memory_to_the_worker_whose_gpu_it_shares(tmp_p
     assert told == ["4 true", "4 true", "7 "]
 
 
-def test_cores_are_shared_out_where_a_process_may_use_all(monkeypatch):
+def test_cores_are_divided_among_workers(tmp_path):
+    cores = str(max(1, len(os.sched_getaffinity(0)) // 2))
+    names = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    assert seen_by_workers(tmp_path, 2, *names) == [[cores, cores]] * 2
+
+
+def test_cores_are_all_of_the_machine_where_the_system_does_not_tell(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity")
-    cores = max(1, os.cpu_count() // 2)
-    assert module._shares(2)[0]["TF_NUM_INTRAOP_THREADS"] == str(cores)
+    cores = str(max(1, os.cpu_count() // 2))
+    assert seen_by_workers(tmp_path, 2, "TF_NUM_INTRAOP_THREADS") == [[cores]] * 2
 
 
-def test_cores_are_shared_out():
-    cores = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert [share["TF_NUM_INTRAOP_THREADS"] for share in module._shares(2)] == [str(cores)] * 2
-
-
-def test_a_share_reaches_its_process_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    code = f"open(f'{tmp_path}/{{task}}', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
-    assert launch(program(code), workers=2) == 0
-    assert [(tmp_path / str(index)).read_text() for index in range(2)] == ["4", "7"]
+def test_threads_that_were_chosen_stay(monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+    assert seen_by_workers(tmp_path, 2, "TF_NUM_INTRAOP_THREADS") == [["7"]] * 2
 
 
 def test_a_search_has_a_chief_besides_its_workers(tmp_path):
@@ -131,7 +137,7 @@ def test_a_search_goes_on_without_a_lost_worker(tmp_path, capfd):
     command = [sys.executable, "-c", textwrap.dedent(code)]
     assert launch(command, workers=2, grace=0.5, search=True) == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == ["chief", "worker1"]
-    assert "[worker 1] has ended with code -9; the others go on." in capfd.readouterr().err
+    assert "[worker 1] exited with code -9; the others carry on." in capfd.readouterr().err
 
 
 def test_workers_without_the_chief_of_their_search_are_ended():
@@ -160,7 +166,10 @@ def test_all_are_started_again(tmp_path, capfd):
     assert launch(program(code), workers=2, restarts=1) == 1
     assert launch(program(code), workers=2, restarts=2) == 0
     assert [(tmp_path / str(index)).read_text() for index in range(2)] == ["..."] * 2
-    assert "A worker has ended with code 1: starting all of them again" in capfd.readouterr().err
+    assert (
+        "A worker exited with code 1: restarting all of them, at most 0 more times"
+        in capfd.readouterr().err
+    )
 
 
 def test_the_chief_speaks_for_itself_and_others_are_marked(capfd):

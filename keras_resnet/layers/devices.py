@@ -1,13 +1,15 @@
 """What the devices of this process are good at."""
 
-from typing import TypeVar
+import importlib
+from typing import Any, TypeVar
 
 import keras
 
+tf: Any = None
+"""TensorFlow, where Keras runs on it."""
+
 if keras.backend.backend() == "tensorflow":
-    import tensorflow as tf
-else:
-    tf = None
+    tf = importlib.import_module("tensorflow")
 
 _Layer = TypeVar("_Layer", bound=type)
 

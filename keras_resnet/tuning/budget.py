@@ -1,16 +1,16 @@
-"""What a net may cost."""
+"""What a model may cost."""
 
 import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from keras_resnet import names
+from keras_resnet.checks import is_within
 from keras_resnet.resnet import Architecture
 
 _WARM_UP, _CALLS = 2, 9
@@ -18,7 +18,7 @@ _WARM_UP, _CALLS = 2, 9
 
 @dataclass(frozen=True)
 class Budget:
-    """Bounds that no net of a search may go beyond.
+    """Limits for the models of a search.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Budget:
     macs : float, optional
         Multiply-adds for one image.
     ms : float, optional
-        Milliseconds that the prediction for one image takes on this machine, measured.
+        Milliseconds per prediction of one image, measured on this machine.
 
     Examples
     --------
@@ -43,7 +43,7 @@ class Budget:
     def __post_init__(self):
         for field in fields(self):
             bound = getattr(self, field.name)
-            if bound is not None and (not isinstance(bound, Real) or not bound > 0):
+            if bound is not None and not is_within("limit", bound):
                 raise ValueError(f"budget: {field.name}={bound!r} must be a number above 0.")
 
     @classmethod
@@ -62,7 +62,7 @@ class Budget:
         Raises
         ------
         ValueError
-            For a name or a number that is none.
+            For an unknown name, or something that is no number.
         """
         bounds = {}
         for part in text.split(","):
@@ -82,19 +82,19 @@ class Budget:
         return ",".join(f"{name}={bound:.12g}" for name, bound in bounds if bound is not None)
 
     def exceeded(self, params: float, macs: float, ms: float | None = None) -> str | None:
-        """Say which bound a net is beyond.
+        """Say which limit a model exceeds.
 
         Parameters
         ----------
         params, macs : float
-            What the net has.
+            Parameters and multiply-adds of the model.
         ms : float, optional
-            What it takes, where that is known.
+            Milliseconds it takes, if known.
 
         Returns
         -------
         str or None
-            None for a net within all bounds.
+            None for a model within all limits.
         """
         for name, amount in (("params", params), ("macs", macs), ("ms", ms)):
             bound = getattr(self, name)
@@ -106,12 +106,12 @@ class Budget:
 def cost(
     options: Mapping[str, Any], input_shape: tuple[int, int, int], classes: int
 ) -> tuple[int, int]:
-    """Parameters and multiply-adds of a net that has not been built.
+    """Count parameters and multiply-adds of a model without building it.
 
     Parameters
     ----------
     options : mapping
-        As `space.net_of` returns them.
+        Those of `keras_resnet.resnet.Architecture`, as `space.net_of` returns them.
     input_shape : tuple of (height, width, channels)
         Shape of one image.
     classes : int
@@ -121,13 +121,18 @@ def cost(
     -------
     tuple of (parameters, multiply-adds)
         Trainable parameters, and multiply-adds of convolutions and the classifier for one image:
-        what `keras_resnet.analysis.complexity` counts in the net itself, a thousand times quicker.
+        what `keras_resnet.analysis.complexity` counts in the model itself, a thousand times faster.
+
+    Raises
+    ------
+    ValueError
+        For options that no model has.
 
     Examples
     --------
     >>> from keras_resnet.tuning.budget import cost
-    >>> net = dict(stem="cifar", block="basic", block_counts=(3, 3, 3), filters=(16, 32, 64))
-    >>> cost({**net, "shortcut": "A"}, (32, 32, 3), classes=10)
+    >>> options = dict(stem="cifar", block="basic", block_counts=(3, 3, 3), filters=(16, 32, 64))
+    >>> cost({**options, "shortcut": "A"}, (32, 32, 3), classes=10)
     (269722, 40551040)
     """
     height, width, channels = input_shape
@@ -140,12 +145,12 @@ def cost(
 
 
 def milliseconds(model: keras.Model) -> float:
-    """Measure what the prediction for one image takes.
+    """Measure how long the prediction of one image takes.
 
     Parameters
     ----------
     model : keras.Model
-        A model of images whose size is known.
+        A model of images of a known size.
 
     Returns
     -------
