@@ -490,7 +490,7 @@ def submission(
     )
     if all(name.isdecimal() for name, _ in lines):
         lines.sort(key=lambda line: int(line[0]))
-    _write(path, ("id", "label"), lines)
+    _write(path, ("id", "value" if task == "regression" else "label"), lines)
     return len(lines)
 
 

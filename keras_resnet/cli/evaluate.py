@@ -15,10 +15,11 @@ from keras_resnet.cli.quality import show_quality, show_skipped
     required=True,
     help='Data, as for `train`; after a colon, the split, if not "test".',
 )
+@options.task
 @options.weights
 @options.on_error
 @options.as_json
-def evaluate(model, source, weights, on_error, as_json):
+def evaluate(model, source, as_json, **given):
     """Test a trained MODEL on labelled images, such as pets or pets:validation.
 
     MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name.
@@ -26,7 +27,8 @@ def evaluate(model, source, weights, on_error, as_json):
     with answer(as_json) as found:
         from keras_resnet import runs
 
-        record = runs.evaluate(model, source, weights=weights, on_error=on_error)
+        record = runs.evaluate(model, source, **given)
         found.update(record.to_json())
-        show_quality(f"{record.source.name}, {record.split} images", record.evaluation)
+        title = f"{record.source.name}, {record.split} images"
+        show_quality(title, record.evaluation, record.source.task)
         show_skipped(record.source)

@@ -53,6 +53,7 @@ from keras_resnet.runs.choices import EXPORTS
     type=options.FRACTION,
     help="Fraction of the test images whose class must not change.  [default: 0.99, litert 0.95]",
 )
+@options.task
 @options.weights
 @options.output("Folder: of all versions of a SavedModel, or of the file.")
 @options.as_json
@@ -76,6 +77,7 @@ def export(model, output, as_json, **given):
 @click.command()
 @click.argument("exported", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--images", help="Images to measure with, as for --data.  [default: noise]")
+@options.task
 @click.option(
     "--batch-size",
     "batch_sizes",

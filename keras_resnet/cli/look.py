@@ -17,8 +17,9 @@ from keras_resnet.cli.console import Mistake, answer, macs, say, size, table
     type=click.Path(dir_okay=False, path_type=Path),
     help="Where to write some images of every class, a PNG file.",
 )
+@options.task
 @options.as_json
-def data(source, sheet, as_json):
+def data(source, sheet, task, as_json):
     """Look over a data set: classes, counts, sizes, damaged files, duplicates across splits.
 
     SOURCE is what `train --data` takes.
@@ -27,19 +28,11 @@ def data(source, sheet, as_json):
         from keras_resnet import analysis
         from keras_resnet import data as sources
 
-        images = sources.load(source, on_error="skip")
+        images = sources.load(source, on_error="skip", task=task)
         overview = analysis.overview(images)
         found.update(dataclasses.asdict(overview))
-        table(
-            f"{images.name}, {len(images.class_names)} classes",
-            ["class", *overview.counts],
-            [
-                [name, *(f"{counts[i]:,}" for counts in overview.counts.values())]
-                for i, name in enumerate(overview.class_names)
-            ]
-            + [["all", *(f"{sum(counts):,}" for counts in overview.counts.values())]],
-        )
-        say(f"The largest class has {overview.imbalance:.1f} times as many images as the smallest.")
+        found["task"] = images.task
+        _LABELS[images.task](images, overview)
         smallest, largest, median = map(
             size, (overview.smallest, overview.largest, overview.median)
         )
@@ -53,6 +46,49 @@ def data(source, sheet, as_json):
         if sheet:
             analysis.class_sheet(sheet, images)
             say(f"{sheet}: some images of every class")
+
+
+def _show_classes(images, overview):
+    """Images of every class, by split."""
+    _show_counts(images, overview, "class")
+    say(f"The largest class has {overview.imbalance:.1f} times as many images as the smallest.")
+
+
+def _show_labels(images, overview):
+    """Images with every label, by split."""
+    _show_counts(images, overview, "label")
+    say(f"The most frequent label has {overview.imbalance:.1f} times as many as the rarest.")
+
+
+def _show_counts(images, overview, noun):
+    rows = [
+        [name, *(f"{counts[index]:,}" for counts in overview.counts.values())]
+        for index, name in enumerate(overview.class_names)
+    ]
+    everything = ["images", *(f"{len(split):,}" for split in images.splits.values())]
+    names = {"class": "classes", "label": "labels"}[noun]
+    title = f"{images.name}, {len(images.class_names)} {names}"
+    table(title, [noun, *overview.counts], [*rows, everything])
+
+
+def _show_values(images, overview):
+    """The range of values, by split."""
+    rows = []
+    for split, some in images.splits.items():
+        for name, values in zip(
+            images.class_names, some.labels.reshape(len(some), -1).T, strict=True
+        ):
+            numbers = (values.min(), values.mean(), values.max()) if len(values) else ()
+            rows.append([split, name, f"{len(values):,}", *(f"{each:.4g}" for each in numbers)])
+    title = f"{images.name}, numbers to predict"
+    table(title, ["split", "", "images", "smallest", "mean", "largest"], rows, left=2)
+
+
+_LABELS = {
+    "classification": _show_classes,
+    "multilabel": _show_labels,
+    "regression": _show_values,
+}
 
 
 @click.command()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from keras_resnet.runs.choices import PRECISIONS
+from keras_resnet.runs.choices import PRECISIONS, TASKS
 
 AT_LEAST_1 = click.IntRange(min=1)
 """A count."""
@@ -29,6 +29,14 @@ data = click.option(
     "source",
     required=True,
     help='"digits", a folder of class/image, a CSV file, "tfds:NAME", or TFRecord files.',
+)
+task = click.option(
+    "--task",
+    type=click.Choice(["auto", *TASKS]),
+    default="auto",
+    show_default=True,
+    callback=lambda context, parameter, value: None if value == "auto" else value,
+    help="What is learned; auto is what the model says, or its data.",
 )
 on_error = click.option(
     "--on-error",

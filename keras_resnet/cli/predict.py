@@ -14,21 +14,20 @@ from keras_resnet.cli.console import answer, say, table
 @click.option(
     "--top",
     type=options.AT_LEAST_1,
-    default=5,
-    show_default=True,
-    help="Classes to show for every image.",
+    help="Classes or labels to show per image.  [default: 5; of several labels, those predicted]",
 )
 @click.option(
     "--csv",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write id,label of every image: Kaggle's file.",
+    help="Write id,label of every image: Kaggle's file; several labels as 3|7, values as id,value.",
 )
 @click.option("--positive", metavar="CLASS", help="With --csv: label is 1 for CLASS, 0 for others.")
 @click.option("--probability", is_flag=True, help="With --positive: label is CLASS' probability.")
+@options.task
 @options.weights
 @options.as_json
 def predict(model, images, as_json, **given):
-    """Classify images: files, or folders of them, with a trained MODEL.
+    """Run a trained MODEL on images: files, or folders of them.
 
     MODEL is a model.keras that takes raw images, as `train` writes it, the folder that holds it,
     or a builder's name, such as ResNet50. In a CSV file, the id of 7.jpg is 7, and lines are in the
@@ -42,13 +41,51 @@ def predict(model, images, as_json, **given):
         if record.csv:
             say(f"{record.csv}: {len(record.files)} lines")
             return
-        table(
-            "",
-            ["image", "class", "probability"],
-            [
-                ["" if rank else prediction["image"], guess["class"], f"{guess['probability']:.4f}"]
-                for prediction in found["predictions"]
-                for rank, guess in enumerate(prediction["classes"])
-            ],
-            left=2,
-        )
+        columns, rows = _TABLES[record.task]
+        table("", columns, [row for each in found["predictions"] for row in rows(each)], left=2)
+
+
+def _classes(prediction):
+    """A row per class; the image is named in the first."""
+    rows = [(guess["class"], f"{guess['probability']:.4f}") for guess in prediction["classes"]]
+    return [["" if rank else prediction["image"], *row] for rank, row in enumerate(rows)]
+
+
+def _labels(prediction):
+    """A row per label, or one that says that there is none."""
+    return _classes(prediction) or [[prediction["image"], "none", ""]]
+
+
+def _values(prediction):
+    """A row per value."""
+    values = prediction.get("values") or {"value": prediction["value"]}
+    return [
+        ["" if rank else prediction["image"], name, f"{value:.6g}"]
+        for rank, (name, value) in enumerate(values.items())
+    ]
+
+
+def _outputs(prediction):
+    """A row per number that came out, up to `_SHOWN` of them."""
+    numbers = list(_flat(prediction["output"]))
+    rows = [(index, f"{number:.6g}") for index, number in enumerate(numbers[:_SHOWN])]
+    if len(numbers) > _SHOWN:
+        rows.append(("...", f"{len(numbers) - _SHOWN} more"))
+    return [["" if index else prediction["image"], *row] for index, row in enumerate(rows)]
+
+
+def _flat(numbers):
+    for each in numbers:
+        if isinstance(each, list):
+            yield from _flat(each)
+        else:
+            yield each
+
+
+_SHOWN = 10
+_TABLES = {
+    "classification": (["image", "class", "probability"], _classes),
+    "multilabel": (["image", "label", "probability"], _labels),
+    "regression": (["image", "name", "value"], _values),
+    None: (["image", "index", "output"], _outputs),
+}

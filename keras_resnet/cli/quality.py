@@ -3,20 +3,14 @@
 from keras_resnet.cli.console import CONFUSION_SHOWN, say, table
 
 
-def show_quality(title, quality):
-    """Print scores by class and, where it fits, the confusion matrix."""
-    table(
-        f"{title}, {quality.accuracy:.2%} right",
-        ["class", "precision", "recall", "F1", "images"],
-        [
-            [
-                label,
-                *(f"{scores[score]:.3f}" for score in ("precision", "recall", "f1-score")),
-                int(scores["support"]),
-            ]
-            for label, scores in quality.per_class().items()
-        ],
-    )
+def show_quality(title, quality, task):
+    """Print how good a model is, as suits its task."""
+    _TABLES[task](title, quality)
+
+
+def _show_classes(title, quality):
+    """Scores by class and, where it fits, the confusion matrix."""
+    _scores(f"{title}, {quality.accuracy:.2%} right", "class", quality.per_class())
     if len(quality.class_names) <= CONFUSION_SHOWN:
         table(
             "Confusion: a row for each true class",
@@ -26,6 +20,51 @@ def show_quality(title, quality):
                 for name, row in zip(quality.class_names, quality.confusion().tolist(), strict=True)
             ],
         )
+
+
+def _show_labels(title, quality):
+    """Scores by label."""
+    found = quality.metrics()
+    mean = f"mean average precision {found['mean_average_precision']:.4f}"
+    title = f"{title}, {mean}, all labels right for {found['accuracy']:.2%}"
+    _scores(title, "label", quality.per_label())
+
+
+def _show_values(title, quality):
+    """Errors by value."""
+    columns = {"r2": "R²", "mean_absolute_error": "MAE", "root_mean_squared_error": "RMSE"}
+    found = quality.per_value()
+    table(
+        title,
+        ["", *(columns[score] for score in next(iter(found.values())))],
+        [[name, *(f"{each:.4g}" for each in scores.values())] for name, scores in found.items()],
+    )
+
+
+def _scores(title, noun, found):
+    """A row of scores for every class or label."""
+    columns = {
+        "average_precision": "AP",
+        "precision": "precision",
+        "recall": "recall",
+        "f1-score": "F1",
+    }
+    shown = [score for score in columns if score in next(iter(found.values()))]
+    table(
+        title,
+        [noun, *(columns[score] for score in shown), "images"],
+        [
+            [name, *(f"{scores[score]:.3f}" for score in shown), int(scores["support"])]
+            for name, scores in found.items()
+        ],
+    )
+
+
+_TABLES = {
+    "classification": _show_classes,
+    "multilabel": _show_labels,
+    "regression": _show_values,
+}
 
 
 def show_skipped(source):
@@ -41,7 +80,7 @@ def show_training(record):
     from keras_resnet.files import LABELS_FILE
     from keras_resnet.runs.choices import MODEL_FILE
 
-    show_quality("Test images", record.evaluation)
+    show_quality("Test images", record.evaluation, record.source.task)
     result, same = record.result, record.exported.verification
     epochs = len(result.history["loss"])
     say(f"Best epoch {result.best_epoch} of {epochs}, {result.seconds:.0f} s of training.")
@@ -49,6 +88,6 @@ def show_training(record):
     say(f"{record.output}: {MODEL_FILE}, {LABELS_FILE}, history.csv, metrics.json, curves.png")
     say(
         f"{record.exported.path}: SavedModel, loaded back and compared on {same.images} images: "
-        f"largest difference {same.largest_difference:.1e}, same class {same.agreement:.0%}"
+        f"largest difference {same.largest_difference:.1e}, same answer {same.agreement:.0%}"
     )
-    say(f"{record.output / 'predictions.png'}: predictions on test images, mistakes first")
+    say(f"{record.output / 'predictions.png'}: predictions on test images, the worst first")

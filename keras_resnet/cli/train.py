@@ -42,6 +42,7 @@ def demo(output, seed, as_json):
 
 @click.command()
 @options.data
+@options.task
 @click.option("--model", default="ResNet50", show_default=True, help="A builder's name.")
 @click.option("--weights", help="Weights to fine-tune: a tag of `weights`, or a file.")
 @click.option(

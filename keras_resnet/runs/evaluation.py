@@ -1,5 +1,6 @@
 """A trained model on labelled images."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +9,9 @@ import keras
 
 from keras_resnet import analysis, data
 from keras_resnet.runs.guards import damaged_images_named
-from keras_resnet.runs.models import input_of, load_model
+from keras_resnet.runs.models import answering, input_of, load_model
+from keras_resnet.runs.results import Quality
+from keras_resnet.training import task_of
 
 
 @dataclass(frozen=True)
@@ -23,24 +26,25 @@ class EvaluateRecord:
         The data.
     split : str
         The split that was looked at.
-    evaluation : Evaluation
+    evaluation : Evaluation, MultiLabelEvaluation or RegressionEvaluation
         How the model does on its images.
     """
 
     model: keras.Model
     source: data.Source
     split: str
-    evaluation: analysis.Evaluation
+    evaluation: Quality
 
     def to_json(self) -> dict:
         """What `keras-resnet evaluate --json` prints."""
         return {
             "model": self.model.name,
             "data": self.source.name,
+            "task": self.source.task,
             "split": self.split,
             "images": len(self.source.splits[self.split]),
-            "accuracy": self.evaluation.accuracy,
-            "per_class": self.evaluation.per_class(),
+            **self.evaluation.metrics(),
+            **self.evaluation.details(),
         }
 
 
@@ -49,6 +53,7 @@ def evaluate(
     source: str | os.PathLike,
     *,
     split: Literal["train", "validation", "test"] | None = None,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
     weights: str | os.PathLike | None = None,
     on_error: Literal["raise", "skip"] = "raise",
 ) -> EvaluateRecord:
@@ -63,6 +68,9 @@ def evaluate(
         The data, as `keras_resnet.data.load` takes it; "pets:validation" is a split of it.
     split : {"train", "validation", "test"}, optional
         The split to look at. Default: what `source` says, or "test".
+    task : {"classification", "multilabel", "regression"}, optional
+        What the model is for and the labels are. Default: what the model says, and the labels
+        suggest where it does not.
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
@@ -76,7 +84,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        For a model or data that cannot be read, or classes that are not the model's.
+        For a model or data that cannot be read, or data of another task or other classes than the
+        model's.
 
     Examples
     --------
@@ -94,15 +103,41 @@ def evaluate(
         source, split = (name, split) if split in data.SPLITS else (source, "test")
     elif split not in data.SPLITS:
         raise ValueError(f"split={split!r} must be one of {', '.join(map(repr, data.SPLITS))}.")
-    net, labels = load_model(model, weights)
-    images = data.load(source, on_error=on_error)
-    if list(images.class_names) != labels:
-        raise ValueError(
-            f"data {source!r} has the classes {', '.join(images.class_names)}; the model knows "
-            f"{', '.join(labels)}."
-        )
+    found = load_model(model, weights, task)
+    images = _images(source, on_error, task, found.task)
+    if found.task is None:
+        found = answering(found.model, found.names if found.named else None, images.task)
+    _check_same(found, images, source)
     some = images.splits[split]
     with damaged_images_named(some):
-        batches = data.batches(some, **input_of(net, images))
-        quality = analysis.evaluate(net, batches, images.class_names)
-    return EvaluateRecord(net, images, split, quality)
+        batches = data.batches(some, **input_of(found.model, images))
+        quality = analysis.evaluate(found.predictor, batches, images.class_names, images.task)
+    return EvaluateRecord(found.model, images, split, quality)
+
+
+def _images(source, on_error, task, known):
+    """The data; whole numbers and single labels look like classes, but a model may know better."""
+    if task is None and known == "regression":
+        with contextlib.suppress(ValueError):
+            return data.load(source, on_error=on_error, task=known)
+    images = data.load(source, on_error=on_error, task=task)
+    if task is None and known == "multilabel" and images.task == "classification":
+        return data.load(source, on_error=on_error, task=known)
+    return images
+
+
+def _check_same(found, images, source):
+    """Make sure that a model answers what the labels of a source say."""
+    if found.task != images.task:
+        raise ValueError(f"data {source!r} is for {images.task}; the model is for {found.task}.")
+    if images.task == "regression":
+        if len(images.class_names) != len(found.names):
+            raise ValueError(
+                f"data {source!r} has {len(images.class_names)} values per image; the model gives "
+                f"{len(found.names)}."
+            )
+    elif images.class_names != found.names:
+        raise ValueError(
+            f"data {source!r} has the {task_of(images).labels} {', '.join(images.class_names)}; "
+            f"the model knows {', '.join(found.names)}."
+        )

@@ -12,7 +12,7 @@ from keras_resnet import export as exporters
 from keras_resnet.files import write_labels, write_text
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, silenced_libraries
-from keras_resnet.runs.models import input_of, load_model, some_images
+from keras_resnet.runs.models import input_of, load_model, normalized, some_images
 
 _CALIBRATED, _VERIFIED = 100, 500  # images
 
@@ -51,6 +51,7 @@ def export(
     *,
     format: Literal["saved_model", "litert", "onnx"] = "saved_model",
     precision: Literal["float32", "bfloat16", "float16", "dynamic", "int8"] = "float32",
+    task: Literal["classification", "multilabel", "regression"] | None = None,
     calibrate: str | os.PathLike | None = None,
     batch_size: int | None = None,
     image_dtype: Literal["float32", "uint8"] = "float32",
@@ -73,6 +74,9 @@ def export(
     precision : {"float32", "bfloat16", "float16", "dynamic", "int8"}, default "float32"
         What it computes in: "bfloat16" is for "saved_model"; "float16", "dynamic" and "int8" are
         for "litert".
+    task : {"classification", "multilabel", "regression"}, optional
+        What the model is for, if it does not say so itself; a softmax or a sigmoid that is missing
+        is added. Default: what the model says.
     calibrate : str or path, optional
         Images, as `keras_resnet.data.load` takes them: the training split calibrates "int8", the
         test split verifies.
@@ -123,13 +127,19 @@ def export(
         raise ValueError("resize and image_dtype are for format 'saved_model'.")
     output = Path(output)
     check_writable(output)
-    net, labels = load_model(model, weights)
+    found = load_model(model, weights, task)
+    net, labels = found.model, _labels(found)
     options = dict(labels=labels, batch_size=batch_size, verbose=False)
     if agreement is not None:
         options["agreement"] = agreement
     if calibrate:
-        images = data.load(calibrate)
-        options["images"] = some_images(images.test, input_of(net), _VERIFIED)
+        images = data.load(calibrate, task=found.task if found.task != "classification" else None)
+
+        def some(split, count):
+            pixels = some_images(split, input_of(net), count)
+            return pixels if image_dtype == "uint8" else normalized(pixels, net)
+
+        options["images"] = some(images.test, _VERIFIED)
     with silenced_libraries():
         if format == "saved_model":
             options.update(image_dtype=image_dtype, resize=resize, top=top)
@@ -138,13 +148,19 @@ def export(
             exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
         else:
             if calibrate:
-                options["calibrate"] = some_images(images.train, input_of(net), _CALIBRATED)
+                options["calibrate"] = some(images.train, _CALIBRATED)
             file = output / f"{net.name}.tflite"
             exported = exporters.litert(net, file, precision=precision, **options)
     if format != "saved_model":
-        write_labels(output, labels)
+        if labels:
+            write_labels(output, labels)
         write_text(f"{exported.path}.json", json.dumps(exported.card, indent=2) + "\n")
     return ExportRecord(exported, format, precision)
+
+
+def _labels(found):
+    """Names of the outputs; None where nobody has named them and their meaning is not known."""
+    return [*found.names] if found.named or found.task else None
 
 
 @dataclass(frozen=True)
@@ -168,6 +184,7 @@ def bench(
     exported: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     images: str | os.PathLike | None = None,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
     batch_sizes: Sequence[int] = (1, 16),
     seconds: float = 5.0,
 ) -> BenchRecord:
@@ -179,6 +196,8 @@ def bench(
         SavedModels or folders of their versions, .tflite and .onnx files.
     images : str or path, optional
         Images to measure with, as `keras_resnet.data.load` takes them. Default: noise.
+    task : {"classification", "multilabel", "regression"}, optional
+        What the labels of the images are. Default: what they suggest.
     batch_sizes : sequence of int, default (1, 16)
         Images of a batch, for models that take any number.
     seconds : float, default 5.0
@@ -209,5 +228,5 @@ def bench(
     if images and paths:
         shape = exporters.load(paths[0]).image_shape
         options = {"image_size": shape[1] or 224, "channels": shape[3]}
-        shown = some_images(data.load(images).test, options, max(batch_sizes))
+        shown = some_images(data.load(images, task=task).test, options, max(batch_sizes))
     return BenchRecord(tuple(exporters.latencies(paths, shown, batch_sizes, seconds)))

@@ -1,15 +1,21 @@
 """A trained model on images that nobody has labelled."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from keras_resnet import analysis, data
+from keras_resnet.checks import check_positive
 from keras_resnet.runs.guards import damaged_images_named
 from keras_resnet.runs.models import input_of, load_model
+from keras_resnet.training import TASKS
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -20,48 +26,90 @@ class PredictRecord:
     ----------
     files : tuple of pathlib.Path
         The images.
-    class_names : tuple of str
-        Names of the model's classes.
-    outputs : array of shape (images, classes)
-        Their probabilities.
-    top : int
-        Classes to tell of every image.
+    task : str or None
+        What the model is for; None if that is not known.
+    names : tuple of str
+        Names of the classes, labels or values.
+    outputs : array of shape (images, names)
+        Probabilities of classes or labels, or values; of a model whose task is not known, what it
+        gives.
+    top : int, optional
+        Classes or labels to show per image.
     csv : pathlib.Path, optional
         The file that was written.
     """
 
     files: tuple[Path, ...]
-    class_names: tuple[str, ...]
+    task: str | None
+    names: tuple[str, ...]
     outputs: np.ndarray
-    top: int = 5
+    top: int | None = None
     csv: Path | None = None
 
     def to_json(self) -> dict:
         """What `keras-resnet predict --json` prints."""
-        predictions = [
-            {
-                "image": str(file),
-                "classes": [
-                    {"class": self.class_names[index], "probability": float(row[index])}
-                    for index in np.argsort(-row)[: self.top]
-                ],
-            }
-            for file, row in zip(self.files, self.outputs, strict=True)
-        ]
-        return {"predictions": predictions, **({"csv": str(self.csv)} if self.csv else {})}
+        found = {
+            "task": self.task,
+            "predictions": [
+                {"image": str(file), **_PREDICTIONS[self.task](row, self.names, self.top)}
+                for file, row in zip(self.files, self.outputs, strict=True)
+            ],
+        }
+        return {**found, "csv": str(self.csv)} if self.csv else found
+
+
+def _classes(row, names, top):
+    """The most probable classes."""
+    return {"classes": _probabilities(row, names, np.argsort(-row)[: top or 5])}
+
+
+def _labels(row, names, top):
+    """The labels that an image has, and how probable these, or the most probable ones, are."""
+    order = np.argsort(-row)
+    chosen = TASKS["multilabel"].decide(row) > 0
+    shown = order[:top] if top else [index for index in order if chosen[index]]
+    return {
+        "labels": [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen],
+        "classes": _probabilities(row, names, shown),
+    }
+
+
+def _values(row, names, _top):
+    """The value, or values by name."""
+    if len(names) == 1:
+        return {"value": float(row[0])}
+    return {"values": dict(zip(names, map(float, row), strict=True))}
+
+
+def _outputs(row, _names, _top):
+    """What came out, as it is."""
+    return {"output": np.asarray(row, float).tolist()}
+
+
+_PREDICTIONS: dict[str | None, Callable] = {
+    "classification": _classes,
+    "multilabel": _labels,
+    "regression": _values,
+    None: _outputs,
+}
+
+
+def _probabilities(row, names, indices):
+    return [{"class": names[index], "probability": float(row[index])} for index in indices]
 
 
 def predict(
     model: str | os.PathLike,
     images: str | os.PathLike | Sequence[str | os.PathLike],
     *,
-    top: int = 5,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
+    top: int | None = None,
     csv: str | os.PathLike | None = None,
     positive: str | None = None,
     probability: bool = False,
     weights: str | os.PathLike | None = None,
 ) -> PredictRecord:
-    """Classify images with a trained model, as `keras-resnet predict` does.
+    """Run a trained model on images, as `keras-resnet predict` does.
 
     Parameters
     ----------
@@ -70,13 +118,16 @@ def predict(
         a builder.
     images : path or sequence of path
         Image files, or folders of them.
-    top : int, default 5
-        Classes to tell of every image.
+    task : {"classification", "multilabel", "regression"}, optional
+        What the model is for, if it does not say so itself: what a last layer without an activation
+        gives may be logits, or values.
+    top : int, optional
+        Classes to show per image. Default: 5; of several labels, those that are predicted.
     csv : path, optional
-        Write id,label of every image: Kaggle's file. The id of 7.jpg is 7; lines are in the order
-        of numbers where all names are numbers.
+        Write id,label of every image, Kaggle's file; several labels as 3|7, and values as id,value.
+        The id of 7.jpg is 7; lines are in the order of numbers where all ids are numbers.
     positive : str, optional
-        With `csv`: the label is 1 for this class and 0 for others.
+        With `csv`: the label is 1 for this class or label and 0 for others.
     probability : bool, default False
         With `positive`: the label is the class' probability.
     weights : str or path, optional
@@ -90,7 +141,7 @@ def predict(
     Raises
     ------
     ValueError
-        For a model or images that cannot be read.
+        For a model or images that cannot be read, or options that do not suit the model.
 
     Examples
     --------
@@ -114,13 +165,29 @@ def predict(
     if not files:
         raise ValueError(f"no images in {', '.join(map(str, places))}.")
     data.check_images(files, whole=True)
-    net, labels = load_model(model, weights)
-    if positive and positive not in labels:
-        raise ValueError(f"positive={positive!r}: the model knows {', '.join(labels)}.")
+    if top is not None:
+        check_positive(top=top)
+    found = load_model(model, weights, task)
+    if csv and found.task is None:
+        raise ValueError(
+            f"csv: what the outputs of {found.model.name!r} mean is not known; say what it is for, "
+            "as task='classification'."
+        )
+    if positive and (found.task == "regression" or positive not in found.names):
+        raise ValueError(f"positive={positive!r}: the model knows {', '.join(found.names)}.")
+    if found.task is None:
+        log.info(
+            "What the outputs of %s mean is not known; they are shown as they are. "
+            "task='classification' takes them as logits, task='regression' as values.",
+            found.model.name,
+        )
     split = data.Split(files, np.zeros(len(files), int))
     with damaged_images_named(split, may_skip=False):
-        outputs = net.predict(data.batches(split, **input_of(net)), verbose=0)
+        batches = data.batches(split, **input_of(found.model))
+        outputs = found.predictor.predict(batches, verbose=0)
     if csv:
         csv = Path(csv)
-        analysis.submission(csv, files, outputs, labels, positive, probability=probability)
-    return PredictRecord(tuple(files), tuple(labels), outputs, top, csv)
+        analysis.submission(
+            csv, files, outputs, found.names, positive, probability=probability, task=found.task
+        )
+    return PredictRecord(tuple(files), found.task, found.names, outputs, top, csv)

@@ -11,7 +11,9 @@ from keras_resnet.export import Exported
 from keras_resnet.files import write_labels, write_text, written_beside
 from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.runs.models import input_of
-from keras_resnet.training import Result
+from keras_resnet.training import Result, task_of
+
+Quality = analysis.Evaluation | analysis.MultiLabelEvaluation | analysis.RegressionEvaluation
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class TrainRecord:
         The data.
     result : Result
         How the training went.
-    evaluation : Evaluation
+    evaluation : Evaluation, MultiLabelEvaluation or RegressionEvaluation
         How the model does on the test images.
     output : pathlib.Path
         The folder of the run.
@@ -37,19 +39,22 @@ class TrainRecord:
     model: keras.Model
     source: data.Source
     result: Result
-    evaluation: analysis.Evaluation
+    evaluation: Quality
     output: Path
     exported: Exported
 
     def to_json(self) -> dict:
         """What `keras-resnet train --json` prints and metrics.json holds."""
+        metrics = self.evaluation.metrics()
+        if self.source.task == "classification":
+            metrics = {f"test_{name}": value for name, value in metrics.items()}
         return {
             "model": self.model.name,
             "data": self.source.name,
-            "test_accuracy": self.evaluation.accuracy,
+            "task": self.source.task,
+            **metrics,
             "test_images": len(self.source.test),
-            "per_class": self.evaluation.per_class(),
-            "confusion": self.evaluation.confusion().tolist(),
+            **self.evaluation.details(),
             "best_epoch": self.result.best_epoch,
             "stages": self.result.stages,
             "seconds": self.result.seconds,
@@ -71,12 +76,12 @@ def write_results(
 ) -> TrainRecord:
     """Test a trained model, write what there is of it, and export it."""
     test = data.batches(source.test, **input_of(model, source))
-    quality = analysis.evaluate(model, test, source.class_names)
+    quality = analysis.evaluate(model, test, source.class_names, source.task)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
     write_labels(output, source.class_names)
     result.save(output / "history.csv")
-    quality.save_confusion(output / "confusion.csv")
+    quality.save(output)
     analysis.training_curves(output / "curves.png", result.history, result.stages)
     analysis.prediction_sheet(output / "predictions.png", test, quality)
     exported = export.saved_model(
@@ -90,3 +95,10 @@ def write_results(
     record = TrainRecord(model, source, result, quality, output, exported)
     write_text(output / "metrics.json", json.dumps(record.to_json(), indent=2) + "\n")
     return record
+
+
+def counted_names(source: data.Source) -> str:
+    """How many classes, labels or values a source has, in words."""
+    count, noun = len(source.class_names), task_of(source).labels
+    one = {"classes": "class"}.get(noun, noun.removesuffix("s"))
+    return f"{count} {one if count == 1 else noun}"

@@ -175,6 +175,10 @@ def tune(
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
     images = data.load(source, on_error=on_error, validation=validation)
+    if images.task != "classification":
+        raise ValueError(
+            f"data {os.fspath(source)!r} is for {images.task}; a search is for classification."
+        )
     size = image_size or images.image_size
     execution = dict(strategy=strategy, cache=cache, steps_per_execution=steps_per_execution)
     with computing_in(policy):

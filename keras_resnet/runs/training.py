@@ -3,15 +3,17 @@
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
-from keras_resnet import data, names, training, transfer, zoo
+from keras_resnet import data, graphs, names, training, transfer, zoo
+from keras_resnet.data.splitting import SplitPolicy
+from keras_resnet.resnet import deep_graphs
 from keras_resnet.runs.guards import (
     check_backend,
     check_writable,
@@ -19,7 +21,7 @@ from keras_resnet.runs.guards import (
     damaged_images_named,
     policy_of,
 )
-from keras_resnet.runs.results import TrainRecord, write_results
+from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training.checkpoints import bind
 
 __all__ = ["TrainRecord", "train"]
@@ -28,19 +30,14 @@ log = logging.getLogger(__name__)
 
 SHORTCUTS = ("A", "B", "C", "none")
 
+# What one may also say field by field: how to train, how to carry that out, how to read the data.
 _RECIPE = [each.name for each in fields(training.Recipe)]
-_DATA = {"on_error": "raise", "validation": 0.15}
-_EXECUTION = {
-    "image_size": None,
-    "crop": None,
-    "seed": 0,
-    "cache": None,
-    "synchronized": None,
-    "steps_per_execution": 1,
-    "save_every": None,
-    "callbacks": (),
-    "verbose": 0,
-}
+_EXECUTION = [
+    each.name
+    for each in fields(training.Execution)
+    if each.name not in ("class_weight", "checkpoints")
+]
+_DATA = ("on_error", "validation")
 
 
 def train(
@@ -49,6 +46,7 @@ def train(
     *,
     model: str = "ResNet50",
     weights: str | os.PathLike | None = None,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
     shortcut: Literal["A", "B", "C", "none"] | None = None,
     dropout: float = 0.0,
     recipe: training.Recipe | str | None = None,
@@ -68,7 +66,7 @@ def train(
     continues where it was when it is started again with the same arguments.
 
     Writes into `output`: model.keras, labels.txt, history.csv, metrics.json, curves.png,
-    predictions.png, confusion.csv, and logs for TensorBoard.
+    predictions.png, logs for TensorBoard, and confusion.csv, per_label.csv or residuals.csv.
 
     Parameters
     ----------
@@ -80,6 +78,8 @@ def train(
         Name of a builder; case, "-" and "_" do not matter.
     weights : str or path, optional
         Weights to fine-tune: a tag of `keras_resnet.list_weights`, or a file.
+    task : {"classification", "multilabel", "regression"}, optional
+        What to learn. Default: what the labels of the data suggest.
     shortcut : {"A", "B", "C", "none"}, optional
         Shortcuts of the model; "none" is the plain network. Default: the builder's.
     dropout : float, default 0.0
@@ -102,10 +102,9 @@ def train(
     exports : path, optional
         Folder of the SavedModel's versions. Default: output/saved_model.
     **options
-        Fields of `keras_resnet.training.Recipe`, such as `epochs` and `learning_rate`; arguments of
-        `keras_resnet.training.train`: `image_size`, `crop`, `seed`, `cache`, `synchronized`,
-        `steps_per_execution`, `save_every`, `callbacks` and `verbose` (default 0); and of
-        `keras_resnet.data.load`: `on_error` and `validation`.
+        Fields of `keras_resnet.training.Recipe`, such as `epochs` and `learning_rate`; fields of
+        `keras_resnet.training.Execution`, such as `image_size`, `seed`, `callbacks` and `verbose`,
+        which is 0 unless given; and `on_error` and `validation` of `keras_resnet.data.load`.
 
     Returns
     -------
@@ -130,8 +129,8 @@ def train(
     359
     """
     check_backend()
-    policy = policy_of(precision)
-    changes, execution, of_data = _sorted(options)
+    keras_policy = policy_of(precision)
+    changes, execution, policy = _sorted(options)
     plan, learn = _plan(weights, recipe, changes)
     build = zoo.builder(model)
     if shortcut is not None:
@@ -144,25 +143,15 @@ def train(
     chief = training.collectives.workers(strategy)[1] == 0
     if chief:
         check_writable(output, exports)
-    images = data.load(source, **of_data)
-    size = execution["image_size"] = execution["image_size"] or images.image_size
-    crop = execution.pop("crop")
-    with computing_in(policy):
-        keras.utils.set_random_seed(execution["seed"])
-        shape = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
-        if shortcut is not None:
-            shape["shortcut"] = None if shortcut == "none" else shortcut
-        if weights or dropout:
-            backbone = build(weights=weights, include_top=False, **shape)
-            net = transfer.classifier(backbone, len(images.class_names), dropout)
-        else:
-            net = build(weights=None, classes=len(images.class_names), **shape)
-        if crop is not None:
-            net.get_layer("preprocessing").crop = crop  # saved with the model
+    images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
+    execution = replace(execution, image_size=execution.image_size or images.image_size)
+    with computing_in(keras_policy):
+        keras.utils.set_random_seed(execution.seed)
+        net = _built(build, images, weights, dropout, shortcut, execution.image_size)
+        if execution.crop is not None:
+            graphs.remember(net, crop=execution.crop)
         if chief:
             _announce(images, net, balanced)
-        checkpoints, callbacks = output / "checkpoints", [*execution.pop("callbacks")]
-        if chief:
             # What the stages cannot know of each other: an interrupted run must not continue as
             # another.
             settings = {
@@ -171,42 +160,40 @@ def train(
                 "weights": weights and os.fspath(weights),
                 "precision": precision,
                 "dropout": dropout,
-                "on_error": of_data["on_error"],
+                "on_error": policy.on_error,
             }
-            bind(checkpoints, settings)
-            callbacks.append(training.TensorBoardLog(output / "logs"))
-            if profile:
-                callbacks.append(training.Profile(output / "profile"))
-        with damaged_images_named(images.train, images.validation, images.test):
-            result = learn(
-                net,
-                images,
-                plan,
-                strategy,
-                class_weight=images.class_weight() if balanced else None,
-                checkpoints=checkpoints if learn is transfer.fine_tune else checkpoints / "scratch",
-                callbacks=callbacks,
-                **execution,
-            )
+            bind(output / "checkpoints", settings)
+            logs = [training.TensorBoardLog(output / "logs")]
+            logs += [training.Profile(output / "profile")] * profile
+            execution = replace(execution, callbacks=[*execution.callbacks, *logs])
+        folder = output / "checkpoints" / ("" if learn is transfer.fine_tune else "scratch")
+        execution = replace(
+            execution,
+            crop=None,
+            class_weight=images.class_weight() if balanced else None,
+            checkpoints=folder,
+        )
+        with damaged_images_named(*images.splits.values()):
+            result = learn(net, images, plan, strategy, execution=execution)
             if not chief:
                 return None
             record = write_results(net, images, result, output, exports, precision)
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(output / "checkpoints")
     return record
 
 
 def _sorted(options):
-    """Options by what they are for: the recipe's changes, the execution, the data."""
-    known = {**dict.fromkeys(_RECIPE), **_EXECUTION, **_DATA}
+    """Options by what they are for: changes of the recipe, the execution, the data."""
+    known = (*_RECIPE, *_EXECUTION, *_DATA)
     given = {names.find("option", name, known): value for name, value in options.items()}
-    return (
-        {name: value for name, value in given.items() if name in _RECIPE},
-        {name: given.get(name, default) for name, default in _EXECUTION.items()},
-        {name: given.get(name, default) for name, default in _DATA.items()},
+    of_recipe, of_execution, of_data = (
+        {name: given[name] for name in group if name in given}
+        for group in (_RECIPE, _EXECUTION, _DATA)
     )
+    return of_recipe, training.Execution(**{"verbose": 0, **of_execution}), SplitPolicy(**of_data)
 
 
-def _plan(weights, recipe, changes: Mapping):
+def _plan(weights, recipe, changes):
     """How to train, and the function that does."""
     if changes.get("augmentation") is not None:
         found = names.find("augmentation", changes["augmentation"], data.AUGMENTATIONS)
@@ -219,11 +206,27 @@ def _plan(weights, recipe, changes: Mapping):
     return (recipe or training.Recipe()).changed(**changes), training.train
 
 
+@deep_graphs()
+def _built(build, images, weights, dropout, shortcut, size):
+    """A model for the task of the images, which takes them raw."""
+    task = training.task_of(images)
+    options = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
+    if shortcut is not None:
+        options["shortcut"] = None if shortcut == "none" else shortcut
+    if task.name == "classification" and not (weights or dropout):
+        return build(weights=None, classes=len(images.class_names), **options)
+    backbone = build(weights=weights, include_top=False, pooling="avg", **options)
+    outputs = task.head(backbone.output, images, dropout)
+    net = keras.Model(backbone.input, outputs, name=backbone.name)
+    net.preprocessing = backbone.preprocessing
+    return net
+
+
 def _announce(images, net, balanced):
     log.info(
-        "%s: %d classes, %d training, %d validation and %d test images. %s: %s parameters.",
+        "%s: %s, %d training, %d validation and %d test images. %s: %s parameters.",
         images.name,
-        len(images.class_names),
+        counted_names(images),
         *map(len, images.splits.values()),
         net.name,
         f"{net.count_params():,}",
