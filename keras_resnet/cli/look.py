@@ -31,7 +31,6 @@ def data(source, sheet, task, as_json):
         images = sources.load(source, on_error="skip", task=task)
         overview = analysis.overview(images)
         found.update(dataclasses.asdict(overview))
-        found["task"] = images.task
         _LABELS[images.task](images, overview)
         smallest, largest, median = map(
             size, (overview.smallest, overview.largest, overview.median)
@@ -50,36 +49,42 @@ def data(source, sheet, task, as_json):
 
 def _show_classes(images, overview):
     """Images of every class, by split."""
-    _show_counts(images, overview, "class")
+    _show_counts(images, overview, "class", "classes")
     say(f"The largest class has {overview.imbalance:.1f} times as many images as the smallest.")
 
 
 def _show_labels(images, overview):
-    """Images with every label, by split."""
-    _show_counts(images, overview, "label")
-    say(f"The most frequent label has {overview.imbalance:.1f} times as many as the rarest.")
+    """Images with every label, by split, and those with none."""
+    without = ["without a label", *(f"{count:,}" for count in overview.unlabelled.values())]
+    _show_counts(images, overview, "label", "labels", without)
+    say(
+        f"The most frequent label is on {overview.imbalance:.1f} times as many images as the "
+        "rarest."
+    )
 
 
-def _show_counts(images, overview, noun):
+def _show_counts(images, overview, noun, nouns, *others):
     rows = [
         [name, *(f"{counts[index]:,}" for counts in overview.counts.values())]
         for index, name in enumerate(overview.class_names)
     ]
-    everything = ["images", *(f"{len(split):,}" for split in images.splits.values())]
-    names = {"class": "classes", "label": "labels"}[noun]
-    title = f"{images.name}, {len(images.class_names)} {names}"
-    table(title, [noun, *overview.counts], [*rows, everything])
+    everything = ["all", *(f"{len(split):,}" for split in images.splits.values())]
+    title = f"{images.name}, {len(images.class_names)} {nouns}"
+    table(title, [noun, *overview.counts], [*rows, *others, everything])
 
 
 def _show_values(images, overview):
     """The range of values, by split."""
-    rows = []
-    for split, some in images.splits.items():
-        for name, values in zip(
-            images.class_names, some.labels.reshape(len(some), -1).T, strict=True
-        ):
-            numbers = (values.min(), values.mean(), values.max()) if len(values) else ()
-            rows.append([split, name, f"{len(values):,}", *(f"{each:.4g}" for each in numbers)])
+    rows = [
+        [
+            split,
+            name,
+            f"{len(images.splits[split]):,}",
+            *(f"{each:.4g}" for each in (found.smallest, found.mean, found.largest)),
+        ]
+        for split, ranges in overview.values.items()
+        for name, found in zip(overview.class_names, ranges, strict=True)
+    ]
     title = f"{images.name}, numbers to predict"
     table(title, ["split", "", "images", "smallest", "mean", "largest"], rows, left=2)
 

@@ -223,9 +223,12 @@ class TestMixedUp:
         assert result.exit_code == 0, result.output
         rows = [line.split() for line in result.stdout.splitlines()]
         assert ["label", "train", "validation", "test"] in rows
-        assert sum(map(int, next(row for row in rows if row[:1] == ["images"])[1:])) == 48
+        assert sum(map(int, next(row for row in rows if row[:1] == ["all"])[1:])) == 48
         result = run("data", halves / "how.csv", "--sheet", halves / "sheet.png")
         assert result.exit_code == 0, result.output
         assert "largest" in result.stdout
-        with_counts = answer("data", halves / "how.csv")
-        assert with_counts["task"] == "regression"
+        PIL.Image.open(halves / "sheet.png").verify()
+        found = answer("data", halves / "how.csv")
+        assert found["task"] == "regression"
+        (values,) = found["values"]["train"]
+        assert 1000 < values["smallest"] < values["mean"] < values["largest"] < 1300
