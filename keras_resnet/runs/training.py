@@ -174,7 +174,7 @@ def train(
             checkpoints=folder,
         )
         with damaged_images_named(*images.splits.values()):
-            result = learn(net, images, plan, strategy, execution=execution)
+            result = learn(net, images, plan, strategy, **vars(execution))
             if not chief:
                 return None
             record = write_results(net, images, result, output, exports, precision)
