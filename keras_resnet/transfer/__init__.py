@@ -1,10 +1,10 @@
-"""Transfer learning: a pretrained model becomes a classifier of other images."""
+"""Transfer learning: a pretrained model learns another task."""
 
 from keras_resnet.graphs import extractor_of, features_of
-from keras_resnet.transfer.features import features
+from keras_resnet.transfer.cached_features import features
+from keras_resnet.transfer.fine_tuning import DISCRIMINATIVE, Stage, fine_tune, stages
 from keras_resnet.transfer.freezing import freeze, unfreeze
-from keras_resnet.transfer.head import classifier
-from keras_resnet.transfer.stages import DISCRIMINATIVE, Stage, fine_tune, stages
+from keras_resnet.transfer.heads import classifier, model_for
 
 __all__ = [
     "DISCRIMINATIVE",
@@ -15,6 +15,7 @@ __all__ = [
     "features_of",
     "fine_tune",
     "freeze",
+    "model_for",
     "stages",
     "unfreeze",
 ]

@@ -1,4 +1,4 @@
-"""Which layers learn."""
+"""Which layers are trainable."""
 
 import keras
 
@@ -6,15 +6,14 @@ from keras_resnet.graphs import flat_layers, head_of, named_layers
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> None:
-    """Hold the weights of a model's first layers, up to a stage and with it.
+    """Freeze a model's first layers, up to and including a stage.
 
     A frozen BatchNormalization also normalizes with its moving statistics in training, and does
-    not move them. Were it left to use the statistics of the batch, frozen convolutions would feed
-    features of another distribution to the layers behind them than in prediction, and their
-    learned statistics would drift away from ImageNet's with every small batch, though nothing in
-    them is meant to learn. So the layer's `trainable` is what tells it, as in Keras.
+    not update them. If it used the statistics of the batch instead, the frozen convolutions would
+    give other features in training than in prediction, and every small batch would move its
+    statistics further away from those of the pretraining.
 
-    Compile the model afterwards, or again.
+    Compile the model afterwards.
 
     Parameters
     ----------
@@ -22,12 +21,12 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
         A functional model.
     up_to : str, optional
         Name of a layer or of a stage, such as "conv4"; a stage ends with the last layer whose name
-        begins with it. Default: all but the head.
+        begins with it. Default: everything but the whole head.
 
     Raises
     ------
     ValueError
-        If there is no such layer or stage.
+        If the model has no such layer or stage, or is not functional.
 
     See Also
     --------
@@ -54,20 +53,20 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
 
 
 def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool = True) -> None:
-    """Let a model's last layers learn, from a stage on.
+    """Make a model's last layers trainable, from a stage on.
 
-    Compile the model afterwards, or again.
+    Compile the model afterwards.
 
     Parameters
     ----------
     model : keras.Model
         A functional model.
     back_to : str, optional
-        Name of a layer or of a stage, such as "conv5": the first layer that is to learn, or whose
-        name begins with it. Default: all layers.
+        Name of a layer or of a stage, such as "conv5", whose first layer is the first that learns.
+        Default: all layers.
     normalization : bool, default True
-        Whether BatchNormalization may learn, too, and goes on to move its statistics. Without,
-        small batches cannot disturb it, and a step is quicker.
+        Whether BatchNormalization layers before the head learn, too, and update their moving
+        statistics. If they do not, small batches cannot disturb them, and a step is faster.
 
     Raises
     ------
@@ -85,12 +84,14 @@ def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool
     (True, False)
     """
     layers = flat_layers(model)
-    learning = [layer.trainable for layer in layers]
-    first = 0
+    former = [layer.trainable for layer in layers]
+    first, frozen = 0, []
     if back_to is not None:
         first = min(layers.index(layer) for layer in named_layers(model, back_to, "back_to"))
-    model.trainable = True  # and so is all that it consists of
-    for layer, former in zip(layers[:first], learning, strict=False):
-        layer.trainable = former
-    for layer in layers[first:]:
-        layer.trainable = normalization or not isinstance(layer, keras.layers.BatchNormalization)
+    if not normalization:
+        head = head_of(model).layers
+        kind = keras.layers.BatchNormalization
+        frozen = [each for each in layers if isinstance(each, kind) and each not in head]
+    model.trainable = True  # and so are nested models
+    for index, layer in enumerate(layers):
+        layer.trainable = former[index] if index < first else layer not in frozen

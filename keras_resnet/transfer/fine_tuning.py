@@ -1,41 +1,42 @@
 """Fine-tuning in stages."""
 
-import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source
-from keras_resnet.graphs import crop_of, last_stage, named_layers
+from keras_resnet.graphs import last_stage, named_layers, wants_of
 from keras_resnet.training import collectives, strategies
+from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.recipes import Recipe
 from keras_resnet.training.recipes import recipe as find
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import train
-from keras_resnet.transfer.features import train_head
+from keras_resnet.transfer.cached_features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of fine-tuning.
+    """A stage of fine-tuning: what learns, and how.
 
     Parameters
     ----------
     back_to : str
-        Where learning begins: "head", a stage of the net such as "conv5", "last" for the last of
-        them, or "all".
+        The first layers that learn: "head", a stage of the model such as "conv5", "last" for its
+        last stage, or "all".
     recipe : Recipe
         How to train.
     views : int, default 0
-        For the head alone: instead of running every image through the frozen layers in every epoch,
-        run so many variations of it through them once, and train on the features.
+        For the head alone. Instead of running every image through the frozen layers in every epoch,
+        run this many augmented views of it through them once, and train on the features.
     normalization : bool, default False
         As in `unfreeze`.
     """
@@ -47,14 +48,14 @@ class Stage:
 
 
 def stages(**changes) -> tuple[Stage, ...]:
-    """The three stages of fine-tuning: the head, then the last stage with it, then all layers.
+    """The three stages of fine-tuning: the head, then the last stage too, then all layers.
 
     Parameters
     ----------
     **changes
-        Fields of `Recipe` that are to be other than in the recipe "finetune". The learning rate is
-        the head's, the others' are slower; `epochs` are those of the second and the third stage
-        together, a third of them the third's.
+        Fields of `Recipe` to change in the recipe "finetune". The learning rate is the head's; the
+        other stages learn more slowly. `epochs` is for the second and the third stage together; a
+        third of them is the third stage's.
 
     Returns
     -------
@@ -69,7 +70,7 @@ def stages(**changes) -> tuple[Stage, ...]:
     recipe = find("finetune", **changes)
     of_all = recipe.epochs // 3
     slow, slower = (
-        replace(recipe, learning_rate=part * recipe.learning_rate) for part in (0.3, 0.1)
+        replace(recipe, learning_rate=factor * recipe.learning_rate) for factor in (0.3, 0.1)
     )
     found = [
         Stage("head", replace(recipe, epochs=20, patience=5), views=2),
@@ -79,7 +80,7 @@ def stages(**changes) -> tuple[Stage, ...]:
     return tuple(found if of_all else found[:2])
 
 
-# The earlier a stage, the more general what it has learned, and the slower it learns.
+# What early stages have learned is more general, so they learn more slowly.
 DISCRIMINATIVE = {"conv1": 0.05, "conv2": 0.1, "conv3": 0.2, "conv4": 0.4, "conv5": 0.7}
 
 
@@ -89,40 +90,41 @@ def fine_tune(
     plan: Sequence[Stage] | None = None,
     strategy: tf.distribute.Strategy | str | None = None,
     *,
-    image_size: int | None = None,
-    crop: float | None = None,
-    checkpoints: str | os.PathLike | None = None,
     features_folder: str | os.PathLike | None = None,
-    **options,
+    execution: Execution | None = None,
+    **options: Any,
 ) -> Result:
-    """Fine-tune a pretrained classifier in stages, and keep the best weights of them all.
+    """Fine-tune a pretrained model in stages, and keep the best weights of all of them.
 
     Parameters
     ----------
     model : keras.Model
-        A classifier of the source's classes on a pretrained backbone, which takes raw images.
+        A model for the source's task on a pretrained backbone, which takes raw images.
     source : Source
-        The data; its test images are not touched.
+        The data. Its test images are not used.
     plan : sequence of Stage, optional
-        What learns, and how, one after the other. Default: `stages()`.
+        What learns, and how, one stage after the other. Default: `stages()`.
     strategy : tf.distribute.Strategy or str, optional
-        As in `keras_resnet.training.train`. Several processes train the head as they do all else,
+        As in `keras_resnet.training.train`. Several processes train the head like everything else,
         not on features computed once.
     features_folder : path, optional
-        A folder to keep the features of frozen layers in, for other runs that need the same ones.
+        A folder for the features of frozen layers, for other runs that need the same ones.
         Default: with the checkpoints.
-    image_size, crop, checkpoints, **options
-        As in `keras_resnet.training.train`. An interrupted run goes on in the stage that it was in.
+    execution : Execution, optional
+        As in `keras_resnet.training.train`. An interrupted run continues in the stage that it was
+        in.
+    **options
+        Fields of `Execution`, instead of one.
 
     Returns
     -------
     Result
-        The epochs of all stages one after the other. Afterwards all layers may learn again.
+        The epochs of all stages, one after the other. Afterwards all layers are trainable.
 
     Raises
     ------
     ValueError
-        As `train` does, and for a stage that the model lacks.
+        As `train` does, and for a stage that the model does not have.
 
     Examples
     --------
@@ -135,10 +137,11 @@ def fine_tune(
     >>> transfer.fine_tune(model, digits, plan, verbose=0).stages
     {'head': 2, 'conv4': 2}
     """
+    execution = execution_of(execution, options)
     task_of(source).check(model, source)
     plan = stages() if plan is None else plan
     if not plan:
-        raise ValueError(f"plan={plan!r} must have a stage at least; left out, it is stages().")
+        raise ValueError(f"plan={plan!r} needs at least one stage. Left out, it is stages().")
     if isinstance(strategy, str):
         strategy = strategies.strategy(strategy)
     strategy = strategy or model.distribute_strategy
@@ -149,31 +152,24 @@ def fine_tune(
     for stage in plan:
         if stage.back_to not in ("head", "all"):
             named_layers(model, stage.back_to, "back_to")
-    size = image_size or model.input_shape[1] or source.image_size
-    crop = crop_of(model) if crop is None else crop
+    crop = wants_of(model).crop if execution.crop is None else execution.crop
+    size = execution.image_size or model.input_shape[1] or source.image_size
     results, best_loss = {}, np.inf
     try:
         for number, stage in enumerate(plan, start=1):
-            unfreeze(model)
-            freeze(model)
-            if stage.back_to != "head":
-                back_to = None if stage.back_to == "all" else stage.back_to
-                unfreeze(model, back_to, normalization=stage.normalization)
+            _let_learn(model, stage)
             former = model.get_weights() if results else None
-            if stage.views:
-                learn = functools.partial(train_head, features_folder=features_folder)
-            else:
-                learn = _train_layers
-            result = learn(
-                model,
-                source,
-                stage,
-                strategy,
+            folder = execution.checkpoints
+            here = replace(
+                execution,
                 image_size=size,
                 crop=crop,
-                checkpoints=checkpoints and Path(checkpoints) / f"{number}-{stage.back_to}",
-                **options,
+                checkpoints=folder and Path(folder) / f"{number}-{stage.back_to}",
             )
+            if stage.views:
+                result = train_head(model, source, stage, here, features_folder)
+            else:
+                result = train(model, source, stage.recipe, strategy, execution=here)
             name = f"{number}-{stage.back_to}" if stage.back_to in results else stage.back_to
             results[name] = result
             loss = _loss(result)
@@ -186,19 +182,24 @@ def fine_tune(
     return _joined(results)
 
 
-def _train_layers(model, source, stage, strategy, **options):
-    return train(model, source, stage.recipe, strategy, **options)
+def _let_learn(model, stage):
+    """Make the layers of a stage trainable, and no others."""
+    unfreeze(model)
+    freeze(model)
+    if stage.back_to != "head":
+        back_to = None if stage.back_to == "all" else stage.back_to
+        unfreeze(model, back_to, normalization=stage.normalization)
 
 
 def _loss(result):
-    """What stages are compared by; where nothing was validated, the later one is the better."""
+    """What stages are compared by; without validation, later ones are better."""
     if "val_loss" not in result.history:
         return -np.inf
     return result.history["val_loss"][result.best_epoch - 1]
 
 
 def _joined(results):
-    """One result of several stages."""
+    """The results of all stages as one."""
     first = next(iter(results.values()))
     before, best_epoch, best_loss = 0, 0, np.inf
     for result in results.values():

@@ -1,34 +1,41 @@
 """Features computed once, and a head trained on them."""
 
-import hashlib
+import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data import batches
+from keras_resnet import graphs
+from keras_resnet.data import Source
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.data.readers import by_index
-from keras_resnet.files import written_beside
-from keras_resnet.graphs import architecture_digest, extractor_of, head_model_of
+from keras_resnet.files import digest, written_beside
+from keras_resnet.graphs import extractor_of
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
+from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import fit
 
+if TYPE_CHECKING:
+    from keras_resnet.transfer.fine_tuning import Stage
+
 
 def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Run images through everything but a model's head, once.
+    """Run images through everything but a model's head.
 
     Parameters
     ----------
     model : keras.Model
-        A classifier, as `classifier` makes it.
+        A functional model with a head, such as `classifier` makes it, or without.
     images : tf.data.Dataset
-        Batches of (images, labels), as `data.batches` makes them: of one epoch, or of several
-        in which the images look different.
+        Batches of (images, labels), as `data.batches` makes them: for one epoch, or for several
+        with different views of each image.
 
     Returns
     -------
@@ -45,75 +52,89 @@ def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, n
     >>> found.shape, labels.shape
     ((359, 64), (359,))
     """
-    extractor = extractor_of(model)
-    found, labels = zip(
-        *((extractor.predict_on_batch(batch), labels) for batch, labels in images), strict=True
-    )
-    return np.concatenate(found).astype("float32"), np.concatenate(labels)
+    return _extracted(extractor_of(model), images)
 
 
 @deep_graphs()
 def train_head(
-    model,
-    source,
-    stage,
-    _strategy,
-    *,
-    image_size,
-    crop,
-    checkpoints,
-    features_folder,
-    seed=0,
-    cache=None,
-    synchronized=None,
-    **options,
-):
-    """Train the head on features that are computed once; one device is enough for that."""
+    model: keras.Model,
+    source: Source,
+    stage: "Stage",
+    execution: Execution,
+    features_folder: str | os.PathLike | None = None,
+) -> Result:
+    """Train a model's head on features that are computed once; one device is enough for that.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A model for the source's task.
+    source : Source
+        The data.
+    stage : Stage
+        What to train, and how: `views` of every training image.
+    execution : Execution
+        With the image size and the crop to use.
+    features_folder : path, optional
+        Where to keep the features. Default: with the checkpoints.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ValueError
+        If the stage is not the head's, and as `train` does.
+    """
     if stage.back_to != "head":
         raise ValueError(f"views={stage.views} is for the head alone, not for {stage.back_to!r}.")
-    recipe, classes = stage.recipe, len(source.class_names)
+    recipe, task, extractor = stage.recipe, task_of(source), extractor_of(model)
     policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
     views = dict(
-        image_size=image_size, channels=source.channels, batch_size=recipe.batch_size, cache=cache
+        image_size=execution.image_size,
+        channels=source.channels,
+        batch_size=recipe.batch_size,
+        cache=execution.cache,
     )
 
     def compute():
-        varied = batches(
+        varied = task.batches(
             source.train,
             augmentation=policy,
-            seed=seed,
+            seed=execution.seed,
             epochs=range(stage.views),
-            classes=classes,
+            classes=len(source.class_names),
             **views,
         )
         if not len(source.validation):
-            return features(model, varied)
-        plain = batches(source.validation, crop=crop, **views)
-        return *features(model, varied), *features(model, plain)
+            return _extracted(extractor, varied)
+        plain = task.batches(source.validation, crop=execution.crop, **views)
+        return *_extracted(extractor, varied), *_extracted(extractor, plain)
 
     settings = {
         "data": source.name,
         "images": [len(split) for split in source.splits.values()],
         "fingerprint": source.fingerprint(),
-        "image_size": image_size,
-        "crop": crop,
+        "image_size": execution.image_size,
+        "crop": execution.crop,
         "views": stage.views,
         "augmentation": recipe.augmentation or source.augmentation,
         "mixup": recipe.mixup,
-        "layers": architecture_digest(extractor_of(model)),
-        "weights": _digest(extractor_of(model)),
-        "seed": seed,
+        "layers": graphs.digest(extractor),
+        "weights": digest(np.ascontiguousarray(each) for each in extractor.get_weights()),
+        "seed": execution.seed,
     }
-    made_how = json.dumps(settings)
-    path = checkpoints and checkpoints / "features.npz"
+    made_how, folder = json.dumps(settings), execution.checkpoints
+    path = None if folder is None else Path(folder) / "features.npz"
     if features_folder is not None:
-        path = Path(features_folder) / f"{hashlib.sha256(made_how.encode()).hexdigest()[:16]}.npz"
+        path = Path(features_folder) / f"{digest([made_how])}.npz"
     inputs, labels, *validation = _kept(path, made_how, compute)
     rows = by_index(np.arange(len(labels)), lambda index: index)
 
     def training(epochs, batch_size, first_step=0, **_):
         def epoch(number):
-            order = rows.elements(seed + 1 + number).map(lambda index, _: index)
+            order = rows.elements(execution.seed + 1 + number).map(lambda index, _: index)
             return order.batch(batch_size).map(
                 lambda chosen: (tf.gather(inputs, chosen), tf.gather(labels, chosen))
             )
@@ -124,30 +145,30 @@ def train_head(
         return dataset.skip(first_step)
 
     return fit(
-        head_model_of(model),
+        graphs.head_model_of(model),
         training,
         (lambda **_: tf.data.Dataset.from_tensor_slices(tuple(validation)).batch(256))
         if validation
         else None,
         recipe,
-        objective=task_of(source).objective(
-            source, recipe, options.get("class_weight"), mixed=bool(policy.mixes())
+        objective=task.objective(
+            source, recipe, execution.class_weight, mixed=bool(policy.mixes())
         ),
         settings=settings,
-        execution=Execution(checkpoints=checkpoints, **options),
+        execution=dataclasses.replace(execution, synchronized=None),
     )
 
 
-def _digest(model):
-    """Of the weights of a model."""
-    digest = hashlib.sha256()
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight))
-    return digest.hexdigest()[:16]
+def _extracted(extractor, images):
+    """Features and labels of batches of images."""
+    found, labels = zip(
+        *((extractor.predict_on_batch(batch), labels) for batch, labels in images), strict=True
+    )
+    return np.concatenate(found).astype("float32"), np.concatenate(labels)
 
 
 def _kept(path, made_how, compute):
-    """Arrays from a file; computed and written first where it is missing, or of another run."""
+    """Arrays from a file; computed, and written there, if it is missing or of another run."""
     if path is None:
         return compute()
     if path.exists():
