@@ -682,8 +682,10 @@ def last_stage(model: keras.Model) -> str:
 def check_functional(model: keras.Model) -> None:
     """Raise ValueError for a model that is not a graph of layers."""
     if not is_functional(model):
+        unbuilt = isinstance(model, keras.Sequential) and not hasattr(model, "outputs")
         raise ValueError(
-            f"model {getattr(model, 'name', model)!r} is a {type(model).__name__}: only a "
+            f"model {getattr(model, 'name', model)!r} is a {type(model).__name__}"
+            f"{' that has not been built: begin it with keras.Input(shape)' * unbuilt}; only a "
             "functional model, keras.Model(inputs, outputs), shows what is between its layers."
         )
 

@@ -184,3 +184,43 @@ def test_a_kill_at_any_moment_leaves_a_state(tmp_path):
         assert step > before
         assert filled_with(model) == step
         Checkpoints(tmp_path, {}).restore_best(model)
+
+
+class TestRestoring:
+    def test_what_a_killed_process_left_half_written_is_passed_over(self, tmp_path):
+        model = net()
+        checkpoints = Checkpoints(tmp_path, {})
+        checkpoints.save(model, {"epoch": 1})
+        (tmp_path / ".1234-after-2").mkdir()
+        (tmp_path / ".1234-after-2" / "state.weights.h5").write_bytes(b"half")
+        assert Checkpoints(tmp_path, {}).restore(model) == {"epoch": 1}
+
+    def test_keeps_the_newest(self, tmp_path):
+        model = net()
+        checkpoints = Checkpoints(tmp_path, {}, keep=2)
+        for epoch in range(1, 13):
+            checkpoints.save(model, {"epoch": epoch})
+        assert len(list(tmp_path.glob("after-*"))) == 2
+        assert checkpoints.restore(model) == {"epoch": 12}
+
+    def test_brings_back_the_optimizer_and_the_dice(self, tmp_path):
+        def fresh():
+            keras.utils.set_random_seed(1)
+            layers = [keras.Input((4,)), keras.layers.Dropout(0.5), keras.layers.Dense(3)]
+            model = keras.Sequential(layers)
+            model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
+            return model
+
+        inputs, targets = np.ones((8, 4)), np.ones((8, 3))
+        whole = fresh()
+        for _ in range(4):
+            whole.train_on_batch(inputs, targets)
+        half = fresh()
+        for _ in range(2):
+            half.train_on_batch(inputs, targets)
+        Checkpoints(tmp_path, {}).save(half, {})
+        rest = fresh()
+        assert Checkpoints(tmp_path, {}).restore(rest) == {}
+        for _ in range(2):
+            rest.train_on_batch(inputs, targets)
+        np.testing.assert_allclose(rest.get_weights()[0], whole.get_weights()[0], rtol=1e-6)

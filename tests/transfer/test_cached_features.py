@@ -1,0 +1,52 @@
+import dataclasses
+
+import keras
+import pytest
+from errors import one_line_error
+from nets import QUICK, small_net
+
+from keras_resnet import data, training, transfer
+
+
+class TestFeatures:
+    def test_a_head_learns_the_same_from_features_as_through_the_frozen_layers(self, digits):
+        recipe = dataclasses.replace(QUICK, epochs=5)
+        split = dataclasses.replace(digits, augmentation="handwriting")
+        model, accuracies = small_net(), []
+        training.train(model, split, dataclasses.replace(QUICK, epochs=4), verbose=0)
+        weights = model.get_weights()
+        for views in (0, 3):
+            model.set_weights(weights)
+            plan = [transfer.Stage("head", recipe, views=views)]
+            transfer.fine_tune(model, split, plan, verbose=0)
+            test = data.batches(digits.test, image_size=8, channels=1)
+            model.compile(metrics=["accuracy"], loss="sparse_categorical_crossentropy")
+            accuracies.append(model.evaluate(test, verbose=0)[1])
+        assert min(accuracies) > 0.5
+        assert accuracies[0] == pytest.approx(accuracies[1], abs=0.05)
+
+    @pytest.mark.parametrize(
+        "other", [dict(pooling="max"), dict(mode="caffe"), dict(dtype="mixed_bfloat16")], ids=str
+    )
+    def test_kept_features_are_not_those_of_another_net(self, digits, tmp_path, other):
+        def net(pooling="avg", mode="torch", dtype="float32"):
+            keras.config.set_dtype_policy(dtype)
+            try:
+                options = dict(input_shape=(8, 8, 3), preprocessing=mode, include_top=False)
+                return transfer.classifier(small_net(**options), 10, pooling=pooling)
+            finally:
+                keras.config.set_dtype_policy("float32")
+
+        splits = {
+            name: dataclasses.replace(split, images=split.images.repeat(3, axis=-1))
+            for name, split in digits.splits.items()
+        }
+        coloured = dataclasses.replace(digits, channels=3, **splits)
+        plan = [transfer.Stage("head", dataclasses.replace(QUICK, epochs=1), views=1)]
+        for number, options in enumerate(({}, other, {}), start=1):
+            transfer.fine_tune(net(**options), coloured, plan, features_folder=tmp_path, verbose=0)
+            assert len(list(tmp_path.iterdir())) == min(number, 2)
+
+    def test_views_are_for_the_head_alone(self, digits):
+        with one_line_error("views=2", "head alone"):
+            transfer.fine_tune(small_net(), digits, [transfer.Stage("conv4", QUICK, views=2)])
