@@ -32,7 +32,7 @@ def main() -> None:
 
     import keras_resnet
     from keras_resnet import data, training, transfer
-    from keras_resnet.graphs import crop_of
+    from keras_resnet.graphs import wants_of
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     source = data.load(options.source)
@@ -45,7 +45,7 @@ def main() -> None:
     model = transfer.classifier(backbone, len(source.class_names))
     start_weights = model.get_weights()
     held_out = [
-        transfer.features(model, views(split, crop=crop_of(model)))
+        transfer.features(model, views(split, crop=wants_of(model).crop))
         for split in (source.validation, source.test)
     ]
     inputs, labels = (np.concatenate(arrays) for arrays in zip(*held_out, strict=True))
@@ -95,7 +95,7 @@ def main() -> None:
         "through the frozen backbone",
         model,
         lambda epochs, **share: varied(epochs=epochs, **share),
-        functools.partial(views, source.validation, crop=crop_of(model)),
+        functools.partial(views, source.validation, crop=wants_of(model).crop),
     )
     print(f"Cached features are {frozen / cached:.0f} times faster. {describe()}")
 

@@ -1,26 +1,29 @@
-"""Before a net and behind it: images as it expects them, and what its probabilities mean."""
+"""Around a model: images as it expects them, and what its probabilities mean."""
 
 import functools
 from importlib import resources
 from typing import Any, Literal
 
+import keras
 import numpy as np
 
 from keras_resnet.checks import is_count
+from keras_resnet.graphs import wants_of
 from keras_resnet.layers import Preprocessing
 
 
-def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] = "torch") -> Any:
-    """Normalize raw images for a net built without `include_preprocessing`.
+def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] | keras.Model = "torch") -> Any:
+    """Normalize raw images for a model built without `include_preprocessing`.
 
     Parameters
     ----------
     x : array or tensor of shape (..., height, width, channels)
-        RGB images with values of 0 to 255, of any dtype.
-    mode : {"torch", "caffe", "tf"}, default "torch"
-        What the net's weights were trained with, which its `preprocessing` says: "torch" subtracts
-        the ImageNet mean and divides by its standard deviation; "caffe" turns RGB to BGR and
-        subtracts the mean; "tf" scales to -1 ... 1.
+        RGB images with values from 0 to 255, of any dtype.
+    mode : {"torch", "caffe", "tf"} or keras.Model, default "torch"
+        How the images were normalized in training: "torch" subtracts the ImageNet mean and divides
+        by the standard deviation; "caffe" turns RGB into BGR and subtracts the mean; "tf" scales to
+        -1 ... 1. Or the model that is to get the images: its own mode is used, and images for a
+        model that normalizes them itself stay as they are.
 
     Returns
     -------
@@ -29,7 +32,8 @@ def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] = "torch") ->
     Raises
     ------
     ValueError
-        For an unknown mode, or images that are not RGB where the mode needs them to be.
+        For an unknown mode, a model that does not say what it wants, or images that are not RGB
+        where the mode needs them to be.
 
     Examples
     --------
@@ -39,6 +43,15 @@ def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] = "torch") ->
     >>> [f"{channel:.3f}" for channel in np.ravel(white)]
     ['2.249', '2.429', '2.640']
     """
+    if isinstance(mode, keras.Model):
+        model, mode = mode, wants_of(mode).normalization
+        if mode == "raw":
+            return keras.ops.cast(x, "float32")
+        if mode is None:
+            raise ValueError(
+                f"mode: model {model.name!r} does not say how its images are normalized. Say it "
+                "with mode='torch', 'caffe' or 'tf'."
+            )
     return Preprocessing(mode)(x)
 
 
@@ -50,17 +63,17 @@ def decode_predictions(preds: Any, top: int = 5) -> list[list[tuple[str, str, fl
     preds : array of shape (images, 1000)
         Probabilities, or logits.
     top : int, default 5
-        How many classes an image, 1 to 1000.
+        Number of classes per image, 1 to 1000.
 
     Returns
     -------
     list of list of (WordNet id, name, score)
-        For every image its classes, the likeliest first.
+        The classes of each image, the likeliest first.
 
     Raises
     ------
     ValueError
-        For predictions of another shape, or `top` out of its range.
+        For predictions of another shape, or `top` out of range.
 
     Examples
     --------
@@ -95,7 +108,7 @@ CIFAR10_CLASSES = (
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """The 1,000 classes of ImageNet (ILSVRC 2012), in the order of the nets' outputs.
+    """The 1,000 classes of ImageNet (ILSVRC 2012), in the order of a model's outputs.
 
     Returns
     -------

@@ -6,10 +6,35 @@ import pytest
 from errors import one_line_error
 
 import keras_resnet
-from keras_resnet import decode_predictions, pretrained
-from keras_resnet.graphs import crop_of
+from keras_resnet import decode_predictions, preprocess_input, pretrained
+from keras_resnet.graphs import wants_of
 from keras_resnet.layers import Preprocessing
 from keras_resnet.preprocessing import imagenet_classes
+
+
+class TestOfAModel:
+    IMAGES = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3))
+
+    @pytest.mark.parametrize("mode", ["torch", "caffe", "tf"])
+    def test_is_what_the_model_was_built_for(self, tmp_path, mode):
+        net = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 3), preprocessing=mode)
+        net.save(tmp_path / "net.keras")
+        for model in (net, keras.saving.load_model(tmp_path / "net.keras")):
+            np.testing.assert_array_equal(
+                preprocess_input(self.IMAGES, model), preprocess_input(self.IMAGES, mode)
+            )
+
+    def test_is_nothing_where_the_model_does_it(self):
+        net = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 3), include_preprocessing=True)
+        prepared = preprocess_input(self.IMAGES, net)
+        assert prepared.dtype == "float32"
+        np.testing.assert_array_equal(prepared, self.IMAGES)
+
+    def test_is_not_guessed(self):
+        inputs = keras.Input((8, 8, 3))
+        model = keras.Model(inputs, keras.layers.Conv2D(2, 3)(inputs), name="foreign")
+        with one_line_error("model 'foreign' does not say", "mode='torch'"):
+            preprocess_input(self.IMAGES, model)
 
 
 class TestDecodePredictions:
@@ -59,8 +84,8 @@ class TestImagenetClasses:
 class TestCrop:
     def test_is_that_of_the_stem(self):
         options = dict(weights=None, include_preprocessing=True)
-        assert crop_of(keras_resnet.CIFARResNet(8, **options)) == 1.0
-        assert crop_of(keras_resnet.ResNet18(**options, input_shape=(32, 32, 3))) == 0.875
+        assert wants_of(keras_resnet.CIFARResNet(8, **options)).crop == 1.0
+        assert wants_of(keras_resnet.ResNet18(**options, input_shape=(32, 32, 3))).crop == 0.875
 
     def test_is_that_of_the_weights(self, tmp_path, monkeypatch):
         small = dict(input_shape=(32, 32, 3), include_top=False)
@@ -70,16 +95,13 @@ class TestCrop:
         monkeypatch.setenv("KERAS_RESNET_WEIGHTS", str(tmp_path))
         with pytest.warns(RuntimeWarning, match="is published"):
             net = keras_resnet.ResNet50(weights="imagenet_v2", include_preprocessing=True, **small)
-        assert crop_of(net) == 224 / 232
+        assert wants_of(net).crop == 224 / 232
 
     def test_is_saved_with_the_model(self, tmp_path):
         net = keras_resnet.CIFARResNet(8, include_preprocessing=True)
         net.get_layer("preprocessing").crop = 0.5
         net.save(tmp_path / "net.keras")
-        assert crop_of(keras.saving.load_model(tmp_path / "net.keras")) == 0.5
-
-    def test_of_a_model_that_takes_no_raw_images_is_all(self):
-        assert crop_of(keras_resnet.CIFARResNet(8)) == 1.0
+        assert wants_of(keras.saving.load_model(tmp_path / "net.keras")).crop == 0.5
 
     def test_out_of_range_is_refused(self):
         with one_line_error("crop=1.5"):

@@ -34,7 +34,7 @@ import keras_resnet
 from keras_resnet import export
 from keras_resnet.data.pipeline import middle
 from keras_resnet.export import warmup
-from keras_resnet.graphs import crop_of
+from keras_resnet.graphs import wants_of
 
 KIT = Path(__file__).parents[2] / "examples" / "serving"
 NAMES = ["cat", "dog", "bird"]
@@ -73,7 +73,7 @@ def half(contents):
 def expected(contents):
     """The best label of an image file and its probability, by Pillow and the model in memory."""
     image = np.asarray(PIL.Image.open(io.BytesIO(contents)).convert("RGB"))
-    image = middle(image, crop_of(net()), 32)
+    image = middle(image, wants_of(net()).crop, 32)
     probabilities = np.asarray(net()(image[None], training=False))[0]
     return NAMES[probabilities.argmax()], float(probabilities.max())
 
