@@ -1,8 +1,7 @@
 """An overview of a data set, before anything is trained on it."""
 
+import math
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from keras_resnet.data import Source
 from keras_resnet.files import digest
@@ -97,19 +96,15 @@ def overview(source: Source) -> Overview:
                 (split_name, f"{split_name}: {label}")
             )
             sizes.append(size)
-    sizes = np.array(sizes)
-    order = np.argsort(sizes.prod(axis=1), kind="stable")
-    small, middle, large = (
-        tuple(map(int, sizes[order[rank]])) for rank in (0, len(order) // 2, -1)
-    )
+    sizes.sort(key=math.prod)
     return Overview(
         name=source.name,
         class_names=source.class_names,
         counts=source.counts(),
         imbalance=source.imbalance,
-        smallest=small,
-        median=middle,
-        largest=large,
+        smallest=sizes[0],
+        median=sizes[len(sizes) // 2],
+        largest=sizes[-1],
         damaged=tuple(damaged),
         duplicates=[
             [label for _, label in group]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 import numpy as np
@@ -192,11 +193,13 @@ class BatchAugmentation:
             self.layers, self.mixes = list(policy.layers()), list(policy.mixes())
         finally:
             keras.config.set_dtype_policy(precision)
-        self._generators = [
-            generator
+        generators: list[Any] = [
+            getattr(each, "generator", None)
             for layer in (*self.layers, *self.mixes)
             for each in layer._flatten_layers()
-            if isinstance(generator := getattr(each, "generator", None), keras.random.SeedGenerator)
+        ]
+        self._states = [
+            each.state for each in generators if isinstance(each, keras.random.SeedGenerator)
         ]
 
     def __bool__(self):
@@ -219,9 +222,9 @@ class BatchAugmentation:
         # Keras' layers draw from a state that advances with every call. Setting it makes each batch
         # independent of those before; hashed keys keep the states of batches far apart.
         key = tf.stack((tf.cast(epoch, "int64") + self.seed, tf.cast(number, "int64")))
-        for index, generator in enumerate(self._generators):
-            state = tf.random.experimental.stateless_fold_in(key, index)
-            generator.state.assign(tf.cast(state, generator.state.dtype))
+        for index, state in enumerate(self._states):
+            drawn = tf.random.experimental.stateless_fold_in(key, index)
+            state.assign(tf.cast(drawn, state.dtype))
         for layer in self.layers:
             images = layer(images, training=True)
         if not self.mixes:

@@ -145,7 +145,10 @@ class Files:
 
     images: Sequence[str | os.PathLike]
     kind: ClassVar[str] = "files"
-    shape: ClassVar[None] = None
+
+    @property
+    def shape(self) -> None:
+        return None
 
     @property
     def count(self) -> int:
@@ -170,10 +173,11 @@ class Files:
             yield repr((os.path.abspath(file), status.st_size, status.st_mtime_ns))
 
     def reader(self, labels: np.ndarray, channels: int) -> Reader:
-        headers = read_headers(self.images)
-        for header in headers:
+        headers = []
+        for header in read_headers(self.images):
             if isinstance(header, ValueError):
                 raise header
+            headers.append(header)
         paths = tf.constant([os.fspath(file) for file in self.images])
         orientations = tf.constant([header.orientation for header in headers])
         quick = tf.constant([header.quick for header in headers])
@@ -205,7 +209,10 @@ class Stream:
 
     images: tf.data.Dataset
     kind: ClassVar[str] = "a stream"
-    shape: ClassVar[None] = None
+
+    @property
+    def shape(self) -> None:
+        return None
 
     @property
     def count(self) -> int | None:

@@ -29,7 +29,7 @@ def as_labels(labels: Any) -> np.ndarray:
     Parameters
     ----------
     labels : array
-        Of any kind of task. A second axis of one column is dropped.
+        Of any kind of task. Whole numbers of shape (images, 1) are taken as (images,).
 
     Returns
     -------
@@ -50,7 +50,7 @@ def as_labels(labels: Any) -> np.ndarray:
     labels = np.asarray(labels)
     if not labels.size and labels.ndim == 1:
         return labels.astype("int64")
-    if labels.ndim == 2 and labels.shape[1] == 1:
+    if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "biu":
         labels = labels[:, 0]
     if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
         hint = "; number the names: np.unique(labels, return_inverse=True)[1]"
@@ -165,6 +165,8 @@ def _multi_hot(labels, names):
 
 def _numbers(labels, names):
     """Check numbers to predict."""
+    if len(names) == 1 and labels.shape[1:] == (1,):
+        labels = labels[:, 0]
     expected = (len(names),) if len(names) > 1 else ()
     if len(labels) and labels.shape[1:] != expected:
         wanted = f"(images, {len(names)})" if expected else "(images,)"

@@ -124,7 +124,7 @@ def batches(
     area = policy.area if policy else None
     if cache is not None:
         images = _keep(images, split, cache, image_size, channels, None if area else crop)
-    vary = BatchAugmentation(policy, classes, seed) if policy else None
+    vary = BatchAugmentation(policy or Augmentation(), classes, seed)
 
     def view(element, seed):
         if area:
@@ -153,7 +153,9 @@ def batches(
         if vary:
             # Not in parallel: the layers' states are set for each batch.
             dataset = dataset.enumerate(first_step).map(
-                lambda position, batch: vary(*batch, epoch_seed, position * parts + part)
+                lambda position, batch: vary(
+                    batch[0], batch[1], epoch_seed, position * parts + part
+                )
             )
         rest = sizes[first_step * replicas :]
         # `batch` alone is faster, where it gives the right sizes.

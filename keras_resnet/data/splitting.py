@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypedDict
 
 import numpy as np
 
@@ -50,6 +50,14 @@ class SplitPolicy:
         check_range("validation", validation=self.validation)
 
 
+class Splits(TypedDict):
+    """The three splits of a source."""
+
+    train: Split
+    validation: Split
+    test: Split
+
+
 def check_classes(where: str | os.PathLike, class_names: Sequence[str], expected: str) -> None:
     """Raise ValueError for fewer than two classes, saying what layout was `expected`."""
     if len(class_names) < 2:
@@ -91,7 +99,7 @@ def complete(
     class_names: tuple[str, ...],
     policy: SplitPolicy,
     task: str = "classification",
-) -> dict[str, Split]:
+) -> Splits:
     """Make the splits that are missing out of the training images.
 
     Parameters
@@ -107,7 +115,7 @@ def complete(
 
     Returns
     -------
-    dict of str to Split
+    Splits
         All three.
 
     Raises
@@ -127,4 +135,4 @@ def complete(
         held_out = LABELS[task].held_out(train.labels, class_names, fraction, random)
         splits[name] = train.take(np.sort(held_out))
         splits["train"] = train.take(np.setdiff1d(np.arange(len(train)), held_out))
-    return splits
+    return Splits(train=splits["train"], validation=splits["validation"], test=splits["test"])

@@ -93,6 +93,35 @@ def test_arrays_are_looked_over_too():
     assert found.duplicates == [["train: image 3", "test: image 0"]]
 
 
-def test_is_written_as_json(pets):
-    found = dataclasses.asdict(overview(data.load(pets)))
-    assert json.loads(json.dumps(found))["counts"] == found["counts"]
+class TestTasks:
+    def of(self, labels, names, task):
+        images = np.stack([pixels(number) for number in range(len(labels))])
+        splits = [
+            data.Split(images[where], np.asarray(labels)[where])
+            for where in (slice(0, None, 2), slice(1, None, 2), [])
+        ]
+        return overview(data.Source("noise", names, 3, 9, "none", *splits, task=task))
+
+    def test_of_several_labels_the_images_of_each_are_counted(self):
+        labels = [[1, 1], [0, 1], [0, 0], [0, 0], [1, 0], [0, 0]]
+        found = self.of(labels, ("a", "b"), "multilabel")
+        assert found.counts == {"train": [2, 1], "validation": [0, 1], "test": [0, 0]}
+        assert found.unlabelled == {"train": 1, "validation": 2, "test": 0}
+        assert (found.task, found.imbalance, found.values) == ("multilabel", 2, {})
+
+    def test_of_numbers_the_range_is_told(self):
+        found = self.of([[-1, 0], [2, 2], [3, 8], [4, 4.5]], ("x", "y"), "regression")
+        ranges = {
+            name: [dataclasses.astuple(each) for each in values]
+            for name, values in found.values.items()
+        }
+        assert ranges == {
+            "train": [(-1, 1, 3), (0, 4, 8)],
+            "validation": [(2, 3, 4), (2, 3.25, 4.5)],
+        }
+        assert (found.task, found.counts["train"], found.imbalance) == ("regression", [2, 2], 1)
+
+    def test_is_written_as_json(self, pets):
+        numbers = self.of([0.5, 1, 2, 3], ("value",), "regression")
+        for found in map(dataclasses.asdict, (overview(data.load(pets)), numbers)):
+            assert json.loads(json.dumps(found))["values"] == found["values"]

@@ -5,6 +5,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
+from errors import one_line_error
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -193,6 +194,35 @@ class TestBatches:
         np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=2 / 64)
         assert ((mixed > 0.05).sum(axis=1) > 1).any()
+
+    @pytest.mark.parametrize("mix", [keras.layers.MixUp, keras.layers.CutMix])
+    def test_several_labels_are_mixed_as_the_images_are(self, policy, mix):
+        """A label is a colour: an image has the colours of its labels."""
+        labels = np.random.default_rng(0).integers(0, 2, (60, 3))
+        images = (255 * labels.astype("uint8"))[:, None, None].repeat(64, 1).repeat(64, 2)
+        batches = policy(Augmentation(mixes=lambda: [mix()]), images, labels, batch_size=20)
+        shown, mixed = map(np.concatenate, zip(*batches, strict=True))
+        np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=2 / 64)
+        assert ((mixed > 0.05) & (mixed < 0.95)).any()
+
+    @pytest.mark.parametrize("numbers", [1, 2])
+    def test_numbers_are_mixed_as_the_images_are(self, policy, numbers):
+        labels = np.random.default_rng(0).uniform(0, 250, (60, numbers)).round()
+        images = labels[:, None, None, :].astype("uint8").repeat(4, 1).repeat(4, 2)
+        labels = labels[:, 0] if numbers == 1 else labels
+        mixing = Augmentation().with_mixup(1.0)
+        batches = policy(mixing, images, labels, batch_size=20)
+        shown, mixed = map(np.concatenate, zip(*batches, strict=True))
+        assert mixed.shape == labels.shape
+        assert (mixed != mixed.round()).any()
+        found = shown[:, 0, 0, 0] if numbers == 1 else shown[:, 0, 0]
+        np.testing.assert_allclose(found, mixed, atol=1e-3)
+
+    @pytest.mark.parametrize("labels", [np.arange(20) / 2, np.arange(40).reshape(20, 2) / 2])
+    def test_cutmix_cannot_mix_numbers(self, labels):
+        split = data.Split(np.zeros((20, 8, 8, 1), "uint8"), labels)
+        with one_line_error("augmentation='strong' uses CutMix, which cannot mix numbers"):
+            data.batches(split, image_size=8, channels=1, augmentation="strong")
 
     def test_one_mix_or_another_for_every_batch(self, policy):
         class Mark(keras.layers.Layer):

@@ -20,6 +20,7 @@ _logger = logging.getLogger(__name__)
 _BETWEEN_LABELS = "|"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
+_LARGEST = float(np.finfo("float32").max)
 
 
 def csv_file(
@@ -188,7 +189,7 @@ def _several(rows, where):
 def _numbers(rows, where):
     """The number of every row."""
     for row in rows:
-        if not _NUMBER.fullmatch(row.label) or abs(float(row.label)) > np.finfo("float32").max:
+        if not _NUMBER.fullmatch(row.label) or abs(float(row.label)) > _LARGEST:
             raise ValueError(
                 f"{where}, line {row.line}: {row.label!r} is not a number such as 3, -0.5 or 1e-3."
             )

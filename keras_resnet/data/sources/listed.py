@@ -5,6 +5,7 @@ import os
 import numpy as np
 
 from keras_resnet.data.images import read_headers
+from keras_resnet.data.labels import Task
 from keras_resnet.data.source import Source, Split
 from keras_resnet.data.splitting import SplitPolicy, check_counts, complete
 
@@ -15,7 +16,7 @@ def source_of_files(
     class_names: tuple[str, ...],
     splits: dict[str, Split],
     policy: SplitPolicy,
-    task: str = "classification",
+    task: Task = "classification",
     augmentation: str = "photograph",
 ) -> Source:
     """Look at all files of some splits, and make a source of them.
@@ -42,7 +43,7 @@ def source_of_files(
     """
     skipped, kept_of = [], {}
     for split, images in splits.items():
-        headers = read_headers(images.images, whole=policy.on_error == "skip")
+        headers = read_headers(images.image_set.images, whole=policy.on_error == "skip")
         errors = [header for header in headers if isinstance(header, ValueError)]
         if errors and policy.on_error == "raise":
             raise errors[0]

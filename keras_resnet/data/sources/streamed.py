@@ -65,7 +65,7 @@ def source_of_stream(
                 f"{len(class_names) - 1}, for which there are names."
             )
     check_counts(argument, class_names, splits)
-    first = next(iter(splits["train"].images))
+    first = next(iter(splits["train"].image_set.images))
     try:
         height, width, _ = tf.io.decode_image(first, expand_animations=False).shape
     except tf.errors.InvalidArgumentError as error:

@@ -1,0 +1,155 @@
+import pytest
+import tensorflow as tf
+from errors import one_line_error
+from pictures import encoded, write_records
+from splits import assert_is_split_whole, contents
+
+from keras_resnet import data
+
+
+class TestTFRecords:
+    images = tuple(encoded(index, "JPEG" if index % 2 else "PNG") for index in range(60))
+    labels = tuple(index % 3 for index in range(60))
+
+    @pytest.mark.parametrize("name", ["pets.tfrecord", "pets.tfrecord.gz", "pets.tfrecords"])
+    def test_are_split_class_by_class(self, tmp_path, name):
+        source = data.load(write_records(tmp_path / name, self.images, self.labels))
+        assert (source.name, source.class_names) == ("pets", ("0", "1", "2"))
+        assert_is_split_whole(source, self.images, self.labels)
+
+    def test_the_splits_depend_on_the_seed_alone(self, tmp_path):
+        path = write_records(tmp_path / "pets.tfrecord", self.images, self.labels)
+        first, again, other = (contents(data.load(path, seed).test) for seed in (1, 1, 2))
+        assert first == again != other
+
+    def test_small_images_stay_small(self, tmp_path):
+        path = write_records(tmp_path / "pets.tfrecord", self.images, self.labels)
+        assert (data.load(path).image_size, data.load(path).augmentation) == (9, "small photograph")
+        large = [encoded(index, height=80, width=65) for index in range(60)]
+        write_records(path, large, self.labels)
+        assert (data.load(path).image_size, data.load(path).augmentation) == (224, "photograph")
+
+    def test_a_pattern_and_names_that_tell_the_split(self, tmp_path):
+        parts = {"train-0": range(20), "train-1": range(20, 36), "test": range(36, 48)}
+        for part, indices in {**parts, "val": range(48, 60)}.items():
+            write_records(
+                tmp_path / f"pets-{part}.tfrecord.gz",
+                [self.images[index] for index in indices],
+                [self.labels[index] for index in indices],
+            )
+        write_records(tmp_path / "cows.tfrecord.gz", self.images, self.labels)
+        (tmp_path / "labels.txt").write_text("cat\ndög\ncow\n", encoding="utf-8")
+        source = data.load(f"{tmp_path}/pets-*.tfrecord.gz")
+        assert (source.name, source.class_names) == ("pets", ("cat", "dög", "cow"))
+        assert tuple(contents(source.train)) == self.images[:36]
+        assert tuple(contents(source.test)) == self.images[36:48]
+        assert tuple(contents(source.validation)) == self.images[48:]
+        assert tuple(source.validation.labels) == self.labels[48:]
+
+    @pytest.mark.parametrize("ending", ["*", "-*-of-*", "s-0000?-of-00002"])
+    def test_shards_are_named_as_tensorflow_names_them(self, tmp_path, ending):
+        plural = "s" * ending.startswith("s")
+        for shard in range(2):
+            write_records(
+                tmp_path / f"pets.tfrecord{plural}-0000{shard}-of-00002",
+                self.images[30 * shard :][:30],
+                self.labels[30 * shard :][:30],
+            )
+        source = data.load(f"{tmp_path}/pets.tfrecord{ending}")
+        assert source.name == "pets"
+        assert_is_split_whole(source, self.images, self.labels)
+        with one_line_error("there is no such file"):
+            data.load(f"{tmp_path}/pets.tfrecord{plural}-00009-of-00002")
+
+    def test_compressed_and_plain_files_do_not_mix(self, tmp_path):
+        for suffix in ("", ".gz"):
+            write_records(tmp_path / f"pets.tfrecord{suffix}", self.images, self.labels)
+        with one_line_error("pets.tfrecord*", "some of the files end in .gz and some do not"):
+            data.load(f"{tmp_path}/pets.tfrecord*")
+
+    def test_labels_that_are_no_numbers_are_refused(self, tmp_path):
+        path = tmp_path / "pets.tfrecord"
+        features = {
+            name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[content]))
+            for name, content in (("image", self.images[0]), ("label", b"cat"))
+        }
+        example = tf.train.Example(features=tf.train.Features(feature=features))
+        with tf.io.TFRecordWriter(str(path)) as writer:
+            writer.write(example.SerializeToString())
+        with pytest.raises(ValueError, match=r"label \(int64\)") as refusal:
+            data.load(path)
+        assert "{" not in str(refusal.value)
+
+    def test_a_cut_file_is_refused(self, tmp_path):
+        for name in ("pets.tfrecord", "pets.tfrecord.gz"):
+            path = write_records(tmp_path / name, self.images, self.labels)
+            path.write_bytes(path.read_bytes()[:-100])
+            with one_line_error(name, "expected records with an image", "truncated record"):
+                data.load(path)
+
+    @pytest.mark.parametrize("name", ["letter.tfrecord", "letter.tfrecord.gz"])
+    def test_other_files_are_refused(self, tmp_path, name):
+        (tmp_path / name).write_text("Dear cat, " * 20)
+        with one_line_error(name, "expected records with an image"):
+            data.load(tmp_path / name)
+
+    def test_other_records_are_refused(self, tmp_path):
+        path = write_records(tmp_path / "pets.tfrecord", self.images, self.labels, image="picture")
+        with one_line_error("pets.tfrecord", "expected records with an image", "image"):
+            data.load(path)
+
+    def test_a_folder_is_refused(self, tmp_path):
+        (tmp_path / "pets.tfrecord").mkdir()
+        with one_line_error("pets.tfrecord", "Is a directory"):
+            data.load(tmp_path / "pets.tfrecord")
+
+    def test_records_without_images_are_refused(self, tmp_path):
+        path = write_records(tmp_path / "pets.tfrecord", [b"miaow"] * 60, self.labels)
+        with one_line_error("pets.tfrecord", "its first image cannot be read"):
+            data.load(path)
+        write_records(path, [], [])
+        with one_line_error("pets.tfrecord", "no images in it"):
+            data.load(path)
+
+    @pytest.mark.parametrize("name", ["lost.tfrecord", "lost-*.tfrecord.gz"])
+    def test_no_such_file(self, tmp_path, name):
+        with one_line_error(name, "there is no such file"):
+            data.load(tmp_path / name)
+
+    def test_labels_without_names_are_refused(self, tmp_path):
+        path = write_records(tmp_path / "pets.tfrecord", self.images, self.labels)
+        (tmp_path / "labels.txt").write_text("cat\ndog\n")
+        with one_line_error("pets.tfrecord", "label 2 is not one of 0 to 1"):
+            data.load(path)
+        (tmp_path / "labels.txt").unlink()
+        write_records(path, self.images, [label - 1 for label in self.labels])
+        with one_line_error("pets.tfrecord", "labels[0]=-1 is negative"):
+            data.load(path)
+        write_records(path, self.images, [*self.labels[:-1], 2**40])
+        with one_line_error("pets.tfrecord", "label 1099511627776, but only 60 images"):
+            data.load(path)
+
+    def test_one_class_is_refused(self, tmp_path):
+        path = write_records(tmp_path / "pets.tfrecord", self.images, [0] * 60)
+        with one_line_error("'0' is the only class in it"):
+            data.load(path)
+
+    def test_every_class_is_in_every_split(self, tmp_path):
+        for split in ("train", "val", "test"):
+            labels = [0 if split == "train" and label == 1 else label for label in self.labels]
+            write_records(tmp_path / f"pets-{split}.tfrecord", self.images, labels)
+        with one_line_error("no images of '1' for train"):
+            data.load(f"{tmp_path}/pets-*.tfrecord")
+
+
+def test_damaged_records_are_left_out(tmp_path):
+    contents = [encoded(index) for index in range(20)]
+    contents[13] = contents[13][:40]
+    file = write_records(tmp_path / "pets.tfrecord", contents, [index % 2 for index in range(20)])
+    source = data.load(file, on_error="skip")
+    (told,) = source.skipped
+    assert "train: image 13 (counted from 0) cannot be read" in told
+    kept = [each for split in source.splits.values() for each in split.images.as_numpy_iterator()]
+    assert sorted(kept) == sorted(contents[:13] + contents[14:])
+    found = [split.errors() for split in data.load(file).splits.values()]
+    assert sorted(map(len, found)) == [0, 0, 1]
