@@ -45,10 +45,10 @@ def answer(as_json):
 
 
 class _Notices(logging.Handler):
-    """What jobs report goes where tables go; every other notice goes to standard error."""
+    """What jobs report goes where tables go; warnings and other notices go to standard error."""
 
     def emit(self, record):
-        job = record.name.startswith("keras_resnet.runs")
+        job = record.name.startswith("keras_resnet.runs") and record.levelno == logging.INFO
         click.echo(self.format(record), file=sys.stdout if job else sys.stderr)
 
 

@@ -24,10 +24,9 @@ def _show_classes(title, quality):
 
 def _show_labels(title, quality):
     """Scores by label."""
-    found = quality.metrics()
-    mean = f"mean average precision {found['mean_average_precision']:.4f}"
-    title = f"{title}, {mean}, all labels right for {found['accuracy']:.2%}"
-    _scores(title, "label", quality.per_label())
+    mean = quality.metrics()["mean_average_precision"]
+    _scores(f"{title}, mean average precision {mean:.4f}", "label", quality.per_label())
+    say(f"All labels are right for {quality.accuracy:.2%} of the images.")
 
 
 def _show_values(title, quality):

@@ -9,7 +9,7 @@ import keras
 
 from keras_resnet import analysis, data
 from keras_resnet.runs.guards import damaged_images_named
-from keras_resnet.runs.models import answering, input_of, load_model
+from keras_resnet.runs.models import answering, input_of, load_model, warn_of_unknowns
 from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
 
@@ -108,6 +108,7 @@ def evaluate(
     if found.task is None:
         found = answering(found.model, found.names if found.named else None, images.task)
     _check_same(found, images, source)
+    warn_of_unknowns(found)
     some = images.splits[split]
     with damaged_images_named(some):
         batches = data.batches(some, **input_of(found.model, images))

@@ -132,15 +132,9 @@ def answering(model: keras.Model, labels: Sequence[str] | None, task: str | None
     if task not in (None, known):
         is_for = f"is for {known}" if known else _NO_ANSWERS[head.output]
         raise ValueError(f"task={task!r}: model {model.name!r} {is_for}.")
-    wants = graphs.wants_of(model)
-    if wants.normalization is None:
-        log.info(
-            "%s does not say how it wants images normalized: it is shown pixels from 0 to 255.",
-            model.name,
-        )
     return Answering(
         model,
-        _completed(model, wants.normalization, finish),
+        _completed(model, graphs.wants_of(model).normalization, finish),
         known,
         tuple(labels or _numbered(known, head)),
         labels is not None,
@@ -176,6 +170,21 @@ def _completed(model, normalization, finish):
     x = Preprocessing(normalization)(images) if normalization in NORMALIZATIONS else images
     x = model(x)
     return keras.Model(images, x if finish is None else finish(x), name=model.name)
+
+
+def warn_of_unknowns(found: Answering) -> None:
+    """Say what a model leaves open about the images it takes and the outputs it gives."""
+    if graphs.wants_of(found.model).normalization is None:
+        log.warning(
+            "%s does not say how it wants images normalized: it is shown pixels from 0 to 255.",
+            found.model.name,
+        )
+    if found.task is None:
+        log.warning(
+            "What the outputs of %s mean is not known: they are shown as they are. "
+            "task='classification' takes them as logits, task='regression' as values.",
+            found.model.name,
+        )
 
 
 def input_of(model: keras.Model, images: data.Source | None = None) -> dict:

@@ -1,6 +1,5 @@
 """A trained model on images that nobody has labelled."""
 
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +11,8 @@ import numpy as np
 from keras_resnet import analysis, data
 from keras_resnet.checks import check_positive
 from keras_resnet.runs.guards import damaged_images_named
-from keras_resnet.runs.models import input_of, load_model
+from keras_resnet.runs.models import input_of, load_model, warn_of_unknowns
 from keras_resnet.training import TASKS
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -175,12 +172,7 @@ def predict(
         )
     if positive and (found.task == "regression" or positive not in found.names):
         raise ValueError(f"positive={positive!r}: the model knows {', '.join(found.names)}.")
-    if found.task is None:
-        log.info(
-            "What the outputs of %s mean is not known; they are shown as they are. "
-            "task='classification' takes them as logits, task='regression' as values.",
-            found.model.name,
-        )
+    warn_of_unknowns(found)
     split = data.Split(files, np.zeros(len(files), int))
     with damaged_images_named(split, may_skip=False):
         batches = data.batches(split, **input_of(found.model))

@@ -9,6 +9,7 @@ import pytest
 from commands import refused, run, table_of
 from halves import NAMES, write_halves
 
+import keras_resnet
 from keras_resnet import runs
 
 
@@ -54,12 +55,18 @@ def probabilities(prediction):
     return {guess["class"]: guess["probability"] for guess in prediction["classes"]}
 
 
+def each_of(predictions, names, rows):
+    """Predicted probabilities beside the expected ones."""
+    for each, row in zip(predictions, rows, strict=True):
+        yield probabilities(each), pytest.approx(dict(zip(names, row, strict=True)), abs=1e-5)
+
+
 def softmax(numbers):
     return keras.ops.convert_to_numpy(keras.ops.softmax(numbers))
 
 
 class TestHeadsOfThreeLayers:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def model(self):
         return pooled(
             keras.layers.Dense(16),
@@ -74,12 +81,8 @@ class TestHeadsOfThreeLayers:
         folder = saved(model, tmp_path / "net", NAMES)
         files, pixels = images(halves)
         expected = model.predict(pixels, verbose=0)
-        for each, row in zip(
-            answer("predict", folder, *files)["predictions"], expected, strict=True
-        ):
-            assert probabilities(each) == pytest.approx(
-                dict(zip(NAMES, row, strict=True)), abs=1e-5
-            )
+        predictions = answer("predict", folder, *files)["predictions"]
+        assert all(found == row for found, row in each_of(predictions, NAMES, expected))
         tested = answer("evaluate", folder, "--data", f"{halves / 'classes.csv'}:train")
         assert tested["task"] == "classification"
         exported = answer("export", folder, "--output", tmp_path / "exported")
@@ -100,14 +103,10 @@ class TestNestedClassifiers:
         folder = saved(model, tmp_path / "net", NAMES)
         files, pixels = images(halves)
         expected = model.predict(pixels, verbose=0)
-        for each, row in zip(
-            answer("predict", folder, *files)["predictions"], expected, strict=True
-        ):
-            assert probabilities(each) == pytest.approx(
-                dict(zip(NAMES, row, strict=True)), abs=1e-5
-            )
+        predictions = answer("predict", folder, *files)["predictions"]
+        assert all(found == row for found, row in each_of(predictions, NAMES, expected))
         tested = answer("evaluate", folder, "--data", f"{halves / 'classes.csv'}:train")
-        assert tested["images"] == 21
+        assert tested["per_class"].keys() == set(NAMES)
         answer("export", folder, "--output", tmp_path / "exported")
 
 
@@ -118,7 +117,6 @@ class TestLogits:
     def test_become_probabilities_where_they_are_known(self, knows, halves, tmp_path):
         last = "predictions" if knows == "its name" else "last"
         model = pooled(keras.layers.Dense(2, name=last))
-        model.layers[-1].set_weights([10 * np.ones_like(w) for w in model.layers[-1].get_weights()])
         model.layers[-1].kernel.assign(np.random.default_rng(0).normal(0, 20, (8, 2)))
         folder = saved(model, tmp_path / "net", NAMES if knows == "labels" else None)
         files, pixels = images(halves)
@@ -127,10 +125,7 @@ class TestLogits:
         assert found["task"] == "classification"
         expected = softmax(model.predict(pixels, verbose=0))
         names = NAMES if knows == "labels" else "01"
-        for each, row in zip(found["predictions"], expected, strict=True):
-            assert probabilities(each) == pytest.approx(
-                dict(zip(names, row, strict=True)), abs=1e-5
-            )
+        assert all(one == row for one, row in each_of(found["predictions"], names, expected))
 
     def test_are_outputs_where_they_are_not(self, halves, tmp_path):
         model = pooled(keras.layers.Dense(3, name="last"))
@@ -143,9 +138,7 @@ class TestLogits:
         result = run("predict", folder, *files)
         assert result.stdout.splitlines()[1].split() == ["image", "index", "output"]
         assert "probability" not in result.stdout
-        assert "--task classification" in result.stderr.replace("task='c", "--task c").replace(
-            "'", ""
-        )
+        assert "is not known" in result.stderr
         line = refused(run("predict", folder, *files, "--csv", tmp_path / "out.csv"))
         assert "is not known" in line
         assert not (tmp_path / "out.csv").exists()
@@ -173,14 +166,11 @@ class TestOneSigmoid:
         files, pixels = images(halves)
         expected = model.predict(pixels, verbose=0)[:, 0]
         found = answer("predict", folder, *files, "--csv", tmp_path / "out.csv")["predictions"]
-        for each, second in zip(found, expected, strict=True):
-            assert probabilities(each) == pytest.approx(
-                {NAMES[0]: 1 - second, NAMES[1]: second}, abs=1e-5
-            )
+        both = [(1 - second, second) for second in expected]
+        assert all(one == row for one, row in each_of(found, NAMES, both))
         _, rows = table_of(tmp_path / "out.csv")
         assert [label for _, label in rows] == [NAMES[int(second > 0.5)] for second in expected]
         tested = answer("evaluate", folder, "--data", f"{halves / 'classes.csv'}:train")
-        _, rows = table_of(halves / "classes.csv")
         assert tested["task"] == "classification"
         assert tested["per_class"].keys() == set(NAMES)
 
@@ -202,9 +192,7 @@ class TestFeatures:
         found = answer("predict", folder, *files)
         outputs = [each["output"] for each in found["predictions"]]
         np.testing.assert_allclose(outputs, model.predict(pixels, verbose=0), rtol=1e-4, atol=1e-5)
-        assert "8" not in {
-            row.split()[-2] for row in run("predict", folder, files[0]).stdout.split("\n")[3:-2]
-        }
+        assert "probability" not in run("predict", folder, files[0]).stdout
         line = refused(run("evaluate", folder, "--data", halves / "classes.csv"))
         assert "gives features" in line
 
@@ -212,8 +200,6 @@ class TestFeatures:
 class TestWhatAModelWants:
     def test_images_are_normalized_as_a_saved_model_says(self, halves, tmp_path):
         """A model of the package without the layer that normalizes, as it was saved."""
-        import keras_resnet
-
         net = keras_resnet.CIFARResNet(8, classes=2, input_shape=(16, 16, 3))
         with_layer = keras_resnet.CIFARResNet(
             8, classes=2, input_shape=(16, 16, 3), include_preprocessing=True
