@@ -54,12 +54,12 @@ class Range:
             return False
         if math.isnan(number) or (math.isinf(number) and not self.infinite):
             return False
-        return all(_HOLDS[word](number, bound) for word, bound in self._bounds)
+        return all(_HOLDS[word](number, bound) for word, bound in filter(None, self._ends))
 
     def wording(self, number: Any) -> str:
         """What `number`, which is not in this range, must be."""
         kind = "a whole number" if self.whole else "a number"
-        bounds = " and ".join(f"{word} {bound}" for word, bound in self._bounds)
+        bounds = " and ".join(f"{word} {bound}" for word, bound in filter(None, self._ends))
         if not bounds:
             return kind
         if self.whole:
@@ -69,8 +69,8 @@ class Range:
         return f"{kind} of {bounds}" if bounds.startswith("at") else f"{kind} {bounds}"
 
     @property
-    def _bounds(self):
-        return [bound for bound in (self.lower, self.upper) if bound]
+    def _ends(self):
+        return self.lower, self.upper
 
 
 _FRACTION = Range(("at least", 0), ("at most", 1))
