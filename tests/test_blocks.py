@@ -3,6 +3,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from arrays import numbers
 from errors import one_line_error
 
 from keras_resnet import blocks
@@ -89,6 +90,16 @@ class TestConvolution:
         kernels = [each.layers[-1].kernel for each in (model, keras.models.clone_model(model))]
         assert np.all(np.std(kernels, axis=(1, 2, 3, 4)) > 0)
 
+    @pytest.mark.parametrize("size", [8, 15])
+    def test_of_few_channels_is_that_of_a_stride(self, size):
+        inputs = keras.Input((size, size, 12))
+        ours = keras.Model(inputs, blocks.convolution(inputs, 24, 1, strides=2, name="conv"))
+        stock = keras.layers.Conv2D(24, 1, 2, use_bias=False)
+        stock.build(inputs.shape)
+        stock.set_weights(ours.get_weights())
+        image = np.random.default_rng(0).normal(size=(2, size, size, 12)).astype("float32")
+        np.testing.assert_allclose(ours(image), stock(image), atol=1e-5)
+
 
 class TestKinds:
     def test_have_options_of_their_own(self):
@@ -98,3 +109,49 @@ class TestKinds:
     def test_are_listed_when_one_is_unknown(self):
         with one_line_error("block='inverted' must be one of", *map(repr, KINDS)):
             Architecture((1,), "inverted", (8,))
+
+
+both_blocks = pytest.mark.parametrize("block", [blocks.basic_block, blocks.bottleneck_block])
+
+
+class TestBlocks:
+    @pytest.mark.parametrize("training", [False, True])
+    @both_blocks
+    @pytest.mark.parametrize("strides", [1, 2])
+    def test_start_as_their_shortcut(self, block, strides, training):
+        x = keras.Input((6, 6, 16))
+        filters = 16 if block is blocks.basic_block else 4
+        outputs = block(x, filters, strides, zero_init_residual=True, name="block")
+        model = keras.Model(x, outputs)
+        images = numbers((2, 6, 6, 16))
+        if strides == 1:
+            shortcut = images
+        else:
+            projection = keras.Model(x, model.get_layer("block_0_bn").output)
+            shortcut = np.asarray(projection(images, training=training))
+        assert np.any(shortcut > 0)
+        outputs = model(images, training=training)
+        np.testing.assert_allclose(outputs, np.maximum(shortcut, 0), atol=1e-6)
+
+    @both_blocks
+    def test_take_numbers_of_numpy(self, block):
+        x = keras.Input((8, 8, 16))
+        model = keras.Model(x, block(x, np.int64(4), np.int64(2), name="block"))
+        assert model.output_shape[1:3] == (4, 4)
+        assert keras.models.model_from_json(model.to_json()).count_params() == model.count_params()
+
+    @both_blocks
+    @pytest.mark.parametrize(
+        ("options", "part"),
+        [
+            (dict(filters=0), "filters=0"),
+            (dict(strides=0), "strides=0"),
+            (dict(strides=True), "strides=True"),
+            (dict(shortcut="D"), "shortcut='D'"),
+            (dict(shortcut=None, zero_init_residual=True), "zero_init_residual=True"),
+        ],
+        ids=str,
+    )
+    def test_name_a_wrong_argument(self, block, options, part):
+        with one_line_error(part):
+            block(keras.Input((8, 8, 8)), **{"filters": 8, "name": "block", **options})

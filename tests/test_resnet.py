@@ -323,24 +323,6 @@ class TestZeroInitResidual:
         fresh = layers_of(small(block), keras.layers.BatchNormalization)
         assert all(np.all(layer.gamma == 1) for layer in fresh.values())
 
-    @pytest.mark.parametrize("training", [False, True])
-    @pytest.mark.parametrize("block", [blocks.basic_block, blocks.bottleneck_block])
-    @pytest.mark.parametrize("strides", [1, 2])
-    def test_a_block_starts_as_its_shortcut(self, block, strides, training):
-        x = keras.Input((6, 6, 16))
-        filters = 16 if block is blocks.basic_block else 4
-        outputs = block(x, filters, strides, zero_init_residual=True, name="block")
-        model = keras.Model(x, outputs)
-        images = numbers((2, 6, 6, 16))
-        if strides == 1:
-            shortcut = images
-        else:
-            projection = keras.Model(x, model.get_layer("block_0_bn").output)
-            shortcut = np.asarray(projection(images, training=training))
-        assert np.any(shortcut > 0)
-        outputs = model(images, training=training)
-        np.testing.assert_allclose(outputs, np.maximum(shortcut, 0), atol=1e-6)
-
 
 @pytest.mark.parametrize(
     ("policy", "dtype"), [("float64", "float64"), ("mixed_bfloat16", "float32")]
@@ -366,14 +348,6 @@ def test_numbers_may_be_those_of_numpy():
         input_shape=np.array([32, 32, 3]),
     )
     assert net.output_shape == (None, 3)
-    assert keras.models.model_from_json(net.to_json()).count_params() == net.count_params()
-
-
-@pytest.mark.parametrize("block", [blocks.basic_block, blocks.bottleneck_block])
-def test_numbers_of_blocks_may_be_those_of_numpy(block):
-    x = keras.Input((8, 8, 16))
-    net = keras.Model(x, block(x, np.int64(4), np.int64(2), name="block"))
-    assert net.output_shape[1:3] == (4, 4)
     assert keras.models.model_from_json(net.to_json()).count_params() == net.count_params()
 
 
@@ -591,22 +565,6 @@ class TestErrors:
         with one_line_error("(7, 32, 3)", "at least 8"):
             small(input_shape=None, input_tensor=keras.Input((7, 32, 3)))
 
-    @pytest.mark.parametrize("block", [blocks.basic_block, blocks.bottleneck_block])
-    @pytest.mark.parametrize(
-        ("options", "part"),
-        [
-            (dict(filters=0), "filters=0"),
-            (dict(strides=0), "strides=0"),
-            (dict(strides=True), "strides=True"),
-            (dict(shortcut="D"), "shortcut='D'"),
-            (dict(shortcut=None, zero_init_residual=True), "zero_init_residual=True"),
-        ],
-        ids=str,
-    )
-    def test_of_single_blocks_are_the_same(self, block, options, part):
-        with one_line_error(part):
-            block(keras.Input((8, 8, 8)), **{"filters": 8, "name": "block", **options})
-
     def test_channels_first_is_refused(self):
         keras.config.set_image_data_format("channels_first")
         try:
@@ -717,13 +675,3 @@ class TestFewChannels:
             ((3, 3), 16),
             ((1, 1), 16),
         }
-
-    @pytest.mark.parametrize("size", [8, 15])
-    def test_are_projected_as_by_a_stride(self, size):
-        inputs = keras.Input((size, size, 12))
-        ours = keras.Model(inputs, blocks.convolution(inputs, 24, 1, strides=2, name="conv"))
-        stock = keras.layers.Conv2D(24, 1, 2, use_bias=False)
-        stock.build(inputs.shape)
-        stock.set_weights(ours.get_weights())
-        image = np.random.default_rng(0).normal(size=(2, size, size, 12)).astype("float32")
-        np.testing.assert_allclose(ours(image), stock(image), atol=1e-5)
