@@ -89,11 +89,14 @@ def evaluate(
 
     Examples
     --------
-    >>> import tempfile
+    >>> import os, tempfile
+    >>> import keras_resnet
     >>> from keras_resnet import runs
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = runs.train("digits", folder, model="CIFARResNet8", epochs=1)
-    ...     record = runs.evaluate(folder, "digits", split="validation")
+    ...     file = os.path.join(folder, "digits.keras")
+    ...     shape = (8, 8, 1)
+    ...     keras_resnet.CIFARResNet(8, input_shape=shape, include_preprocessing=True).save(file)
+    ...     record = runs.evaluate(file, "digits", split="validation")
     >>> record.to_json()["images"]
     216
     """

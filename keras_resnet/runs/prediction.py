@@ -145,12 +145,13 @@ def predict(
     >>> import tempfile
     >>> from pathlib import Path
     >>> import numpy as np, PIL.Image
+    >>> import keras_resnet
     >>> from keras_resnet import runs
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     image = Path(folder) / "image.png"
+    ...     file, image = Path(folder) / "net.keras", Path(folder) / "image.png"
+    ...     keras_resnet.CIFARResNet(8, include_preprocessing=True).save(file)
     ...     PIL.Image.fromarray(np.zeros((8, 8), "uint8")).save(image)
-    ...     _ = runs.train("digits", folder, model="CIFARResNet8", epochs=1)
-    ...     record = runs.predict(folder, image, top=3)
+    ...     record = runs.predict(file, image, top=3)
     >>> len(record.to_json()["predictions"][0]["classes"])
     3
     """

@@ -43,16 +43,20 @@ class TrainRecord:
     output: Path
     exported: Exported
 
+    def metrics(self) -> dict[str, float]:
+        """The metrics on the test images, as `to_json` calls them."""
+        found = self.evaluation.metrics()
+        if self.source.task == "classification":
+            return {f"test_{name}": value for name, value in found.items()}
+        return found
+
     def to_json(self) -> dict:
         """What `keras-resnet train --json` prints and metrics.json holds."""
-        metrics = self.evaluation.metrics()
-        if self.source.task == "classification":
-            metrics = {f"test_{name}": value for name, value in metrics.items()}
         return {
             "model": self.model.name,
             "data": self.source.name,
             "task": self.source.task,
-            **metrics,
+            **self.metrics(),
             "test_images": len(self.source.test),
             **self.evaluation.details(),
             "best_epoch": self.result.best_epoch,

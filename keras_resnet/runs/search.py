@@ -55,9 +55,7 @@ class TuneRecord:
             "best": asdict(best[0]) if best else None,
             "output": str(self.output),
         }
-        if self.trained:
-            found["test_accuracy"] = self.trained.evaluation.accuracy
-        return found
+        return {**found, **self.trained.metrics()} if self.trained else found
 
 
 def tune(

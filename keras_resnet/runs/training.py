@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from keras_resnet import data, graphs, names, training, transfer, zoo
 from keras_resnet.data.splitting import SplitPolicy
-from keras_resnet.resnet import deep_graphs
 from keras_resnet.runs.guards import (
     check_backend,
     check_writable,
@@ -163,15 +162,12 @@ def train(
                 "on_error": policy.on_error,
             }
             bind(output / "checkpoints", settings)
-            logs = [training.TensorBoardLog(output / "logs")]
-            logs += [training.Profile(output / "profile")] * profile
-            execution = replace(execution, callbacks=[*execution.callbacks, *logs])
-        folder = output / "checkpoints" / ("" if learn is transfer.fine_tune else "scratch")
+            execution = _logged(execution, output, profile)
         execution = replace(
             execution,
-            crop=None,
+            crop=None,  # the model remembers it
             class_weight=images.class_weight() if balanced else None,
-            checkpoints=folder,
+            checkpoints=output / "checkpoints" / ("" if learn is transfer.fine_tune else "scratch"),
         )
         with damaged_images_named(*images.splits.values()):
             result = learn(net, images, plan, strategy, **vars(execution))
@@ -206,20 +202,23 @@ def _plan(weights, recipe, changes):
     return (recipe or training.Recipe()).changed(**changes), training.train
 
 
-@deep_graphs()
 def _built(build, images, weights, dropout, shortcut, size):
     """A model for the task of the images, which takes them raw."""
-    task = training.task_of(images)
     options = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
     if shortcut is not None:
         options["shortcut"] = None if shortcut == "none" else shortcut
-    if task.name == "classification" and not (weights or dropout):
+    if images.task == "classification" and not (weights or dropout):
         return build(weights=None, classes=len(images.class_names), **options)
-    backbone = build(weights=weights, include_top=False, pooling="avg", **options)
-    outputs = task.head(backbone.output, images, dropout)
-    net = keras.Model(backbone.input, outputs, name=backbone.name)
-    net.preprocessing = backbone.preprocessing
-    return net
+    backbone = build(weights=weights, include_top=False, **options)
+    return transfer.model_for(backbone, images, dropout)
+
+
+def _logged(execution, output, profile):
+    """The same execution with logs for TensorBoard."""
+    logs = [training.TensorBoardLog(output / "logs")]
+    if profile:
+        logs.append(training.Profile(output / "profile"))
+    return replace(execution, callbacks=[*execution.callbacks, *logs])
 
 
 def _announce(images, net, balanced):
