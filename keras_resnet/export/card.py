@@ -13,7 +13,6 @@ import keras_resnet
 from keras_resnet.export.folding import unfoldable
 from keras_resnet.export.interface import Interface
 from keras_resnet.export.verify import Verification
-from keras_resnet.graphs import output_name
 
 CARD_FILE = "model_card.json"
 """Where a card is kept, beside the model."""
@@ -21,16 +20,16 @@ CARD_FILE = "model_card.json"
 
 @dataclass(frozen=True)
 class Exported(os.PathLike):
-    """An exported model. Can be used as its path.
+    """An exported model, which can be used as its path.
 
     Parameters
     ----------
     path : pathlib.Path
         Where it is.
     card : dict
-        Its model card: what it is, takes and gives, what it was made with, and its verification.
+        Its model card: what it is, what it takes and returns, what made it, and its verification.
     verification : Verification, optional
-        How it compares with the original, if that was asked for.
+        How it compares with the original; None if it was not verified.
     """
 
     path: Path
@@ -50,30 +49,30 @@ def model_card(
     precision: str,
     verification: Verification | None,
 ) -> dict:
-    """Put the facts about an exported model together.
+    """Collect the facts about an exported model.
 
     Parameters
     ----------
     model : keras.Model
-        The model, as it was before.
+        The original model.
     interface : Interface
-        How it is asked.
+        How clients call it.
     precision : str
-        What it computes in.
+        The precision that it computes in.
     verification : Verification, optional
-        How it compares with the original.
+        How the exported model compares with the original.
 
     Returns
     -------
     dict
-        Of what JSON knows.
+        Of JSON values.
     """
     _, height, width, channels = model.inputs[0].shape
     return {
         "model": model.name,
         "parameters": model.count_params(),
         "input": [height, width, channels],
-        "output": output_name(model),
+        "output": interface.output,
         "precision": precision,
         **dataclasses.asdict(interface),
         "not_folded": unfoldable(model),

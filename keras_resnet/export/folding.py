@@ -1,15 +1,15 @@
-"""Batch normalization folded into convolutions, and the numbers that a net computes with."""
+"""Batch normalization folded into convolutions, and the precision of a model."""
 
 import collections
 import logging
-import operator
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, get_args
 
 import keras
 import numpy as np
 
-from keras_resnet.graphs import check_functional, is_functional, plain
+from keras_resnet.checks import check_choice
+from keras_resnet.graphs import check_functional, copy_state, is_functional, plain
 from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D
 from keras_resnet.resnet import deep_graphs
 
@@ -22,8 +22,8 @@ PRECISIONS = get_args(Precision)
 _logger = logging.getLogger(__name__)
 
 
-# Layers that a normalization folds into, and which axes of their kernels are its channels. Other
-# classes that derive from these may compute something else.
+# Layers that a normalization folds into, and which axes of their kernels are its channels. Classes
+# that derive from these may compute something else.
 _CHANNEL_AXES = {
     keras.layers.Conv2D: (-1,),
     Conv2D: (-1,),
@@ -42,21 +42,21 @@ _NORMALIZATIONS = (keras.layers.BatchNormalization, BatchNormalization)
 def fold_batch_norm(model: keras.Model) -> keras.Model:
     """Fold every BatchNormalization into the convolution before it.
 
-    In inference a normalization is a factor and an offset for every channel: the one goes into the
-    convolution's kernel, the other into its bias. What cannot be folded is left as it is, and
+    In inference, a normalization is a factor and an offset for each channel: the factor goes into
+    the convolution's kernel, the offset into its bias. What cannot be folded is left as it is and
     logged; `unfoldable` lists it.
 
     Parameters
     ----------
     model : keras.Model
-        A functional (or built sequential) model, of this package or any other: normalizations of
-        its last axis that follow a Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose or
-        Dense layer directly are folded, also inside of models that it uses as layers.
+        A functional (or built sequential) model, of this package or any other. Normalizations of
+        its last axis that directly follow a Conv2D, DepthwiseConv2D, SeparableConv2D,
+        Conv2DTranspose or Dense layer are folded, also inside nested models.
 
     Returns
     -------
     keras.Model
-        A functional model for inference, with weights of its own and the same names of layers.
+        A functional model for inference, with weights of its own and layers of the same names.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def unfoldable(model: keras.Model) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        For every such BatchNormalization, by its name, the reason.
+        The reason for each such BatchNormalization, by its name.
 
     Raises
     ------
@@ -127,12 +127,12 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
         A functional model.
     precision : {"float32", "bfloat16"}
         "bfloat16" is for the feature maps, from the first convolution to the pooling, and for the
-        weights in between; raw images, pooled features and the head stay in float32.
+        weights in between. Raw images, pooled features and the head stay in float32.
 
     Returns
     -------
     keras.Model
-        A functional model with weights of its own; the model itself where it computes so already.
+        A functional model with weights of its own; the model itself if it computes so already.
 
     Raises
     ------
@@ -147,10 +147,7 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
     >>> net.get_layer("conv1_conv").kernel.dtype, net.get_layer("predictions").kernel.dtype
     ('bfloat16', 'float32')
     """
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r} must be one of {', '.join(map(repr, PRECISIONS))}."
-        )
+    check_choice(PRECISIONS, precision=precision)
     check_functional(model)
     maps = set()  # layers that make feature maps
     for layer, sources, outputs, _ in _calls(model):
@@ -182,12 +179,13 @@ def _fold(model):
             return _rebuilt(layer, _like) if layer.name in plan.left else _fold(layer)
         return _like(layer, use_bias=True) if layer in plan.pairs else _like(layer)
 
-    def weights(layer):
+    def fill(layer, its_copy):
         if layer in plan.pairs:
-            return _fold_weights(layer, plan.pairs[layer])
-        return layer.get_weights()
+            its_copy.set_weights(_fold_weights(layer, plan.pairs[layer]))
+        else:
+            copy_state(layer, its_copy)
 
-    return _rebuilt(model, convert, weights, without=set(plan.pairs.values()))
+    return _rebuilt(model, convert, fill, without=set(plan.pairs.values()))
 
 
 class _Plan(NamedTuple):
@@ -227,7 +225,7 @@ def _reason_against(layer, sources, options, times, readers):
     (source,) = sources
     name, activation = source.name, getattr(source, "activation", None)
     if not isinstance(source, tuple(_CHANNEL_AXES)):
-        return f"{name} before it is no convolution"
+        return f"{name} before it is not a convolution"
     if type(source) not in _CHANNEL_AXES:
         return f"{name} before it is a {type(source).__name__}, which may compute anything"
     if activation not in (None, keras.activations.linear):
@@ -248,8 +246,8 @@ def _reason_against(layer, sources, options, times, readers):
 
 
 def _calls(model) -> Iterator[tuple[keras.Operation, set[keras.Operation], list, dict]]:
-    """Every use of a layer in a model, in the order of the data's flow: the layer, those that its
-    inputs come from, its outputs and the options that it is called with.
+    """Each call of a layer, in the order of computation: the layer, the layers of its inputs, its
+    outputs and the options of the call.
     """
     nodes_by_depth = _uncompiled(model)._nodes_by_depth
     for depth in sorted(nodes_by_depth, reverse=True):
@@ -260,14 +258,14 @@ def _calls(model) -> Iterator[tuple[keras.Operation, set[keras.Operation], list,
 
 
 def _uncompiled(model):
-    """A model of the same layers, which takes and gives what it does."""
+    """A functional model of the same layers, inputs and outputs."""
     if isinstance(model, keras.Sequential):
         return plain(model)
     return keras.Model(model.input, model.output, name=model.name)
 
 
-def _rebuilt(model, convert, weights=operator.methodcaller("get_weights"), without=frozenset()):
-    """A copy of a model, with layers that `convert` makes of its own, and `weights` for them."""
+def _rebuilt(model, convert, fill=copy_state, without=frozenset()):
+    """A copy of a model: `convert` makes each layer, `fill` gives it its weights."""
     copies, passed_by = {}, set()
 
     def copy(layer):
@@ -284,19 +282,19 @@ def _rebuilt(model, convert, weights=operator.methodcaller("get_weights"), witho
     result = keras.models.clone_model(_uncompiled(model), clone_function=copy, call_function=call)
     for layer, its_copy in copies.items():
         if layer not in without and not is_functional(layer):
-            its_copy.set_weights(weights(layer))
+            fill(layer, its_copy)
     if hasattr(model, "preprocessing"):
         result.preprocessing = model.preprocessing
     return result
 
 
 def _like(layer, **changes):
-    """A new layer of the same configuration but for some changes.
+    """A new layer with the same configuration but for some changes.
 
-    Where Keras would compile a grouped convolution with XLA, one that it need not.
+    A grouped convolution that Keras would compile with XLA becomes one of ours.
     """
     if isinstance(layer, keras.layers.Lambda):
-        return layer  # Keras makes none of a configuration that holds a function
+        return layer  # Keras does not make one from a configuration with a function
     config, kind = {**layer.get_config(), **changes}, type(layer)
     if (
         kind is keras.layers.Conv2D
@@ -309,7 +307,7 @@ def _like(layer, **changes):
 
 
 def _fold_weights(layer, normalization):
-    """The weights of a convolution that does what its normalization did, too."""
+    """The weights of a convolution that includes its normalization."""
     *others, kernel, bias = [*layer.get_weights(), *([] if layer.use_bias else [0.0])]
     factor = np.asarray(normalization.moving_variance, "float64") + normalization.epsilon
     factor = factor**-0.5 * (np.asarray(normalization.gamma) if normalization.scale else 1.0)

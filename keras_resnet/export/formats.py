@@ -11,13 +11,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.checks import check_choice
 from keras_resnet.export.card import Exported, model_card
 from keras_resnet.export.folding import fold_batch_norm, in_precision
 from keras_resnet.export.interface import interface_of
 from keras_resnet.export.runtimes import check_installed
 from keras_resnet.export.verify import verify_export
 from keras_resnet.files import written_beside
-from keras_resnet.graphs import output_name, plain
+from keras_resnet.graphs import plain
 from keras_resnet.resnet import deep_graphs
 
 LiteRTPrecision = Literal["float32", "float16", "dynamic", "int8"]
@@ -41,8 +42,9 @@ def litert(
 ) -> Exported:
     """Write a model as a LiteRT (TensorFlow Lite) file, and verify it in LiteRT's interpreter.
 
-    Normalizations are folded; nothing but LiteRT's own operations is used. Images enter and outputs
-    leave as float32, whatever is computed in between.
+    Normalizations are folded, and only LiteRT's own operations are used. Images enter and outputs
+    leave as float32, whatever is computed in between. The output is called as that of
+    `saved_model`: "probabilities", "logits", "values" and so on.
 
     Parameters
     ----------
@@ -51,22 +53,22 @@ def litert(
     path : path
         The new file, *.tflite.
     labels : sequence of str, optional
-        Names of the classes, for the model card. Default: numbers.
+        Names of the classes, labels or values, for the model card. Default: numbers.
     precision : {"float32", "float16", "dynamic", "int8"}, default "float32"
-        "float16": weights are kept in half the size; "dynamic": weights are kept as 8-bit numbers
-        and multiplied as such by feature maps that are scaled as they come; "int8": feature maps,
-        too, are 8-bit numbers on scales fixed beforehand, which is the quickest. The head computes
-        in float32 there: 8 bits would make many classes equally likely.
+        "float16": weights take half the space; "dynamic": weights are 8-bit numbers, and feature
+        maps are turned into 8-bit numbers as they come; "int8": the feature maps are 8-bit numbers,
+        too, on scales that are fixed beforehand, which is fastest. The head then computes in
+        float32: 8 bits would make many classes equally likely.
     calibrate : array of shape (images, height, width, channels), optional
-        For "int8": images as the model takes them that show what the feature maps' ranges are. A
+        For "int8": images as the model takes them, to find the ranges of the feature maps. A
         hundred from the training split are plenty.
     batch_size : int, optional
-        Images of every request. Default: any number.
+        Images per request. Default: any number.
     images : array of shape (images, height, width, channels), optional
-        What to verify with, as the model takes them; best those of a test split. Default: made up
+        What to verify with, as the model takes them; best those of a test split. Default: made-up
         ones, for which outputs are compared but no classes.
     agreement : float, default 0.95
-        Part of `images` for which the exported model has to choose the same class.
+        Fraction of `images` for which the exported model has to give the same answer.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -80,9 +82,9 @@ def litert(
     Raises
     ------
     ValueError
-        For a model that is not functional or not one of images, a file that is there already or
-        has another suffix, an unknown precision, "int8" without images to calibrate, or an exported
-        model that disagrees with the original.
+        For a model that is not functional or not one of images, a file that exists already or has
+        another suffix, an unknown precision, "int8" without images to calibrate with, or an
+        exported model that disagrees with the original.
 
     References
     ----------
@@ -100,10 +102,7 @@ def litert(
     True
     """
     interface, path = _interface(model, labels, batch_size), _new_file(path, ".tflite")
-    if precision not in LITERT_PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r} must be one of {', '.join(map(repr, LITERT_PRECISIONS))}."
-        )
+    check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
         _check_calibration(calibrate, model)
     model = plain(model)
@@ -152,8 +151,8 @@ def onnx(
     Raises
     ------
     ValueError
-        For a model that is not functional or not one of images, a file that is there already or
-        has another suffix, or an exported model that disagrees with the original.
+        For a model that is not functional or not one of images, a file that exists already or has
+        another suffix, or an exported model that disagrees with the original.
     ImportError
         If the converter is not installed, or, to verify, ONNX Runtime.
     """
@@ -161,13 +160,14 @@ def onnx(
     check_installed("onnx", "tf2onnx", *(["onnxruntime"] if verified else []))
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
+    named = keras.Model(folded.inputs[0], {interface.output: folded.outputs[0]})
     _, *shape = folded.inputs[0].shape
     spec = tf.TensorSpec((batch_size, *shape), folded.inputs[0].dtype, "images")
     with written_beside(path) as partial:
         with warnings.catch_warnings():
             # Keras asks NumPy for what tf2onnx misses there.
             warnings.filterwarnings("ignore", "In the future `np.object` will be", FutureWarning)
-            folded.export(partial, format="onnx", input_signature=[spec], verbose=False)
+            named.export(partial, format="onnx", input_signature=[spec], verbose=False)
         verification = None
         if verified:
             verification = verify_export(partial, model, interface, "float32", images, agreement)
@@ -202,8 +202,8 @@ def _new_file(path, suffix):
 def _check_calibration(images, model):
     if images is None or not len(images):
         raise ValueError(
-            "calibrate: precision='int8' needs images, as the model takes them, to find out what "
-            "ranges its feature maps have; a hundred of the training split are plenty."
+            "calibrate: precision='int8' needs images, as the model takes them, to find the ranges "
+            "of its feature maps; a hundred of the training split are plenty."
         )
     expected = model.inputs[0].shape
     if not tf.TensorShape(expected).is_compatible_with(np.shape(images)):
@@ -214,11 +214,13 @@ def _converted(model, interface, precision, calibrate):
     """The contents of a LiteRT file."""
     _, *shape = model.inputs[0].shape
     spec = tf.TensorSpec((interface.batch_size, *shape), "float32", "images")
-    output = output_name(model)
+    output = interface.output
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.add_endpoint(
-            "serving_default", lambda images: {output: model(images, training=False)}, [spec]
+            "serving_default",
+            lambda images: {output: model(images, training=False)},
+            [spec],
         )
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)

@@ -2,24 +2,36 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Literal
 
 import keras
 
-from keras_resnet.checks import check_positive
-from keras_resnet.graphs import check_functional, crop_of, preprocessing_of
+from keras_resnet.checks import check_choice, check_positive, check_range
+from keras_resnet.graphs import Output, check_functional, head_of, wants_of
 from keras_resnet.layers import NORMALIZATIONS
+
+OUTPUT_NAMES: dict[Output, str] = {
+    "probabilities": "probabilities",
+    "multilabel": "probabilities",
+    "logits": "logits",
+    "number": "values",
+    "features": "features",
+    "unknown": "outputs",
+}
+"""What the output of an exported model is called, by what comes out of it."""
 
 
 @dataclass(frozen=True)
 class Interface:
-    """How a model is asked: the arguments of `saved_model` that say so, and what the model says.
+    """How clients call a model: what was asked for, completed by what the model says.
 
     Parameters
     ----------
+    kind : {"probabilities", "multilabel", "logits", "number", "features", "unknown"}
+        What comes out of the model, as in `graphs.Head`. "unknown" becomes "logits" where labels
+        say so.
     labels : sequence of str or None
-        Names of the classes; None for their numbers.
+        Names of the classes, labels or values; None for their numbers.
     preprocessing : {"torch", "caffe", "tf", "raw"} or None
         What raw images need before they enter the model; None if that is not known.
     image_dtype : {"float32", "uint8"}
@@ -27,15 +39,16 @@ class Interface:
     resize : bool
         Whether images of any size are taken.
     image_size : int or None
-        Height and width of what the model is shown; None where they differ.
+        Height and width of the images that the model gets; None where they differ.
     crop : float
-        Part of an image's shorter side that is left when it is resized.
+        Fraction of an image's shorter side that is kept when it is resized.
     batch_size : int or None
-        Images of a request; None for any number.
+        Images per request; None for any number.
     top : int
-        Classes of an answer to image files.
+        Number of labels in the answer to an image file.
     """
 
+    kind: Output
     labels: Sequence[str] | None
     preprocessing: Literal["torch", "caffe", "tf", "raw"] | None
     image_dtype: Literal["float32", "uint8"]
@@ -44,6 +57,11 @@ class Interface:
     crop: float
     batch_size: int | None
     top: int
+
+    @property
+    def output(self) -> str:
+        """The name of the output."""
+        return OUTPUT_NAMES[self.kind]
 
 
 def interface_of(model: keras.Model, **asked) -> Interface:
@@ -54,7 +72,7 @@ def interface_of(model: keras.Model, **asked) -> Interface:
     model : keras.Model
         A functional model of images.
     **asked
-        The fields of `Interface`; None is for what the model says.
+        The fields of `Interface` but `kind`; None for what the model says.
 
     Returns
     -------
@@ -63,7 +81,7 @@ def interface_of(model: keras.Model, **asked) -> Interface:
     Raises
     ------
     ValueError
-        If the model is no functional one of images, or cannot be asked so.
+        If the model is not a functional model of images, or does not fit what was asked for.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -76,60 +94,79 @@ def interface_of(model: keras.Model, **asked) -> Interface:
             f"and give one output; it takes {[each.shape for each in model.inputs]} and gives "
             f"{[each.shape for each in model.outputs]}."
         )
-    height, width = model.inputs[0].shape[1:3]
-    outputs = model.outputs[0].shape[-1]
-    image_size = asked["image_size"]
-    if image_size is None and (height == width or None in (height, width)):
-        image_size = height or width or 224
+    wants, labels = wants_of(model), asked["labels"]
+    labels = None if labels is None else [*labels]
     interface = Interface(
         **{
             **asked,
-            "preprocessing": asked["preprocessing"] or preprocessing_of(model),
-            "labels": None if asked["labels"] is None else [*asked["labels"]],
-            "image_size": image_size,
-            "crop": crop_of(model) if asked["crop"] is None else asked["crop"],
+            "kind": _kind_of(model, labels),
+            "preprocessing": asked["preprocessing"] or wants.normalization,
+            "labels": labels,
+            "image_size": asked["image_size"] or _side(model, wants),
+            "crop": wants.crop if asked["crop"] is None else asked["crop"],
         }
     )
-    conventions = (*NORMALIZATIONS, "raw")
-    if interface.preprocessing not in (*conventions, None):
-        raise ValueError(
-            f"preprocessing={interface.preprocessing!r} must be one of "
-            f"{', '.join(map(repr, conventions))}, or None for what the model says."
-        )
-    if preprocessing_of(model) == "raw" != interface.preprocessing:
+    check_choice((*NORMALIZATIONS, "raw", None), preprocessing=interface.preprocessing)
+    check_choice(("float32", "uint8"), image_dtype=interface.image_dtype)
+    check_positive(top=interface.top)
+    check_range("count", optional=True, image_size=asked["image_size"])
+    check_range("count", optional=True, batch_size=interface.batch_size)
+    check_range("crop", crop=interface.crop)
+    if wants.normalization == "raw" != interface.preprocessing:
         raise ValueError(
             f"preprocessing={interface.preprocessing!r}: model {model.name!r} normalizes raw "
             "images itself. Leave it out."
         )
-    if interface.image_dtype not in ("float32", "uint8"):
-        raise ValueError(f"image_dtype={interface.image_dtype!r} must be 'float32' or 'uint8'.")
     if interface.image_dtype == "uint8" and interface.preprocessing is None:
         raise ValueError(
             f"image_dtype='uint8' is for raw images: say with preprocessing= how model "
             f"{model.name!r} wants them normalized, 'raw' if it does that itself."
         )
-    check_positive(top=interface.top)
-    if image_size is None and interface.resize:
+    height, width = model.inputs[0].shape[1:3]
+    if interface.image_size is None and interface.resize:
         raise ValueError(
             f"resize=True needs a model of square images; {model.name!r} takes {height}x{width}."
         )
-    if image_size is not None:
-        check_positive(image_size=image_size)
-    if image_size is not None and {height, width} - {None, image_size}:
+    if interface.image_size is not None and {height, width} - {None, interface.image_size}:
         raise ValueError(
-            f"image_size={image_size}: model {model.name!r} takes images of "
+            f"image_size={interface.image_size}: model {model.name!r} takes images of "
             f"{height}x{width} pixels (None: any)."
         )
-    if not (isinstance(interface.crop, Real) and 0 < interface.crop <= 1):
-        raise ValueError(f"crop={interface.crop!r} must be above 0 and at most 1.")
-    labels = interface.labels or []
-    if interface.labels is not None and len(labels) != outputs:
-        raise ValueError(
-            f"labels: {len(labels)} names came for the {outputs} outputs of {model.name}."
-        )
-    for label in labels:
+    _check_labels(model, interface)
+    return interface
+
+
+def _kind_of(model, labels):
+    """What comes out of a model, as far as it, or the names of its outputs, tell."""
+    head = head_of(model)
+    of_classes = labels is not None and len(labels) > 1 and len(labels) in _counts(head.units)
+    # Names for all outputs of a projection without activation: scores of classes.
+    if head.output == "unknown" and head.linear and head.layers and of_classes:
+        return "logits"
+    return head.output
+
+
+def _counts(units):
+    """How many labels a head of so many units may have; one unit decides between two classes."""
+    return (1, 2) if units == 1 else (units,)
+
+
+def _side(model, wants):
+    """The side of the square images that a model gets; None if it takes others."""
+    height, width = model.inputs[0].shape[1:3]
+    if None not in (height, width):
+        return height if height == width else None
+    wanted = set(wants.image_size or ())
+    return height or width or (wanted.pop() if len(wanted) == 1 else 224)
+
+
+def _check_labels(model, interface):
+    if interface.labels is None:
+        return
+    units, count = model.outputs[0].shape[-1], len(interface.labels)
+    binary = interface.kind in ("multilabel", "logits")
+    if count != units and not (binary and count in _counts(units)):
+        raise ValueError(f"labels: {count} names came for the {units} outputs of {model.name}.")
+    for label in interface.labels:
         if not isinstance(label, str):
             raise ValueError(f"labels: {label!r} must be a str.")
-    if interface.batch_size is not None:
-        check_positive(batch_size=interface.batch_size)
-    return interface

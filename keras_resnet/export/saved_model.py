@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from keras_resnet.export.warmup import write_requests
 from keras_resnet.files import write_labels, write_text, written_beside
 from keras_resnet.graphs import plain
 from keras_resnet.resnet import deep_graphs
+
+_logger = logging.getLogger("keras_resnet")
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
@@ -48,49 +51,55 @@ def saved_model(
     """Write a model as a SavedModel that a stock TensorFlow Serving loads, and verify it.
 
     Normalizations are folded into the convolutions. The folder appears whole: it is written and
-    verified beside its place under a name that a watching server passes over, and then renamed.
+    verified beside its place, under a name that a watching server ignores, and then renamed.
 
-    There are up to three signatures. "serving_default" takes `images` and gives "probabilities",
-    "logits" or, of a model without a head, "features". "features" takes `images` and gives pooled
-    features. "classify_bytes" takes `image_bytes`, the contents of JPEG, PNG, GIF or BMP files, and
-    gives the `top` "labels" and their "probabilities"; it turns, crops, resizes and normalizes them
-    as an evaluation does. A request that cannot be answered gets INVALID_ARGUMENT and the reason.
+    "serving_default" takes `images` and returns what the model gives: "probabilities" of classes or
+    labels, "logits", "values", "features" of a model without a head, or else "outputs". "features"
+    takes `images` and returns pooled features. "classify_bytes", of a model of classes or labels,
+    takes `image_bytes`, the contents of JPEG, PNG, GIF or BMP files, and returns the `top` "labels"
+    and their "probabilities"; "predict_bytes", of a model of values, takes the same and returns
+    "values". Both turn, crop, resize and normalize the images as an evaluation does. A request
+    that cannot be answered gets INVALID_ARGUMENT and the reason.
 
     Parameters
     ----------
     model : keras.Model
         A functional model of images, of this package or any other.
     path : path
-        The folder of all versions, "saved_models/pets", for the next one that is free; or a new
+        The folder of all versions, "saved_models/pets", for the next version that is free; or a new
         version, "saved_models/pets/1".
     labels : sequence of str, optional
-        Names of the classes; also written to `assets/labels.txt`, one a line. Default: numbers.
+        Names of the classes, labels or values; also written to `assets/labels.txt`, one per line.
+        A single output that decides between two classes has two names, the second for 1. Where a
+        model does not say what it gives, a name for each output tells that they are logits.
+        Default: numbers.
     precision : {"float32", "bfloat16"}, default "float32"
-        What feature maps are computed in, and the weights that make them are kept in. "bfloat16" is
-        quicker where the processor has instructions for it (AVX512-BF16, AMX), and much slower
+        What feature maps are computed in, and what their weights are stored in. "bfloat16" is
+        faster where the processor has instructions for it (AVX512-BF16, AMX), and much slower
         elsewhere.
     preprocessing : {"torch", "caffe", "tf", "raw"}, optional
-        What raw images need before they enter the model: "raw" for nothing. Default: what a model
-        of this package says of itself; of others that is not known, and there is no
-        "classify_bytes".
+        What raw images need before they enter the model: "raw" for nothing. Default: what the model
+        says. Where that is not known, there is no signature for image files.
     crop : float, optional
-        Part of an image's shorter side that is left when it is resized. Default: what the model
-        says of itself, or all.
+        Fraction of an image's shorter side that is kept when it is resized. Default: what the model
+        says, or all of it.
     image_dtype : {"float32", "uint8"}, default "float32"
-        What `images` are: what the model takes, or raw ones.
+        What `images` are: as the model takes them, or raw.
     image_size : int, optional
-        Pixels a side of what the model is shown, where it takes any size. Default: 224.
+        Height and width of the images that the model gets, if it takes any size. Default: what the
+        model says, or 224.
     resize : bool, default False
         Take `images` of any size, and resize them as an evaluation does.
     batch_size : int, optional
-        Images of every request. Default: any number.
+        Images per request. Default: any number.
     top : int, default 5
-        Labels that "classify_bytes" gives.
+        Number of labels that "classify_bytes" returns.
     images : array of shape (images, height, width, channels), optional
-        What to verify with, as the signature takes them; best those of a test split. Default: made
-        up ones, for which outputs are compared but no classes.
+        What to verify with, as the signature takes them; best those of a test split. Default:
+        made-up ones, for which outputs are compared but no classes.
     agreement : float, default 0.99
-        Part of `images` for which the exported model has to choose the same class.
+        Fraction of `images` for which the exported model has to give the same answer: the same
+        class, the same labels, or nearly the same values.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -105,8 +114,8 @@ def saved_model(
     ------
     ValueError
         For a model that is not functional or not one of images, arguments that do not fit it, a
-        version that is there already, a folder that holds something else, a model that the server
-        would refuse, or an exported one that disagrees with the original.
+        version that exists already, a folder that holds something else, a model that the server
+        would refuse, or an exported model that disagrees with the original.
 
     References
     ----------
@@ -136,6 +145,12 @@ def saved_model(
     )
     model, path = plain(model), _version(Path(path))
     served = signatures(in_precision(fold_batch_norm(model), precision), interface)
+    if interface.kind == "unknown":
+        _logger.info(
+            "%s: there is no classify_bytes, as the model does not say what its outputs are. For "
+            "logits, labels= names the class of each.",
+            model.name,
+        )
     with written_beside(path) as partial:
         archive = keras.export.ExportArchive()
         for name, (function, spec) in served.items():
@@ -157,7 +172,7 @@ def saved_model(
 
 
 def next_version(folder: str | os.PathLike) -> Path:
-    """The first version number of a model's folder that is still free, counted from the highest.
+    """The next free version in a model's folder.
 
     Parameters
     ----------
@@ -167,7 +182,7 @@ def next_version(folder: str | os.PathLike) -> Path:
     Returns
     -------
     pathlib.Path
-        "saved_models/pets/1", or one more than the highest there.
+        "saved_models/pets/1", or one more than the highest version there.
 
     Examples
     --------
@@ -180,10 +195,12 @@ def next_version(folder: str | os.PathLike) -> Path:
 
 
 def _version(path):
-    """Where a model goes; never where something is."""
+    """The folder that a model is written to, which does not exist yet."""
     existing = next(each for each in [path, *path.absolute().parents] if os.path.lexists(each))
     if not existing.is_dir():
-        raise ValueError(f"path {str(path)!r}: {str(existing)!r} is there already, and no folder.")
+        raise ValueError(
+            f"path {str(path)!r}: {str(existing)!r} is there already, and is not a folder."
+        )
     if is_version(path):
         if existing == path:
             raise ValueError(
@@ -201,7 +218,7 @@ def _version(path):
 
 
 def _check_servable(path):
-    """Refuse what a stock server would refuse, but only at the first request."""
+    """Refuse now what a stock server would refuse at the first request."""
     contents = (path / "saved_model.pb").read_bytes()
     (graph,) = saved_model_pb2.SavedModel.FromString(contents).meta_graphs
     functions = graph.graph_def.library.function

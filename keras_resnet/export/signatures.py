@@ -15,45 +15,44 @@ from keras_resnet.data.headers import (
 from keras_resnet.data.images import decode
 from keras_resnet.data.pipeline import middle
 from keras_resnet.export.interface import Interface
-from keras_resnet.graphs import output_name
+from keras_resnet.graphs import features_of, input_of
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
-from keras_resnet.transfer import features_of
 
 # A small file must not fill a server's memory.
 LARGEST_IMAGE = 100_000_000
-"""Pixels of an image file above which it is refused."""
+"""Pixels above which an image file is refused."""
 
 
 def signatures(
     model: keras.Model, interface: Interface
 ) -> dict[str, tuple[Callable[[tf.Tensor], dict[str, tf.Tensor]], tf.TensorSpec]]:
-    """The functions by which a model is asked.
+    """The functions that clients can call.
 
     Parameters
     ----------
     model : keras.Model
         The model.
     interface : Interface
-        How it is asked.
+        How they call it.
 
     Returns
     -------
     dict of str to (function, tf.TensorSpec)
-        "serving_default" and "features", of images; and of image files "classify_bytes", where the
-        model gives classes, and it is known what raw images need.
+        "serving_default" and "features", of images. Of image files, where it is known what raw
+        images need: "classify_bytes" for a model of classes or labels, "predict_bytes" for one of
+        values.
     """
     _, *sides, channels = model.inputs[0].shape
     dtype, size = model.inputs[0].dtype, interface.image_size
-    output = output_name(model)
     features = features_of(model)
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
-    embedding = keras.Model(model.input, features)
+    embedding = keras.Model(input_of(model), features)
     normalize = tf.identity
     if interface.preprocessing in NORMALIZATIONS:
         normalize = Preprocessing(interface.preprocessing)
 
-    def ask(net, images):
+    def ask(part, images):
         images = _some(images)
         if interface.resize:
             images = middle(images, interface.crop, size)
@@ -61,33 +60,63 @@ def signatures(
         images = tf.ensure_shape(images, (interface.batch_size, *sides, channels))
         if interface.image_dtype == "uint8":
             images = normalize(tf.cast(images, "float32"))
-        return tf.cast(net(tf.cast(images, dtype), training=False), "float32")
+        return tf.cast(part(tf.cast(images, dtype), training=False), "float32")
 
-    def classify_bytes(files):
+    def ask_of_files(files):
         files = tf.ensure_shape(_some(files), (interface.batch_size,))
         images = tf.map_fn(
             lambda each: middle(_decoded(*each, channels), interface.crop, size),
             (files, tf.range(tf.size(files))),
             fn_output_signature=tf.TensorSpec((size, size, channels)),
         )
-        answers = tf.cast(model(tf.cast(normalize(images), dtype), training=False), "float32")
-        if output == "logits":
-            answers = tf.nn.softmax(answers)
-        classes = answers.shape[-1]
-        labels = tf.constant([str(label) for label in interface.labels or range(classes)])
-        best = tf.math.top_k(answers, min(interface.top, classes))
-        return {"labels": tf.gather(labels, best.indices), "probabilities": best.values}
+        return tf.cast(model(tf.cast(normalize(images), dtype), training=False), "float32")
+
+    def classify_bytes(files):
+        answers = probabilities(ask_of_files(files), interface)
+        labels = interface.labels or range(answers.shape[-1])
+        best = tf.math.top_k(answers, min(interface.top, answers.shape[-1]))
+        named = tf.gather(tf.constant([str(label) for label in labels]), best.indices)
+        return {"labels": named, "probabilities": best.values}
+
+    def predict_bytes(files):
+        return {"values": ask_of_files(files)}
 
     shape = (interface.batch_size, *((None, None) if interface.resize else sides), channels)
     images = tf.TensorSpec(shape, interface.image_dtype, "images")
     files = tf.TensorSpec((interface.batch_size,), "string", "image_bytes")
     named = {
-        "serving_default": (lambda images: {output: ask(model, images)}, images),
+        "serving_default": (lambda images: {interface.output: ask(model, images)}, images),
         "features": (lambda images: {"features": ask(embedding, images)}, images),
     }
-    if output != "features" and interface.preprocessing and size and channels in (1, 3):
-        named["classify_bytes"] = (classify_bytes, files)
+    if interface.preprocessing and size and channels in (1, 3):
+        if interface.kind in ("probabilities", "multilabel", "logits"):
+            named["classify_bytes"] = (classify_bytes, files)
+        elif interface.kind == "number":
+            named["predict_bytes"] = (predict_bytes, files)
     return named
+
+
+def probabilities(outputs: tf.Tensor, interface: Interface) -> tf.Tensor:
+    """The probabilities of all classes or labels.
+
+    Parameters
+    ----------
+    outputs : tensor of shape (images, units)
+        Outputs of a model of classes or labels.
+    interface : Interface
+        What they are.
+
+    Returns
+    -------
+    tensor of shape (images, classes)
+        Of one unit that decides between two classes, for both of them.
+    """
+    single = outputs.shape[-1] == 1
+    if interface.kind == "logits":
+        outputs = tf.sigmoid(outputs) if single else tf.nn.softmax(outputs)
+    if single and (interface.labels is None or len(interface.labels) == 2):
+        outputs = tf.concat([1 - outputs, outputs], -1)
+    return outputs
 
 
 def _some(images):

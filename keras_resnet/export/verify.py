@@ -1,4 +1,4 @@
-"""Exported models, in their own runtimes, compared with what they were made of."""
+"""Exported models, in their own runtimes, compared with the originals."""
 
 import dataclasses
 import os
@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 import numpy as np
@@ -14,12 +15,25 @@ import tensorflow as tf
 from keras_resnet.export.interface import Interface
 from keras_resnet.export.runtimes import Loaded, load
 from keras_resnet.export.signatures import signatures
+from keras_resnet.graphs import Output, head_of, is_functional
 from keras_resnet.layers import Preprocessing
 
 LATENCY_BATCHES = (1, 16)
 
 TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.2, "dynamic": 0.5, "int8": 0.5}
-"""Largest differences that the outputs for made up images may have in these precisions."""
+"""Largest differences of the outputs for made-up images, by precision."""
+
+Answer = Literal["class", "labels", "values"]
+
+_ANSWERS: dict[Output, Answer] = {
+    "probabilities": "class",
+    "logits": "class",
+    "multilabel": "labels",
+    "number": "values",
+    "features": "values",
+    "unknown": "values",
+}
+_SAME_VALUE = 0.1  # of the range of the original's values
 
 _BATCH_SIZE = 16
 _CALLS, _SECONDS = 10, 2.0  # of timing: so many calls of a batch, or as many as this allows
@@ -34,17 +48,20 @@ class Verification:
     runtime : str
         What ran the exported model.
     images : int
-        Images compared.
+        Number of images compared.
     made_up : bool
         Whether they show nothing that the model knows, so that classes mean little.
     largest_difference : float
-        Largest difference of an output, as a part of the largest output of the original.
+        Largest difference of an output, as a fraction of the original's largest output.
     agreement : float
-        Part of the images for which both choose the same class.
+        Fraction of the images for which both give the same answer.
     milliseconds : dict of int to float
-        For a batch of so many images, the median time of the exported model.
+        For batches of this many images, the median time of the exported model.
     mebibytes : float
-        Its size on the disk, in MiB.
+        Its size on disk, in MiB.
+    answer : {"class", "labels", "values"}, default "class"
+        What an answer is: the likeliest class, all labels with a probability above 0.5, or values
+        within a tenth of the range that the original's have.
     """
 
     runtime: str
@@ -54,12 +71,13 @@ class Verification:
     agreement: float
     milliseconds: dict[int, float]
     mebibytes: float
+    answer: Answer = "class"
 
     def __str__(self):
         cells = {
             "runtime": self.runtime,
             "images": f"{self.images}{' made up' * self.made_up}",
-            "same class": f"{self.agreement:.1%}",
+            f"same {self.answer}": f"{self.agreement:.1%}",
             "difference": f"{self.largest_difference:.1e}",
             **{
                 f"{size} image{'s' * (size > 1)}": f"{milliseconds:.1f} ms"
@@ -82,21 +100,23 @@ def verify(
     tolerance: float | None = None,
     verbose: bool = True,
 ) -> Verification:
-    """Run an exported model in its own runtime and compare it with the one that it was made of.
+    """Run an exported model in its own runtime and compare it with the original.
 
     Parameters
     ----------
     exported : path
-        A SavedModel's folder (its signature "serving_default" is asked), a .tflite file
-        (by TensorFlow's LiteRT interpreter) or an .onnx file (by ONNX Runtime).
+        A SavedModel's folder (its signature "serving_default" is called), a .tflite file (run by
+        TensorFlow's LiteRT interpreter) or an .onnx file (run by ONNX Runtime).
     model : keras.Model or callable
-        The model that it was made of, or a function from images to its outputs.
+        The original, or a function from images to its outputs.
     images : array of shape (images, height, width, channels)
         Images as both of them take them; best those of a test split.
     agreement : float, default 0.99
-        Part of the images for which both have to choose the same class.
+        Fraction of the images for which both have to give the same answer: the same class, the same
+        labels, or nearly the same values, whatever the model gives. A function gives classes, or
+        with one output, the decision between two.
     tolerance : float, optional
-        Largest difference of an output, as a part of the largest output. Default: any.
+        Largest difference of an output, as a fraction of the largest output. Default: any.
     verbose : bool, default True
         Print the result as a table.
 
@@ -107,8 +127,8 @@ def verify(
     Raises
     ------
     ValueError
-        If they agree on fewer images, differ by more, or the images are none or of a shape that
-        the exported model does not take.
+        If they agree on fewer images or differ by more, or if there are no images or the exported
+        model does not take images of their shape.
 
     Examples
     --------
@@ -126,42 +146,54 @@ def verify(
     if not len(images):
         raise ValueError("images: at least one is needed to compare with.")
     loaded = load(exported)
+    kind = head_of(model).output if is_functional(model) else None
+    result = _compared(loaded, asking(model), images, kind)
+    if verbose:
+        print(f"{loaded.path}\n{result}")
+    _check_agreement(result, agreement, tolerance)
+    return result
+
+
+def _compared(loaded, ask, images, kind):
+    """Both models compared; `kind` is what comes out of them, None if that is not known."""
     check_images(images, loaded)
     batch_size = loaded.image_shape[0]
-    original = _in_batches(asking(model), images, batch_size or _BATCH_SIZE)
+    original = _in_batches(ask, images, batch_size or _BATCH_SIZE)
     if not np.isfinite(original).all():
-        raise ValueError("model: its outputs for these images are not numbers; train it first.")
+        raise ValueError("model: its outputs for these images are NaN or infinite; train it first.")
     output = _in_batches(loaded, images, batch_size or _BATCH_SIZE)
     if output.shape != original.shape:
         raise ValueError(
             f"the exported model gives outputs of shape {output.shape}, the original "
             f"{original.shape}."
         )
-    result = Verification(
+    return Verification(
         runtime=loaded.runtime,
         images=len(images),
         made_up=False,
         largest_difference=float(np.abs(output - original).max() / (np.abs(original).max() or 1)),
-        agreement=float(np.mean(_classes(output, original) == _classes(original, original))),
+        agreement=float(np.mean(_same(output, original, kind))),
         milliseconds={
             size: 1000 * statistics.median(seconds(loaded, _of_length(images, size)))
             for size in ((batch_size,) if batch_size else LATENCY_BATCHES)
         },
         mebibytes=loaded.mebibytes,
+        answer=_ANSWERS.get(kind, "class"),
     )
-    if verbose:
-        print(f"{loaded.path}\n{result}")
+
+
+def _check_agreement(result, agreement, tolerance):
     if result.agreement < agreement:
+        verb = "chooses" if result.answer == "class" else "gives"
         raise ValueError(
-            f"the exported model chooses the same class as the original for "
-            f"{result.agreement:.1%} of {len(images)} images only, agreement={agreement:.1%}."
+            f"the exported model {verb} the same {result.answer} as the original for only "
+            f"{result.agreement:.1%} of {result.images} images, agreement={agreement:.1%}."
         )
     if tolerance is not None and not result.largest_difference <= tolerance:
         raise ValueError(
             f"the exported model differs from the original by {result.largest_difference:.2g} of "
             f"the largest output, tolerance={tolerance:.2g}."
         )
-    return result
 
 
 def verify_export(
@@ -172,22 +204,22 @@ def verify_export(
     images: np.ndarray | None,
     agreement: float,
 ) -> Verification:
-    """Verify an export that was just made: with images, their classes; without, made up outputs.
+    """Verify a new export: by its answers for images, or by its outputs for made-up ones.
 
     Parameters
     ----------
     path : path
         The exported model.
     model : keras.Model
-        The model that it was made of.
+        The original.
     interface : Interface
-        How it is asked.
+        How clients call it.
     precision : str
-        What it computes in.
+        The precision that it computes in.
     images : array, optional
         Images as it takes them.
     agreement : float
-        Part of the images for which both have to choose the same class.
+        Fraction of the images for which both have to give the same answer.
 
     Returns
     -------
@@ -201,13 +233,13 @@ def verify_export(
     function, spec = signatures(model, interface)["serving_default"]
     tolerance = None
     if images is None:
-        # What is on these images is nothing that the model knows, and its choice among the classes
-        # is as good as any.
+        # They show nothing that the model knows, and its choice of a class means nothing.
         images, agreement = _made_up(spec, interface), 0.0
         computed_in = {layer.compute_dtype for layer in model.layers}
         tolerance = max(TOLERANCES[each] for each in {precision, *computed_in} & {*TOLERANCES})
     original = _traced(lambda images: next(iter(function(images).values())), spec)
-    result = verify(path, original, images, agreement, tolerance, verbose=False)
+    result = _compared(load(path), original, np.asarray(images), interface.kind)
+    _check_agreement(result, agreement, tolerance)
     return dataclasses.replace(result, made_up=tolerance is not None)
 
 
@@ -223,7 +255,7 @@ def _made_up(spec, interface):
 
 
 def check_images(images: np.ndarray, loaded: Loaded) -> None:
-    """Raise ValueError for images that an exported model does not take."""
+    """Raise ValueError for images of a shape that an exported model does not take."""
     _, *sizes = loaded.image_shape
     if not tf.TensorShape((None, *sizes)).is_compatible_with(images.shape):
         raise ValueError(
@@ -231,30 +263,36 @@ def check_images(images: np.ndarray, loaded: Loaded) -> None:
         )
 
 
-def _classes(outputs, original):
-    """The chosen classes; of one output a class, it is chosen if it is likelier than not."""
-    if outputs.shape[-1] > 1:
-        return outputs.argmax(-1)
+def _same(output, original, kind):
+    """For each image, whether the answers are the same."""
+    answer = _ANSWERS.get(kind, "class")
+    if answer == "values":
+        spread = np.ptp(original, axis=0) if len(original) > 1 else np.abs(original[0])
+        near = np.abs(output - original) <= _SAME_VALUE * np.where(spread > 0, spread, 1)
+        return near.reshape(len(near), -1).all(-1)
+    if answer == "class" and output.shape[-1] > 1:
+        return output.argmax(-1) == original.argmax(-1)
     is_probability = original.min() >= 0 and original.max() <= 1
-    return outputs > (0.5 if is_probability else 0.0)
+    threshold = 0.5 if is_probability and kind != "logits" else 0.0
+    return ((output > threshold) == (original > threshold)).all(-1)
 
 
 def asking(model: keras.Model | Callable) -> Callable[[np.ndarray], np.ndarray]:
-    """A model as a function of arrays, without XLA; a function as it is."""
+    """A model as a function of arrays, without XLA; a function stays as it is."""
     if not isinstance(model, keras.Model):
         return model
     return _traced(lambda images: model(images, training=False), model.inputs[0])
 
 
 def _traced(function, spec):
-    """A function of tensors as one of arrays; traced once, for batches of any size."""
+    """A function of tensors as a function of arrays, traced once for batches of any size."""
     spec = tf.TensorSpec((None, *spec.shape[1:]), spec.dtype)
     ask = tf.function(function).get_concrete_function(spec)
     return lambda images: ask(tf.constant(images.astype(spec.dtype.as_numpy_dtype))).numpy()
 
 
 def seconds(ask: Callable, images: np.ndarray) -> list[float]:
-    """How long a model takes for a batch, after two calls that do not count."""
+    """Times of calls with a batch, after two calls to warm up."""
     taken = []
     for _ in range(2 + _CALLS):
         start = time.perf_counter()
@@ -266,7 +304,7 @@ def seconds(ask: Callable, images: np.ndarray) -> list[float]:
 
 
 def _in_batches(ask, images, batch_size):
-    """Outputs for all images; the last batch, too, is a whole one."""
+    """Outputs for all images, in batches that are all whole."""
     starts = range(0, len(images), batch_size)
     outputs = [ask(_of_length(images[start:], batch_size)) for start in starts]
     return np.concatenate(outputs)[: len(images)].astype("float32")

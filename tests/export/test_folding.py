@@ -245,8 +245,11 @@ class TestGraphs:
         ("parts", "reason"),
         [
             (lambda: [layers.Conv2D(4, 3, activation="relu", name="c")], "activation of c, 'relu'"),
-            (lambda: [layers.Conv2D(4, 3), layers.ReLU(name="r")], "r before it is no convolution"),
-            (lambda: [], "before it is no convolution"),
+            (
+                lambda: [layers.Conv2D(4, 3), layers.ReLU(name="r")],
+                "r before it is not a convolution",
+            ),
+            (lambda: [], "before it is not a convolution"),
         ],
     )
     def test_what_stands_between_is_named(self, parts, reason):

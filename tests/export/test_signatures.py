@@ -1,5 +1,4 @@
 import io
-import os
 import struct
 import zlib
 
@@ -9,6 +8,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from errors import one_line_error
+from exported import encoded, signatures
 from keras import layers
 
 import keras_resnet
@@ -45,28 +45,6 @@ def model():
 def served(model, tmp_path_factory):
     """All signatures of a net that takes raw images."""
     return signatures(model, tmp_path_factory.mktemp("models"))
-
-
-def signatures(model, folder, **options):
-    path = export.saved_model(model, folder, verified=False, verbose=False, **options)
-    loaded = tf.saved_model.load(os.fspath(path))
-
-    def asking(signature):
-        ((argument, spec),) = signature.structured_input_signature[1].items()
-
-        def ask(values):
-            values = tf.constant(values, spec.dtype)
-            return {name: value.numpy() for name, value in signature(**{argument: values}).items()}
-
-        return ask
-
-    return {name: asking(signature) for name, signature in loaded.signatures.items()}
-
-
-def encoded(image, kind, **options):
-    buffer = io.BytesIO()
-    PIL.Image.fromarray(image).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def evaluated(model, files, folder, **options):
@@ -390,7 +368,7 @@ class TestArguments:
         [
             ({"preprocessing": "pytorch"}, "preprocessing='pytorch' must be one of 'torch'"),
             ({"preprocessing": "torch"}, "preprocessing='torch': model 'cifar_resnet8' normalizes"),
-            ({"image_dtype": "int8"}, "image_dtype='int8' must be 'float32' or 'uint8'"),
+            ({"image_dtype": "int8"}, "image_dtype='int8' must be one of 'float32', 'uint8'"),
             ({"image_size": 64}, "image_size=64: model 'cifar_resnet8' takes images of 32x32"),
             ({"crop": 0}, "crop=0 must be above 0 and at most 1"),
             ({"crop": 1.5}, "crop=1.5 must be above 0 and at most 1"),
