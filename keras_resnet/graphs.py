@@ -744,8 +744,8 @@ def digest(model: keras.Model) -> str:
     Returns
     -------
     str
-        The same for the same layers in the same order, whatever they are called. It differs for
-        models of the same number of parameters, such as those of other shortcuts or preprocessing.
+        The same for the same layers in the same order, whatever their names. It tells apart models
+        with equally many parameters, such as those with another shortcut or preprocessing.
     """
 
     def facts():
@@ -775,34 +775,3 @@ def _uncomputed(layer):
     elif isinstance(layer, Conv2D):
         names |= {"normalization", "crop", "image_size", "interpolation"}
     return names
-
-
-architecture_digest = digest
-
-
-def crop_of(model: keras.Model) -> float:
-    """The crop that a model wants."""
-    return wants_of(model).crop
-
-
-def preprocessing_layer(model: keras.Model) -> Preprocessing | None:
-    """The layer by which a model normalizes raw images itself; None if there is none."""
-    holder = _holder(model)
-    return holder if isinstance(holder, Preprocessing) else None
-
-
-def preprocessing_of(model):
-    """What a model says of its normalization."""
-    return wants_of(model).normalization
-
-
-def output_name(model):
-    """The name of a model's output."""
-    return {"multilabel": "probabilities", "number": "values", "unknown": "outputs"}.get(
-        head_of(model).output, head_of(model).output
-    )
-
-
-def layer_of(tensor):
-    """The layer that made a tensor."""
-    return tensor._keras_history.operation
