@@ -16,10 +16,10 @@ gc.set_threshold(50_000, 50, 100)
 @pytest.fixture(scope="module", autouse=True)
 def forgotten_models():
     """Let Keras forget a module's models, and Python what is left of them."""
+    gc.freeze()
     yield
     if keras := sys.modules.get("keras"):
         keras.backend.clear_session()
-        gc.freeze()
 
 
 @pytest.fixture(autouse=True)

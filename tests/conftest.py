@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -5,6 +6,14 @@ import pytest
 
 # The script that makes the golden fixtures needs PyTorch, which the tests do not.
 collect_ignore = ["golden/make_golden.py"]
+
+
+@pytest.fixture(scope="session")
+def processes():
+    """Processes that begin with TensorFlow imported, which takes longer than what they do."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["keras_resnet.data.sources", "keras_resnet.tuning.searches"])
+    return context
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Nets of the family as keras-tuner searches them."""
+"""Models of the family as keras-tuner searches them."""
 
 import itertools
 import json
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,24 +20,58 @@ from keras_resnet.files import write_text
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
-from keras_resnet.training import Recipe, Result, train
+from keras_resnet.training import TASKS, Recipe, Result, task_of, train
 from keras_resnet.training.recipes import as_recipe
 from keras_resnet.tuning import space as spaces
 from keras_resnet.tuning.budget import Budget, cost, milliseconds
 
-METRICS = {"val_accuracy": "max", "val_loss": "min", "accuracy": "max", "loss": "min"}
-"""What a trial tells of a net, and whether more of it is better."""
+DIRECTIONS = {"accuracy": "max", "mean_absolute_error": "min", "loss": "min"}
+"""Whether more of what the tasks measure is better."""
+
+
+def objectives(source: Source | None = None) -> dict[str, str]:
+    """List what a search can choose by.
+
+    Parameters
+    ----------
+    source : Source, optional
+        The data. Default: images of classes.
+
+    Returns
+    -------
+    dict of str to {"max", "min"}
+        The names, the most obvious objective first, and whether more is better.
+
+    Examples
+    --------
+    >>> from keras_resnet.tuning.hypermodel import objectives
+    >>> objectives()
+    {'val_accuracy': 'max', 'val_loss': 'min', 'accuracy': 'max', 'loss': 'min'}
+    """
+    measured = [*_task(source).metrics, "loss"]
+    return {f"{split}{name}": DIRECTIONS[name] for split in ("val_", "") for name in measured}
+
+
+def _task(source):
+    """The task of a source; without one, classification."""
+    return task_of(source) if source else TASKS["classification"]
 
 
 class _HyperModel(keras_tuner.HyperModel):
-    """What both kinds of search have in common."""
+    """What both kinds of search share.
 
-    def __init__(self, space, conditions, budget, input_shape, classes, recipe, name):
+    A subclass adds `cost`, `make` and `train`, and
+    `_make_untrained(values)`, a model whose weights nobody looks at, and
+    `_architecture(values)`, those of the values that the speed of a model depends on.
+    """
+
+    def __init__(self, space, conditions, budget, input_shape, classes, recipe, source, name):
         self.space, self.conditions = space, conditions
         self.budget = Budget.parse(budget) if isinstance(budget, str) else budget or Budget()
         self.input_shape, self.classes, self.recipe = tuple(input_shape), classes, recipe
+        self.source = source  # `search` sets it, too
+        self.folder: Path | None = None  # where the trials of a search share what they compute
         self._milliseconds = {}
-        self.measurements = None  # a file that keeps them for other processes, and for later
         super().__init__(name)
         check_positive(classes=classes)
         declared = keras_tuner.HyperParameters()
@@ -45,22 +80,22 @@ class _HyperModel(keras_tuner.HyperModel):
             raise ValueError(f"space={space!r} leaves nothing to choose.")
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> dict[str, Any]:
-        """Declare what can be chosen, the dependent choices as such.
+        """Declare all choices, those with conditions as such.
 
         Parameters
         ----------
         hp : keras_tuner.HyperParameters
-            Where to declare it.
+            Where to declare them.
 
         Returns
         -------
         dict of str to value
-            What has been chosen, and what there was only one value of.
+            The chosen and the fixed values.
         """
         return spaces.declare(hp, self.space, self.conditions)
 
     def values(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """What has been chosen, and what there was only one value of.
+        """Complete the values of a trial with the fixed ones.
 
         Parameters
         ----------
@@ -76,33 +111,33 @@ class _HyperModel(keras_tuner.HyperModel):
         return self.declare_hyperparameters(hp)
 
     def declined(self, chosen: Mapping[str, Any], measured: bool = True) -> str | None:
-        """Say why a configuration is not to be trained.
+        """Say why a configuration should not be trained.
 
         Parameters
         ----------
         chosen : mapping of str to value
             Values of a trial.
         measured : bool, default True
-            Whether to measure how long a prediction takes, if the budget asks for it and the net is
-            within its other bounds.
+            Whether to measure how long a prediction takes, if the budget limits that and the model
+            is within its other limits.
 
         Returns
         -------
         str or None
-            None for one that may be: a net that there is, within the budget.
+            None if the model exists and is within the budget.
         """
         values = self.values(chosen)
         try:
             params, macs = self.cost(values)
         except ValueError as error:
-            return str(error)
+            return str(error).rstrip(".")
         reason = self.budget.exceeded(params, macs)
         if reason is None and self.budget.ms is not None and measured:
             reason = self.budget.exceeded(params, macs, self.milliseconds(values))
         return reason
 
     def _prune(self, *choices):
-        """Take out of the space what no net within the budget has, smallest as it may be."""
+        """Remove values with which even the smallest model is over the budget."""
         smallest = {name: spaces.smallest(choice) for name, choice in self.space.items()}
         kept, declined = [], []
         for values in itertools.product(*(spaces.options_of(self.space[name]) for name in choices)):
@@ -112,13 +147,13 @@ class _HyperModel(keras_tuner.HyperModel):
         def multiply_adds(found):
             try:
                 return self.cost(self.values(found))[1]
-            except ValueError:  # a net that there is not
+            except ValueError:  # there is no such model
                 return math.inf
 
         if reason := self.declined(min(kept or declined, key=multiply_adds)):
             raise ValueError(
-                f"budget={str(self.budget)!r}: no net of the space is within it. One of the "
-                f"smallest: {reason}. Raise the budget, or allow smaller nets."
+                f"budget={str(self.budget)!r}: no model of the space is within it. For one of the "
+                f"smallest, {reason}. Raise the budget, or allow smaller models."
             )
         for name in choices:
             if isinstance(self.space[name], list | tuple):
@@ -126,7 +161,7 @@ class _HyperModel(keras_tuner.HyperModel):
                 self.space[name] = [each for each in self.space[name] if each in allowed]
 
     def milliseconds(self, values: Mapping[str, Any]) -> float:
-        """Measure what the prediction for one image takes, once for every net.
+        """Measure how long a prediction for one image takes, once per architecture.
 
         Parameters
         ----------
@@ -137,18 +172,27 @@ class _HyperModel(keras_tuner.HyperModel):
         -------
         float
         """
-        key, file = json.dumps(self._net(values), sort_keys=True), self.measurements
+        key = json.dumps(self._architecture(values), sort_keys=True)
+        file = self.folder and self.folder / "milliseconds.json"
         if key not in self._milliseconds and file and file.exists():
             self._milliseconds.update(json.loads(file.read_text(encoding="utf-8")))
         if key not in self._milliseconds:
-            with kernels_to_be_loaded():
-                self._milliseconds[key] = milliseconds(self.make(values, pretrained=False))
+            self._milliseconds[key] = milliseconds(self._make_untrained(values))
             if file:
                 write_text(file, json.dumps(self._milliseconds))
         return self._milliseconds[key]
 
+    def _with_head(self, backbone, dropout=0.0):
+        """A backbone of pooled features with a new head for the task."""
+        if self.source is None:
+            return transfer.classifier(backbone, self.classes, dropout)
+        outputs = task_of(self.source).head(backbone.output, self.source, dropout)
+        model = keras.Model(backbone.input, outputs, name=backbone.name)
+        model.preprocessing = backbone.preprocessing
+        return model
+
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Build a net, with fresh weights or pretrained ones.
+        """Build the model of a trial.
 
         Parameters
         ----------
@@ -158,18 +202,20 @@ class _HyperModel(keras_tuner.HyperModel):
         Returns
         -------
         keras.Model
-            Of raw images of 0 to 255; compiled, so that keras-tuner's own tuners can load it.
+            A model of raw images of 0 to 255, compiled so that keras-tuner's own tuners can load
+            it.
 
         Raises
         ------
         keras_tuner.errors.FailedTrialError
-            For a net that is over the budget, or that there is not.
+            For a model that does not exist or is over the budget.
         """
         values = self.declare_hyperparameters(hp)
         if reason := self.declined(hp.values):
             raise keras_tuner.errors.FailedTrialError(f"Declined: {reason}.")
         model = self.make(values)
-        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        loss, metric = _task(self.source).compiled
+        model.compile("sgd", loss, metrics=[metric])
         return model
 
     def fit(
@@ -181,66 +227,74 @@ class _HyperModel(keras_tuner.HyperModel):
         epochs: int | None = None,
         initial_epoch: int = 0,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        **options,
+        **options: Any,
     ) -> dict[str, float]:
-        """Train a net that `build` has made; keras-tuner's tuners call it.
+        """Train a model that `build` has made; keras-tuner's tuners call this.
 
         Parameters
         ----------
         hp : keras_tuner.HyperParameters
             What has been chosen.
         model : keras.Model
-            The net.
+            The model.
         source : Source
             The data.
         epochs : int, optional
-            Epochs in all. Default: the recipe's.
+            Epochs in total. Default: the recipe's.
         initial_epoch : int, default 0
-            Epochs that the net has behind it. The learning rate then starts anew and decays over
-            those that are left.
+            Epochs that the model has been trained for already. The learning rate restarts and
+            decays over those that are left.
         callbacks, **options
             As in `keras_resnet.training.train`.
 
         Returns
         -------
         dict of str to float
-            `METRICS` of the epoch whose weights were kept, and "seconds" of training.
+            `objectives` at the epoch whose weights were kept, and "seconds" of training.
 
         References
         ----------
         Loshchilov and Hutter, SGDR, ICLR 2017: warm restarts.
         """
-        values = self.values(hp.values)
-        epochs = (epochs or self.recipe.epochs) - initial_epoch
         options.setdefault("verbose", 0)
         result = self.train(
-            model, source, values, epochs, begun=initial_epoch > 0, callbacks=callbacks, **options
+            model,
+            source,
+            self.values(hp.values),
+            epochs or self.recipe.epochs,
+            initial_epoch=initial_epoch,
+            callbacks=callbacks,
+            **options,
         )
-        best = {name: result.history[name][result.best_epoch - 1] for name in METRICS}
+        best = {name: result.history[name][result.best_epoch - 1] for name in objectives(source)}
         return {**best, "seconds": result.seconds}
 
 
 class ResNetHyperModel(_HyperModel):
-    """Nets of the family between which keras-tuner chooses, and how they are trained.
+    """Models of the family for keras-tuner to choose from, and how they are trained.
 
     Parameters
     ----------
     input_shape : tuple of (height, width, channels)
         Shape of one image.
     classes : int
-        Outputs of the classifier.
+        Number of classes, labels or values.
     space : mapping of str to list, dict or value, optional
-        Choices in place of those of `default_space`, which see. One value is no choice.
+        Choices that replace those of `default_space`. A single value fixes a choice.
     budget : Budget or str, optional
-        What the nets may cost, such as "params=3e5". A configuration over it is never trained.
+        What a model may cost at most, such as "params=3e5". Models over the budget are never
+        trained.
     recipe : Recipe or str, optional
-        How to train, but for what is chosen of it. Default: `Recipe()`.
+        How to train, where that is not chosen. Default: `Recipe()`.
+    source : Source, optional
+        The data, which the model's head depends on. Default: what `search` is given, or images of
+        classes.
 
     Raises
     ------
     ValueError
         For an unknown choice, one without a value, a space with nothing to choose, or a budget
-        that no net of the space is within.
+        that no model of the space is within.
 
     Examples
     --------
@@ -263,15 +317,17 @@ class ResNetHyperModel(_HyperModel):
         budget: Budget | str | None = None,
         *,
         recipe: Recipe | str | None = None,
+        source: Source | None = None,
     ):
         space = spaces.changed(spaces.default_space(input_shape), space)
+        recipe = as_recipe(recipe)
         super().__init__(
-            space, spaces.CONDITIONS, budget, input_shape, classes, as_recipe(recipe), "resnet"
+            space, spaces.CONDITIONS, budget, input_shape, classes, recipe, source, "resnet"
         )
         self._prune("stem", "block", "cardinality", "shortcut", "width")
 
     def cost(self, values: Mapping[str, Any]) -> tuple[int, int]:
-        """Parameters and multiply-adds of a net, without building it.
+        """Count parameters and multiply-adds of a model without building it.
 
         Parameters
         ----------
@@ -285,34 +341,38 @@ class ResNetHyperModel(_HyperModel):
         Raises
         ------
         ValueError
-            If there is no such net.
+            If there is no such model.
         """
-        return cost(self._net(values), self.input_shape, self.classes)
+        return cost(self._architecture(values), self.input_shape, self.classes)
 
-    def _net(self, values):
+    def _architecture(self, values):
         return spaces.net_of(values, self.input_shape)
 
-    def make(self, values: Mapping[str, Any], pretrained: bool = False) -> keras.Model:
-        """Build a net with fresh weights.
+    def _make_untrained(self, values):
+        with kernels_to_be_loaded():
+            return self.make(values)
+
+    def make(self, values: Mapping[str, Any]) -> keras.Model:
+        """Build a model with random weights.
 
         Parameters
         ----------
         values : mapping of str to value
             As `values` returns them.
-        pretrained : bool, default False
-            There are no weights for any net.
 
         Returns
         -------
         keras.Model
-            Of raw images of 0 to 255.
+            A model of raw images of 0 to 255.
         """
-        return zoo.ResNet(
-            **self._net(values),
+        backbone = zoo.ResNet(
+            **self._architecture(values),
             input_shape=self.input_shape,
-            classes=self.classes,
+            include_top=False,
+            pooling="avg",
             include_preprocessing=True,
         )
+        return self._with_head(backbone)
 
     def train(
         self,
@@ -321,26 +381,23 @@ class ResNetHyperModel(_HyperModel):
         values: Mapping[str, Any],
         epochs: int,
         *,
-        begun: bool = False,
-        features_folder: str | os.PathLike | None = None,
-        **options,
+        initial_epoch: int = 0,
+        **options: Any,
     ) -> Result:
-        """Train a net as it was chosen.
+        """Train a model as chosen.
 
         Parameters
         ----------
         model : keras.Model
-            The net.
+            The model.
         source : Source
             The data.
         values : mapping of str to value
             As `values` returns them.
         epochs : int
-            How long.
-        begun : bool, default False
-            Whether the net has been trained before.
-        features_folder : path, optional
-            Where trials share what frozen layers have computed.
+            Epochs in total.
+        initial_epoch : int, default 0
+            Epochs that the model has been trained for already.
         **options
             As in `keras_resnet.training.train`.
 
@@ -348,31 +405,33 @@ class ResNetHyperModel(_HyperModel):
         -------
         Result
         """
-        recipe = spaces.recipe_of(values, self.recipe).changed(epochs=epochs)
-        del begun, features_folder  # all of a net learns, always
+        recipe = spaces.recipe_of(values, self.recipe).changed(epochs=epochs - initial_epoch)
         return train(model, source, recipe, image_size=self.input_shape[0], **options)
 
 
 class TransferHyperModel(_HyperModel):
-    """Pretrained nets between which keras-tuner chooses, and how far and how they are fine-tuned.
+    """Pretrained models for keras-tuner to choose from, and how they are fine-tuned.
 
     Parameters
     ----------
     input_shape : tuple of (height, width, channels)
         Shape of one image.
     classes : int
-        Outputs of the new head.
+        Number of classes, labels or values.
     space : mapping of str to list, dict or value, optional
-        Choices in place of these: "backbone", names of builders; "back_to", where learning begins,
-        the layers before it being frozen, as in `keras_resnet.transfer.Stage`; "slower", the
-        learning rate below the head in times of the head's, where more than the head learns;
-        "dropout"; and fields of `Recipe` and "augmentation_strength", as in `default_space`.
+        Choices that replace these: "backbone", names of builders; "back_to", the layer that
+        learning goes back to, the layers before it being frozen, as in
+        `keras_resnet.transfer.Stage`; "slower", the learning rate below the head relative to the
+        head's, where more than the head learns; "dropout"; and "augmentation_strength" and fields
+        of `Recipe`, as in `default_space`.
     budget : Budget or str, optional
-        What the nets may cost.
+        What a model may cost at most.
     weights : str, path or mapping of str to str or path, default "imagenet"
         The backbones' weights: a tag, a file, or one of these for each builder's name.
     recipe : Recipe or str, default "finetune"
-        How to train, but for what is chosen of it.
+        How to train, where that is not chosen.
+    source : Source, optional
+        As in `ResNetHyperModel`.
 
     Raises
     ------
@@ -396,19 +455,21 @@ class TransferHyperModel(_HyperModel):
         *,
         weights: str | os.PathLike | Mapping[str, str | os.PathLike] | None = "imagenet",
         recipe: Recipe | str = "finetune",
+        source: Source | None = None,
     ):
         space = spaces.changed(spaces.TRANSFER, space)
         below = [each for each in spaces.options_of(space["back_to"]) if each != "head"]
         conditions = {"slower": ("back_to", below)}
+        recipe = as_recipe(recipe)
         super().__init__(
-            space, conditions, budget, input_shape, classes, as_recipe(recipe), "transfer"
+            space, conditions, budget, input_shape, classes, recipe, source, "transfer"
         )
         self.weights, self._costs = weights, {}
         self._check_backbones(optional=space["backbone"] == spaces.TRANSFER["backbone"])
         self._prune("backbone")
 
     def _check_backbones(self, optional):
-        """See to it that every backbone has the weights and the layers that trials will need."""
+        """Make sure that every backbone has the weights and the layers that trials will need."""
         stages = set(spaces.options_of(self.space["back_to"])) - {"head", "last", "all"}
         found, errors = [], []
         for name in spaces.options_of(self.space["backbone"]):
@@ -416,7 +477,7 @@ class TransferHyperModel(_HyperModel):
             try:
                 weights = self._weights_of(name)
                 row = weights and load.find(weights, name).row
-                # A tag is of this net, then; what is in a file, only the net can tell.
+                # A tag is known to be this model's; a file has to be read to find out.
                 if weights and not (row and names.plain(row.model) == names.plain(name)):
                     self.make(values)
             except ValueError as error:
@@ -424,8 +485,7 @@ class TransferHyperModel(_HyperModel):
                 continue
             found.append(name)
             if stages:
-                with kernels_to_be_loaded():
-                    model = self.make(values, pretrained=False)
+                model = self._make_untrained(values)
                 for stage in sorted(stages):
                     transfer.unfreeze(model, stage)
         if errors and not (found and optional):
@@ -443,7 +503,7 @@ class TransferHyperModel(_HyperModel):
         return self.weights[name]
 
     def cost(self, values: Mapping[str, Any]) -> tuple[int, int]:
-        """Parameters, frozen ones too, and multiply-adds of a net.
+        """Count parameters, including frozen ones, and multiply-adds of a model.
 
         Parameters
         ----------
@@ -456,39 +516,43 @@ class TransferHyperModel(_HyperModel):
         """
         name = values["backbone"]
         if name not in self._costs:
-            with kernels_to_be_loaded():
-                stages = complexity(self.make(values, pretrained=False))
+            stages = complexity(self._make_untrained(values))
             self._costs[name] = tuple(
                 sum(getattr(stage, what) for stage in stages) for what in ("parameters", "macs")
             )
         return self._costs[name]
 
-    def _net(self, values):
+    def _architecture(self, values):
         return {"backbone": values["backbone"]}
 
-    def make(self, values: Mapping[str, Any], pretrained: bool = True) -> keras.Model:
-        """Build a classifier.
+    def _make_untrained(self, values):
+        with kernels_to_be_loaded():
+            return self._make(values, None)
+
+    def make(self, values: Mapping[str, Any]) -> keras.Model:
+        """Build a model with a pretrained backbone.
 
         Parameters
         ----------
         values : mapping of str to value
             As `values` returns them.
-        pretrained : bool, default True
-            Whether its backbone has its weights.
 
         Returns
         -------
         keras.Model
-            Of raw images of 0 to 255.
+            A model of raw images of 0 to 255.
         """
-        name = values["backbone"]
-        backbone = zoo.builder(name)(
-            weights=self._weights_of(name) if pretrained else None,
+        return self._make(values, self._weights_of(values["backbone"]))
+
+    def _make(self, values, weights):
+        backbone = zoo.builder(values["backbone"])(
+            weights=weights,
             include_top=False,
             input_shape=self.input_shape,
+            pooling="avg",
             include_preprocessing=True,
         )
-        return transfer.classifier(backbone, self.classes, values["dropout"])
+        return self._with_head(backbone, values["dropout"])
 
     def train(
         self,
@@ -497,21 +561,21 @@ class TransferHyperModel(_HyperModel):
         values: Mapping[str, Any],
         epochs: int,
         *,
-        begun: bool = False,
-        features_folder: str | os.PathLike | None = None,
-        **options,
+        initial_epoch: int = 0,
+        **options: Any,
     ) -> Result:
-        """Fine-tune a net as it was chosen: the head first, on features that are computed once.
+        """Fine-tune a model as chosen: first its head, on features that are computed once.
 
         Parameters
         ----------
-        model, source, values, epochs, begun, features_folder, **options
-            As for `ResNetHyperModel.train`; `epochs` are those of the last stage.
+        model, source, values, epochs, initial_epoch, **options
+            As in `ResNetHyperModel.train`; `epochs` are those of the last stage.
 
         Returns
         -------
         Result
         """
+        epochs -= initial_epoch
         recipe = spaces.recipe_of(values, self.recipe)
         head = transfer.Stage("head", recipe, views=2)
         if values["back_to"] == "head":
@@ -520,13 +584,13 @@ class TransferHyperModel(_HyperModel):
             slow = recipe.changed(
                 epochs=epochs, learning_rate=values["slower"] * recipe.learning_rate
             )
-            plan = [] if begun else [head]
+            plan = [] if initial_epoch else [head]
             plan.append(transfer.Stage(values["back_to"], slow))
         return transfer.fine_tune(
             model,
             source,
             plan,
             image_size=self.input_shape[0],
-            features_folder=features_folder,
+            features_folder=self.folder and self.folder / "features",
             **options,
         )

@@ -8,15 +8,26 @@ import numpy as np
 from keras_resnet.tuning.records import SearchRecord, best, differing, short
 
 FEWEST = 8
-"""Different nets from which on `importance` says anything."""
-# By chance alone, a forest does better than 19 shuffled ones in 1 of 20 searches.
-_TREES, _SHUFFLES = 100, 19
+"""Number of different models from which on `importance` draws conclusions."""
+# By chance alone, a forest beats 19 that were trained on shuffled scores in 1 of 20 searches.
+_TREES, _SHUFFLES = 50, 19
+_FOLDS, _REPEATS = 5, 5
 
 
 @dataclass(frozen=True)
 class Marginal:
-    """What a value did: how many nets have it, their mean score, and the mean difference between
-    it and the mean score of all nets of as many epochs.
+    """The models with one value of a choice.
+
+    Parameters
+    ----------
+    value : str
+        The value, or a range of values.
+    nets : int
+        How many models have it.
+    score : float
+        Their mean score.
+    gain : float
+        The mean difference from the mean score of all models trained for as many epochs.
     """
 
     value: str
@@ -27,16 +38,16 @@ class Marginal:
 
 @dataclass(frozen=True)
 class Choice:
-    """How much a choice mattered, and what its values did.
+    """How much a choice mattered, and the scores with its values.
 
     Parameters
     ----------
     name : str
         Such as "width".
     share : float
-        Of what the choices explain, 0 to 1.
+        Fraction of what the choices explain, 0 to 1.
     marginals : tuple of Marginal
-        Of each value; of a third each, where there are more than three numbers.
+        One for every value; if there are more than three numbers, one for every third of them.
     """
 
     name: str
@@ -51,14 +62,14 @@ class Importance:
     Parameters
     ----------
     nets : int
-        Different nets that could be compared.
+        Number of different models that could be compared.
     explained : float or None
-        Fraction of the variance of held-out scores that the choices explain, 0 or less where they
-        do not; None if there are too few nets.
+        Fraction of the variance of held-out scores that the choices explain, 0 or less if they
+        explain nothing; None if there are too few models.
     chance : float
-        The most that shuffled choices explain.
+        The most that the choices explain of shuffled scores.
     choices : tuple of Choice
-        The most important one first; empty if there are too few nets.
+        The most important one first; empty if there are too few models.
     """
 
     nets: int
@@ -68,15 +79,16 @@ class Importance:
 
     @property
     def beyond_chance(self) -> bool:
-        """Whether the choices explain anything; all shares are 0 if not."""
+        """Whether the choices explain more than chance; otherwise all their fractions are 0."""
         return self.explained is not None and self.explained > self.chance
 
 
 def importance(record: SearchRecord) -> Importance:
-    """Find out which choices made the difference between good scores and bad ones.
+    """Find out which choices mattered more than chance would explain.
 
-    A forest of trees predicts every score from the choices, by those of its trees that have not
-    seen the net. A choice matters as much as the prediction gets worse without it.
+    A random forest predicts every score from the choices, using only trees that have not seen the
+    model. The same is done with shuffled scores, to see what chance explains. A choice matters as
+    much as predictions for held-out models get worse when its values are permuted.
 
     Parameters
     ----------
@@ -91,6 +103,7 @@ def importance(record: SearchRecord) -> Importance:
     References
     ----------
     Breiman (2001), Random Forests, section 10.
+    Ojala and Garriga (2010), Permutation Tests for Studying Classifier Performance.
 
     Examples
     --------
@@ -104,10 +117,10 @@ def importance(record: SearchRecord) -> Importance:
     >>> found.beyond_chance, found.choices[0].name
     (True, 'width')
     """
-    # Scores of different epochs cannot be compared: Hyperband trains all nets for a few and goes on
-    # with good ones, so that epochs would speak for whatever good nets happen to share. Every net
-    # counts once, as it was after its first round: nobody had been selected by then. Its score is
-    # seen against the mean of its equals, those of as many epochs; alone, it says nothing.
+    # Scores after different numbers of epochs cannot be compared: Hyperband trains all models for a
+    # few epochs and continues with good ones, so that epochs would stand for whatever good models
+    # have in common. Every model counts once, after its first round, before any selection, and its
+    # score is compared with the mean of all models trained for as many epochs.
     firsts = {}
     for trial in sorted(best(record), key=lambda trial: (trial.epochs, trial.number)):
         firsts.setdefault(repr(sorted(trial.values.items())), trial)
@@ -118,18 +131,16 @@ def importance(record: SearchRecord) -> Importance:
         return Importance(len(trials), None, 0.0, ())
     scores, epochs = (np.array([getattr(t, key) for t in trials]) for key in ("score", "epochs"))
     gains = scores - [scores[epochs == count].mean() for count in epochs]
-    rng, columns = np.random.default_rng(0), _columns(trials, names)
-    errors = _held_out_errors(columns, gains, rng, range(len(names)))
-    variance = gains.var()
-    # Of equal scores there is nothing to explain, but for rounding.
-    differ = variance > (1e-9 * np.abs(scores).max()) ** 2
-    explained, chance = float(1 - errors[0] / variance) if differ else 0.0, 0.0
+    rng = np.random.default_rng(0)
+    columns = _columns(trials, names, rng)
+    # If all scores are equal, there is nothing to explain but rounding errors.
+    differ = gains.var() > (1e-9 * np.abs(scores).max()) ** 2
+    explained, chance = _explained(columns, gains) if differ else 0.0, 0.0
     for _ in range(_SHUFFLES):
         if explained <= chance:
             break
-        error = _held_out_errors(rng.permutation(columns), gains, rng)[0]
-        chance = max(chance, float(1 - error / variance))
-    lost = np.clip(errors[1:] - errors[0], 0, None) * (explained > chance)
+        chance = max(chance, _explained(columns, rng.permutation(gains)))
+    lost = _lost(columns, gains) if explained > chance else np.zeros(len(names))
     choices = [
         Choice(name, float(share), _marginals(trials, scores, gains, name))
         for name, share in zip(names, lost / (lost.sum() or 1), strict=True)
@@ -142,52 +153,59 @@ def _is_number(value):
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _columns(trials, names):
-    """Choices as numbers, a column each; NaN where one is not active."""
-    columns = np.full((len(trials), len(names)), np.nan, "float32")
+def _columns(trials, names, rng):
+    """Choices as numbers, one column each."""
+    columns = np.empty((len(trials), len(names)), "float32")
     for column, name in zip(columns.T, names, strict=True):
         values = {
             row: trial.values[name] for row, trial in enumerate(trials) if name in trial.values
         }
         if not all(map(_is_number, values.values())):
-            # Names are numbered: with two cuts, a tree has any of them by itself.
+            # Names are numbered: with two cuts, a tree can single out any of them.
             known = sorted(set(map(str, values.values())))
             values = {row: known.index(str(value)) for row, value in values.items()}
+        # Where a choice is not active, a random one of its values: that it is not active is due to
+        # the choice that it depends on, which should get the credit.
+        column[:] = rng.choice(list(values.values()), len(trials))
         column[list(values)] = list(values.values())
     return columns
 
 
-def _held_out_errors(columns, gains, rng, forgotten=()):
-    """Mean squared errors of a forest, every net predicted by the trees that have not seen it.
+def _forest(**options):
+    from sklearn.ensemble import RandomForestRegressor
 
-    With all that is known first, then without each of the `forgotten` columns.
-    """
-    from sklearn.tree import DecisionTreeRegressor
+    return RandomForestRegressor(_TREES, min_samples_leaf=2, random_state=0, **options)
 
-    count = len(gains)
-    predicted, trees = np.zeros((1 + len(forgotten), count)), np.zeros(count)
-    for _ in range(_TREES):
-        # Where a choice is not active, any of its values will do: that it is not is the doing of
-        # the choice that it depends on, which shall have the credit.
-        filled, other = columns.copy(), np.empty_like(columns)
-        for column, drawn in zip(filled.T, other.T, strict=True):
-            active = ~np.isnan(column)
-            drawn[:] = rng.choice(column[active], count)
-            column[~active] = drawn[~active]
-        seen = rng.integers(count, size=count)
-        tree = DecisionTreeRegressor(min_samples_leaf=2, random_state=rng.integers(2**31))
-        tree.fit(filled[seen], gains[seen], check_input=False)
-        unseen = np.setdiff1d(np.arange(count), seen)
-        asked = np.repeat(filled[None, unseen], len(predicted), axis=0)
-        for row, index in enumerate(forgotten, start=1):
-            asked[row, :, index] = other[unseen, index]
-        answers = tree.predict(asked.reshape(-1, columns.shape[1]), check_input=False)
-        predicted[:, unseen] += answers.reshape(len(predicted), len(unseen))
-        trees[unseen] += 1
-    return np.square(predicted / np.maximum(trees, 1) - gains).mean(axis=1)
+
+def _explained(columns, gains):
+    """Fraction of the variance that trees explain for the models that they have not seen."""
+    return float(_forest(oob_score=True).fit(columns, gains).oob_score_)
+
+
+def _lost(columns, gains):
+    """How much worse held-out predictions get when each of the columns is permuted."""
+    from sklearn.inspection import permutation_importance
+    from sklearn.model_selection import KFold
+
+    lost = np.zeros(columns.shape[1])
+    for seen, held_out in KFold(_FOLDS, shuffle=True, random_state=0).split(columns):
+        forest = _forest().fit(columns[seen], gains[seen])
+        lost += (
+            len(held_out)
+            * permutation_importance(
+                forest,
+                columns[held_out],
+                gains[held_out],
+                scoring="neg_mean_squared_error",
+                n_repeats=_REPEATS,
+                random_state=0,
+            ).importances_mean
+        )
+    return np.clip(lost, 0, None)
 
 
 def _marginals(trials, scores, gains, name):
+    """Scores with each value of a choice."""
     values = {row: trial.values[name] for row, trial in enumerate(trials) if name in trial.values}
     numbers, groups = all(map(_is_number, values.values())), {}
     thirds = None

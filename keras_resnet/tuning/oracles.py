@@ -1,4 +1,4 @@
-"""What keras-tuner's oracles need besides: a budget, and a state that no kill can spoil."""
+"""keras-tuner's oracles with a budget, and with a state that survives being killed."""
 
 import itertools
 import json
@@ -15,50 +15,53 @@ from sklearn.exceptions import ConvergenceWarning
 from keras_resnet.files import write_text
 from keras_resnet.tuning.parallel import is_chief
 
-_DRAWS = 10_000  # in a row that are over the budget, after which the space counts as exhausted
-_PATIENCE = 5.0  # seconds of drawing, after which a worker is told to ask again
+_DRAWS = 10_000  # over the budget in a row, after which the space counts as exhausted
 _ENDED = ("COMPLETED", "FAILED")
 
 
 class _StillDrawingError(Exception):
-    """Nothing within the budget yet; others must not wait for it longer than they can."""
+    """Nothing within the budget has been found yet, and other workers must not wait too long."""
 
 
 class _Oracle(keras_tuner.Oracle):
-    """Draws within the budget, writes files whole, and knows after a kill what has been done.
+    """Draws within the budget, and continues after being killed at any moment.
 
-    keras-tuner writes a trial's file, then its own, and each in place. What a kill leaves between
-    the two is put right when they are read again: a trial's own file says whether it has ended.
+    keras-tuner writes a trial's file and then its own, both in place. Here they are replaced as a
+    whole, and if the process is killed between the two, reading them puts the state right: the
+    file of a trial says whether it has ended.
 
     Parameters
     ----------
     declined : callable
-        Says of values why they are not to be tried, or None.
+        Given values, the reason not to try them, or None.
+    patience : float, default 5.0
+        Seconds of drawing after which a worker is told to ask again.
 
     Attributes
     ----------
     declined : int
         Configurations that were not tried.
     seconds : float
-        Duration of the search until a trial began or ended last, interruptions left out.
+        Duration of the search until a trial last began or ended, without interruptions.
     ended : callable
-        Told of every trial that has ended.
+        Called with every trial that has ended.
     """
 
-    def __init__(self, *, declined: Callable, **options):
-        # Trials that fail are recorded and passed over, however many there are.
+    def __init__(self, *, declined: Callable, patience: float = 5.0, **options):
+        # Failed trials are recorded, and the search goes on, however many there are.
         super().__init__(max_consecutive_failed_trials=None, **options)
         self.declined, self._declines, self.ended = 0, declined, lambda trial: None
-        self._in_vain = 0  # draws since the last that was within the budget
+        self._patience = patience
+        self._in_vain = 0  # draws since the last one within the budget
         self.seconds, self._start = 0.0, time.monotonic()
         self._heard = {}
-        self._max_collisions = 1000  # a small space is tried to its end
+        self._max_collisions = 1000  # so that a small space is searched completely
         self.verbose = 0
 
     def _random_values(self):
         begun = time.monotonic()
         while self._in_vain < _DRAWS:
-            if time.monotonic() - begun > _PATIENCE:
+            if time.monotonic() - begun > self._patience:
                 raise _StillDrawingError
             values = super()._random_values()
             if values is None or not self._declines(values):
@@ -71,7 +74,7 @@ class _Oracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
-        """As keras-tuner does it; but while trials are run elsewhere, there may be more to do."""
+        """As keras-tuner does it, but a worker stays idle while trials of others may still fail."""
         self._heard[tuner_id] = time.monotonic()
         try:
             trial = super().create_trial(tuner_id)
@@ -85,7 +88,7 @@ class _Oracle(keras_tuner.Oracle):
         return trial
 
     def get_trial(self, trial_id):
-        """As keras-tuner does it; workers ask now and then, to be heard of."""
+        """As keras-tuner does it; workers call it now and then as a sign of life."""
         for tuner_id, trial in list(self.ongoing_trials.items()):
             if trial.trial_id == trial_id:
                 self._heard[tuner_id] = time.monotonic()
@@ -93,27 +96,27 @@ class _Oracle(keras_tuner.Oracle):
 
     @keras_tuner.synchronized
     def update_trial(self, trial_id, metrics, step=0):
-        """As keras-tuner does it, in place of what a run that was killed may have told."""
+        """As keras-tuner does it, replacing what a killed run may have reported."""
         trial = self.trials[trial_id]
-        if trial_id in self.end_order:  # by another worker, this one was given up
+        if trial_id in self.end_order:  # another worker has run it, since this one was given up
             return trial
         trial.metrics = type(trial.metrics)()
         return super().update_trial(trial_id, metrics, step)
 
     @keras_tuner.synchronized
     def end_trial(self, trial):
-        """As keras-tuner does it, and once."""
+        """As keras-tuner does it, but only once per trial."""
         if trial.trial_id in self.end_order:
             return
-        # A worker that was given up has ended it after all.
+        # A worker that was given up may have ended it after all.
         self._retry_queue = [each for each in self._retry_queue if each != trial.trial_id]
         super().end_trial(trial)
-        self.save()  # without the trial among those that are being run
+        self.save()  # so that the trial is no longer among the running ones
         self.ended(self.trials[trial.trial_id])
 
     @keras_tuner.synchronized
     def give_up(self, timeout: float) -> list[str]:
-        """Give up workers that have not been heard of; others will run their trials.
+        """Give up workers that have been silent for too long; others will run their trials.
 
         Parameters
         ----------
@@ -123,7 +126,7 @@ class _Oracle(keras_tuner.Oracle):
         Returns
         -------
         list of str
-            Which ones.
+            Their names.
         """
         silent = [
             tuner_id
@@ -158,17 +161,17 @@ class _Oracle(keras_tuner.Oracle):
         self._start = time.monotonic()
         self.verbose = 0
         for trial_id in list(self.trials):
-            # Its file was written, and nothing else: it has not begun, and is drawn again.
+            # Only its file was written: it has not begun, and is drawn again.
             if trial_id not in self.start_order:
                 del self.trials[trial_id]
                 shutil.rmtree(self._get_trial_dir(trial_id), ignore_errors=True)
-        # Those that were being run are to be run again, but for those that had ended.
+        # Trials that were running have to run again, unless they had ended.
         ended = [each for each in self.start_order if self.trials[each].status in _ENDED]
         self.end_order += [each for each in ended if each not in self.end_order]
         self._retry_queue = [each for each in dict.fromkeys(self._retry_queue) if each not in ended]
         if not is_chief():
             return
-        # Workers may have gone on while their chief was away; those that have not are given up.
+        # Workers may have gone on while the chief was away; those that have not are given up later.
         for tuner_id, trial_id in self._workers.items():
             if trial_id in self._retry_queue:
                 self._retry_queue.remove(trial_id)
@@ -178,7 +181,7 @@ class _Oracle(keras_tuner.Oracle):
 
     @property
     def over(self) -> bool:
-        """Whether all trials that were asked for have ended."""
+        """Whether as many trials as requested have ended."""
         ended = [trial for trial in self.trials.values() if trial.status in _ENDED]
         return len(ended) >= self.max_trials
 
@@ -191,9 +194,9 @@ class BayesianOptimizationOracle(_Oracle, keras_tuner.oracles.BayesianOptimizati
     """Bayesian optimization within the budget."""
 
     def populate_space(self, trial_id):
-        """As keras-tuner does it; what is over the budget gives way to a random draw."""
+        """As keras-tuner does it, but what is over the budget is replaced by a random draw."""
         with warnings.catch_warnings():
-            # A length scale at its bound only says that few trials tell little.
+            # A length scale at its bound only means that there are few trials.
             warnings.simplefilter("ignore", ConvergenceWarning)
             response = super().populate_space(trial_id)
         values = response.get("values")
@@ -204,12 +207,12 @@ class BayesianOptimizationOracle(_Oracle, keras_tuner.oracles.BayesianOptimizati
 
 
 class HyperbandOracle(_Oracle, keras_tuner.oracles.HyperbandOracle):
-    """Hyperband within the budget; a bracket goes on where trials of it have failed."""
+    """Hyperband within the budget, whose brackets go on if some of their trials fail."""
 
     def populate_space(self, trial_id):
         """As keras-tuner does it, but a failed trial counts as the worst of its round.
 
-        keras-tuner would wait for ever for a round to be complete, and drop the bracket.
+        keras-tuner would wait forever for the round to complete, and drop the bracket.
         """
         self._remove_completed_brackets()
         for bracket in self._brackets:
@@ -231,7 +234,7 @@ class HyperbandOracle(_Oracle, keras_tuner.oracles.HyperbandOracle):
             left = [self.trials[each["id"]] for each in former if each["id"] not in taken]
             done = [trial for trial in left if trial.status in _ENDED]
             completed = [trial for trial in done if trial.status == "COMPLETED"]
-            # More of them are ready than will be thrown out.
+            # Promote as soon as more trials have ended than will be dropped.
             dropped = self._get_size(number, index - 1) - self._get_size(number, index)
             if len(done) > dropped and completed:
                 sign = 1 if self.objective.direction == "max" else -1

@@ -1,4 +1,4 @@
-"""One search on several machines: keras-tuner's chief, which draws, and workers, which train."""
+"""A search on several machines: keras-tuner's chief draws trials, and workers train them."""
 
 import contextlib
 import os
@@ -22,12 +22,12 @@ class LostChiefError(ConnectionError):
 
 
 def is_chief() -> bool:
-    """Whether this process is the chief of a search, as the environment has it."""
+    """Whether the environment makes this process the chief of a search."""
     return is_chief_oracle()
 
 
 def is_worker() -> bool:
-    """Whether this process is a worker of a search, as the environment has it."""
+    """Whether the environment makes this process a worker of a search."""
     return has_chief_oracle() and not is_chief_oracle()
 
 
@@ -43,19 +43,19 @@ def reach_chief(timeout: float, over) -> bool:
     timeout : float
         Seconds to wait.
     over : callable
-        Says whether the search is over: then nobody will answer any more.
+        Says whether the search is over, so that nobody will answer.
 
     Returns
     -------
     bool
-        Whether it is there; False where the search is over.
+        True if the chief is there, False if the search is over.
 
     Raises
     ------
     LostChiefError
-        If it is not there in time.
+        If the chief is not there in time.
     """
-    oracle_client.TIMEOUT = timeout  # of every call, which would otherwise wait for an hour
+    oracle_client.TIMEOUT = timeout  # for every call, which would otherwise wait for an hour
     host, port = _address().rsplit(":", 1)
     deadline = time.monotonic() + timeout
     while True:
@@ -68,15 +68,15 @@ def reach_chief(timeout: float, over) -> bool:
             if time.monotonic() > deadline:
                 raise LostChiefError(
                     f"KERASTUNER_ORACLE_IP={host!r}, KERASTUNER_ORACLE_PORT={port!r}: no chief of "
-                    f"a search answers there within {timeout:g} s. Start it, with the same command "
-                    "and KERASTUNER_TUNER_ID=chief, and look whether a firewall is in between."
+                    f"a search answered there within {timeout:g} s. Start it with the same command "
+                    "and KERASTUNER_TUNER_ID=chief, or check for a firewall in between."
                 ) from error
         time.sleep(_POLL)
 
 
 @contextlib.contextmanager
 def lost_chief_named(timeout: float) -> Iterator[None]:
-    """Say in a line what gRPC says in twenty."""
+    """Turn the twenty lines of a gRPC error into one."""
     try:
         yield
     except grpc.RpcError as error:
@@ -88,22 +88,22 @@ def lost_chief_named(timeout: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def heard_of(oracle: keras_tuner.Oracle, trial_id: str, timeout: float) -> Iterator[None]:
-    """Let the chief know, while a trial is being run, that its worker is alive.
+    """Let the chief know that a worker is alive while it runs a trial.
 
     Parameters
     ----------
     oracle : keras_tuner.Oracle
-        The worker's way to the chief.
+        The worker's connection to the chief.
     trial_id : str
         The trial.
     timeout : float
-        Seconds of silence after which the chief gives a worker up.
+        Seconds of silence after which the chief gives up a worker.
     """
     ended = threading.Event()
 
     def ask():
         while not ended.wait(timeout / 4):
-            with contextlib.suppress(grpc.RpcError):  # the end of the trial will tell
+            with contextlib.suppress(grpc.RpcError):  # the end of the trial will raise it
                 oracle.get_trial(trial_id)
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -116,23 +116,23 @@ def heard_of(oracle: keras_tuner.Oracle, trial_id: str, timeout: float) -> Itera
 
 
 def serve(oracle: keras_tuner.Oracle, timeout: float, say) -> None:
-    """Give trials to workers until there are none left, and all workers know.
+    """Give trials to workers until there are none left and all workers know it.
 
     Parameters
     ----------
     oracle : keras_tuner.Oracle
-        What draws them.
+        The algorithm that draws them.
     timeout : float
-        Seconds after which a worker that is not heard of is given up.
+        Seconds of silence after which a worker is given up.
     say : callable
-        Told what goes wrong.
+        Called with a message about every worker that is given up.
 
     Raises
     ------
     ValueError
         If the port is in use.
     LostChiefError
-        If no worker comes in time, or none is left.
+        If no worker asks for a trial in time, or none is left.
     """
     server = grpc.server(futures.ThreadPoolExecutor(8))
     servicer = oracle_chief.OracleServicer(oracle)
@@ -155,7 +155,9 @@ def serve(oracle: keras_tuner.Oracle, timeout: float, say) -> None:
         while not (servicer.stop_triggered and oracle_chief.exit_chief(oracle)):
             time.sleep(_POLL)
             for worker in oracle.give_up(timeout):
-                say(f"{worker} has not been heard of for {timeout:g} s: its trial goes to another.")
+                say(
+                    f"{worker} has been silent for {timeout:g} s: its trial goes to another worker."
+                )
             if oracle.tuner_ids:
                 last = time.monotonic()
             elif time.monotonic() - last > timeout:

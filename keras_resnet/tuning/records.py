@@ -1,4 +1,4 @@
-"""What a search has found, as data."""
+"""The trials of a search and their results, as data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,21 +13,21 @@ class TrialRecord:
     Parameters
     ----------
     number : int
-        From 1, in the order of their start.
+        From 1, in the order in which trials began.
     values : mapping of str to str, int, float or bool
-        What was chosen; a choice whose condition does not hold is missing.
+        What was chosen; choices whose condition does not hold are missing.
     status : str
         "completed" or "failed".
     score : float or None
         The objective; None for a failed trial.
     parameters, macs : int
-        Size of the net, and multiply-adds for one image.
+        Parameters of the model, and its multiply-adds for one image.
     epochs : int
-        In all, those of earlier rounds that it went on from included.
+        In total, including those of the earlier rounds that it continued.
     seconds : float
-        Of training.
+        Time of training.
     milliseconds : float, optional
-        Measured for one image, where the budget asks for it.
+        Time of a prediction for one image, measured if the budget limits it.
     message : str, default ""
         Why it failed.
     """
@@ -52,12 +52,12 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class SearchRecord:
-    """A search: what was looked for and what was found.
+    """A search and its trials.
 
     Parameters
     ----------
     objective : str
-        "val_accuracy" or "val_loss".
+        What models were chosen by, such as "val_accuracy".
     direction : str
         "max" or "min".
     algorithm : str
@@ -65,11 +65,11 @@ class SearchRecord:
     budget : str
         Such as "params=300000", or "" for none.
     declined : int
-        Nets over the budget, never trained.
+        Number of models that were over the budget, and never trained.
     seconds : float
-        The search took, interruptions left out.
+        Duration, without interruptions.
     trials : sequence of TrialRecord
-        All of them.
+        All trials.
     """
 
     objective: str
@@ -86,7 +86,7 @@ class SearchRecord:
 
 
 def best(record: SearchRecord) -> list[TrialRecord]:
-    """Completed trials, the best first, and of equals the one of fewer multiply-adds.
+    """Sort completed trials, the best first; of equals, the one with fewer multiply-adds.
 
     Examples
     --------
@@ -105,10 +105,10 @@ def best(record: SearchRecord) -> list[TrialRecord]:
 
 
 def pareto_front(record: SearchRecord) -> list[TrialRecord]:
-    """Completed trials that no other one beats, by growing multiply-adds.
+    """Find the completed trials that no other trial beats, by increasing multiply-adds.
 
-    One trial beats another if its score is as good or better and its multiply-adds are as few or
-    fewer, and not both are equal.
+    One trial beats another if its score is at least as good and its multiply-adds are at least as
+    few, unless both are equal.
     """
     front = []
     for trial in sorted(best(record), key=lambda trial: trial.macs):
@@ -119,18 +119,20 @@ def pareto_front(record: SearchRecord) -> list[TrialRecord]:
 
 
 def merit(record: SearchRecord, trial: TrialRecord) -> float:
-    """The score of a trial, or minus it: the more the better."""
+    """The score of a trial, negated if less is better."""
+    if trial.score is None:
+        raise ValueError(f"trial {trial.number} has failed: it has no score.")
     return trial.score if record.direction == "max" else -trial.score
 
 
 def differing(trials: Sequence[TrialRecord]) -> list[str]:
-    """Names of the choices that are not the same in all trials."""
+    """Names of the choices that differ between trials."""
     names = dict.fromkeys(name for trial in trials for name in trial.values)
     return [name for name in names if len({repr(t.values.get(name)) for t in trials}) > 1]
 
 
 def short(value: Any) -> str:
-    """A value of a choice, in few letters; nothing for a choice that is not active."""
+    """A value of a choice in a few characters; "" for a choice that is not active."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:.3g}" if isinstance(value, float) else "" if value is None else f"{value}"

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
+from keras_resnet.checks import check_positive
 from keras_resnet.files import write_text, written_beside
 from keras_resnet.tuning.importance import FEWEST, importance
 from keras_resnet.tuning.records import (
@@ -21,21 +22,21 @@ from keras_resnet.tuning.records import (
 
 
 def table(record: SearchRecord, limit: int = 10) -> tuple[list[str], list[list[str]]]:
-    """Put the best trials in a table.
+    """Make a table of the best trials.
 
     Parameters
     ----------
     record : SearchRecord
         The search.
     limit : int, default 10
-        Rows at most.
+        Maximum number of rows.
 
     Returns
     -------
     columns : list of str
-        Facts, then the choices that are not the same in all completed trials.
+        Facts, then the choices that differ between completed trials.
     rows : list of list of str
-        A trial each, the best first; "" for a choice that is not active.
+        One trial each, the best first; "" for a choice that is not active.
 
     Raises
     ------
@@ -53,8 +54,7 @@ def table(record: SearchRecord, limit: int = 10) -> tuple[list[str], list[list[s
     >>> rows[0]
     ['1', '2', '92.00%', '466,906', '69.1 M', '8', '95', '32']
     """
-    if limit < 1:
-        raise ValueError(f"limit={limit!r} must be 1 or more.")
+    check_positive(limit=limit)
     trials = best(record)
     names, timed = differing(trials), any(trial.milliseconds is not None for trial in trials)
     columns = ["rank", "trial", "score", "parameters", "multiply-adds", "epochs", "seconds"]
@@ -76,12 +76,12 @@ def table(record: SearchRecord, limit: int = 10) -> tuple[list[str], list[list[s
 
 
 def pareto_plot(path: str | os.PathLike, record: SearchRecord) -> None:
-    """Save scores against multiply-adds as one PNG file, with the Pareto front.
+    """Plot scores against multiply-adds, with the Pareto front, into a PNG file.
 
     Parameters
     ----------
     path : path
-        The file; replaced if it is there.
+        The file; replaced if it exists.
     record : SearchRecord
         The search. Failed trials are not drawn.
     """
@@ -94,7 +94,7 @@ def _pareto_figure(record):
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
-    # A figure of its own, without pyplot, leaves the user's windows and settings alone.
+    # Without pyplot, so that the user's windows and settings stay as they are.
     figure = Figure(figsize=(10, 4.2), layout="tight")
     axis = figure.subplots()
     trials, front = best(record), pareto_front(record)
@@ -115,7 +115,7 @@ def _pareto_figure(record):
             trial.score,
             s=60 if trial in front else 36,
             color=colours[str(trial.values.get("block", ""))],
-            # What was trained for less is paler, so that it is not taken for worse.
+            # Models trained for fewer epochs are paler, so that they do not look worse.
             alpha=0.35 + 0.6 * trial.epochs / longest,
             edgecolors="black" if trial in front else "white",
             linewidths=0.8,
@@ -123,7 +123,7 @@ def _pareto_figure(record):
             gid=f"trial-{trial.number}",
         )
     for trial in front:
-        # Better than a point of the front, and cheaper, is nothing: there is room for its label.
+        # No model is better and cheaper than one of the front, so there is room for a label.
         up = record.direction == "max"
         axis.annotate(
             f"{trial.number}",
@@ -140,7 +140,7 @@ def _pareto_figure(record):
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(lambda count, _: _macs(count))
-    if "accuracy" in record.objective:
+    if _is_percentage(record):
         axis.yaxis.set_major_formatter(PercentFormatter(1))
     axis.margins(0.06, 0.1)
     axis.set_xlabel("multiply-adds for one image (paler: trained for fewer epochs)")
@@ -150,7 +150,7 @@ def _pareto_figure(record):
 
 
 def summary(record: SearchRecord) -> str:
-    """Say in five to eight lines what a search has found.
+    """Summarize in five to eight lines what a search has found.
 
     Examples
     --------
@@ -174,7 +174,9 @@ def summary(record: SearchRecord) -> str:
         ]
     else:
         lines.append("Best: none, no trial completed.")
-    mattered = ", ".join(f"{c.name} {c.share:.0%}" for c in found.choices if c.share >= 0.05)
+    mattered = ", ".join(
+        f"{choice.name} {choice.share:.0%}" for choice in found.choices if choice.share >= 0.05
+    )
     lines.append(_verdict(found) + (f" Of that: {mattered}." if mattered else ""))
     failures = "; ".join(f"{message} (trial {numbers})" for message, numbers in _failures(record))
     return "\n".join([*lines, *([f"Failed: {failures}"] if failures else [])])
@@ -186,7 +188,7 @@ def write_report(folder: str | os.PathLike, record: SearchRecord) -> None:
     Parameters
     ----------
     folder : path
-        Where; made where it is missing. Files of an earlier report are replaced.
+        Where to write; made if it is missing. Files of an earlier report are replaced.
     record : SearchRecord
         The search.
 
@@ -224,7 +226,7 @@ def _facts(record):
     statuses = Counter(trial.status for trial in record.trials)
     return [
         ("Searched", f"{record.objective} ({record.direction}imum), {record.algorithm}"),
-        ("Budget", f"{record.budget or 'none'}, {record.declined:,} nets over it declined"),
+        ("Budget", f"{record.budget or 'none'}, {record.declined:,} models over it declined"),
         (
             "Trials",
             f"{statuses['completed']} completed, {statuses['failed']} failed, "
@@ -234,25 +236,27 @@ def _facts(record):
 
 
 def _verdict(found):
+    """Whether the choices mattered, in one sentence."""
     if found.explained is None:
         return (
-            f"Too few trials to tell which choices mattered: {found.nets} different nets can be "
-            f"compared, and it takes {FEWEST}."
+            f"Too few trials to tell which choices mattered: {found.nets} different models can be "
+            f"compared, and at least {FEWEST} are needed."
         )
     if not found.beyond_chance:
         return (
-            "The choices explain nothing beyond chance: a forest of trees predicts the scores of "
-            "nets that it has not seen no better than from shuffled choices "
-            f"(held-out variance explained: {found.explained:.0%})."
+            "No choice mattered more than chance would explain: a random forest predicts the "
+            "scores of models that it has not seen no better than shuffled scores (held-out "
+            f"variance explained: {found.explained:.0%}; shuffled, {found.chance:.0%} at most)."
         )
     return (
-        f"The choices explain {found.explained:.0%} of the variance of the scores of nets that a "
-        f"forest of trees has not seen; shuffled choices, {found.chance:.0%} at most."
+        f"The choices explain {found.explained:.0%} of the variance of scores, as predicted by a "
+        f"random forest for models that it has not seen; of shuffled scores, {found.chance:.0%} "
+        "at most."
     )
 
 
 def _failures(record):
-    """Messages, and the numbers of the trials that failed so."""
+    """Messages, and the numbers of the trials that failed with them."""
     trials = {}
     for trial in record.trials:
         if trial.status == "failed":
@@ -274,12 +278,16 @@ def _listed(trial):
     return ", ".join(f"{name}={short(value)}" for name, value in trial.values.items())
 
 
+def _is_percentage(record):
+    return "accuracy" in record.objective
+
+
 def _score(record, score):
-    return f"{score:.2%}" if "accuracy" in record.objective else f"{score:.4f}"
+    return f"{score:.2%}" if _is_percentage(record) else f"{score:.4f}"
 
 
 def _gain(record, gain):
-    return f"{100 * gain:+.2f}" if "accuracy" in record.objective else f"{gain:+.4f}"
+    return f"{100 * gain:+.2f}" if _is_percentage(record) else f"{gain:+.4f}"
 
 
 def _macs(count):
@@ -293,97 +301,45 @@ def _duration(seconds):
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
-_STYLE = """
-@page { size: A4; margin: 11mm }
-body { font: 14px/1.4 system-ui, sans-serif; color: #1f2328; max-width: 68em; margin: 1em auto;
-  padding: 0 1em }
-h1 { font-size: 1.5em; margin: 0 0 .3em }  h2 { font-size: 1.1em; margin: 1em 0 .2em;
-  break-after: avoid }
-p { margin: .2em 0 }  .quiet, dt { color: #59636e }  svg { width: 100%; height: auto }
-dl { display: grid; grid-template-columns: auto 1fr; gap: 0 1em; margin: 0 }  dd { margin: 0 }
-table { border-collapse: collapse; font-size: .85em; width: 100% }  tr { break-inside: avoid }
-th, td { padding: .12em .4em; border-bottom: 1px solid #d1d9e0; text-align: left }
-th { vertical-align: bottom; font-weight: 600; line-height: 1.1 }
-.trials th, .trials td { text-align: right }
-.trials th:nth-child(n+8) span { writing-mode: vertical-rl; transform: rotate(180deg);
-  max-height: 9em; text-align: left }
-.choices td { vertical-align: top }  .choices i { font-style: normal }
-.choices th, .choices td:nth-child(2), .choices i { white-space: nowrap }
-.bar { display: inline-block; height: .7em; background: #0969da; margin-right: .4em;
-  print-color-adjust: exact }
-@media print { body { font-size: 8pt; margin: 0; padding: 0; max-width: none; line-height: 1.3 }
-  svg { height: 64mm }  h2 { margin-top: .7em } }
-"""
-
-
 def _page(record, found):
-    trials, title = best(record), html.escape(f"Search for {record.objective}")
-    facts = "".join(f"<dt>{key}</dt><dd>{html.escape(fact)}</dd>" for key, fact in _facts(record))
-    parts = [f"<h1>{title}</h1>\n<dl>{facts}</dl>"]
-    if trials:
-        columns, rows = table(record)
-        parts += [
-            f"<h2>The best net</h2>\n<p>{html.escape(_headline(record, trials[0]))}</p>",
-            f"<p>{html.escape(_listed(trials[0]))}</p>",
-            f"<h2>The best trials</h2>\n{_html_table('trials', columns, rows)}",
-            f"<h2>Score against multiply-adds</h2>\n{_svg(record)}",
-            f"<h2>Which choices mattered</h2>\n<p>{html.escape(_verdict(found))}</p>",
-        ]
-    else:
-        parts.append("<p>No trial completed.</p>")
-    if found.choices:
-        parts.append(_choices_table(record, found))
-    if failures := _failures(record):
-        parts.append(
-            f"<h2>Failed trials</h2>\n{_html_table('failed', ['why', 'trials'], failures)}"
-        )
-    head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>{_STYLE}</style>'
-    body = "\n".join(parts)
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n'
-        f"<body>\n{body}\n</body>\n</html>\n"
+    """The page of a search."""
+    import jinja2
+    import markupsafe
+
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_resnet.tuning"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
-
-
-def _html_table(style, columns, rows):
-    # Names of choices may be broken after an underscore.
-    head = (html.escape(column).replace("_", "_<wbr>") for column in columns)
-    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    return _markup_table(style, head, lines)
-
-
-def _markup_table(style, head, lines):
-    head = "".join(f"<th><span>{cell}</span></th>" for cell in head)
-    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
-    head = f"<thead><tr>{head}</tr></thead>"
-    return f'<table class="{style}">\n{head}\n<tbody>\n{body}\n</tbody>\n</table>'
-
-
-def _choices_table(record, found):
-    lines = []
-    for choice in found.choices:
-        bar = f'<span class="bar" style="width:{8 * choice.share:.2f}em"></span>{choice.share:.0%}'
-        values = " &emsp;".join(
-            f"<i><b>{html.escape(marginal.value)}</b> {_score(record, marginal.score)} "
-            f"({_gain(record, marginal.gain)}; {marginal.nets})</i>"
-            for marginal in choice.marginals
-        )
-        share = bar if found.beyond_chance else "nothing"
-        lines.append(f"<td>{html.escape(choice.name)}</td><td>{share}</td><td>{values}</td>")
-    head = ("choice", "part of it", "values: mean score (mean difference from equals; nets)")
-    return (
-        '<p class="quiet">Each net counts once, after its first round of training; its equals are '
-        "all nets of as many epochs. Where no choice matters, 1 search in 20 still shows some."
-        f"</p>\n{_markup_table('choices', head, lines)}"
+    templates.filters.update(
+        score=lambda score: _score(record, score),
+        gain=lambda gain: _gain(record, gain),
+        # The name of a choice may be broken after an underscore.
+        breakable=lambda name: markupsafe.escape(name).replace("_", markupsafe.Markup("_<wbr>")),
+    )
+    trials = best(record)
+    columns, rows = table(record)
+    return templates.get_template("search.html").render(
+        title=f"Search for {record.objective}",
+        facts=_facts(record),
+        best=trials and {"headline": _headline(record, trials[0]), "chosen": _listed(trials[0])},
+        columns=columns,
+        rows=rows,
+        plot=markupsafe.Markup(_svg(record)) if trials else "",
+        verdict=_verdict(found),
+        choices=found.choices,
+        mattered=found.beyond_chance,
+        failures=_failures(record),
     )
 
 
 def _svg(record):
-    """The Pareto plot as an element of a page, with a tooltip on each point."""
+    """The Pareto plot as an element of a page, with a tooltip on every point."""
     import matplotlib
 
     file = io.StringIO()
-    # Text as text, and the same page for the same record.
+    # Text stays text, and the page is the same for the same record.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pareto"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         _pareto_figure(record).savefig(file, format="svg", metadata=nothing)

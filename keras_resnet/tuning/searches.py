@@ -1,4 +1,4 @@
-"""From a space and data to the best net."""
+"""From a space and data to the best model."""
 
 import contextlib
 import io
@@ -7,19 +7,20 @@ import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import keras_tuner
 import tensorflow as tf
 
 from keras_resnet import names
-from keras_resnet.checks import check_positive
+from keras_resnet.checks import check_positive, check_range
 from keras_resnet.data import Source, Split
 from keras_resnet.data.source import source_of
 from keras_resnet.files import write_text
-from keras_resnet.training import Result, strategies
+from keras_resnet.training import Result, strategies, task_of
 from keras_resnet.tuning import parallel
-from keras_resnet.tuning.hypermodel import METRICS, ResNetHyperModel, TransferHyperModel
+from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel, objectives
 from keras_resnet.tuning.oracles import (
     BayesianOptimizationOracle,
     HyperbandOracle,
@@ -30,10 +31,10 @@ from keras_resnet.tuning.space import is_choice
 from keras_resnet.tuning.tuner import FOLDER, Tuner
 
 ALGORITHMS = ("hyperband", "random", "bayesian")
-"""What `search` knows."""
+"""The algorithms of `search`."""
 
 _SETTINGS = "search.json"
-_ITERATIONS = 10**6  # of Hyperband: as many as there are trials for
+_ITERATIONS = 10**6  # of Hyperband: the number of trials ends it
 
 
 def search(
@@ -44,63 +45,67 @@ def search(
     algorithm: str = "hyperband",
     trials: int = 30,
     epochs: int = 27,
-    objective: str = "val_accuracy",
+    objective: str | None = None,
     seed: int = 0,
     directory: str | os.PathLike = "runs/search",
     strategy: tf.distribute.Strategy | str | None = None,
     timeout: float = 120.0,
     verbose: int = 1,
-    **options,
-) -> Tuner:
-    """Search for the best net and its training; the same call goes on with an interrupted search.
+    **options: Any,
+) -> Tuner | None:
+    """Search for the best model and its training; the same call continues an interrupted search.
 
-    Several processes share a search where the environment says so, as keras-tuner has it:
-    KERASTUNER_TUNER_ID is "chief" in one of them and another name in each of the others,
-    KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT say where the chief listens. All of them make
-    the same call, with a directory that all can see. The chief draws, the others train.
+    Several processes share a search if the environment says so, as keras-tuner defines it:
+    KERASTUNER_TUNER_ID is "chief" in one of them and another name in each of the others, and
+    KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are where the chief listens. All of them make
+    the same call, with a directory that all can see. The chief draws trials, the others train.
 
     Parameters
     ----------
     hypermodel : ResNetHyperModel or TransferHyperModel
-        What to choose between, and the budget.
+        The models to choose from, and the budget.
     train : Source or Split
-        The data; its test images are not touched.
+        The data. Its test images are not used.
     validation : Split, optional
-        Images to compare nets on. Default: those of the source.
+        Images to compare models on. Default: those of the source.
     algorithm : {"hyperband", "random", "bayesian"}, default "hyperband"
-        How to choose. Hyperband trains many nets for a short time, and the best of them for longer.
+        How to choose. Hyperband trains many models for a short time, and the best of them for
+        longer.
     trials : int, default 30
-        Nets to train; one that Hyperband goes on with is another trial. More than before extend a
-        search that has ended.
+        Models to train. A model that Hyperband continues with counts as another trial. More trials
+        than before extend a search that has ended.
     epochs : int, default 27
-        Epochs of each net, at most. A `patience` of the hypermodel's recipe ends one earlier.
-    objective : {"val_accuracy", "val_loss", "accuracy", "loss"}, default "val_accuracy"
-        What makes a net better than another.
+        Epochs of each model, at most. A `patience` of the hypermodel's recipe may end training
+        earlier.
+    objective : str, optional
+        What to choose by: "val_loss", "loss", or a metric of the task, such as "val_accuracy",
+        "accuracy", "val_mean_absolute_error". Default: the task's metric on validation images.
     seed : int, default 0
         Seed of the choices, of weights and of data.
     directory : path, default "runs/search"
-        Where the search is kept.
+        Where to keep the search.
     strategy : tf.distribute.Strategy or str, optional
-        The devices of every trial, as in `keras_resnet.training.train`.
+        The devices for every trial, as in `keras_resnet.training.train`.
     timeout : float, default 120.0
-        For several processes: seconds to wait for the chief, and for a worker that is not heard of
-        any more before another one runs its trial.
+        For several processes: seconds to wait for the chief, and for a silent worker before
+        another one runs its trial.
     verbose : {0, 1}, default 1
-        Nothing, or a line a trial.
+        Print nothing, or one line per trial.
     **options
         As in `keras_resnet.training.train`: `crop`, `class_weight`, `cache`, ...
 
     Returns
     -------
-    Tuner
-        A `keras_tuner.Tuner`, with all it can do; `record()` tells what was found.
+    Tuner or None
+        A `keras_tuner.Tuner` with all its methods; `record()` returns what was found. None in a
+        worker that comes when the search is over.
 
     Raises
     ------
     ValueError
         For an argument out of its range, or a directory that holds another search.
     LostChiefError
-        If the chief cannot be reached, or no worker comes.
+        If the chief cannot be reached, or no worker asks for a trial.
 
     References
     ----------
@@ -121,17 +126,26 @@ def search(
     """
     check_positive(trials=trials, epochs=epochs)
     algorithm = names.find("algorithm", algorithm, ALGORITHMS)
-    if objective not in METRICS:
-        raise ValueError(
-            f"objective={objective!r} is nothing that the models tell: there are "
-            f"{', '.join(METRICS)}."
-        )
-    if not timeout > 0:
-        raise ValueError(f"timeout={timeout!r} must be above 0.")
+    check_range("duration", timeout=timeout)
     source = _source(train, validation)
+    directions = objectives(source)
+    objective = next(iter(directions)) if objective is None else objective
+    if objective not in directions:
+        raise ValueError(
+            f"objective={objective!r} is not measured for {source.task}: choose one of "
+            f"{', '.join(directions)}."
+        )
+    if hypermodel.classes != len(source.class_names):
+        raise ValueError(
+            f"hypermodel: classes={hypermodel.classes}, but {source.name} has "
+            f"{len(source.class_names)} {task_of(source).labels}."
+        )
+    hypermodel.source = source
     if isinstance(strategy, str):
         strategy = strategies.strategy(strategy)
     settings = {
+        # Searches from before there were other tasks do not name theirs.
+        **({} if source.task == "classification" else {"task": source.task}),
         "algorithm": algorithm,
         "epochs": epochs,
         "objective": objective,
@@ -148,15 +162,16 @@ def search(
     }
     settings = json.loads(json.dumps(settings, default=str))
     directory = Path(directory)
-    # A worker finds what its chief has written.
+    # A worker needs the settings that its chief writes.
     there = not parallel.is_worker() or parallel.reach_chief(
         timeout, lambda: _finished(directory) >= trials
     )
     _check_same_search(directory, settings)
     if not there:
         return None
-    oracle = _oracle(algorithm, hypermodel, trials, epochs, objective, seed)
-    with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner says that it goes on
+    criterion = keras_tuner.Objective(objective, directions[objective])
+    oracle = _oracle(algorithm, hypermodel, trials, epochs, criterion, seed, timeout)
+    with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner announces what it continues
         tuner = Tuner(hypermodel, oracle, directory, algorithm, epochs, seed, timeout)
     if verbose:
         oracle.ended = lambda trial: print(_line(tuner, trial), flush=True)
@@ -168,25 +183,26 @@ def search(
 
 
 def _source(train, validation):
+    """The data as a source."""
     if isinstance(train, Source):
-        if validation is None:
-            return train
-        return replace(train, validation=validation)
+        return train if validation is None else replace(train, validation=validation)
     if validation is None:
-        raise ValueError("validation=None: a split to train on needs one to validate on.")
+        raise ValueError("validation=None: a training split needs a validation split.")
     return source_of(train, validation)
 
 
-def _oracle(algorithm, hypermodel, trials, epochs, objective, seed):
+def _oracle(algorithm, hypermodel, trials, epochs, objective, seed, timeout):
+    """The algorithm that chooses."""
     options = dict(
         declined=hypermodel.declined,
-        objective=keras_tuner.Objective(objective, METRICS[objective]),
-        seed=seed + 1,  # keras-tuner takes 0 for none
+        objective=objective,
+        seed=seed + 1,  # to keras-tuner, 0 is no seed
+        patience=timeout / 24,  # so that a worker does not give up a chief that is drawing
     )
     if algorithm == "random":
         return RandomSearchOracle(max_trials=trials, **options)
     if algorithm == "bayesian":
-        # keras-tuner's three random trials for each choice would be all there are.
+        # keras-tuner's default, three random trials per choice, would often be all of them.
         return BayesianOptimizationOracle(max_trials=trials, num_initial_points=10, **options)
     oracle = HyperbandOracle(max_epochs=epochs, hyperband_iterations=_ITERATIONS, **options)
     oracle.max_trials = trials
@@ -199,14 +215,14 @@ def _read(directory):
 
 
 def _finished(directory):
-    """Trials of the search that has ended here; 0 for one that has not."""
+    """Number of trials of the search that has ended here; 0 if it has not ended."""
     return _read(directory).get("finished", 0)
 
 
 def _check_same_search(directory, settings):
     former = _read(directory)
     former.pop("finished", None)
-    # A search that ended before its first trial, by a mistake perhaps, binds nobody.
+    # A search that ended before its first trial, perhaps by a mistake, may be replaced.
     begun = any((directory / FOLDER).glob("trial_*"))
     if not (former and begun) and not parallel.is_worker():
         shutil.rmtree(directory / FOLDER, ignore_errors=True)
@@ -217,12 +233,12 @@ def _check_same_search(directory, settings):
             raise ValueError(
                 f"directory {str(directory)!r} holds another search: {name} was "
                 f"{former.get(name)!r}, now it is {settings.get(name)!r}. Choose another "
-                "directory, or give the same arguments to go on with that search."
+                "directory, or give the same arguments to continue that search."
             )
 
 
 def _line(tuner, trial):
-    """What there is to tell of a trial that has ended."""
+    """One line about a trial that has ended."""
     record = tuner.record()
     number = tuner.oracle.start_order.index(trial.trial_id) + 1
     its = next(each for each in record.trials if each.number == number)
@@ -238,7 +254,7 @@ def _line(tuner, trial):
 
 
 def _chosen(space, values):
-    """What was chosen of all that could have been, in a line."""
+    """The chosen values, without fixed ones, in one line."""
     chosen = ((name, value) for name, value in values.items() if is_choice(space[name]))
     return ", ".join(f"{name} {short(value)}" for name, value in chosen)
 
@@ -249,9 +265,9 @@ def retrain(
     *,
     epochs: int | None = None,
     seed: int = 0,
-    **options,
+    **options: Any,
 ) -> tuple[keras.Model, Result]:
-    """Train the best net of a search anew, on its training and validation images together.
+    """Train the best model of a search from scratch, on training and validation images together.
 
     Parameters
     ----------
@@ -260,7 +276,7 @@ def retrain(
     source : Source
         The data of the search.
     epochs : int, optional
-        How long. Default: as long as the longest trials.
+        Epochs. Default: as many as the longest trials.
     seed : int, default 0
         Seed of weights and data.
     **options
@@ -269,7 +285,7 @@ def retrain(
     Returns
     -------
     tuple of (keras.Model, Result)
-        The net with the weights of the last epoch, for there are no images left to choose by.
+        The model with the weights of the last epoch, as there are no images left to choose by.
 
     Raises
     ------
@@ -280,7 +296,7 @@ def retrain(
     if not best(record):
         failures = [trial.message for trial in record.trials if trial.status == "failed"]
         raise ValueError(
-            f"none of the {len(record.trials)} trials was completed. {' '.join(failures[:1])}"
+            f"none of the {len(record.trials)} trials completed. {' '.join(failures[:1])}"
         )
     values = best(record)[0].values
     keras.utils.set_random_seed(seed)

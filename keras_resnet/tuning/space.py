@@ -1,18 +1,19 @@
-"""What is searched: the choices that make a net of the family and its training, as data."""
+"""Search spaces: the choices that make a model of the family and its training, as data."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import keras_tuner
 
 from keras_resnet import names
+from keras_resnet.checks import check_choice, check_range
 from keras_resnet.data import AUGMENTATIONS
 from keras_resnet.resnet import total_stride
 from keras_resnet.training import Recipe
 
-# Table 2 of Xie et al. (2017): cardinality and channels a group, all of about the same complexity.
+# Table 2 of Xie et al. (2017): cardinality and channels per group, all of about equal complexity.
 CARDINALITIES = {
     "1x64d": (1, 64),
     "2x40d": (2, 40),
@@ -22,28 +23,30 @@ CARDINALITIES = {
 }
 """Pairs of cardinality and base width, by name."""
 
-# None is the augmentation that suits the data.
+# "light" keeps the augmentation that suits the data.
 AUGMENTATION_STRENGTHS = {
     "none": {"augmentation": "none"},
     "light": {},
     "medium": {"mixup": 0.2},
     "strong": {"augmentation": "strong"},
 }
-"""What the strengths of augmentation are as fields of a recipe."""
+"""Strengths of augmentation, as fields of a recipe."""
 
-_SMALL, _LARGE = 48, 128  # pixels a side: from which on images need a stem that makes them smaller
+# Side in pixels up to which images need no stem that reduces them, and from which they need one.
+_SMALL, _LARGE = 48, 128
 _MOST_BLOCKS = 8
-# What is searched for only where something else is chosen.
 CONDITIONS = {
     "cardinality": ("block", ["bottleneck"]),
     "stride_in": ("block", ["bottleneck"]),
 }
+"""Choices that exist only where another choice has one of some values."""
+
 _NET = ("stem", "block", "cardinality", "width", "shortcut", "stride_in", "zero_init_residual")
 _RECIPE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "epochs")
 
 
 def default_space(input_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """The choices for images of a size.
+    """Choices that suit images of a size.
 
     Parameters
     ----------
@@ -53,21 +56,23 @@ def default_space(input_shape: tuple[int, int, int]) -> dict[str, Any]:
     Returns
     -------
     dict of str to list, dict or value
-        What `ResNetHyperModel` takes as `space`: a list of values to choose from; or
-        `{"min_value": ..., "max_value": ...}`, with `"step"` or `"sampling"` if need be, as
-        `HyperParameters.Int` and `HyperParameters.Float` take them; or one value, which is no
-        choice. The names are
+        What `ResNetHyperModel` takes as `space`. A list holds values to choose from;
+        `{"min_value": ..., "max_value": ...}`, optionally with `"step"` or `"sampling"`, is a
+        range, as `HyperParameters.Int` and `HyperParameters.Float` take it; a single value is
+        fixed. The names are
 
         - "conv2_blocks", "conv3_blocks", ...: the depth of each stage. There are three stages for
-          images of less than 128 pixels, and four for larger ones.
+          images of fewer than 128 pixels, and four for larger ones.
         - "block": "basic" or "bottleneck".
-        - "cardinality", of bottleneck blocks alone: a key of `CARDINALITIES`.
-        - "width": times the filters of the papers, 16 in the first stage of three, 64 of four.
-        - "shortcut": "A", "B", "C", or "none" for the plain net.
-        - "stem": "cifar" for images of up to 48 pixels, both to 128, "imagenet" for larger ones.
+        - "cardinality", for bottleneck blocks only: a key of `CARDINALITIES`.
+        - "width": multiplies the filters of the papers: 16 in the first of three stages, 64 in the
+          first of four.
+        - "shortcut": "A", "B", "C", or "none" for the plain model.
+        - "stem": "cifar" for images of up to 48 pixels, "imagenet" from 128 pixels on, either in
+          between.
         - "augmentation_strength": a key of `AUGMENTATION_STRENGTHS`.
         - "learning_rate", "weight_decay", "label_smoothing", and any other field of
-          `keras_resnet.training.Recipe` but "epochs".
+          `keras_resnet.training.Recipe` except "epochs".
 
         "stride_in" and "zero_init_residual" of `keras_resnet.ResNet` may be added.
 
@@ -109,14 +114,14 @@ TRANSFER = {
 
 
 def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A space with other choices, checked.
+    """Replace choices of a space, and check all of them.
 
     Parameters
     ----------
     space : mapping
         As `default_space` makes it.
     changes : mapping, optional
-        Choices in place of those there are.
+        New choices by name.
 
     Returns
     -------
@@ -125,7 +130,7 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
     Raises
     ------
     ValueError
-        For an unknown name, or a choice with no value or with one that is not allowed.
+        For an unknown name, or a choice without a value or with one that is not allowed.
     """
     known = dict.fromkeys([*space, *_RECIPE, "augmentation_strength"])
     if "block" in space:
@@ -136,23 +141,40 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
     for name, choice in found.items():
         _check(name, choice)
         if isinstance(choice, list | tuple) and {int, float} == set(map(type, choice)):
-            found[name] = list(map(float, choice))  # keras-tuner wants them of one kind
+            found[name] = list(map(float, choice))  # keras-tuner takes one type only
     return found
 
 
-_ALLOWED = {
-    "cardinality": CARDINALITIES,
-    "augmentation_strength": AUGMENTATION_STRENGTHS,
-    "augmentation": AUGMENTATIONS,
-    "block": ("basic", "bottleneck"),
-    "shortcut": ("A", "B", "C", "none"),
-    "stem": ("cifar", "imagenet"),
-    "stride_in": ("3x3", "1x1"),
-    "zero_init_residual": (True, False),
+# What a value of a choice must pass, called with the choice's name as a keyword.
+_CHECKS = {
+    **dict.fromkeys(_RECIPE, Recipe().changed),
+    **{
+        name: functools.partial(check_choice, allowed)
+        for name, allowed in {
+            "cardinality": CARDINALITIES,
+            "augmentation_strength": AUGMENTATION_STRENGTHS,
+            "augmentation": AUGMENTATIONS,
+            "block": ("basic", "bottleneck"),
+            "shortcut": ("A", "B", "C", "none"),
+            "stem": ("cifar", "imagenet"),
+            "stride_in": ("3x3", "1x1"),
+            "zero_init_residual": (True, False),
+        }.items()
+    },
+    **{
+        name: functools.partial(check_range, kind)
+        for name, kind in {
+            **{f"conv{stage}_blocks": "count" for stage in range(2, 6)},
+            "dropout": "dropout",
+            "width": "positive",
+            "slower": "positive",
+        }.items()
+    },
 }
 
 
 def _check(name, choice):
+    """Raise ValueError for a choice without values, or with one that is not allowed."""
     if isinstance(choice, Mapping):
         try:
             numeric(name, choice)
@@ -164,28 +186,18 @@ def _check(name, choice):
     values = options_of(choice)
     if not values:
         raise ValueError(f"space: {name}={choice!r} is empty; leave at least one value.")
-    for value in values:
-        if name in _ALLOWED:
-            if value not in _ALLOWED[name]:
-                allowed = ", ".join(map(repr, _ALLOWED[name]))
-                raise ValueError(f"space: {name} has {value!r}, which must be one of {allowed}.")
-        elif name.endswith("_blocks"):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"space: {name} has {value!r}, which must be a number from 1 on.")
-        elif name == "dropout":
-            if not isinstance(value, Real) or not 0 <= value < 1:
-                raise ValueError(f"space: dropout has {value!r}, which must be from 0 to below 1.")
-        elif name in ("width", "slower"):
-            if not isinstance(value, Real) or not value > 0:
-                raise ValueError(f"space: {name} has {value!r}, which must be a number above 0.")
-        elif name in _RECIPE:
-            Recipe().changed(**{name: value})
+    if check := _CHECKS.get(name):
+        for value in values:
+            try:
+                check(**{name: value})
+            except ValueError as error:
+                raise ValueError(f"space: {error}") from error
 
 
 def numeric(
     name: str, choice: Mapping[str, Any]
 ) -> keras_tuner.engine.hyperparameters.HyperParameter:
-    """A range of numbers as keras-tuner knows it."""
+    """Make keras-tuner's parameter for a range of numbers."""
     whole = isinstance(choice["min_value"], int) and isinstance(choice["max_value"], int)
     parameters = keras_tuner.HyperParameters()
     (parameters.Int if whole else parameters.Float)(name, **choice)
@@ -193,7 +205,7 @@ def numeric(
 
 
 def is_choice(choice: Any) -> bool:
-    """Whether there is anything to choose."""
+    """Whether there is more than one value to choose from."""
     if isinstance(choice, Mapping):
         return choice["min_value"] != choice["max_value"]
     return isinstance(choice, list | tuple) and len(set(choice)) > 1
@@ -204,7 +216,7 @@ def declare(
     space: Mapping[str, Any],
     conditions: Mapping[str, tuple[str, list]],
 ) -> dict[str, Any]:
-    """Declare a space's choices, and see what has been chosen.
+    """Declare a space's choices to keras-tuner, and look up what has been chosen.
 
     Parameters
     ----------
@@ -213,12 +225,12 @@ def declare(
     space : mapping
         As `changed` returns it.
     conditions : mapping of str to (str, list)
-        The choices that are there only where another one has one of those values.
+        Choices that exist only where another one has one of some values, as in `CONDITIONS`.
 
     Returns
     -------
     dict of str to value
-        Of every choice that is not left out by its condition, and of what is no choice.
+        The chosen and the fixed values, without those whose condition does not hold.
     """
     values = {}
     # A condition must be declared before what depends on it.
@@ -236,14 +248,14 @@ def declare(
 
 
 def options_of(choice: Any) -> list:
-    """The values of a choice; of a range, both ends."""
+    """The values of a choice; for a range, both ends."""
     if isinstance(choice, Mapping):
         return [choice["min_value"], choice["max_value"]]
     return list(choice) if isinstance(choice, list | tuple) else [choice]
 
 
 def smallest(choice: Any) -> Any:
-    """The least of the numbers to choose from, or the first of the names."""
+    """The smallest of the numbers to choose from, or the first of the names."""
     options = options_of(choice)
     return options[0] if isinstance(options[0], str) else min(options)
 
@@ -258,7 +270,7 @@ def _declare(parameters, name, choice):
 
 
 def net_of(values: Mapping[str, Any], input_shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What `keras_resnet.resnet.resnet` has to be given.
+    """Turn values into arguments of `keras_resnet.ResNet`.
 
     Parameters
     ----------
@@ -275,8 +287,8 @@ def net_of(values: Mapping[str, Any], input_shape: tuple[int, int, int]) -> dict
     Raises
     ------
     ValueError
-        For values that no net has: groups that would not be of whole channels, or more stages than
-        the images have room for.
+        If there is no such model: its groups would not have whole channels, or the images are too
+        small for its stages.
     """
     stages = sorted(name for name in values if name.endswith("_blocks"))
     first = 64 if len(stages) > 3 else 16
@@ -291,24 +303,26 @@ def net_of(values: Mapping[str, Any], input_shape: tuple[int, int, int]) -> dict
         options["cardinality"], options["base_width"] = CARDINALITIES[options["cardinality"]]
         if options["filters"][0] * options["base_width"] % 64:
             raise ValueError(
-                f"cardinality={values['cardinality']!r} has no whole channels a group in a stage "
-                f"of {options['filters'][0]} filters."
+                f"cardinality={values['cardinality']!r} does not divide the channels of a stage of "
+                f"{options['filters'][0]} filters into whole groups."
             )
     smallest = total_stride(len(stages), options["stem"])
     if min(input_shape[:2]) < smallest:
-        raise ValueError(f"stem={options['stem']!r} needs images of {smallest} pixels a side.")
+        raise ValueError(
+            f"stem={options['stem']!r} needs images of at least {smallest}x{smallest} pixels."
+        )
     return options
 
 
 def recipe_of(values: Mapping[str, Any], recipe: Recipe) -> Recipe:
-    """A recipe with what has been chosen of it.
+    """Change the fields of a recipe that have been chosen.
 
     Parameters
     ----------
     values : mapping of str to value
         As `declare` returns them.
     recipe : Recipe
-        What else there is to it.
+        The recipe that gives the other fields.
 
     Returns
     -------

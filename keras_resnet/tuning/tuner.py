@@ -1,4 +1,4 @@
-"""The search: keras-tuner's tuner with this package's trainer inside."""
+"""keras-tuner's tuner with this package's trainer inside."""
 
 import gc
 import json
@@ -19,30 +19,30 @@ from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel
 from keras_resnet.tuning.records import SearchRecord, TrialRecord
 
 FOLDER = "trials"
-"""What a search's folder has all of its state in."""
+"""The subfolder of a search's folder that holds all of its state."""
 
 _FAILURE, _STARTS = "failure.txt", "starts.json"
-_MOST_STARTS = 5  # of a trial from one and the same state
+_MOST_STARTS = 5  # of a trial, from the same state
 _IDLE = 0.5  # seconds until a worker asks again
-# What a trial may fail of; all else is a mistake, and ends the search.
+# What a trial may fail of. Any other error is a mistake and ends the search.
 _FAILURES = (tf.errors.ResourceExhaustedError, MemoryError, DivergedError)
 
 
 class Tuner(keras_tuner.Tuner):
-    """A keras-tuner tuner of nets of this package; `search` makes it.
+    """A keras-tuner tuner for models of this package; `search` makes it.
 
     Parameters
     ----------
     hypermodel : ResNetHyperModel or TransferHyperModel
-        What to choose between.
+        The models to choose from.
     oracle : keras_tuner.Oracle
-        What chooses.
+        The algorithm that chooses.
     directory : path
         Where the state of the search is kept.
     algorithm : str
-        What the oracle is called.
+        Name of the algorithm.
     epochs : int
-        Epochs of each net, at most.
+        Epochs of each model, at most.
     seed : int, default 0
         Seed of weights and data.
     timeout : float, default 120.0
@@ -62,28 +62,28 @@ class Tuner(keras_tuner.Tuner):
         self.algorithm, self.epochs = algorithm, epochs
         self._seed, self._timeout = seed, timeout
         super().__init__(oracle, hypermodel, directory=directory, project_name=FOLDER)
-        hypermodel.measurements = Path(self.project_dir) / "milliseconds.json"
-        self.save()  # keras-tuner looks for this file to know that there is a search to go on with
+        hypermodel.folder = Path(self.project_dir)
+        self.save()  # keras-tuner continues a search if it finds this file
 
     def save(self) -> None:
-        """Save what there is to go on with, whole or not at all."""
+        """Save the state of the search, completely or not at all."""
         if not self.is_worker:
             self.oracle.save()
         write_text(self._get_tuner_fname(), "{}")
 
     @property
     def is_worker(self) -> bool:
-        """Whether this is one of several processes, and not the one that knows of all trials."""
+        """Whether this is one of several processes, other than the one that knows all trials."""
         return parallel.is_worker()
 
     def _populate_initial_space(self):
-        """Declare all choices at once; keras-tuner would build nets to find them."""
+        """Declare all choices at once; keras-tuner would build models to find them."""
         space = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(space)
         self.oracle.update_space(space)
 
     def search(self, source: Source, **options) -> None:
-        """Run trials until there are no more: those of this process, or as the chief of others.
+        """Run trials until there are no more, or, as the chief, have workers run them.
 
         Parameters
         ----------
@@ -97,7 +97,7 @@ class Tuner(keras_tuner.Tuner):
             return
         with parallel.lost_chief_named(self._timeout):
             while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
-                if trial.status == "IDLE":  # until others have ended
+                if trial.status == "IDLE":  # until trials of other workers have ended
                     time.sleep(_IDLE)
                     continue
                 with parallel.heard_of(self.oracle, trial.trial_id, self._timeout):
@@ -112,16 +112,16 @@ class Tuner(keras_tuner.Tuner):
         except (keras_tuner.errors.FailedTrialError, *_FAILURES) as error:
             trial.status = "FAILED"
             trial.message = " ".join(f"{error}".split())[:300] or type(error).__name__
-            # The message does not travel to a chief.
+            # keras-tuner does not send the message to the chief.
             write_text(Path(self.get_trial_dir(trial.trial_id)) / _FAILURE, trial.message)
         else:
             self.oracle.update_trial(trial.trial_id, metrics)
             trial.status = "COMPLETED"
 
     def _count_start(self, folder):
-        """Give a trial up that has ended its process again and again, and came no further.
+        """Give up a trial that keeps ending its process without any progress.
 
-        The kernel does that to a process that takes all memory, and a mistake in a library.
+        That happens if it takes all memory, so that the kernel kills it, or if a library crashes.
         """
         file = folder / _STARTS
         states = sorted(path.name for path in folder.glob("run/**/*") if path.is_dir())
@@ -129,13 +129,13 @@ class Tuner(keras_tuner.Tuner):
         count = starts["count"] + 1 if starts.get("states") == states else 1
         if count > _MOST_STARTS:
             raise keras_tuner.errors.FailedTrialError(
-                f"The process has ended {_MOST_STARTS} times without a word, perhaps for want of "
+                f"The process ended {_MOST_STARTS} times without a message, perhaps for lack of "
                 "memory."
             )
         write_text(file, json.dumps({"count": count, "states": states}))
 
     def run_trial(self, trial: keras_tuner.engine.trial.Trial, source: Source, **options) -> dict:
-        """Train one net, from where it was interrupted, and save its best weights.
+        """Train one model, from where it was interrupted, and save its best weights.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Tuner(keras_tuner.Tuner):
             As `ResNetHyperModel.fit` returns it.
         """
         chosen, folder = trial.hyperparameters.values, Path(self.get_trial_dir(trial.trial_id))
-        gc.collect()  # nets of former trials hold on to themselves
+        gc.collect()  # models of former trials are in reference cycles
         keras.utils.set_random_seed(self._seed + int(trial.trial_id))
         model = self.hypermodel.build(trial.hyperparameters)
         if "tuner/trial_id" in chosen:
@@ -162,7 +162,6 @@ class Tuner(keras_tuner.Tuner):
             model,
             source,
             checkpoints=folder / "run",
-            features_folder=Path(self.project_dir) / "features",
             seed=self._seed,
             epochs=chosen.get("tuner/epochs", self.epochs),
             initial_epoch=chosen.get("tuner/initial_epoch", 0),
@@ -173,7 +172,7 @@ class Tuner(keras_tuner.Tuner):
         return metrics
 
     def record(self) -> SearchRecord:
-        """What has been found so far.
+        """Describe what has been found so far.
 
         Returns
         -------
@@ -215,5 +214,5 @@ class Tuner(keras_tuner.Tuner):
 
 
 def _bare(model):
-    """A model without its optimizer, whose state is of no use to another run."""
+    """A model without its optimizer, whose state no other run needs."""
     return keras.Model(model.inputs, model.outputs)

@@ -1,4 +1,4 @@
-"""A search whose trials take no time: what is tested is who runs them, and what is kept."""
+"""A search whose trials take no time, to test who runs them and what is kept."""
 
 import hashlib
 import json
@@ -15,12 +15,21 @@ CHOICES = {"conv2_blocks": {"min_value": 1, "max_value": 8}, "width": [0.5, 1.0]
 
 
 class Quick(tuning.ResNetHyperModel):
-    """Its nets learn nothing; their accuracy is a digest of what was chosen."""
+    """Its models learn nothing; their accuracy is a digest of what was chosen."""
 
-    def __init__(self, log, seconds=0.0, failing=0.0, crashing=False, **options):
-        super().__init__((8, 8, 1), 10, CHOICES, **options)
+    def __init__(
+        self, log, seconds=0.0, failing=0.0, crashing=False, undecided=0, space=CHOICES, **options
+    ):
         self.log, self.wait = Path(log), seconds
-        self.failing, self.crashing = failing, crashing
+        self.failing, self.crashing, self.undecided = failing, crashing, undecided
+        super().__init__((8, 8, 1), 10, space, **options)
+
+    def declined(self, *arguments, **options):
+        if self.undecided and self.source:  # a search has begun
+            time.sleep(0.02)
+            self.undecided -= 1
+            return "not yet"
+        return super().declined(*arguments, **options)
 
     def build(self, hp):
         self.declare_hyperparameters(hp)
@@ -46,23 +55,24 @@ def few_images():
     return data.Split(images, np.arange(20) % 10)
 
 
-def search(folder, seconds=0.0, failing=0.0, crashing=False, environment=None, **options):
-    """In this process or, as its target, in another one."""
+def search(folder, environment=None, **options):
+    """Search in this process or, as its target, in another one."""
     os.environ.update(environment or {})
-    budget = options.pop("budget", None)
-    hypermodel = Quick(Path(folder) / "log", seconds, failing, crashing, budget=budget)
+    names = ("seconds", "failing", "crashing", "undecided", "space", "budget")
+    given = {name: options.pop(name) for name in names if name in options}
+    hypermodel = Quick(Path(folder) / "log", **given)
     return tuning.search(
         hypermodel, few_images(), few_images(), directory=folder, verbose=0, **options
     )
 
 
 def in_a_process(*arguments, **options):
-    """What a process of its own does: it has nothing to give back."""
+    """Search in another process, which must not return anything."""
     search(*arguments, **options)
 
 
 def runs(folder):
-    """Names of trials in the order in which they were begun, with the process of each."""
+    """Names of trials in the order in which they began, with the process of each."""
     path = Path(folder) / "log"
     return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
 

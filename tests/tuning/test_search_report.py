@@ -73,7 +73,7 @@ class Page(html.parser.HTMLParser):
 
 
 class TestRecords:
-    def test_refuse_a_status_that_is_none(self):
+    def test_refuse_an_unknown_status(self):
         with one_line_error("status='stopped'", "'completed' or 'failed'"):
             TrialRecord(1, {}, "stopped", None, 1, 1, 1, 1.0)
 
@@ -82,7 +82,7 @@ class TestRecords:
         with one_line_error(f"score={score!r}", "finite"):
             trial(1, score)
 
-    def test_refuse_a_direction_that_is_none(self):
+    def test_refuse_an_unknown_direction(self):
         with one_line_error("direction='up'", "'max' or 'min'"):
             search([], direction="up")
 
@@ -180,14 +180,14 @@ class TestImportance:
         assert claims <= 1
         assert np.median(explained) < 0
 
-    def test_claims_nothing_that_shuffled_choices_explain_as_well(self):
-        # By luck, some of the variance is explained.
-        found = importance(drawn(10, lambda values, rng: rng.normal(0.7, 0.05), seed=119))
+    def test_claims_nothing_that_shuffled_scores_are_explained_by_as_well(self):
+        # By chance, some of the variance is explained.
+        found = importance(drawn(10, lambda values, rng: rng.normal(0.7, 0.05), seed=144))
         assert 0 < found.explained <= found.chance
         assert not found.beyond_chance
 
     def test_does_not_take_epochs_for_a_choice(self):
-        # Deep nets happened to be trained for longer, and longer training is all that helps.
+        # Deep models happened to be trained for longer, and longer training is all that helps.
         def epochs(values):
             return 27 if values["depth"] > 5 else 9 if values["depth"] > 2 else 3
 
@@ -214,13 +214,13 @@ class TestImportance:
             for number, before in enumerate(promoted, start=25)
         ]
         found = importance(search([*first, *later]))
-        # A net that was trained twice is one net; its later score has nothing to be held against.
+        # A model that was trained twice is one model, and its later score cannot be compared.
         assert found == importance(search(first))
         assert found.nets == 24
         assert found.beyond_chance
         assert found.choices[0].name == "shortcut"
 
-    def test_nets_without_equals_say_nothing(self):
+    def test_models_that_cannot_be_compared_are_left_out(self):
         def score(values, rng):
             return rng.normal()
 
@@ -266,14 +266,14 @@ class TestImportance:
         assert [m.score for m in named] == pytest.approx([0.25, 0.7])
         assert [m.gain for m in named] == pytest.approx([0, 0], abs=1e-9)
 
-    def test_is_silent_with_few_nets(self):
+    def test_is_silent_with_few_models(self):
         def score(values, rng):
             return values["depth"]
 
         assert importance(drawn(FEWEST, score)).explained is not None
         few = importance(drawn(FEWEST - 1, score))
         assert (few.nets, few.explained, few.beyond_chance, few.choices) == (7, None, False, ())
-        # The same net many times over is one net.
+        # The same model many times over is one model.
         again = [trial(n, n / 20, depth=n % 2) for n in range(1, 20)]
         assert importance(search(again)).explained is None
 
@@ -320,8 +320,8 @@ class TestTable:
         assert rows == []
         assert "score" in columns
 
-    def test_refuses_a_limit_that_is_none(self):
-        with one_line_error("limit=0", "1 or more"):
+    def test_refuses_a_limit_of_nothing(self):
+        with one_line_error("limit=0", "at least 1"):
             report.table(search([]), limit=0)
 
 
@@ -383,16 +383,16 @@ class TestWriteReport:
     def test_says_what_was_searched_and_found(self, tmp_path):
         page = written(tmp_path, search(self.trials))
         for fact in (
-            *("val_accuracy", "random", "params=300000", "17 nets over it declined"),
+            *("val_accuracy", "random", "params=300000", "17 models over it declined"),
             *("2 completed, 3 failed", "1 h 7 min", "93.75%", "cardinality=32x4d"),
             *("77,000 parameters", "9.0 M multiply-adds", "Too few trials"),
         ):
             assert fact in page.text
-        # The same failure is told once.
+        # The same failure is reported once.
         assert page.text.count("the loss is nan") == 1
         assert "4, 5" in page.text
 
-    def test_takes_values_and_messages_for_data(self, tmp_path):
+    def test_escapes_values_and_messages(self, tmp_path):
         page = written(
             tmp_path,
             SearchRecord(
@@ -427,9 +427,9 @@ class TestWriteReport:
     def test_says_that_choices_explain_nothing(self, tmp_path):
         record = drawn(20, lambda values, rng: rng.normal(0.7, 0.05))
         page = written(tmp_path, record)
-        assert "nothing beyond chance" in page.text
+        assert "No choice mattered more than chance would explain" in page.text
         assert 'class="bar"' not in page.source
-        assert "nothing beyond chance" in report.summary(record)
+        assert "No choice mattered more than chance would explain" in report.summary(record)
 
     @pytest.mark.parametrize("trials", [(), trials[2:]])
     def test_says_that_no_trial_completed(self, tmp_path, trials):
