@@ -29,7 +29,9 @@ from keras_resnet.cli.quality import show_training
     metavar="hyperband|random|bayesian",
     help="How to choose.",
 )
-@click.option("--objective", default="val_accuracy", show_default=True, help="What to choose by.")
+@click.option(
+    "--objective", help="What to choose by.  [default: val_accuracy, or what suits the task]"
+)
 @click.option(
     "--weights",
     help="Search for the best way to fine-tune these: a tag of `weights`, or a file.",

@@ -66,7 +66,7 @@ def tune(
     trials: int = 30,
     epochs: int = 27,
     algorithm: Literal["hyperband", "random", "bayesian"] = "hyperband",
-    objective: str = "val_accuracy",
+    objective: str | None = None,
     weights: str | os.PathLike | None = None,
     space: Mapping[str, Any] | None = None,
     patience: int | None = None,
@@ -105,8 +105,9 @@ def tune(
         Epochs of each, at most.
     algorithm : {"hyperband", "random", "bayesian"}, default "hyperband"
         How to choose.
-    objective : str, default "val_accuracy"
-        What to choose by.
+    objective : str, optional
+        What to choose by, as in `keras_resnet.tuning.search`. Default: the metric of the task on
+        the validation images, such as "val_accuracy".
     weights : str or path, optional
         Search for the best way to fine-tune these: a tag of `keras_resnet.list_weights`, or a file.
     space : mapping of str to object, optional

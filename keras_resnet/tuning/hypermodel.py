@@ -183,13 +183,10 @@ class _HyperModel(keras_tuner.HyperModel):
         return self._milliseconds[key]
 
     def _with_head(self, backbone, dropout=0.0):
-        """A backbone of pooled features with a new head for the task."""
+        """A backbone with a head for the data; for classes, if they are not known yet."""
         if self.source is None:
             return transfer.classifier(backbone, self.classes, dropout)
-        outputs = task_of(self.source).head(backbone.output, self.source, dropout)
-        model = keras.Model(backbone.input, outputs, name=backbone.name)
-        model.preprocessing = backbone.preprocessing
-        return model
+        return transfer.model_for(backbone, self.source, dropout)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Build the model of a trial.
@@ -369,7 +366,6 @@ class ResNetHyperModel(_HyperModel):
             **self._architecture(values),
             input_shape=self.input_shape,
             include_top=False,
-            pooling="avg",
             include_preprocessing=True,
         )
         return self._with_head(backbone)
@@ -549,7 +545,6 @@ class TransferHyperModel(_HyperModel):
             weights=weights,
             include_top=False,
             input_shape=self.input_shape,
-            pooling="avg",
             include_preprocessing=True,
         )
         return self._with_head(backbone, values["dropout"])

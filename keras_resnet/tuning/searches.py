@@ -126,7 +126,7 @@ def search(
     """
     check_positive(trials=trials, epochs=epochs)
     algorithm = names.find("algorithm", algorithm, ALGORITHMS)
-    check_range("duration", timeout=timeout)
+    check_range("limit", timeout=timeout)
     source = _source(train, validation)
     directions = objectives(source)
     objective = next(iter(directions)) if objective is None else objective
