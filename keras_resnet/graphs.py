@@ -78,8 +78,12 @@ _MAP_CHAIN = (*_CHAIN, keras.layers.Flatten, keras.layers.Reshape)
 # Activations as functions of Keras, by what comes out of them.
 _ACTIVATION_OUTPUTS = {"softmax": "probabilities", "sigmoid": "multilabel", "log_softmax": "logits"}
 
-# The classes behind `keras.ops.softmax` and others.
-_FUNCTIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "log_softmax"}
+# The classes behind `keras.ops.softmax` and others that heads are made of.
+_FUNCTIONS = {
+    **{"Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "log_softmax", "Cast": "linear"},
+    **{"Relu": "relu", "Relu6": "relu6", "LeakyRelu": "leaky_relu", "Elu": "elu", "Selu": "selu"},
+    **{"Gelu": "gelu", "Silu": "silu", "HardSilu": "hard_silu", "Tanh": "tanh"},
+}
 
 # Layers behind a feature map that leave features of each image.
 _MAKES_FEATURES = (
@@ -305,16 +309,25 @@ def _activation_of(operation):
     An activation may be a layer or a function, such as `keras.ops.softmax`.
     """
     if not isinstance(operation, keras.Layer):
-        return _FUNCTIONS.get(type(operation).__name__)
-    activation = getattr(operation, "activation", keras.activations.linear)
-    if isinstance(operation, keras.layers.Softmax) or isinstance(activation, keras.layers.Softmax):
-        return "softmax"
-    return getattr(activation, "__name__", None)
+        activation, name = operation, _FUNCTIONS.get(type(operation).__name__)
+    else:
+        activation = getattr(operation, "activation", keras.activations.linear)
+        if isinstance(operation, keras.layers.Softmax):
+            activation = operation
+        name = getattr(activation, "__name__", None)
+        if isinstance(activation, keras.layers.Softmax):
+            name = "softmax"
+        elif not getattr(activation, "__module__", "").startswith("keras."):
+            return None  # a function of somebody's own may do anything, whatever it is called
+    # Over another axis, numbers of different images or places would add up to 1.
+    return name if getattr(activation, "axis", -1) in (-1, len(operation.output.shape) - 1) else None
 
 
 def _output_of(layers, places):
     """What comes out of a head, and whether it is what a projection without activation gives."""
     projects = any(isinstance(layer, _PROJECTIONS) for layer in layers)
+    if len(places[-1].tensor.shape) not in (2, 4) or (layers and len(places[-1].tensor.shape) != 2):
+        return "unknown", False  # not numbers of an image, or a map of features
     names = []
     for layer, place in zip(reversed(layers), reversed(places), strict=False):
         units, activation = place.tensor.shape[-1], _activation_of(layer)
@@ -343,7 +356,8 @@ def _output_of(layers, places):
 
 
 def _is_linear(layer):
-    return isinstance(layer, keras.layers.Activation) and _activation_of(layer) == "linear"
+    may_be = isinstance(layer, keras.layers.Activation) or not isinstance(layer, keras.Layer)
+    return may_be and _activation_of(layer) == "linear"
 
 
 def _names_classes(name):

@@ -99,6 +99,7 @@ HEADS = {
     "linear projection": (lambda: [layers.Dense(4)], "unknown"),
     "normalized": (lambda: [layers.Dense(4), layers.BatchNormalization()], "unknown"),
     "certainty": (lambda: [layers.Dense(1, "softmax")], "unknown"),
+    "softmax over the batch": (lambda: [layers.Dense(4), layers.Softmax(axis=0)], "unknown"),
 }
 heads = pytest.mark.parametrize("make", HEADS.values(), ids=HEADS)
 
@@ -171,6 +172,32 @@ class TestHead:
     def test_functions_of_keras_are_layers_too(self):
         model = functional(backbone(), layers.Dense(3), keras.ops.softmax)
         assert graphs.head_of(model).output == "probabilities"
+        over_images = functional(
+            backbone(), layers.Dense(3), lambda x: keras.ops.softmax(x, axis=0)
+        )
+        assert graphs.head_of(over_images).output == "unknown"
+        parts = [backbone(), layers.Dense(5), keras.ops.relu, layers.Dense(3, "softmax")]
+        head = graphs.head_of(functional(*parts, lambda x: keras.ops.cast(x, "float32")))
+        assert (head.output, head.features.shape) == ("probabilities", (None, 4))
+
+    def test_a_function_of_that_name_may_do_anything(self):
+        def softmax(x):
+            return 2 * x
+
+        assert graphs.head_of(functional(backbone(), layers.Dense(3, softmax))).output == "unknown"
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda: functional(backbone(), layers.Dense(3, "softmax"), layers.Reshape((3, 1))),
+            lambda: functional(backbone(), layers.Dense(1), lambda x: keras.ops.squeeze(x, -1)),
+            lambda: keras.Sequential(
+                [keras.Input((2, *IMAGE)), layers.TimeDistributed(net(), name="each")]
+            ),
+        ],
+    )
+    def test_of_other_shapes_is_unknown(self, make):
+        assert graphs.head_of(make()).output == "unknown"
 
     def test_of_something_else_is_unknown(self):
         inputs = keras.Input(IMAGE)
