@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source, batches
+from keras_resnet.data.labels import LABELS
 from keras_resnet.graphs import head_of, is_functional, wants_of
 from keras_resnet.training.recipes import Recipe
 
@@ -159,8 +160,9 @@ class Task:
         """
         head, count = head_of(model), len(source.class_names)
         if head.units != count:
+            of_these = LABELS[self.name].noun if count == 1 else self.labels
             raise ValueError(
-                f"{model.name} has {head.units} outputs, {source.name} has {count} {self.labels}: "
+                f"{model.name} has {head.units} outputs, {source.name} has {count} {of_these}: "
                 f"build the model with classes={count}."
             )
         if head.output not in self.outputs:
@@ -289,12 +291,20 @@ def _dropped(features, dropout):
     return keras.layers.Dropout(dropout, name="head_dropout")(features) if dropout else features
 
 
+def _precision(features):
+    """At least float32, whatever the model computes in."""
+    return "float64" if features.dtype == "float64" else "float32"
+
+
 def _dense(activation):
-    """A maker of heads of one Dense layer, in float32 whatever the model computes in."""
+    """A maker of heads of one Dense layer."""
 
     def head(features, source, dropout=0.0):
         return keras.layers.Dense(
-            len(source.class_names), activation=activation, dtype="float32", name="predictions"
+            len(source.class_names),
+            activation=activation,
+            dtype=_precision(features),
+            name="predictions",
         )(_dropped(features, dropout))
 
     return head
@@ -304,12 +314,12 @@ def _rescaled(features, source, dropout=0.0):
     """A head that gives values in their own unit, whatever their mean and spread."""
     mean, spread = _moments(source)
     standardized = keras.layers.Dense(
-        len(source.class_names), dtype="float32", name="standardized"
+        len(source.class_names), dtype=_precision(features), name="standardized"
     )(_dropped(features, dropout))
     return keras.layers.Rescaling(
         spread[0] if len(spread) == 1 else spread,
         mean[0] if len(mean) == 1 else mean,
-        dtype="float32",
+        dtype=_precision(features),
         name="predictions",
     )(standardized)
 

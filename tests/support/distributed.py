@@ -1,61 +1,82 @@
-"""Trains one net on the devices that its argument names, and writes down what came of it.
+"""Trains a model on the devices that its argument names, and writes down the result.
 
-Run as a program: `python distributed.py STRATEGY FILE [JSON]`; JSON holds arguments of `train`.
+Run as a program: `python distributed.py STRATEGY FOLDER JSON`; JSON is a list of arguments of
+`train`, and the results are 0.npz and so on in the folder.
 Every batch holds the same images, varied in the same way, however many devices share it.
 """
 
-import dataclasses
 import json
+import os
+import subprocess
 import sys
 
 import keras
 import numpy as np
+import small
 
-import keras_resnet
-from keras_resnet import data, training
+from keras_resnet import training
 
 
-def digits(images=199):
-    """Some digits: so many that seven are left behind three batches of 64, four and three.
+def digits(task="classification"):
+    """199 images: three batches of 64 leave seven, four and three for two devices.
 
-    Of those to validate on, one is left behind a batch.
+    Of the 65 to validate on, one is left after a batch.
     """
-    source = data.load("digits")
-    some = np.arange(images)
-    return dataclasses.replace(
-        source,
-        augmentation="photograph",
-        train=source.train.take(some),
-        validation=source.validation.take(np.arange(65)),
-    )
+    source = small.digits(199, 65, augmentation="photograph")
+    change = {"multilabel": small.several_labels, "regression": small.numbers}
+    return change[task](source) if task in change else source
 
 
-def net(dtype="float32"):
-    """A small net, the same each time."""
-    keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(dtype)
-    model = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), include_preprocessing=True)
-    keras.config.set_dtype_policy("float32")
-    return model
+def model_of(source, dtype):
+    """A model for the task of a source."""
+    if source.task == "regression":
+        return small.regressor(source, dtype)
+    activation = "sigmoid" if source.task == "multilabel" else "softmax"
+    return small.model(len(source.class_names), activation, dtype=dtype)
 
 
-def train(strategy, recipe=None, dtype="float32", **options):
+def train(strategy, recipe=None, dtype="float32", task="classification", **options):
     """Losses of all steps and epochs, and all weights."""
-    losses = []
+    losses, source = [], digits(task)
     record = keras.callbacks.LambdaCallback(
         on_train_batch_end=lambda batch, logs: losses.append(logs["loss"])
     )
-    model = net(dtype)
+    model = model_of(source, dtype)
+    recipe = training.Recipe(**{"epochs": 2, "batch_size": 64, **(recipe or {})})
     options = {"image_size": 8, "verbose": 0, "callbacks": [record], **options}
-    recipe = training.Recipe(**{"epochs": 3, "batch_size": 64, **(recipe or {})})
-    result = training.train(model, digits(), recipe, strategy, **options)
+    result = training.train(model, source, recipe, strategy, **options)
     return losses, result.history, model.get_weights()
 
 
-if __name__ == "__main__":
-    name, file, *options = sys.argv[1:]
-    options = json.loads(options[0]) if options else {}
-    losses, history, weights = train(
-        training.strategy(name, **options.pop("strategy", {})), **options
+def start(strategy, folder, jobs, tf_config=None):
+    """Train some models in another process, one after the other."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "TF_CONFIG": json.dumps(tf_config)} if tf_config else None
+    return subprocess.Popen(
+        [sys.executable, __file__, strategy, folder, json.dumps(jobs)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    np.savez(file, json.dumps([losses, history]), *weights)
+
+
+def outcomes(process, folder):
+    """What `train` has returned in another process, for each of its jobs."""
+    output = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    found = []
+    for index in range(len(list(folder.iterdir()))):
+        with np.load(folder / f"{index}.npz") as arrays:
+            told, *weights = (arrays[name] for name in arrays.files)
+        found.append((*json.loads(str(told)), weights))
+    return found
+
+
+if __name__ == "__main__":
+    name, folder, jobs = sys.argv[1:]
+    jobs = json.loads(jobs)
+    strategy = training.strategy(name, **jobs[0].pop("strategy", {}))
+    for index, options in enumerate(jobs):
+        losses, history, weights = train(strategy, **options)
+        np.savez(os.path.join(folder, f"{index}.npz"), json.dumps([losses, history]), *weights)

@@ -1,11 +1,20 @@
-"""What becomes of a run that is killed, asked to end, or loses a worker."""
+"""What becomes of a run that is killed, asked to stop, or loses a worker."""
 
 import functools
 import os
 import signal
+import subprocess
+import sys
 
+import keras
+import numpy as np
 import pytest
+import small
 from processes import Run, newest, wait_for
+
+from keras_resnet import training
+
+PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 TRAIN = [
     "train",
@@ -46,28 +55,41 @@ def killed_thrice(output, victims, *before):
     return answer
 
 
-def test_a_killed_run_goes_on_within_its_epoch(output, tmp_path):
-    code, expected = start(output=tmp_path / "whole" / "run").wait()
-    assert code == 0
-    run = start(output=output)
-    wait_for(lambda: newest(output) >= 5)  # an epoch has 20 steps: it is saved after 7, 14 and 20
-    run.kill()
-    assert run.wait() == (-signal.SIGKILL, None)
-    before = newest(output)
-    run = start(output=output)
-    wait_for(lambda: newest(output) > before)
-    os.kill(run.process.pid, signal.SIGTERM)
-    code, answer = run.wait(60)
-    assert code == 0
-    assert "The same command continues from there" in answer["interrupted"]
-    code, answer = start(output=output).wait()
-    assert code == 0
-    assert answer["test_accuracy"] == pytest.approx(expected["test_accuracy"], abs=0.005)
-    assert answer["best_epoch"] == expected["best_epoch"]
-    assert not (output / "checkpoints").exists()
+KILLED = """
+import os, signal, sys
+import keras, small
+from keras_resnet import training
+steps = []
+def count(batch, logs):
+    steps.append(batch)
+    if len(steps) == 16:
+        os.kill(os.getpid(), signal.SIGKILL)
+callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=count)]
+recipe = training.Recipe(epochs=3, batch_size=32, ema=0.9)
+training.train(small.model(), small.digits(), recipe, checkpoints=sys.argv[1], save_every=4,
+               callbacks=callbacks, verbose=0)
+"""
 
 
-def test_all_workers_end_at_the_same_step_when_one_is_asked_to(output):
+def test_a_killed_run_continues_within_its_epoch(tmp_path):
+    """An epoch has ten steps, and is saved after 4, 8 and 10: of step 16, after 14."""
+    process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path / "run"], env=PATHS)
+    recipe = training.Recipe(epochs=3, batch_size=32, ema=0.9)
+    expected = training.train(small.model(), small.digits(), recipe, verbose=0)
+    assert process.wait(100) == -signal.SIGKILL
+    steps, model = [], small.model()
+    count = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: steps.append(batch)
+    )
+    options = dict(checkpoints=tmp_path / "run", save_every=4, verbose=0)
+    result = training.train(model, small.digits(), recipe, callbacks=[count], **options)
+    assert steps == [*range(4, 10), *range(10)]
+    assert result.best_epoch == expected.best_epoch
+    for name, values in expected.history.items():
+        np.testing.assert_allclose(result.history[name], values, rtol=1e-2)
+
+
+def test_all_workers_stop_at_the_same_step_when_one_is_asked_to(output):
     run = start(*LAUNCH, output=output, epochs=200)
     wait_for(lambda: newest(output) >= 2)
     os.kill(run.workers()[1], signal.SIGTERM)

@@ -1,0 +1,129 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import small
+from errors import one_line_error
+
+from keras_resnet import data, training
+
+
+class TestRecipe:
+    def test_learning_rate_warms_up_scales_and_decays(self):
+        recipe = training.Recipe(epochs=10, batch_size=128, learning_rate=0.1, warm_up=0.2)
+        rate = recipe.schedule(steps_per_epoch=10)
+        rates = np.array([float(rate(step)) for step in range(101)])
+        np.testing.assert_allclose(rates[:21], np.linspace(0, 0.05, 21), atol=1e-6)
+        cosine = 0.025 * (1 + np.cos(np.pi * np.arange(81) / 80))
+        np.testing.assert_allclose(rates[20:], cosine, atol=1e-6)
+
+    def test_learning_rate_falls_at_milestones(self):
+        recipe = training.recipe("paper", epochs=8, batch_size=512, warm_up=0.25)
+        rate = recipe.schedule(steps_per_epoch=5)
+        rates = np.array([float(rate(step)) for step in range(41)])
+        np.testing.assert_allclose(rates[:11], np.linspace(0, 0.2, 11), atol=1e-7)
+        np.testing.assert_allclose(rates[10:20], 0.2, rtol=1e-5)
+        np.testing.assert_allclose(rates[20:30], 0.02, rtol=1e-5)
+        np.testing.assert_allclose(rates[30:], 0.002, rtol=1e-5)
+
+    def test_weights_decay_but_for_biases_and_normalization(self):
+        model = small.model()
+        optimizer = training.Recipe(weight_decay=0.1, warm_up=0.0).optimizer(1)
+        before = {v.path: v.numpy() for v in model.trainable_variables}
+        optimizer.apply(
+            [keras.ops.zeros(v.shape) for v in model.trainable_variables],
+            model.trainable_variables,
+        )
+        changed = {v.name for v in model.trainable_variables if (v.numpy() != before[v.path]).any()}
+        assert changed == {"kernel"}
+
+    def test_ready_made_are_changed_by_field(self):
+        assert training.recipe("Modern", label_smoothing=0.0).label_smoothing == 0.0
+        assert training.recipe("paper") == training.RECIPES["paper"]
+        with one_line_error("field of a recipe 'label' is not known. Did you mean label_smoothing"):
+            training.recipe("modern", label=0.1)
+        with one_line_error("ema='much' must be a number"):
+            training.recipe("modern", ema="much")
+        with one_line_error("recipe 'old' is not known"):
+            training.recipe("old")
+
+    def test_parts_must_divide_the_batch(self):
+        with one_line_error("accumulation=3 must divide batch_size=64"):
+            training.Recipe(accumulation=3)
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            dict(epochs=0),
+            dict(epochs=1.5),
+            dict(batch_size=0),
+            dict(learning_rate=0.0),
+            dict(learning_rate=None),
+            dict(learning_rate=float("inf")),
+            dict(mixup=float("inf")),
+            dict(ema=None),
+            dict(weight_decay=float("nan")),
+            dict(rates={"conv1": float("inf")}),
+            dict(augmentation="nonsense"),
+            dict(warm_up=1),
+            dict(momentum=7),
+            dict(weight_decay=-1),
+            dict(mixup=-0.1),
+            dict(ema=1.0),
+            dict(clip_norm=0),
+            dict(accumulation=0),
+            dict(milestones=(0.5, 1.5)),
+            dict(milestones=0.5),
+            dict(milestones=("a",)),
+            dict(rates=3),
+            dict(rates={"conv1": "slow"}),
+            dict(clip_norm="abc"),
+            dict(nesterov=2),
+            dict(momentum=True),
+        ],
+    )
+    def test_refuses_numbers_out_of_range(self, options):
+        (name,) = options
+        with pytest.raises(ValueError, match=f"{name}="):
+            training.Recipe(**options)
+
+
+class TestRecipesAtWork:
+    def test_patience_ends_a_run(self, digits):
+        recipe = training.Recipe(epochs=9, learning_rate=1e-9, warm_up=0.0, patience=1)
+        epochs = []
+        count = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: epochs.append(epoch)
+        )
+        result = training.train(small.model(), digits, recipe, callbacks=[count], verbose=0)
+        assert len(epochs) == len(result.history["loss"]) < 9
+        assert result.best_epoch == len(epochs) - 1
+
+    def test_smooth_labels_cost_even_the_sure(self, digits):
+        """No probabilities cost less than the entropy of the smooth labels."""
+        losses = []
+        for smoothing in (0.0, 0.5):
+            recipe = training.Recipe(
+                epochs=5, batch_size=32, learning_rate=0.8, label_smoothing=smoothing
+            )
+            result = training.train(small.model(), digits, recipe, verbose=0)
+            losses.append(result.history["loss"][-1])
+        entropy = -(0.55 * np.log(0.55) + 9 * 0.05 * np.log(0.05))
+        assert losses[0] < entropy < losses[1]
+
+    def test_classes_may_be_weighted(self, digits):
+        recipe = training.Recipe(epochs=3, batch_size=32, learning_rate=0.8)
+        only_seven = {label: float(label == 7) for label in range(10)}
+        model = small.model()
+        training.train(model, digits, recipe, class_weight=only_seven, verbose=0)
+        assert (model.predict(digits.test.images, verbose=0).argmax(-1) == 7).mean() > 0.9
+
+    def test_labels_may_be_mixed(self, digits):
+        recipe = training.Recipe(epochs=1, batch_size=64, augmentation="strong")
+        colour = data.Split(np.repeat(digits.train.images[:64], 3, -1), digits.train.labels[:64])
+        splits = dict(train=colour, validation=colour, test=colour)
+        source = dataclasses.replace(digits, channels=3, **splits)
+        model = small.model(channels=3, size=None)
+        result = training.train(model, source, recipe, image_size=32, verbose=0)
+        assert np.isfinite(result.history["loss"]).all()
