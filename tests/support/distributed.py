@@ -30,7 +30,7 @@ def digits(task="classification"):
 def model_of(source, dtype):
     """A model for the task of a source."""
     if source.task == "regression":
-        return small.regressor(source, dtype)
+        return small.regressor(source, dtype=dtype)
     activation = "sigmoid" if source.task == "multilabel" else "softmax"
     return small.model(len(source.class_names), activation, dtype=dtype)
 
@@ -62,14 +62,15 @@ def start(strategy, folder, jobs, tf_config=None):
 
 
 def outcomes(process, folder):
-    """What `train` has returned in another process, for each of its jobs."""
+    """What `train` has returned in another process, for each of its jobs; of errors the message."""
     output = process.communicate(timeout=200)
     assert process.returncode == 0, output
     found = []
     for index in range(len(list(folder.iterdir()))):
         with np.load(folder / f"{index}.npz") as arrays:
             told, *weights = (arrays[name] for name in arrays.files)
-        found.append((*json.loads(str(told)), weights))
+        told = json.loads(str(told))
+        found.append(told if isinstance(told, str) else (*told, weights))
     return found
 
 
@@ -78,5 +79,10 @@ if __name__ == "__main__":
     jobs = json.loads(jobs)
     strategy = training.strategy(name, **jobs[0].pop("strategy", {}))
     for index, options in enumerate(jobs):
-        losses, history, weights = train(strategy, **options)
-        np.savez(os.path.join(folder, f"{index}.npz"), json.dumps([losses, history]), *weights)
+        file = os.path.join(folder, f"{index}.npz")
+        try:
+            losses, history, weights = train(strategy, **options)
+        except ValueError as error:
+            np.savez(file, json.dumps(str(error)))
+        else:
+            np.savez(file, json.dumps([losses, history]), *weights)

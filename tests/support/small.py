@@ -8,18 +8,21 @@ import numpy as np
 import keras_resnet
 from keras_resnet import data, training
 
+LEARNS = (8, 16)
+"""Filters with which a model learns the digits."""
+
 
 def model(
-    units=10, activation="softmax", *, channels=1, size=8, dtype="float32", seed=0, **options
+    units=10, activation="softmax", filters=(8,), *, channels=1, size=8, dtype="float32", **options
 ):
-    """A ResNet of six convolutions, the same each time."""
-    keras.utils.set_random_seed(seed)
+    """A ResNet of one block per stage, the same each time."""
+    keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(dtype)
     try:
         return keras_resnet.ResNet(
-            (1, 1),
+            (1,) * len(filters),
             "basic",
-            (8, 16),
+            filters,
             stem="cifar",
             input_shape=(size, size, channels),
             classes=units,
@@ -31,9 +34,9 @@ def model(
         keras.config.set_dtype_policy("float32")
 
 
-def regressor(source, dtype="float32"):
+def regressor(source, filters=(8,), dtype="float32"):
     """The same with the head of a regression."""
-    backbone = model(include_top=False, pooling="avg", dtype=dtype)
+    backbone = model(filters=filters, include_top=False, pooling="avg", dtype=dtype)
     head = training.TASKS["regression"].head(backbone.output, source, 0.0)
     return keras.Model(backbone.input, head, name="small")
 

@@ -107,7 +107,8 @@ class TestRecipesAtWork:
             recipe = training.Recipe(
                 epochs=5, batch_size=32, learning_rate=0.8, label_smoothing=smoothing
             )
-            result = training.train(small.model(), digits, recipe, verbose=0)
+            model = small.model(filters=small.LEARNS)
+            result = training.train(model, digits, recipe, verbose=0)
             losses.append(result.history["loss"][-1])
         entropy = -(0.55 * np.log(0.55) + 9 * 0.05 * np.log(0.05))
         assert losses[0] < entropy < losses[1]
@@ -115,7 +116,7 @@ class TestRecipesAtWork:
     def test_classes_may_be_weighted(self, digits):
         recipe = training.Recipe(epochs=3, batch_size=32, learning_rate=0.8)
         only_seven = {label: float(label == 7) for label in range(10)}
-        model = small.model()
+        model = small.model(filters=small.LEARNS)
         training.train(model, digits, recipe, class_weight=only_seven, verbose=0)
         assert (model.predict(digits.test.images, verbose=0).argmax(-1) == 7).mean() > 0.9
 

@@ -126,7 +126,7 @@ def priced():
 
 class TestLearning:
     def test_several_labels(self, labelled, capsys):
-        model = small.model(3, "sigmoid")
+        model = small.model(3, "sigmoid", small.LEARNS)
         recipe = training.Recipe(epochs=12, batch_size=32, learning_rate=0.8, label_smoothing=0.02)
         result = training.train(model, labelled, recipe, image_size=8, verbose=2)
         assert set(result.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
@@ -141,7 +141,7 @@ class TestLearning:
         )
 
     def test_numbers_of_any_unit(self, priced, capsys):
-        model = small.regressor(priced)
+        model = small.regressor(priced, small.LEARNS)
         recipe = training.Recipe(epochs=12, batch_size=32, learning_rate=0.8)
         result = training.train(model, priced, recipe, image_size=8, verbose=2)
         assert result.history["loss"][-1] < 0.5 * result.history["loss"][0]
@@ -183,7 +183,7 @@ class TestLearning:
 
     def test_rare_labels_may_count_more(self, labelled):
         """With such a weight, missing a label is worse than inventing it."""
-        model = small.model(3, "sigmoid")
+        model = small.model(3, "sigmoid", small.LEARNS)
         recipe = training.Recipe(epochs=4, batch_size=32, learning_rate=0.4)
         training.train(model, labelled, recipe, class_weight={1: 1000.0}, verbose=0)
         found = model.predict(labelled.test.images, verbose=0)

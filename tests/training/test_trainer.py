@@ -66,7 +66,7 @@ def of(digits, images):
 
 @pytest.fixture(scope="module")
 def trained(digits):
-    model = small.model()
+    model = small.model(filters=small.LEARNS)
     return model, training.train(model, digits, RECIPE, **QUIETLY)
 
 
@@ -91,7 +91,11 @@ class TestTrain:
     ):
         _, expected = trained
         result = training.train(
-            small.model(), digits, RECIPE, steps_per_execution=steps_at_once, **QUIETLY
+            small.model(filters=small.LEARNS),
+            digits,
+            RECIPE,
+            steps_per_execution=steps_at_once,
+            **QUIETLY,
         )
         np.testing.assert_allclose(result.history["loss"], expected.history["loss"], rtol=1e-2)
 
@@ -106,7 +110,8 @@ class TestTrain:
     def test_options_are_given_together_or_one_by_one(self, trained, digits):
         _, expected = trained
         execution = training.Execution(**QUIETLY)
-        result = training.train(small.model(), digits, RECIPE, execution=execution)
+        model = small.model(filters=small.LEARNS)
+        result = training.train(model, digits, RECIPE, execution=execution)
         np.testing.assert_allclose(result.history["loss"], expected.history["loss"], rtol=1e-2)
         with one_line_error("seed=1 cannot be combined with execution: set it there"):
             training.train(small.model(), digits, execution=execution, seed=1)
@@ -234,11 +239,13 @@ class TestResumption:
         options = dict(checkpoints=tmp_path, save_every=4, **QUIETLY)
         callbacks, steps = [At(2, 6, lambda _: os.kill(os.getpid(), signal.SIGTERM))], Steps()
         with pytest.raises(training.Interrupted) as caught:
-            training.train(small.model(), digits, RECIPE, callbacks=callbacks, **options)
+            training.train(
+                small.model(filters=small.LEARNS), digits, RECIPE, callbacks=callbacks, **options
+            )
         assert caught.value.code == 0
         message = "the state after step 6 of 10 in epoch 2 is saved. The same command continues"
         assert message in str(caught.value)
-        model = small.model()
+        model = small.model(filters=small.LEARNS)
         result = training.train(model, digits, RECIPE, callbacks=[steps], **options)
         assert steps.taken[0] == (2, 7)
         assert len(steps.taken) == 14
