@@ -390,3 +390,17 @@ def test_state_that_is_more_than_weights_is_copied():
     twin.build(layer._build_input_shape)
     graphs.copy_state(layer, twin)
     assert float(twin(np.full((1, 1, 1, 1), 5.0))[0, 0, 0, 0]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("preprocessing", ["caffe", "tf"])
+@pytest.mark.parametrize("include", [False, True])
+def test_weights_of_a_saved_model_say_what_they_want(tmp_path, preprocessing, include):
+    options = dict(include_preprocessing=include, input_shape=(8, 8, 3))
+    model = keras_resnet.CIFARResNet(8, preprocessing=preprocessing, **options)
+    graphs.remember(model, crop=0.5)
+    again = saved(model, tmp_path)
+    keras_resnet.pretrained.to_torch(again, tmp_path / "model.safetensors")
+    for file in ("model.keras", "model.safetensors"):
+        other = keras_resnet.CIFARResNet(8, weights=tmp_path / file, **options)
+        assert graphs.wants_of(other) == graphs.wants_of(model), file
+        assert other.preprocessing == preprocessing
