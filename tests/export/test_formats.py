@@ -195,6 +195,7 @@ class TestONNX:
         (argument,) = session.get_inputs()
         (outputs,) = session.run(None, {argument.name: given})
         np.testing.assert_allclose(outputs, grouped(given), rtol=1e-3, atol=1e-5)
+        assert [output.name for output in session.get_outputs()] == ["probabilities"]
         assert export.load(path).image_shape == (batch_size, 32, 32, 3)
 
     def test_has_no_normalization_and_no_foreign_operation(self, tmp_path, model):
