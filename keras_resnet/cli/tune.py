@@ -9,6 +9,7 @@ from keras_resnet.cli.quality import show_training
 
 @click.command()
 @options.data
+@options.task
 @click.option(
     "--budget", help="What models may cost at most: params=N,macs=N,ms=N, or one of them."
 )

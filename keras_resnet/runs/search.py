@@ -20,7 +20,7 @@ from keras_resnet.runs.guards import (
     damaged_images_named,
     policy_of,
 )
-from keras_resnet.runs.results import TrainRecord, write_results
+from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.tuning import records, report
 
 log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ def tune(
     budget: str | None = None,
     trials: int = 30,
     epochs: int = 27,
+    task: Literal["classification", "multilabel", "regression"] | None = None,
     algorithm: Literal["hyperband", "random", "bayesian"] = "hyperband",
     objective: str | None = None,
     weights: str | os.PathLike | None = None,
@@ -103,6 +104,8 @@ def tune(
         Models to train.
     epochs : int, default 27
         Epochs of each, at most.
+    task : {"classification", "multilabel", "regression"}, optional
+        What models learn. Default: what the labels suggest, as in `keras_resnet.data.load`.
     algorithm : {"hyperband", "random", "bayesian"}, default "hyperband"
         How to choose.
     objective : str, optional
@@ -173,11 +176,7 @@ def tune(
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
-    images = data.load(source, on_error=on_error, validation=validation)
-    if images.task != "classification":
-        raise ValueError(
-            f"data {os.fspath(source)!r} is for {images.task}; a search is for classification."
-        )
+    images = data.load(source, on_error=on_error, validation=validation, task=task)
     size = image_size or images.image_size
     execution = dict(strategy=strategy, cache=cache, steps_per_execution=steps_per_execution)
     with computing_in(policy):
@@ -194,9 +193,9 @@ def tune(
             recipe=recipe.changed(**{name: value for name, value in given.items() if value}),
         )
         log.info(
-            "%s: %d classes, %d training and %d validation images.",
+            "%s: %s, %d training and %d validation images.",
             images.name,
-            len(images.class_names),
+            counted_names(images),
             len(images.train),
             len(images.validation),
         )

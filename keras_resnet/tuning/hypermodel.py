@@ -472,7 +472,7 @@ class TransferHyperModel(_HyperModel):
             values = {"backbone": name, "dropout": 0.0}
             try:
                 weights = self._weights_of(name)
-                row = weights and load.find(weights, name).row
+                row = load.find(weights, name).row if weights else None
                 # A tag is known to be this model's; a file has to be read to find out.
                 if weights and not (row and names.plain(row.model) == names.plain(name)):
                     self.make(values)

@@ -211,7 +211,7 @@ def _marginals(trials, scores, gains, name):
     thirds = None
     if numbers and len(set(values.values())) > 3:
         thirds = np.quantile(list(values.values()), (1 / 3, 2 / 3))
-    for row in sorted(values, key=values.get if numbers else lambda row: f"{values[row]}"):
+    for row in sorted(values, key=lambda row: values[row] if numbers else f"{values[row]}"):
         group = values[row] if thirds is None else int(np.searchsorted(thirds, values[row]))
         groups.setdefault(group, []).append(row)
     marginals = []

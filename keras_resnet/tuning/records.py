@@ -118,11 +118,16 @@ def pareto_front(record: SearchRecord) -> list[TrialRecord]:
     return front
 
 
-def merit(record: SearchRecord, trial: TrialRecord) -> float:
-    """The score of a trial, negated if less is better."""
+def score_of(trial: TrialRecord) -> float:
+    """The score of a completed trial."""
     if trial.score is None:
-        raise ValueError(f"trial {trial.number} has failed: it has no score.")
-    return trial.score if record.direction == "max" else -trial.score
+        raise ValueError(f"trial {trial.number} failed, so that it has no score.")
+    return trial.score
+
+
+def merit(record: SearchRecord, trial: TrialRecord) -> float:
+    """The score of a completed trial, negated if less is better."""
+    return score_of(trial) if record.direction == "max" else -score_of(trial)
 
 
 def differing(trials: Sequence[TrialRecord]) -> list[str]:

@@ -17,6 +17,7 @@ from keras_resnet.tuning.records import (
     best,
     differing,
     pareto_front,
+    score_of,
     short,
 )
 
@@ -90,7 +91,7 @@ def pareto_plot(path: str | os.PathLike, record: SearchRecord) -> None:
 
 
 def _pareto_figure(record):
-    import matplotlib
+    from matplotlib import color_sequences
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
@@ -103,16 +104,21 @@ def _pareto_figure(record):
         axis.annotate("no trial completed", (0.5, 0.5), xycoords="axes fraction", ha="center")
         return figure
     blocks = sorted({str(trial.values.get("block", "")) for trial in trials})
-    colours = dict(zip(blocks, matplotlib.colormaps["tab10"].colors * len(blocks), strict=False))
-    line = [trial.macs for trial in front], [trial.score for trial in front]
-    axis.plot(*line, color="#57606a", linewidth=1.2, label="Pareto front (trial numbers)")
+    colours = dict(zip(blocks, color_sequences["tab10"] * len(blocks), strict=False))
+    axis.plot(
+        [trial.macs for trial in front],
+        [score_of(trial) for trial in front],
+        color="#57606a",
+        linewidth=1.2,
+        label="Pareto front (trial numbers)",
+    )
     for block in filter(None, blocks):
         axis.scatter([], [], color=colours[block], label=f"block: {block}")
     longest = max(trial.epochs for trial in trials)
     for trial in trials:
         axis.scatter(
             trial.macs,
-            trial.score,
+            score_of(trial),
             s=60 if trial in front else 36,
             color=colours[str(trial.values.get("block", ""))],
             # Models trained for fewer epochs are paler, so that they do not look worse.
@@ -127,7 +133,7 @@ def _pareto_figure(record):
         up = record.direction == "max"
         axis.annotate(
             f"{trial.number}",
-            (trial.macs, trial.score),
+            (trial.macs, score_of(trial)),
             (-5, 5 if up else -5),
             textcoords="offset points",
             horizontalalignment="right",

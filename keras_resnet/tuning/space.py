@@ -328,5 +328,5 @@ def recipe_of(values: Mapping[str, Any], recipe: Recipe) -> Recipe:
     -------
     Recipe
     """
-    strength = AUGMENTATION_STRENGTHS.get(values.get("augmentation_strength"), {})
+    strength = AUGMENTATION_STRENGTHS.get(values.get("augmentation_strength", ""), {})
     return recipe.changed(**strength, **{name: values[name] for name in _RECIPE if name in values})

@@ -74,6 +74,20 @@ class TestSeveralLabels:
         for picture in ("curves.png", "predictions.png"):
             PIL.Image.open(output / picture).verify()
 
+    def test_a_search_chooses_by_the_metric_of_the_task(self, halves, tmp_path):
+        """Numbers: the search for several labels is tested in `tests/tuning`."""
+        fixed = [f"conv{stage}_blocks=1" for stage in (2, 3, 4)]
+        fixed += ["width=0.5", "shortcut=A", "block=basic", "augmentation_strength=none"]
+        choices = [word for each in fixed for word in ("--set", each)]
+        found = answer(
+            *("tune", "--data", halves / "how.csv", "--task", "regression", *choices),
+            *("--trials", 2, "--epochs", 1, "--image-size", 16, "--output", tmp_path),
+        )
+        assert found["trials"] == 2
+        assert found["best"]["score"] > 0
+        assert "r2" in found
+        assert "val_mean_absolute_error (minimum)" in (tmp_path / "report.html").read_text()
+
     def test_evaluation_repeats_them(self, which, halves):
         output, metrics = which
         again = answer("evaluate", output, "--data", halves / "which.csv")
