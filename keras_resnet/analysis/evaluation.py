@@ -455,7 +455,7 @@ def submission(
     probability : bool, default False
         Write the probability of the positive class instead of 1 or 0.
     task : str, default "classification"
-        A key of `EVALUATIONS`. For regression, the label is a number.
+        A key of `EVALUATIONS`. For regression, the second column is called "value".
 
     Returns
     -------

@@ -461,8 +461,8 @@ TASKS = {
             labels="numbers",
             activation=None,
             outputs=("number", "unknown"),
-            advice="gives no numbers: put the head of keras_resnet.training.TASKS['regression'] "
-            "on its features.",
+            advice="gives no numbers: put a head on its features with "
+            "keras_resnet.transfer.model_for.",
             head=_rescaled,
             losses=_squared_error,
             metrics={"mean_absolute_error": _absolute_error},

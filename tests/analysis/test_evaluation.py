@@ -301,6 +301,6 @@ class TestSubmission:
         path, files = tmp_path / "new.csv", [pathlib.Path("1.jpg"), pathlib.Path("2.jpg")]
         values = np.array([[1.25], [-3e6]], "float32")
         analysis.submission(path, files, values, ["age"], task="regression")
-        assert path.read_text().split() == ["id,label", "1,1.25", "2,-3000000"]
+        assert path.read_text().split() == ["id,value", "1,1.25", "2,-3000000"]
         with one_line_error("positive='age', probability=False: numbers have no classes"):
             analysis.submission(path, files, values, ["age"], "age", task="regression")

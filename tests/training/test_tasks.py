@@ -220,7 +220,7 @@ class TestCheck:
             ("classification", ("predictions", "sigmoid"), "classifier_activation='softmax'"),
             ("multilabel", ("predictions", "softmax"), "classifier_activation='sigmoid'"),
             ("multilabel", ("logits", None), "classifier_activation='sigmoid'"),
-            ("regression", ("predictions", "softmax"), "TASKS['regression']"),
+            ("regression", ("predictions", "softmax"), "keras_resnet.transfer.model_for"),
         ],
     )
     def test_outputs_of_another_kind_are_refused_with_advice(self, task, head, advice):
