@@ -542,7 +542,9 @@ def _probabilities(outputs, names, positive):
     return [f"{value:.6f}" for value in outputs[:, names.index(positive)]]
 
 
-def _by_name(class_names, score_names, scores):
+def _by_name(
+    class_names: Sequence[str], score_names: Sequence[str], scores: Iterable
+) -> dict[str, dict[str, float]]:
     """Scores, each a column of one value per class, as a table by names of classes."""
     return {
         class_name: dict(zip(score_names, map(float, values), strict=True))

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,7 +23,7 @@ def contact_sheet(
     path: str | os.PathLike,
     images: Sequence[np.ndarray],
     captions: Sequence[str],
-    right: Sequence[bool] | None = None,
+    right: Sequence[bool] | np.ndarray | None = None,
     columns: int = 8,
 ) -> None:
     """Save images with captions as one PNG file.
@@ -35,7 +36,7 @@ def contact_sheet(
         Images of 0 to 255.
     captions : sequence of str
         A line or two for each image.
-    right : sequence of bool, optional
+    right : sequence or array of bool, optional
         Whether each caption is right: it is set in green or in red. Default: all in black.
     columns : int, default 8
         Images per row.
@@ -93,7 +94,7 @@ def prediction_sheet(
     ...     prediction_sheet(os.path.join(folder, "sheet.png"), dataset, quality)
     """
     shown = evaluation.order()[:count]
-    images = dict.fromkeys(shown)
+    images: dict[int, Any] = dict.fromkeys(shown)
     for index, (image, _) in enumerate(dataset.unbatch().take(max(shown) + 1)):
         if index in images:
             images[index] = image.numpy()

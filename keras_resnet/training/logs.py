@@ -101,7 +101,7 @@ class Progress:
         self._verbose, self._epochs, self._steps = verbose, epochs, steps
         self._bar, self._task = None, None
         self._images, self._seconds, self._steps_done = 0, 0.0, 0
-        self._before, self._start = (0, 0.0), None
+        self._before, self._start = (0, 0.0), 0.0
 
     @property
     def images_per_second(self) -> float:

@@ -67,11 +67,11 @@ def training_function(
             # Not all at once, which would take as much memory as the whole batch. (A loop in the
             # graph is not an option: MirroredStrategy cannot reduce anything inside one.)
             with tf.control_dependencies(gradients):
-                part = tf.nest.map_structure(
+                its_inputs, its_labels = tf.nest.map_structure(
                     lambda each, first=first, last=last: tf.identity(each[first:last]),
                     (inputs, labels),
                 )
-                its_gradients, its_totals = gradients_of(*part, images)
+                its_gradients, its_totals = gradients_of(its_inputs, its_labels, images)
             gradients = [
                 each if former is None else former + each
                 for former, each in zip_longest(gradients, its_gradients)

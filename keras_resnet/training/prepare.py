@@ -104,11 +104,10 @@ def devices_of(
             "strategy 'multiworker' must be chosen before TensorFlow computes anything: make it "
             "with `training.strategy('multiworker')` before the model."
         )
-    if isinstance(strategy, str):
-        strategy = strategies.strategy(strategy)
-    strategy = strategy or model.distribute_strategy
-    workers, worker = collectives.workers(strategy)
-    replicas = strategy.num_replicas_in_sync
+    chosen = strategies.strategy(strategy) if isinstance(strategy, str) else strategy
+    chosen = chosen or model.distribute_strategy
+    workers, worker = collectives.workers(chosen)
+    replicas = chosen.num_replicas_in_sync
     parts = replicas * recipe.accumulation
     if recipe.batch_size % parts:
         below = recipe.batch_size // parts * parts
@@ -117,15 +116,15 @@ def devices_of(
             f"{f' in {recipe.accumulation} parts each' * (recipe.accumulation > 1)}: "
             f"{f'{below} or ' * (below > 0)}{below + parts} can."
         )
-    if synchronized is None:
-        synchronized = replicas > 1 and recipe.batch_size // parts < _SMALL_BATCH
+    are_few = replicas > 1 and recipe.batch_size // parts < _SMALL_BATCH
     share = dict(
         batch_size=recipe.batch_size // workers,
         shard=(workers, worker),
         replicas=replicas // workers,
         at_least=recipe.accumulation,
     )
-    return Devices(strategy, workers, worker, replicas, synchronized, share)
+    synchronized = bool(are_few if synchronized is None else synchronized)
+    return Devices(chosen, workers, worker, replicas, synchronized, share)
 
 
 class Batches:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.data import Source
+from keras_resnet.data import Augmentation, Source
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.graphs import digest, wants_of
 from keras_resnet.training.execution import Execution, execution_of
@@ -85,7 +85,8 @@ def train(
     task.check(model, source)
     size = execution.image_size or model.input_shape[1] or source.image_size
     crop = wants_of(model).crop if execution.crop is None else execution.crop
-    policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
+    policy = policy_of(recipe.augmentation or source.augmentation) or Augmentation()
+    policy = policy.with_mixup(recipe.mixup)
     views = dict(image_size=size, channels=source.channels, cache=execution.cache)
 
     def training(epochs, **share):
