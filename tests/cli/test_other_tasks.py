@@ -216,6 +216,30 @@ class TestMixedUp:
         line = refused(run("predict", which[0], halves / "0.png", "--task", "regression"))
         assert "task='regression': model 'cifar_resnet8' is for multilabel" in line
 
+    def test_options_for_classes_are_refused_with_numbers(self, how, halves, tmp_path):
+        line = refused(run("predict", how[0], halves / "0.png", "--top", 2))
+        assert "top=2 is for classes and labels" in line
+        arguments = ["--data", halves / "how.csv", *SMALL, "--output", tmp_path / "run"]
+        line = refused(run("train", *arguments, "--balanced"))
+        assert "balanced=True weights classes or labels" in line
+        assert not (tmp_path / "run").exists()
+
+    def test_one_label_or_none_is_evaluated(self, which, halves, tmp_path):
+        model = keras.saving.load_model(which[0] / "model.keras", compile=False)
+        outputs = keras.layers.Dense(1, "sigmoid")(model.layers[-2].output)
+        (tmp_path / "labels.txt").write_text("left\n")
+        keras.Model(model.inputs, outputs).save(tmp_path / "model.keras")
+        lines = [f"{halves / f'{i}.png'},{'left' if i % 2 else ''},{split}" for i, split in
+                 enumerate(["train"] * 4 + ["validation"] * 2 + ["test"] * 2)]  # fmt: skip
+        path = tmp_path / "left.csv"
+        path.write_text("\n".join(["path,label,split", *lines]))
+        found = answer("evaluate", tmp_path, "--data", path, "--task", "multilabel")
+        assert answer("evaluate", tmp_path, "--data", path) == found
+        path.write_text("\n".join(["path,label,split", *lines[:-1]]))
+        found = answer("evaluate", tmp_path, "--data", path)
+        assert (found["task"], found["images"]) == ("multilabel", 1)
+        assert "mean_average_precision" not in found
+
     def test_whole_numbers_are_numbers_if_one_says_so(self, halves, tmp_path):
         _, rows = table_of(halves / "how.csv")
         path = halves / "whole.csv"
