@@ -320,9 +320,8 @@ def _activation_of(operation):
         elif not getattr(activation, "__module__", "").startswith("keras."):
             return None  # a function of somebody's own may do anything, whatever it is called
     # Over another axis, numbers of different images or places would add up to 1.
-    return (
-        name if getattr(activation, "axis", -1) in (-1, len(operation.output.shape) - 1) else None
-    )
+    axis, last = getattr(activation, "axis", -1), len(operation.output.shape) - 1
+    return name if axis in (-1, last) else None
 
 
 def _output_of(layers, places):

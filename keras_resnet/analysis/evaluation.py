@@ -173,17 +173,16 @@ class MultiLabelEvaluation:
         -------
         dict of str to float
             "mean_average_precision", the mean of the labels' average precision; "accuracy"; and
-            "f1", the mean of their F1 scores. Labels that no image has are left out of the means.
+            "f1", the mean of their F1 scores. Labels that no image has are left out of the means;
+            where there is no other, there is only "accuracy".
         """
         found = [scores for scores in self.per_label().values() if scores["support"]]
-        means = {
-            name: float(np.mean([scores[key] for scores in found])) if found else 0.0
-            for name, key in (("mean_average_precision", "average_precision"), ("f1", "f1-score"))
-        }
+        if not found:
+            return {"accuracy": self.accuracy}
         return {
-            "mean_average_precision": means["mean_average_precision"],
+            "mean_average_precision": _mean(found, "average_precision"),
             "accuracy": self.accuracy,
-            "f1": means["f1"],
+            "f1": _mean(found, "f1-score"),
         }
 
     @property
@@ -301,11 +300,12 @@ class RegressionEvaluation:
         -------
         dict of str to float
             "r2", the fraction of the variance that is explained, "mean_absolute_error" and
-            "root_mean_squared_error"; means over the values, if there are several. A single image
-            has no "r2".
+            "root_mean_squared_error"; means over the values, if there are several. Values that are
+            the same for all images have no "r2".
         """
         scores = list(self.per_value().values())
-        return {name: float(np.mean([each[name] for each in scores])) for name in scores[0]}
+        names = max(scores, key=len)  # with "r2", if any value has one
+        return {name: _mean(scores, name) for name in names}
 
     @property
     def headline(self) -> tuple[str, float]:
@@ -325,12 +325,14 @@ class RegressionEvaluation:
             "mean_absolute_error": mean_absolute_error,
             "root_mean_squared_error": root_mean_squared_error,
         }
-        if len(self.labels) < 2:
-            del scores["r2"]
         columns = zip(self.class_names, self._values.T, self.predictions.T, strict=True)
         return {
-            class_name: {name: float(score(*column)) for name, score in scores.items()}
-            for class_name, *column in columns
+            class_name: {
+                name: float(score(values, found))
+                for name, score in scores.items()
+                if name != "r2" or np.ptp(values) > 0  # there is a variance to explain
+            }
+            for class_name, values, found in columns
         }
 
     def save(self, folder: str | os.PathLike) -> Path:
@@ -540,6 +542,11 @@ def _check_positive(names, positive, probability):
 
 def _probabilities(outputs, names, positive):
     return [f"{value:.6f}" for value in outputs[:, names.index(positive)]]
+
+
+def _mean(scores: Iterable[dict[str, float]], name: str) -> float:
+    """The mean of a score over those that have it."""
+    return float(np.mean([each[name] for each in scores if name in each]))
 
 
 def _by_name(

@@ -39,7 +39,8 @@ def predict(model, images, as_json, **given):
         record = runs.predict(model, images, **given)
         found.update(record.to_json())
         if record.csv:
-            say(f"{record.csv}: {len(record.files)} lines")
+            count = len(record.files)
+            say(f"{record.csv}: {count} {'line' if count == 1 else 'lines'}")
             return
         columns, rows = _TABLES[record.task]
         table("", columns, [row for each in found["predictions"] for row in rows(each)], left=2)

@@ -24,19 +24,23 @@ def _show_classes(title, quality):
 
 def _show_labels(title, quality):
     """Scores by label."""
-    mean = quality.metrics()["mean_average_precision"]
-    _scores(f"{title}, mean average precision {mean:.4f}", "label", quality.per_label())
+    mean = quality.metrics().get("mean_average_precision")
+    mean = "no image has a label" if mean is None else f"mean average precision {mean:.4f}"
+    _scores(f"{title}, {mean}", "label", quality.per_label())
     say(f"All labels are right for {quality.accuracy:.2%} of the images.")
 
 
 def _show_values(title, quality):
     """Errors by value."""
     columns = {"r2": "R²", "mean_absolute_error": "MAE", "root_mean_squared_error": "RMSE"}
-    found = quality.per_value()
+    found, shown = quality.per_value(), quality.metrics()
     table(
         title,
-        ["", *(columns[score] for score in next(iter(found.values())))],
-        [[name, *(f"{each:.4g}" for each in scores.values())] for name, scores in found.items()],
+        ["", *(columns[score] for score in shown)],
+        [
+            [name, *(f"{scores[score]:.4g}" if score in scores else "" for score in shown)]
+            for name, scores in found.items()
+        ],
     )
 
 

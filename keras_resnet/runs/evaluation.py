@@ -124,8 +124,14 @@ def _images(source, on_error, task, known):
     if task is None and known == "regression":
         with contextlib.suppress(ValueError):
             return data.load(source, on_error=on_error, task=known)
-    images = data.load(source, on_error=on_error, task=task)
-    if task is None and known == "multilabel" and images.task == "classification":
+    may_be_labels = task is None and known == "multilabel"
+    try:
+        images = data.load(source, on_error=on_error, task=task)
+    except ValueError:  # such as one label only, or none
+        if not may_be_labels:
+            raise
+        return data.load(source, on_error=on_error, task=known)
+    if may_be_labels and images.task == "classification":
         return data.load(source, on_error=on_error, task=known)
     return images
 

@@ -171,7 +171,10 @@ def predict(
             f"csv: what the outputs of {found.model.name!r} mean is not known; say what it is for, "
             "as task='classification'."
         )
-    if positive and (found.task == "regression" or positive not in found.names):
+    if found.task in (None, "regression") and (top is not None or positive):
+        given = f"positive={positive!r}" if positive else f"top={top}"
+        raise ValueError(f"{given} is for classes and labels; {found.model.name!r} gives values.")
+    if positive and positive not in found.names:
         raise ValueError(f"positive={positive!r}: the model knows {', '.join(found.names)}.")
     warn_of_unknowns(found)
     split = data.Split(files, np.zeros(len(files), int))

@@ -143,6 +143,10 @@ def train(
     if chief:
         check_writable(output, exports)
     images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
+    if balanced and not training.task_of(images).weighted:
+        raise ValueError(
+            f"balanced=True weights classes or labels; data {images.name!r} has numbers."
+        )
     execution = replace(execution, image_size=execution.image_size or images.image_size)
     with computing_in(keras_policy):
         keras.utils.set_random_seed(execution.seed)

@@ -324,6 +324,10 @@ def _rescaled(features, source, dropout=0.0):
     )(standardized)
 
 
+# Of values: what squares and sums may have, and the step of float32 in standard deviations.
+_LARGEST, _COARSEST = 1e30, 0.01
+
+
 def _moments(source):
     """Mean and standard deviation of the training values, one of each per output."""
     values = np.asarray(source.train.labels, "float64").reshape(len(source.train), -1)
@@ -331,7 +335,19 @@ def _moments(source):
     if not (spread > 0).all():
         raise ValueError(
             f"data {source.name!r}: all training images have the same value, so there is nothing "
-            "to learn."
+            "to learn. (Values are float32.)"
+        )
+    largest = np.abs(values).max(0)
+    if largest.max() > _LARGEST or spread.min() < 1 / _LARGEST:
+        raise ValueError(
+            f"data {source.name!r}: training values up to {largest.max():g} that differ by about "
+            f"{spread.min():g} are too large or too small to compute with in float32: give them in "
+            "another unit."
+        )
+    if (np.spacing(largest.astype("float32")) > _COARSEST * spread).any():
+        raise ValueError(
+            f"data {source.name!r}: training values up to {largest.max():.10g} differ by about "
+            f"{spread.min():g} only, too little for float32: subtract a constant from them."
         )
     return values.mean(0).tolist(), spread.tolist()
 

@@ -150,14 +150,16 @@ def _with_head(backbone, head: Callable, dropout, pooling, name):
 def _kept_of(backbone):
     """What a new head is put on: everything but a head for a task of its own."""
     old = head_of(backbone)
-    if old.output == "unknown" and old.layers:
+    # What this package calls a head is one, of a number or a logit.
+    is_head = any(layer.name == "predictions" for layer in old.layers)
+    if old.output == "unknown" and old.layers and not is_head:
         logger.info(
             "%s: what %s projects the features to is not known to be classes, so it stays.",
             backbone.name,
             " and ".join(layer.name for layer in old.layers if hasattr(layer, "kernel")),
         )
         return old.entering(len(old.layers))
-    if old.output in ("features", "unknown"):
+    if old.output == "features" or not old.layers:
         return old.features
     # A normalization before the first projection has been learned with the features.
     index = old.first_projection

@@ -109,7 +109,8 @@ class TestMultiLabel:
         assert metrics["mean_average_precision"] == 1.0
         assert metrics["f1"] == pytest.approx((0.8 + 2 / 3) / 2)
         nothing = analysis.MultiLabelEvaluation(0 * self.labels, self.found, ("a", "b", "c"))
-        assert nothing.headline == ("mean_average_precision", 0.0)
+        assert nothing.headline == ("accuracy", nothing.accuracy)
+        assert list(nothing.metrics()) == ["accuracy"]
 
     def test_a_table_of_labels_is_saved(self, tmp_path):
         assert self.quality.save(tmp_path) == tmp_path / "per_label.csv"
@@ -157,6 +158,15 @@ class TestRegression:
     def test_one_image_has_no_r2(self):
         quality = analysis.RegressionEvaluation(self.values[:1], self.found[:1], ("age",))
         assert quality.headline == ("mean_absolute_error", 0.0)
+
+    def test_values_that_are_all_the_same_have_no_r2(self):
+        same = np.full(4, 7.0)
+        quality = analysis.RegressionEvaluation(same, self.found, ("age",))
+        assert list(quality.metrics()) == ["mean_absolute_error", "root_mean_squared_error"]
+        found = np.concatenate([self.found, self.found], -1)
+        both = np.stack([same, self.values], -1)
+        quality = analysis.RegressionEvaluation(both, found, ("age", "weight"))
+        assert quality.headline == ("r2", quality.per_value()["weight"]["r2"])
 
     def test_residuals_are_saved(self, tmp_path):
         assert self.quality.save(tmp_path) == tmp_path / "residuals.csv"

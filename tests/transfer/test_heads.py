@@ -56,6 +56,12 @@ class TestClassifier:
         assert not {7} & {layer.output.shape[-1] for layer in model.layers}
         assert model.output_shape == (None, 2)
 
+    def test_replaces_a_head_of_a_number(self):
+        pooled = small_net(include_top=False, pooling="avg")
+        number = keras.layers.Dense(1, name="predictions")(pooled.output)
+        model = transfer.classifier(keras.Model(pooled.input, number), classes=2)
+        assert graphs.features_of(model).shape == pooled.output_shape
+
     def test_an_activation_behind_a_feature_map_of_one_pixel_is_no_head(self):
         backbone = small_net(include_top=False, input_shape=(4, 4, 1))
         inputs = backbone.input
