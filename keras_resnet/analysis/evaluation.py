@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import keras
 import numpy as np
@@ -31,6 +32,7 @@ class Evaluation:
         Names of the classes.
     """
 
+    FILE: ClassVar[str] = "confusion.csv"
     labels: np.ndarray
     probabilities: np.ndarray
     class_names: tuple[str, ...]
@@ -93,7 +95,7 @@ class Evaluation:
         pathlib.Path
             The file.
         """
-        path = Path(folder) / "confusion.csv"
+        path = Path(folder) / self.FILE
         self.save_confusion(path)
         return path
 
@@ -147,6 +149,7 @@ class MultiLabelEvaluation:
     ('mean_average_precision', 1.0)
     """
 
+    FILE: ClassVar[str] = "per_label.csv"
     labels: np.ndarray
     probabilities: np.ndarray
     class_names: tuple[str, ...]
@@ -234,7 +237,7 @@ class MultiLabelEvaluation:
         pathlib.Path
             The file.
         """
-        path = Path(folder) / "per_label.csv"
+        path = Path(folder) / self.FILE
         scores = self.per_label()
         header = ["label", *next(iter(scores.values()))]
         _write(path, header, ([name, *values.values()] for name, values in scores.items()))
@@ -275,6 +278,7 @@ class RegressionEvaluation:
     (0.875, 0.25)
     """
 
+    FILE: ClassVar[str] = "residuals.csv"
     labels: np.ndarray
     predictions: np.ndarray
     class_names: tuple[str, ...]
@@ -348,7 +352,7 @@ class RegressionEvaluation:
         pathlib.Path
             The file.
         """
-        path = Path(folder) / "residuals.csv"
+        path = Path(folder) / self.FILE
         found = (self._values.tolist(), self.predictions.tolist(), self.residuals.tolist())
         rows = (
             [image, name, *numbers]

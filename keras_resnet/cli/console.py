@@ -93,7 +93,7 @@ def table(title, columns, rows, left=1):
     import rich.console
     import rich.table
 
-    grid = rich.table.Table(title=title or None, box=rich.box.SIMPLE, title_justify="left")
+    grid = rich.table.Table(box=rich.box.SIMPLE)
     for index, column in enumerate(columns):
         grid.add_column(column, justify="left" if index < left else "right")
     for row in rows:
@@ -104,6 +104,8 @@ def table(title, columns, rows, left=1):
     console = rich.console.Console(
         file=sys.stdout, width=width, markup=False, emoji=False, highlight=False
     )
+    if title:  # a table's own would be broken to its width
+        console.print(title)
     console.print(grid)
 
 

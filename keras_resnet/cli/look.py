@@ -69,7 +69,8 @@ def _show_counts(images, overview, noun, nouns, *others):
         for index, name in enumerate(overview.class_names)
     ]
     everything = ["all", *(f"{len(split):,}" for split in images.splits.values())]
-    title = f"{images.name}, {len(images.class_names)} {nouns}"
+    count = len(images.class_names)
+    title = f"{images.name}, {count} {noun if count == 1 else nouns}"
     table(title, [noun, *overview.counts], [*rows, *others, everything])
 
 

@@ -117,11 +117,9 @@ def answering(model: keras.Model, labels: Sequence[str] | None, task: str | None
     head, finish = graphs.head_of(model), None
     # Names of several outputs are those of classes.
     supposed = task or ("classification" if labels and len(labels) > 1 else None)
-    if (
-        head.linear
-        and supposed
-        and (head.output == "unknown" or task not in (None, "classification"))
-    ):
+    # Any numbers may be values, if somebody says so; logits have no activation.
+    may_be = head.linear or (task == "regression" and head.output == "unknown" and head.layers)
+    if may_be and supposed and (head.output == "unknown" or task not in (None, "classification")):
         model = _ended(model, _LAST[supposed]())
         head = graphs.head_of(model)
     known = next((each for each in _ANSWERS if head.output in _ANSWERS[each]), None)
@@ -155,7 +153,11 @@ def _numbered(task, head):
 @deep_graphs()
 def _ended(model, layer):
     """A model with another layer behind its last one."""
-    ended = keras.Model(model.inputs[0], layer(model.outputs[0]), name=model.name)
+    inputs, outputs = model.inputs[0], model.outputs[0]
+    if layer.name in {each.name for each in model.layers}:  # names of one model differ
+        inputs = keras.Input(batch_shape=inputs.shape, dtype=inputs.dtype)
+        outputs = model(inputs)
+    ended = keras.Model(inputs, layer(outputs), name=model.name)
     if hasattr(model, "preprocessing"):
         ended.preprocessing = model.preprocessing
     return ended

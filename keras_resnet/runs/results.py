@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 
 from keras_resnet import analysis, data, export
+from keras_resnet.analysis.evaluation import EVALUATIONS
 from keras_resnet.export import Exported
 from keras_resnet.files import write_labels, write_text, written_beside
 from keras_resnet.runs.choices import MODEL_FILE
@@ -85,6 +86,8 @@ def write_results(
         model.save(partial)
     write_labels(output, source.class_names)
     result.save(output / "history.csv")
+    for each in EVALUATIONS.values():  # nothing of an earlier run on another task
+        (output / each.FILE).unlink(missing_ok=True)
     quality.save(output)
     analysis.training_curves(output / "curves.png", result.history, result.stages)
     analysis.prediction_sheet(output / "predictions.png", test, quality)

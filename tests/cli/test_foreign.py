@@ -159,6 +159,19 @@ class TestLogits:
         assert tested["task"] == "regression"
 
 
+class TestValues:
+    @pytest.mark.parametrize("options", [{"name": "predictions"}, {"activation": "relu"}])
+    def test_are_shown_if_one_says_that_they_are(self, options, halves, tmp_path):
+        model = pooled(keras.layers.Dense(1, **options))
+        folder = saved(model, tmp_path / "model")
+        files, pixels = images(halves)
+        found = answer("predict", folder, *files, "--task", "regression")["predictions"]
+        expected = model.predict(pixels, verbose=0)[:, 0]
+        np.testing.assert_allclose([each["value"] for each in found], expected, rtol=1e-4)
+        arguments = ["--task", "regression", "--output", tmp_path / "exported"]
+        assert answer("export", folder, *arguments)["answer"] == "values"
+
+
 class TestOneSigmoid:
     def test_of_two_classes_shows_both(self, halves, tmp_path):
         model = pooled(keras.layers.Dense(1, "sigmoid"))

@@ -224,6 +224,12 @@ class TestMixedUp:
         assert "balanced=True weights classes or labels" in line
         assert not (tmp_path / "run").exists()
 
+    def test_a_run_on_another_task_leaves_nothing_of_the_former(self, halves, tmp_path):
+        for table, source in (("per_label.csv", "which.csv"), ("residuals.csv", "how.csv")):
+            arguments = ["--data", halves / source, *SMALL, "--epochs", 1, "--output", tmp_path]
+            answer("train", *arguments)
+            assert [path.name for path in tmp_path.glob("[cpr]*.csv")] == [table]
+
     def test_one_label_or_none_is_evaluated(self, which, halves, tmp_path):
         model = keras.saving.load_model(which[0] / "model.keras", compile=False)
         outputs = keras.layers.Dense(1, "sigmoid")(model.layers[-2].output)
