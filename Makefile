@@ -11,6 +11,7 @@ demo: .venv/.installed  ## train, test, export and predict on handwritten digits
 test: .venv/.installed-test  ## linting and all fast tests; needs no weights or data sets
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -n 2
 
 test-all: .venv/.installed-test  ## all tests, including the slow ones

@@ -23,7 +23,7 @@ import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
@@ -76,7 +76,11 @@ _CHAIN = (
 _MAP_CHAIN = (*_CHAIN, keras.layers.Flatten, keras.layers.Reshape)
 
 # Activations as functions of Keras, by what comes out of them.
-_ACTIVATION_OUTPUTS = {"softmax": "probabilities", "sigmoid": "multilabel", "log_softmax": "logits"}
+_ACTIVATION_OUTPUTS: dict[str, Output] = {
+    "softmax": "probabilities",
+    "sigmoid": "multilabel",
+    "log_softmax": "logits",
+}
 
 # The classes behind `keras.ops.softmax` and others that heads are made of.
 _FUNCTIONS = {
@@ -254,7 +258,8 @@ def _settled(models, tensors):
             entering = _node(tensors[-2]).input_tensors
             if len(entering) > 1:
                 return _Place(tuple(models), tuple(tensors))
-            models.pop(), tensors.pop()
+            models.pop()
+            tensors.pop()
             tensors[-1] = entering[0]
         elif is_functional(inner := tensor._keras_history.operation):
             models.append(inner)
@@ -271,7 +276,7 @@ def _before(place):
     return _settled(place.models, (*place.tensors[:-1], node.input_tensors[0]))
 
 
-def _maker(place):
+def _maker(place) -> Any:
     return place.tensor._keras_history.operation
 
 
@@ -324,7 +329,7 @@ def _activation_of(operation):
     return name if axis in (-1, last) else None
 
 
-def _output_of(layers, places):
+def _output_of(layers, places) -> tuple[Output, bool]:
     """What comes out of a head, and whether it is what a projection without activation gives."""
     projects = any(isinstance(layer, _PROJECTIONS) for layer in layers)
     if len(places[-1].tensor.shape) not in (2, 4) or (layers and len(places[-1].tensor.shape) != 2):
@@ -589,7 +594,7 @@ def remember(
     return holder is not None
 
 
-def _holder(model):
+def _holder(model) -> Any:
     """The layer that says what a model wants; None if there is none.
 
     A first convolution speaks of what enters it. Where something before it changes the images, that
@@ -705,7 +710,7 @@ def check_functional(model: keras.Model) -> None:
         )
 
 
-def is_functional(model: object) -> bool:
+def is_functional(model: Any) -> bool:
     """Whether something is a model that is a graph of layers, and nothing else."""
     if isinstance(model, keras.Sequential):
         # Before it is built, it has no outputs.

@@ -44,7 +44,8 @@ def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] | keras.Model
     ['2.249', '2.429', '2.640']
     """
     if isinstance(mode, keras.Model):
-        model, mode = mode, wants_of(mode).normalization
+        model: Any = mode
+        mode = wants_of(model).normalization
         if mode == "raw":
             return keras.ops.cast(x, "float32")
         if mode is None:
@@ -121,4 +122,5 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
     ('n02099601', 'golden retriever')
     """
     text = resources.files("keras_resnet").joinpath("imagenet_classes.txt").read_text("utf-8")
-    return tuple(tuple(line.split(" ", 1)) for line in text.splitlines())
+    pairs = (line.split(" ", 1) for line in text.splitlines())
+    return tuple((identifier, name) for identifier, name in pairs)

@@ -69,7 +69,7 @@ def _values(prediction):
 def _outputs(prediction):
     """A row per number that came out, up to `_SHOWN` of them."""
     numbers = list(_flat(prediction["output"]))
-    rows = [(index, f"{number:.6g}") for index, number in enumerate(numbers[:_SHOWN])]
+    rows = [(f"{index}", f"{number:.6g}") for index, number in enumerate(numbers[:_SHOWN])]
     if len(numbers) > _SHOWN:
         rows.append(("...", f"{len(numbers) - _SHOWN} more"))
     return [["" if index else prediction["image"], *row] for index, row in enumerate(rows)]

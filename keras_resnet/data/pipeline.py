@@ -2,6 +2,7 @@
 
 import functools
 import os
+from typing import overload
 
 import tensorflow as tf
 
@@ -181,6 +182,14 @@ def batches(
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+@overload
+def policy_of(augmentation: None) -> None: ...
+
+
+@overload
+def policy_of(augmentation: str | Augmentation) -> Augmentation: ...
 
 
 def policy_of(augmentation: str | Augmentation | None) -> Augmentation | None:

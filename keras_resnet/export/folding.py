@@ -2,7 +2,7 @@
 
 import collections
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Literal, NamedTuple, get_args
 
 import keras
@@ -264,7 +264,7 @@ def _uncompiled(model):
     return keras.Model(model.input, model.output, name=model.name)
 
 
-def _rebuilt(model, convert, fill=copy_state, without=frozenset()):
+def _rebuilt(model, convert, fill=copy_state, without: Collection = ()):
     """A copy of a model: `convert` makes each layer, `fill` gives it its weights."""
     copies, passed_by = {}, set()
 

@@ -1,6 +1,7 @@
 """What a served model answers to: functions of tensors, in TensorFlow's own operations alone."""
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -43,12 +44,13 @@ def signatures(
         values.
     """
     _, *sides, channels = model.inputs[0].shape
-    dtype, size = model.inputs[0].dtype, interface.image_size
+    dtype = model.inputs[0].dtype
+    size: Any = interface.image_size  # where it is needed, it is known
     features = features_of(model)
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
     embedding = keras.Model(input_of(model), features)
-    normalize = tf.identity
+    normalize: Callable = tf.identity
     if interface.preprocessing in NORMALIZATIONS:
         normalize = Preprocessing(interface.preprocessing)
 
@@ -65,7 +67,7 @@ def signatures(
     def ask_of_files(files):
         files = tf.ensure_shape(_some(files), (interface.batch_size,))
         images = tf.map_fn(
-            lambda each: middle(_decoded(*each, channels), interface.crop, size),
+            lambda each: middle(_decoded(each[0], each[1], channels), interface.crop, size),
             (files, tf.range(tf.size(files))),
             fn_output_signature=tf.TensorSpec((size, size, channels)),
         )
@@ -84,7 +86,7 @@ def signatures(
     shape = (interface.batch_size, *((None, None) if interface.resize else sides), channels)
     images = tf.TensorSpec(shape, interface.image_dtype, "images")
     files = tf.TensorSpec((interface.batch_size,), "string", "image_bytes")
-    named = {
+    named: dict[str, tuple[Callable, tf.TensorSpec]] = {
         "serving_default": (lambda images: {interface.output: ask(model, images)}, images),
         "features": (lambda images: {"features": ask(embedding, images)}, images),
     }

@@ -249,9 +249,10 @@ def _made_up(spec, interface):
     sides = [side or 2 * interface.image_size for side in sides]
     points = np.random.default_rng(0).integers(0, 256, (count or _BATCH_SIZE, 8, 8, channels))
     images = tf.image.resize(points, sides)
-    if spec.dtype != "uint8" and interface.preprocessing != "raw":
+    dtype = spec.dtype.as_numpy_dtype
+    if dtype != np.uint8 and interface.preprocessing != "raw":
         images = Preprocessing(interface.preprocessing or "tf")(images)
-    return images.numpy().astype(spec.dtype.as_numpy_dtype)
+    return images.numpy().astype(dtype)
 
 
 def check_images(images: np.ndarray, loaded: Loaded) -> None:

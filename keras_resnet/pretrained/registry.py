@@ -70,7 +70,7 @@ class Weights:
 
 ALIASES = {"imagenet": "imagenet_v1"}
 
-CAFFE_OPTIONS = {"stride_in": "1x1", "preprocessing": "caffe"}
+CAFFE_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "caffe"}
 """Builder options that keras.applications' ResNet weights require, whatever their file name."""
 
 _PYTORCH = "https://download.pytorch.org/models/"
@@ -329,7 +329,7 @@ def find_tag(tag: str, model: str | None) -> Weights:
     tag = names.find("weights", tag, [*ALIASES, *TAGS], ", and file paths")
     tag = ALIASES.get(tag, tag)
     by_plain_name = {names.plain(row.model): row.model for row in REGISTRY.values()}
-    model = by_plain_name.get(names.plain(model or ""), model)
+    model = by_plain_name.get(names.plain(model or ""), model or "")
     if (model, tag) in REGISTRY:
         return REGISTRY[model, tag]
     theirs = [known for name, known in REGISTRY if name == model]

@@ -140,7 +140,7 @@ def _instructions(file):
         raise TypeError from error
 
 
-def expect(kind: type | tuple[type, ...], value: Any) -> Any:
+def expect(kind: Any, value: Any) -> Any:
     """Return the value if it has this type; otherwise, raise a TypeError for `interpret`."""
     if not isinstance(value, kind):
         raise TypeError

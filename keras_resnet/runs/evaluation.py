@@ -102,9 +102,11 @@ def evaluate(
     """
     source = os.fspath(source)
     if split is None:
-        name, _, split = source.rpartition(":")
-        source, split = (name, split) if split in data.SPLITS else (source, "test")
-    elif split not in data.SPLITS:
+        name, _, last = source.rpartition(":")
+        source, part = (name, last) if last in data.SPLITS else (source, "test")
+    else:
+        part = split
+    if part not in data.SPLITS:
         raise ValueError(f"split={split!r} must be one of {', '.join(map(repr, data.SPLITS))}.")
     found = load_model(model, weights, task)
     images = _images(source, on_error, task, found.task)
@@ -112,11 +114,11 @@ def evaluate(
         found = answering(found.model, found.names if found.named else None, images.task)
     _check_same(found, images, source)
     warn_of_unknowns(found)
-    some = images.splits[split]
+    some = images.splits[part]
     with damaged_images_named(some):
         batches = data.batches(some, **input_of(found.model, images))
         quality = analysis.evaluate(found.predictor, batches, images.class_names, images.task)
-    return EvaluateRecord(found.model, images, split, quality)
+    return EvaluateRecord(found.model, images, part, quality)
 
 
 def _images(source, on_error, task, known):

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from keras_resnet import data, names
 from keras_resnet import export as exporters
@@ -41,7 +41,7 @@ class ExportRecord:
             "output": str(self.exported.path),
             "format": self.format,
             "precision": self.precision,
-            **asdict(self.exported.verification),
+            **(asdict(self.exported.verification) if self.exported.verification else {}),
         }
 
 
@@ -116,20 +116,22 @@ def export(
     >>> record.to_json()["runtime"]
     'LiteRT'
     """
-    format = names.find("format", format, EXPORTS)
-    if precision not in EXPORTS[format]:
+    kind = names.find("format", format, EXPORTS)
+    if precision not in EXPORTS[kind]:
         raise ValueError(
-            f"precision={precision!r}: format {format!r} knows {', '.join(EXPORTS[format])}."
+            f"precision={precision!r}: format {kind!r} knows {', '.join(EXPORTS[kind])}."
         )
     if precision == "int8" and not calibrate:
         raise ValueError("precision='int8' needs images to calibrate: calibrate=SOURCE.")
-    if format != "saved_model" and (resize or image_dtype != "float32"):
+    if kind != "saved_model" and (resize or image_dtype != "float32"):
         raise ValueError("resize and image_dtype are for format 'saved_model'.")
     output = Path(output)
     check_writable(output)
     found = load_model(model, weights, task)
     net, labels = found.model, _labels(found)
-    options = dict(labels=labels, batch_size=batch_size, verbose=False)
+    options: dict[str, Any] = dict(labels=labels, batch_size=batch_size, verbose=False)
+    if kind != "onnx":
+        options["precision"] = precision
     if agreement is not None:
         options["agreement"] = agreement
     if calibrate:
@@ -141,21 +143,20 @@ def export(
 
         options["images"] = some(images.test, _VERIFIED)
     with silenced_libraries():
-        if format == "saved_model":
+        if kind == "saved_model":
             options.update(image_dtype=image_dtype, resize=resize, top=top)
-            exported = exporters.saved_model(net, output, precision=precision, **options)
-        elif format == "onnx":
+            exported = exporters.saved_model(net, output, **options)
+        elif kind == "onnx":
             exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
         else:
             if calibrate:
                 options["calibrate"] = some(images.train, _CALIBRATED)
-            file = output / f"{net.name}.tflite"
-            exported = exporters.litert(net, file, precision=precision, **options)
-    if format != "saved_model":
+            exported = exporters.litert(net, output / f"{net.name}.tflite", **options)
+    if kind != "saved_model":
         if labels:
             write_labels(output, labels)
         write_text(f"{exported.path}.json", json.dumps(exported.card, indent=2) + "\n")
-    return ExportRecord(exported, format, precision)
+    return ExportRecord(exported, kind, precision)
 
 
 def _labels(found):

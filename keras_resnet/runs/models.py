@@ -12,6 +12,7 @@ import numpy as np
 
 import keras_resnet
 from keras_resnet import data, graphs, zoo
+from keras_resnet.data.labels import Task
 from keras_resnet.files import LABELS_FILE
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 from keras_resnet.pretrained import load
@@ -21,7 +22,7 @@ from keras_resnet.runs.choices import MODEL_FILE
 log = logging.getLogger(__name__)
 
 # What models of a task give, and what makes answers of that.
-_ANSWERS: dict[str, dict[str, Callable | None]] = {
+_ANSWERS: dict[Task, dict[str, Callable | None]] = {
     "classification": {"probabilities": None, "logits": keras.ops.softmax},
     "multilabel": {"multilabel": None},
     "regression": {"number": None},
@@ -58,13 +59,13 @@ class Answering:
 
     model: keras.Model
     predictor: keras.Model
-    task: str | None
+    task: Task | None
     names: tuple[str, ...]
     named: bool
 
 
 def load_model(
-    model: str | os.PathLike, weights: str | os.PathLike | None, task: str | None = None
+    model: str | os.PathLike, weights: str | os.PathLike | None, task: Task | None = None
 ) -> Answering:
     """Load a model, and find out what it takes and gives."""
     path = Path(model)
@@ -108,7 +109,7 @@ def _is_yes_or_no(head):
     return head.output == "multilabel" and head.units == 1
 
 
-def answering(model: keras.Model, labels: Sequence[str] | None, task: str | None) -> Answering:
+def answering(model: keras.Model, labels: Sequence[str] | None, task: Task | None) -> Answering:
     """Find out what a model takes and gives; `labels` and `task` are what somebody knows of it."""
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise ValueError(
@@ -122,7 +123,7 @@ def answering(model: keras.Model, labels: Sequence[str] | None, task: str | None
     if may_be and supposed and (head.output == "unknown" or task not in (None, "classification")):
         model = _ended(model, _LAST[supposed]())
         head = graphs.head_of(model)
-    known = next((each for each in _ANSWERS if head.output in _ANSWERS[each]), None)
+    known: Task | None = next((each for each in _ANSWERS if head.output in _ANSWERS[each]), None)
     if known:
         finish = _ANSWERS[known][head.output]
     if _is_yes_or_no(head) and task != "multilabel" and (labels is None or len(labels) == 2):

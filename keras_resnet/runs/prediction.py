@@ -181,9 +181,11 @@ def predict(
     with damaged_images_named(split, may_skip=False):
         batches = data.batches(split, **input_of(found.model))
         outputs = found.predictor.predict(batches, verbose=0)
-    if csv:
-        csv = Path(csv)
+    written = Path(csv) if csv else None
+    if written and found.task:
         analysis.submission(
-            csv, files, outputs, found.names, positive, probability=probability, task=found.task
+            *(written, files, outputs, found.names, positive),
+            probability=probability,
+            task=found.task,
         )
-    return PredictRecord(tuple(files), found.task, found.names, outputs, top, csv)
+    return PredictRecord(tuple(files), found.task, found.names, outputs, top, written)

@@ -53,6 +53,7 @@ class TrainRecord:
 
     def to_json(self) -> dict:
         """What `keras-resnet train --json` prints and metrics.json holds."""
+        verification = self.exported.verification
         return {
             "model": self.model.name,
             "data": self.source.name,
@@ -67,7 +68,7 @@ class TrainRecord:
             "skipped": list(self.source.skipped),
             "output": str(self.output),
             "saved_model": str(self.exported.path),
-            "saved_model_difference": self.exported.verification.largest_difference,
+            "saved_model_difference": verification and verification.largest_difference,
         }
 
 

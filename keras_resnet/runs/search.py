@@ -178,7 +178,9 @@ def tune(
         strategy = training.strategy(strategy)
     images = data.load(source, on_error=on_error, validation=validation, task=task)
     size = image_size or images.image_size
-    execution = dict(strategy=strategy, cache=cache, steps_per_execution=steps_per_execution)
+    execution: dict[str, Any] = dict(
+        strategy=strategy, cache=cache, steps_per_execution=steps_per_execution
+    )
     with computing_in(policy):
         kind, recipe = tuning.ResNetHyperModel, training.Recipe()
         if weights:

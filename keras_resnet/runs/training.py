@@ -3,10 +3,10 @@
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -21,6 +21,7 @@ from keras_resnet.runs.guards import (
     policy_of,
 )
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
+from keras_resnet.training import collectives
 from keras_resnet.training.checkpoints import bind
 
 __all__ = ["TrainRecord", "train"]
@@ -132,14 +133,13 @@ def train(
     changes, execution, policy = _sorted(options)
     plan, learn = _plan(weights, recipe, changes)
     build = zoo.builder(model)
-    if shortcut is not None:
-        shortcut = names.find("shortcut", shortcut, SHORTCUTS)
+    kind = None if shortcut is None else names.find("shortcut", shortcut, SHORTCUTS)
     output = Path(output)
     exports = output / "saved_model" if exports is None else Path(exports)
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy, hosts=hosts, timeout=timeout)
-    chief = training.collectives.workers(strategy)[1] == 0
+    chief = collectives.workers(strategy)[1] == 0
     if chief:
         check_writable(output, exports)
     images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
@@ -150,7 +150,7 @@ def train(
     execution = replace(execution, image_size=execution.image_size or images.image_size)
     with computing_in(keras_policy):
         keras.utils.set_random_seed(execution.seed)
-        net = _built(build, images, weights, dropout, shortcut, execution.image_size)
+        net = _built(build, images, weights, dropout, kind, execution.image_size)
         if execution.crop is not None:
             graphs.remember(net, crop=execution.crop)
         if chief:
@@ -193,7 +193,7 @@ def _sorted(options):
     return of_recipe, training.Execution(**{"verbose": 0, **of_execution}), SplitPolicy(**of_data)
 
 
-def _plan(weights, recipe, changes):
+def _plan(weights, recipe, changes) -> tuple[Any, Callable]:
     """How to train, and the function that does."""
     if changes.get("augmentation") is not None:
         found = names.find("augmentation", changes["augmentation"], data.AUGMENTATIONS)
@@ -208,7 +208,9 @@ def _plan(weights, recipe, changes):
 
 def _built(build, images, weights, dropout, shortcut, size):
     """A model for the task of the images, which takes them raw."""
-    options = dict(input_shape=(size, size, images.channels), include_preprocessing=True)
+    options: dict[str, Any] = dict(
+        input_shape=(size, size, images.channels), include_preprocessing=True
+    )
     if shortcut is not None:
         options["shortcut"] = None if shortcut == "none" else shortcut
     if images.task == "classification" and not (weights or dropout):
