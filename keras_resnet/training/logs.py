@@ -150,7 +150,7 @@ class Progress:
             self._images += images
             self._seconds += now - self._start
         self._start, self._steps_done = now, self._steps_done + 1
-        if self._bar:
+        if self._bar and self._task is not None:
             note = f"{_shown(logs)}, {self._rate()}"
             self._bar.update(self._task, completed=step, note=note)
 
