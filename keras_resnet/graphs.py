@@ -527,8 +527,8 @@ def wants_of(model: keras.Model) -> Wants:
     if isinstance(holder, Preprocessing):
         normalization = "raw"
     else:
-        held = holder and holder.normalization
-        if held and said and said != held:
+        held = None if holder is None else holder.normalization
+        if holder is not None and held and said and said != held:
             raise ValueError(
                 f"{model.name}: its attribute preprocessing={said!r} contradicts {held!r}, which "
                 f"its layer {holder.name} says: call graphs.remember(model, normalization={said!r})"

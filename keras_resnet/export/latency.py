@@ -1,4 +1,4 @@
-"""How quick exported models are, side by side."""
+"""How fast exported models are, side by side."""
 
 import os
 import time
@@ -12,13 +12,13 @@ from keras_resnet.checks import check_positive
 from keras_resnet.export.runtimes import load
 from keras_resnet.export.verify import check_images
 
-_TURN = 0.2  # seconds, at least, before the next model has its turn
+_TURN = 0.2  # seconds, at least, of a model's turn
 _WARM_UP = 3  # calls that do not count
 
 
 @dataclass(frozen=True)
 class Latency:
-    """What a batch takes an exported model.
+    """How long an exported model takes for a batch.
 
     Parameters
     ----------
@@ -27,15 +27,15 @@ class Latency:
     runtime : str
         What runs it.
     mebibytes : float
-        Its size on the disk, in MiB.
+        Its size on disk, in MiB.
     batch_size : int
-        Images of the batch.
+        Images per batch.
     calls : int
-        How often that was measured.
+        Number of measurements.
     p50, p95, p99 : float
-        Percentiles of the time that a batch takes, in milliseconds.
+        Percentiles of the time per batch, in milliseconds.
     images_per_second : float
-        Images of all calls by the time of all calls.
+        Images of all calls divided by their time.
     """
 
     path: Path
@@ -55,23 +55,23 @@ def latencies(
     batch_sizes: Sequence[int] = (1, 16),
     seconds: float = 5.0,
 ) -> list[Latency]:
-    """Measure exported models in turns, so that all see the same machine.
+    """Time exported models in turns, so that they share what disturbs the machine.
 
     Parameters
     ----------
     exported : sequence of path
         SavedModels, .tflite and .onnx files.
     images : array of shape (images, height, width, channels), optional
-        Images as they take them, repeated where there are too few. Default: noise.
+        Images as the models take them, repeated if there are too few. Default: noise.
     batch_sizes : sequence of int, default (1, 16)
-        Images of a batch, for models that take any number.
+        Images per batch, for models that take any number.
     seconds : float, default 5.0
         Time for each model and batch size.
 
     Returns
     -------
     list of Latency
-        For every batch size, one for every model.
+        One for each model and batch size.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Exported models, each loaded by the runtime that it is for."""
+"""Exported models, each in the runtime that it is made for."""
 
 import importlib.util
 import os
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 @dataclass(frozen=True)
 class Loaded:
-    """An exported model, ready to be asked.
+    """An exported model, ready to be called.
 
     Parameters
     ----------
@@ -22,11 +22,11 @@ class Loaded:
     runtime : str
         What runs it.
     image_shape : tuple
-        Shape of a batch of images that it takes; None for sizes that are free.
+        Shape of the batches of images that it takes; None for any size.
     image_dtype : str
         Type of the images.
     mebibytes : float
-        Size on the disk, in MiB.
+        Its size on disk, in MiB.
     ask : callable
         From a batch of images to the first output, both arrays.
     """
@@ -39,7 +39,7 @@ class Loaded:
     ask: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Ask it, with images of any type."""
+        """Its outputs for images of any type."""
         return self.ask(np.asarray(images, self.image_dtype))
 
 
@@ -49,10 +49,10 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     Parameters
     ----------
     path : path
-        A SavedModel's folder, one of numbered versions of it (the highest is taken), a .tflite
-        file or an .onnx file.
+        A SavedModel's folder, a folder of its numbered versions (of which the highest is taken), a
+        .tflite file or an .onnx file.
     threads : int, optional
-        Threads of LiteRT and ONNX Runtime. Default: one for every core that this process may use.
+        Threads of LiteRT and ONNX Runtime. Default: one for each core that this process may use.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     ValueError
         If it is none of these, or cannot be loaded.
     ImportError
-        For an .onnx file where ONNX Runtime is not installed.
+        For an .onnx file if ONNX Runtime is not installed.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def versions(folder: str | os.PathLike) -> list[Path]:
     Returns
     -------
     list of pathlib.Path
-        In no order.
+        In no particular order.
     """
     return [path for path in Path(folder).glob("*") if is_version(path) and path.is_dir()]
 
@@ -161,7 +161,7 @@ def _read_litert(path, threads):
 
 
 def check_installed(*modules: str) -> None:
-    """Raise ImportError for what the extra `onnx` of this package installs, and is not there."""
+    """Raise ImportError for modules of the extra `onnx` that are not installed."""
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise ImportError(

@@ -142,9 +142,6 @@ def verify(
     ...     keras_resnet.export.verify(path, net, images, verbose=False).agreement
     1.0
     """
-    images = np.asarray(images)
-    if not len(images):
-        raise ValueError("images: at least one is needed to compare with.")
     loaded = load(exported)
     kind = head_of(model).output if is_functional(model) else None
     result = _compared(loaded, asking(model), images, kind)
@@ -156,6 +153,9 @@ def verify(
 
 def _compared(loaded, ask, images, kind):
     """Both models compared; `kind` is what comes out of them, None if that is not known."""
+    images = np.asarray(images)
+    if not len(images):
+        raise ValueError("images: at least one is needed to compare with.")
     check_images(images, loaded)
     batch_size = loaded.image_shape[0]
     original = _in_batches(ask, images, batch_size or _BATCH_SIZE)
@@ -238,13 +238,13 @@ def verify_export(
         computed_in = {layer.compute_dtype for layer in model.layers}
         tolerance = max(TOLERANCES[each] for each in {precision, *computed_in} & {*TOLERANCES})
     original = _traced(lambda images: next(iter(function(images).values())), spec)
-    result = _compared(load(path), original, np.asarray(images), interface.kind)
+    result = _compared(load(path), original, images, interface.kind)
     _check_agreement(result, agreement, tolerance)
     return dataclasses.replace(result, made_up=tolerance is not None)
 
 
 def _made_up(spec, interface):
-    """Blurred noise, which is nearer to photographs than noise."""
+    """Blurred noise, which is more like photographs than plain noise."""
     count, *sides, channels = spec.shape
     sides = [side or 2 * interface.image_size for side in sides]
     points = np.random.default_rng(0).integers(0, 256, (count or _BATCH_SIZE, 8, 8, channels))

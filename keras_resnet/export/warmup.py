@@ -1,4 +1,4 @@
-"""Requests that TensorFlow Serving sends to itself before it answers anybody else's."""
+"""Requests that TensorFlow Serving sends to itself before it answers others."""
 
 import os
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ def write_requests(
 ) -> None:
     """Write requests for every signature of a SavedModel.
 
-    The first request to a signature builds its graph, and the first of every batch size more:
-    nobody should have to wait for that.
+    The first request to a signature, and of each batch size, takes longer than the others: no
+    client should have to wait for that.
 
     Parameters
     ----------
     path : path
         The SavedModel's folder.
     image_size : int or None
-        Pixels a side of the images, where a signature does not say.
+        Height and width of the images, where a signature does not say.
     batch_sizes : sequence of int
-        Images of a request, where a signature does not say.
+        Images per request, where a signature does not say.
 
     References
     ----------
@@ -68,7 +68,7 @@ def _log(model, signature, argument, images):
     """A `tensorflow.serving.PredictionLog` of one request.
 
     The numbers are those of the fields in TensorFlow Serving's `apis/*.proto`. Written out, they
-    spare users a package of some hundred modules that exporting has no other use for.
+    save users a package of some hundred modules that export needs for nothing else.
     """
     model_spec = _field(1, model.encode()) + _field(3, signature.encode())
     entry = _field(1, argument.encode()) + _field(2, images.SerializeToString())
@@ -77,7 +77,7 @@ def _log(model, signature, argument, images):
 
 
 def _field(number, contents):
-    """A field of bytes as protocol buffers encode it: its number and kind, its length, itself."""
+    """A field of bytes as protocol buffers encode it: number and kind, length, contents."""
     length, encoded = len(contents), bytearray([number << 3 | 2])
     while length > 0x7F:
         encoded.append(length & 0x7F | 0x80)
@@ -86,12 +86,12 @@ def _field(number, contents):
 
 
 def _filled(tensor, batch_size, image_size):
-    """A black image, or the file of one, as often as the batch has images."""
+    """A batch of black images, or of files of them."""
     _, *sizes = (dimension.size for dimension in tensor.tensor_shape.dim)
     sizes = [image_size if size < 0 else size for size in sizes]
     shape = tf.TensorShape([batch_size, *sizes]).as_proto()
     filled = tensor_pb2.TensorProto(dtype=tensor.dtype, tensor_shape=shape)
-    # One value stands for all, which keeps the file small.
+    # One value stands for all of them, which keeps the file small.
     if tensor.dtype == types_pb2.DT_STRING:
         black = tf.zeros((image_size, image_size, 3), "uint8")
         filled.string_val.append(tf.io.encode_jpeg(black).numpy())

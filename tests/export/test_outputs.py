@@ -40,7 +40,8 @@ def decoded(files):
 
 def sorted_answer(answer, names):
     """Probabilities by the order of names."""
-    found = [dict(zip(*each, strict=True)) for each in zip(*answer.values(), strict=True)]
+    rows = zip(answer["labels"], answer["probabilities"], strict=True)
+    found = [dict(zip(labels, row, strict=True)) for labels, row in rows]
     return np.array([[each[name.encode()] for name in names] for each in found])
 
 
