@@ -12,7 +12,7 @@ test: .venv/.installed-test  ## linting and all fast tests; needs no weights or 
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: .venv/.installed-test  ## all tests, including the slow ones
 	$(BIN)/python -m pytest -m ""

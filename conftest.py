@@ -9,6 +9,11 @@ import pytest
 # Before anything imports TensorFlow: its notices say nothing about a test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# Tests that run side by side share the cores: with as many threads each, they would wait for each
+# other.
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", f"{max(1, (os.cpu_count() or 1) // workers)}")
+
 # Keras and TensorFlow keep a million objects that Python would look through again and again.
 gc.set_threshold(50_000, 50, 100)
 
