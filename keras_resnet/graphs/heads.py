@@ -1,54 +1,18 @@
-"""What a Keras model is: its head, what it wants to be shown, its layers in order.
+"""The head of a model: what comes out, and the layers between that and the features."""
 
-==================  =================================================================
-`head_of`           what comes out of a model, and the layers between that and its features
-`wants_of`          the images a model wants: normalization, size, crop, interpolation
-`remember`          change what a model says it wants
-`features_of`       what enters the head, as a tensor
-`input_of`          what a model begins with
-`extractor_of`      everything but the head, as a model
-`head_model_of`     the head alone, as a model
-`flat_layers`       all layers in order, those of nested models in their place
-`named_layers`      a layer, or those of a stage, by name
-`copy_state`        everything that a layer has learned, into another layer
-`digest`            whether two models compute the same, but for their weights
-==================  =================================================================
-
-Models among a model's layers are looked into, at any depth. *Unknown* is an answer: callers say so
-instead of guessing.
-"""
-
-import contextlib
 import functools
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 
-from keras_resnet import files
-from keras_resnet.checks import check_choice
-from keras_resnet.layers import NORMALIZATIONS, Conv2D, Preprocessing
-from keras_resnet.layers.view import checked_view, view_config
+from keras_resnet.graphs.structure import PASSING, check_functional, input_of, is_functional
 from keras_resnet.resnet import deep_graphs
 
 Output = Literal["probabilities", "multilabel", "logits", "number", "features", "unknown"]
 OUTPUTS = get_args(Output)
-
 POOLING = (keras.layers.GlobalAveragePooling2D, keras.layers.GlobalMaxPooling2D)
 
-# Layers that have no effect in inference, or none on the numbers.
-_PASSING = (
-    keras.layers.ActivityRegularization,
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.Flatten,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.Reshape,
-)
 _NORMALIZATIONS = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
@@ -56,6 +20,7 @@ _NORMALIZATIONS = (
     keras.layers.RMSNormalization,
     keras.layers.UnitNormalization,
 )
+
 _ACTIVATIONS = (
     keras.layers.Activation,
     keras.layers.ELU,
@@ -64,14 +29,17 @@ _ACTIVATIONS = (
     keras.layers.ReLU,
     keras.layers.Softmax,
 )
+
 _PROJECTIONS = (keras.layers.Dense, keras.layers.Conv2D)
+
 _CHAIN = (
     *_PROJECTIONS,
     *_ACTIVATIONS,
     *_NORMALIZATIONS,
-    *(each for each in _PASSING if each not in (keras.layers.Flatten, keras.layers.Reshape)),
+    *(each for each in PASSING if each not in (keras.layers.Flatten, keras.layers.Reshape)),
     keras.layers.Rescaling,
 )
+
 # Heads of MobileNets are convolutions of a map that pooling has left one pixel of.
 _MAP_CHAIN = (*_CHAIN, keras.layers.Flatten, keras.layers.Reshape)
 
@@ -92,28 +60,13 @@ _FUNCTIONS = {
 # Layers behind a feature map that leave features of each image.
 _MAKES_FEATURES = (
     *POOLING,
-    *_PASSING,
+    *PASSING,
     keras.layers.InputLayer,
 )
 
 # What the families of keras.applications, and this package, call the last layer of a classifier.
 _CLASSIFIER_NAMES = ("predictions", "logits", "fc1000", "conv_preds")
 _CLASSIFIER_SUFFIX = "_head_dense"  # ConvNeXt
-
-# Layers between a model's input and its first convolution that leave normalized images normalized.
-_BEFORE_NORMALIZED = (
-    *_PASSING,
-    keras.layers.CenterCrop,
-    keras.layers.InputLayer,
-    keras.layers.RandomContrast,
-    keras.layers.RandomCrop,
-    keras.layers.RandomFlip,
-    keras.layers.RandomRotation,
-    keras.layers.RandomTranslation,
-    keras.layers.RandomZoom,
-    keras.layers.Resizing,
-    keras.layers.ZeroPadding2D,
-)
 
 
 class _Place(NamedTuple):
@@ -349,7 +302,7 @@ def _output_of(layers, places) -> tuple[Output, bool]:
             if linear and units != 1 and any(map(_names_classes, names)):
                 return "logits", True
             return "unknown", linear
-        if not isinstance(layer, _PASSING) and not _is_linear(layer):
+        if not isinstance(layer, PASSING) and not _is_linear(layer):
             break
     if projects:
         return "unknown", False
@@ -451,230 +404,6 @@ def head_model_of(model: keras.Model) -> keras.Model:
     return keras.Model(features, x, name=f"{model.name}_head")
 
 
-def input_of(model: keras.Model) -> object:
-    """The tensor that a model begins with, or a structure of several.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional or built sequential model. (For the latter, `model.input` is what another model
-        calls it on, or raises AttributeError.)
-
-    Returns
-    -------
-    keras.KerasTensor or structure of them
-    """
-    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-
-
-@dataclass(frozen=True)
-class Wants:
-    """The images that a model wants to be shown.
-
-    Parameters
-    ----------
-    normalization : {"raw", "torch", "caffe", "tf"} or None
-        What happens to raw images before they enter: nothing ("raw", the model normalizes them),
-        or as `preprocess_input` does. None if the model does not say.
-    image_size : tuple of int or None
-        Height and width; None for any.
-    crop : float
-        Fraction of the shorter side that is kept, in the middle, when an image is resized.
-    interpolation : {"bilinear", "bicubic"}
-        How images are resized.
-    channels : int or None
-        Channels of an image; None if that is not known.
-    """
-
-    normalization: Literal["raw", "torch", "caffe", "tf"] | None
-    image_size: tuple[int, int] | None
-    crop: float
-    interpolation: Literal["bilinear", "bicubic"]
-    channels: int | None
-
-
-def wants_of(model: keras.Model) -> Wants:
-    """Find out which images a model wants to be shown.
-
-    Its `Preprocessing` layer says that, or its first convolution, so that it holds for saved,
-    cloned and nested models, too.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Any model.
-
-    Returns
-    -------
-    Wants
-        Of a model that says nothing, what its input has, and the whole image.
-
-    Raises
-    ------
-    ValueError
-        If the model's attribute `preprocessing` contradicts what its layers say.
-
-    Examples
-    --------
-    >>> import keras_resnet
-    >>> from keras_resnet import graphs
-    >>> wants = graphs.wants_of(keras_resnet.ResNet18(weights=None))
-    >>> wants.normalization, wants.image_size, wants.crop
-    ('torch', (224, 224), 0.875)
-    """
-    holder = _holder(model)
-    said = getattr(model, "preprocessing", None)
-    if isinstance(holder, Preprocessing):
-        normalization = "raw"
-    else:
-        held = None if holder is None else holder.normalization
-        if holder is not None and held and said and said != held:
-            raise ValueError(
-                f"{model.name}: its attribute preprocessing={said!r} contradicts {held!r}, which "
-                f"its layer {holder.name} says: call graphs.remember(model, normalization={said!r})"
-                " to change both."
-            )
-        normalization = held or said
-    try:
-        _, *size, channels = model.inputs[0].shape
-    except (AttributeError, IndexError, TypeError, ValueError):  # not built, or not of images
-        size, channels = [], None
-    image_size = tuple(size) if len(size) == 2 and None not in size else None
-    return Wants(
-        normalization,
-        image_size or getattr(holder, "image_size", None),
-        getattr(holder, "crop", 1.0),
-        getattr(holder, "interpolation", "bilinear"),
-        channels,
-    )
-
-
-def remember(
-    model: keras.Model,
-    *,
-    normalization: Literal["torch", "caffe", "tf"] | None = None,
-    image_size: tuple[int, int] | None = None,
-    crop: float | None = None,
-    interpolation: Literal["bilinear", "bicubic"] | None = None,
-) -> bool:
-    """Change what a model says about the images it wants; it is saved with the model.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The model, which is changed.
-    normalization : {"torch", "caffe", "tf"}, optional
-        As in `preprocess_input`, for a model that does not normalize images itself. Also sets its
-        attribute `preprocessing`.
-    image_size, crop, interpolation
-        As in `Wants`. Default: as it was.
-
-    Returns
-    -------
-    bool
-        Whether the model has a layer that holds this, and thus saves it: models that this package
-        did not build have none.
-
-    Raises
-    ------
-    ValueError
-        For an argument out of its range.
-    """
-    check_choice((None, *NORMALIZATIONS), normalization=normalization)
-    holder = _holder(model)
-    if holder is not None:
-        asked = {"crop": crop, "image_size": image_size, "interpolation": interpolation}
-        asked = {name: value for name, value in asked.items() if value is not None}
-        for name, value in checked_view(**{**view_config(holder), **asked}).items():
-            setattr(holder, name, value)
-    if normalization and not isinstance(holder, Preprocessing):
-        model.preprocessing = normalization
-        if holder is not None:
-            holder.normalization = normalization
-    return holder is not None
-
-
-def _holder(model) -> Any:
-    """The layer that says what a model wants; None if there is none.
-
-    A first convolution speaks of what enters it. Where something before it changes the images, that
-    is not what enters the model.
-    """
-    operations = list(_flat_operations(model))
-    for operation in operations:
-        if isinstance(operation, Preprocessing):
-            return operation
-    for operation in operations:
-        if isinstance(operation, Conv2D):
-            return operation if operation.normalization else None
-        if not isinstance(operation, _BEFORE_NORMALIZED) and type(operation).__name__ != "Cast":
-            return None
-    return None
-
-
-def _flat_operations(model) -> Iterator[keras.Operation]:
-    """`flat_layers`, and the functions of `keras.ops` among them."""
-    if isinstance(model, keras.Sequential):
-        inner = model.layers
-    else:
-        inner = model.operations if is_functional(model) else model.layers
-    for each in inner:
-        if isinstance(each, keras.Model):
-            yield from _flat_operations(each)
-        else:
-            yield each
-
-
-def flat_layers(layer: keras.Layer) -> list[keras.Layer]:
-    """The layers of a model in order and, in their place, those of models among them.
-
-    Parameters
-    ----------
-    layer : keras.Layer
-        A model; of another layer, the list holds that layer.
-
-    Returns
-    -------
-    list of keras.Layer
-    """
-    if not isinstance(layer, keras.Model):
-        return [layer]
-    return [each for inner in layer.layers for each in flat_layers(inner)]
-
-
-def named_layers(model: keras.Model, name: str, argument: str = "name") -> list[keras.Layer]:
-    """The layer of a name, or the layers of a stage.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The model.
-    name : str
-        Of a layer, or of a stage such as "conv4": what the names of its layers begin with.
-    argument : str, default "name"
-        What errors call it.
-
-    Returns
-    -------
-    list of keras.Layer
-
-    Raises
-    ------
-    ValueError
-        If there is no such layer or stage.
-    """
-    layers = flat_layers(model)
-    found = [layer for layer in layers if layer.name == name]
-    found = found or [layer for layer in layers if layer.name.startswith(f"{name}_")]
-    if not found:
-        stages = dict.fromkeys(layer.name.partition("_")[0] for layer in layers)
-        raise ValueError(
-            f"{argument}={name!r}: {model.name} has no such layer or stage. Its layers begin with "
-            f"{', '.join(stages)}."
-        )
-    return found
-
-
 def last_stage(model: keras.Model) -> str:
     """The stage that makes a model's last feature map: what its layers' names begin with.
 
@@ -697,101 +426,3 @@ def last_stage(model: keras.Model) -> str:
     while len(place.tensor.shape) == 2 and (before := _before(place)) is not None:
         place = before
     return _maker(place).name.partition("_")[0]
-
-
-def check_functional(model: keras.Model) -> None:
-    """Raise ValueError for a model that is not a graph of layers."""
-    if not is_functional(model):
-        unbuilt = isinstance(model, keras.Sequential) and not hasattr(model, "outputs")
-        raise ValueError(
-            f"model {getattr(model, 'name', model)!r} is a {type(model).__name__}"
-            f"{' that has not been built: begin it with keras.Input(shape)' * unbuilt}; only a "
-            "functional model, keras.Model(inputs, outputs), shows what is between its layers."
-        )
-
-
-def is_functional(model: Any) -> bool:
-    """Whether something is a model that is a graph of layers, and nothing else."""
-    if isinstance(model, keras.Sequential):
-        # Before it is built, it has no outputs.
-        return hasattr(model, "outputs") and type(model).call is keras.Sequential.call
-    functional = [kind for kind in type(model).__mro__ if kind.__name__ == "Functional"]
-    return bool(functional) and type(model).call is functional[0].call
-
-
-def plain(model: keras.Model) -> keras.Model:
-    """A model of the same layers, from one tensor to one tensor, that is not compiled.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional or built sequential model of one input and one output.
-
-    Returns
-    -------
-    keras.Model
-    """
-    result = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-    if hasattr(model, "preprocessing"):
-        result.preprocessing = model.preprocessing
-    return result
-
-
-def copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
-    """Copy everything that a layer has learned into one of the same configuration.
-
-    Parameters
-    ----------
-    layer, twin : keras.Layer
-        The layer, and another one of the same kind, which is changed.
-    """
-    # As for a file. `get_weights` is not all: a `Normalization` computes with constants that it
-    # makes of its weights when they are loaded.
-    for inner, its_twin in zip(layer._flatten_layers(), twin._flatten_layers(), strict=True):
-        state = {}
-        inner.save_own_variables(state)
-        its_twin.load_own_variables(state)
-
-
-def digest(model: keras.Model) -> str:
-    """Digest what a model computes, but for its weights.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Any model.
-
-    Returns
-    -------
-    str
-        The same for the same layers in the same order, whatever their names. It tells apart models
-        with equally many parameters, such as those with another shortcut or preprocessing.
-    """
-
-    def facts():
-        for layer in model._flatten_layers(include_self=False):
-            config = {}
-            if not isinstance(layer, keras.Model):
-                with contextlib.suppress(NotImplementedError):  # of a layer that cannot be saved
-                    config = keras.saving.serialize_keras_object(layer)["config"]
-            computed = {name: config[name] for name in config if name not in _uncomputed(layer)}
-            shapes = [list(weight.shape) for weight in layer.weights]
-            with contextlib.suppress(AttributeError, ValueError):  # several outputs
-                shapes.append(list(layer.output.shape))
-            yield json.dumps([type(layer).__name__, computed, shapes])
-
-    return files.digest(facts(), length=12)
-
-
-def _uncomputed(layer):
-    """Entries of a layer's config that are not in its digest.
-
-    Digests are compared with those in checkpoints, of which older ones know no more of a
-    `Preprocessing` layer than mode and crop, and nothing of what a convolution says.
-    """
-    names = {"name", "trainable"}
-    if isinstance(layer, Preprocessing):
-        names |= {"image_size", "interpolation"}
-    elif isinstance(layer, Conv2D):
-        names |= {"normalization", "crop", "image_size", "interpolation"}
-    return names

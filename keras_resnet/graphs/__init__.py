@@ -1,0 +1,68 @@
+"""What a Keras model is: its head, what it wants to be shown, its layers in order.
+
+==================  =================================================================
+`head_of`           what comes out of a model, and the layers between that and its features
+`features_of`       what enters the head, as a tensor
+`extractor_of`      everything but the head, as a model
+`head_model_of`     the head alone, as a model
+`last_stage`        the stage that makes the last feature map
+`wants_of`          the images a model wants: normalization, size, crop, interpolation
+`remember`          change what a model says it wants
+`input_of`          what a model begins with
+`flat_layers`       all layers in order, those of nested models in their place
+`named_layers`      a layer, or those of a stage, by name
+`is_functional`     whether a model is a graph of layers; `check_functional` insists
+`plain`             the same layers from one tensor to one tensor
+`copy_state`        everything that a layer has learned, into another layer
+`digest`            whether two models compute the same, whatever their weights
+==================  =================================================================
+
+Models among a model's layers are looked into, at any depth. *Unknown* is an answer: callers say so
+instead of guessing.
+"""
+
+from keras_resnet.graphs.heads import (
+    OUTPUTS,
+    POOLING,
+    Head,
+    Output,
+    extractor_of,
+    features_of,
+    head_model_of,
+    head_of,
+    last_stage,
+)
+from keras_resnet.graphs.structure import (
+    check_functional,
+    copy_state,
+    digest,
+    flat_layers,
+    input_of,
+    is_functional,
+    named_layers,
+    plain,
+)
+from keras_resnet.graphs.wants import Wants, remember, wants_of
+
+__all__ = [
+    "OUTPUTS",
+    "POOLING",
+    "Head",
+    "Output",
+    "Wants",
+    "check_functional",
+    "copy_state",
+    "digest",
+    "extractor_of",
+    "features_of",
+    "flat_layers",
+    "head_model_of",
+    "head_of",
+    "input_of",
+    "is_functional",
+    "last_stage",
+    "named_layers",
+    "plain",
+    "remember",
+    "wants_of",
+]
