@@ -2,9 +2,10 @@
 
 from keras_resnet.graphs import extractor_of, features_of
 from keras_resnet.transfer.cached_features import features
-from keras_resnet.transfer.fine_tuning import DISCRIMINATIVE, Stage, fine_tune, stages
+from keras_resnet.transfer.fine_tuning import fine_tune
 from keras_resnet.transfer.freezing import freeze, unfreeze
 from keras_resnet.transfer.heads import classifier, model_for
+from keras_resnet.transfer.plans import DISCRIMINATIVE, Stage, stages
 
 __all__ = [
     "DISCRIMINATIVE",

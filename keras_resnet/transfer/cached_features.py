@@ -4,7 +4,6 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -21,9 +20,7 @@ from keras_resnet.training.execution import Execution
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import fit
-
-if TYPE_CHECKING:
-    from keras_resnet.transfer.fine_tuning import Stage
+from keras_resnet.transfer.plans import Stage
 
 
 def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +56,7 @@ def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, n
 def train_head(
     model: keras.Model,
     source: Source,
-    stage: "Stage",
+    stage: Stage,
     execution: Execution,
     features_folder: str | os.PathLike | None = None,
 ) -> Result:
