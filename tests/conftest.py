@@ -6,6 +6,8 @@ import pytest
 
 # The script that makes the golden fixtures needs PyTorch, which the tests do not.
 collect_ignore = ["golden/make_golden.py"]
+# They hold fixtures, not examples, and share a name.
+collect_ignore_glob = ["*conftest.py"]
 
 
 @pytest.fixture(scope="session")

@@ -80,14 +80,14 @@ class TestResNet50OfKerasApplications:
         )
         assert largest_difference(ours.predict(images, verbose=0), expected) < 1e-4
 
-    @pytest.mark.filterwarnings("default:.* has the MD5:RuntimeWarning")
+    @pytest.mark.filterwarnings("default:.* has MD5:RuntimeWarning")
     def test_names_what_is_in_a_photograph(self, assets, monkeypatch):
         monkeypatch.setenv("KERAS_RESNET_WEIGHTS", str(assets))
         photograph = next((assets / "imagenet_samples").glob("0280_*.jpg"))
         arguments = ["predict", "ResNet50", str(photograph), "--weights", "imagenet_caffe"]
         # The file was converted anew, so its digits are not those that Keras publishes.
         table = CliRunner().invoke(main, arguments, catch_exceptions=False)
-        assert "has the MD5" in table.stderr
+        assert "has MD5" in table.stderr
         assert "grey fox" in table.stdout
         answer = CliRunner().invoke(main, [*arguments, "--json"], catch_exceptions=False)
         (prediction,) = json.loads(answer.stdout)["predictions"]
