@@ -27,10 +27,14 @@ def forgotten_models():
         keras.backend.clear_session()
 
 
+# They build large models, and look at their shapes alone.
+_OF_SHAPES = ("keras_resnet/zoo.py", "tests/analysis/test_complexity.py")
+
+
 @pytest.fixture(autouse=True)
-def quick_examples(request):
-    """Draw no kernels for the large models that the examples of `zoo` build."""
-    if not request.node.nodeid.startswith("keras_resnet/zoo.py"):
+def undrawn_kernels(request):
+    """Draw no kernels that nobody looks at."""
+    if not request.node.nodeid.startswith(_OF_SHAPES):
         yield
         return
     from keras_resnet.initialization import kernels_to_be_loaded
