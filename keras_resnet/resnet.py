@@ -184,7 +184,7 @@ def _layers_in_bulk() -> Iterator[None]:
     Keras puts off the variables until the stateless scope closes. By then they are outside of their
     layers' name scopes, and TensorFlow, which looks for a new kernel for every new name of a
     variable, finds one for all that are called "gamma". Names and paths in Keras stay the same. The
-    garbage collector would walk through the growing model again and again, in vain.
+    garbage collector would walk through the growing model again and again, and find nothing.
     """
     collects = gc.isenabled()
     gc.disable()

@@ -16,7 +16,7 @@ SMALL = {"model": "CIFARResNet8", "epochs": 2, "batch_size": 64, "seed": 3}
 
 
 def files_of(folder):
-    """All that was written but for the logs, whose names hold the time."""
+    """All that was written, without the logs, whose names hold the time."""
     files = (path.relative_to(folder) for path in folder.rglob("*"))
     return {str(file) for file in files if file.parts[0] != "logs"}
 

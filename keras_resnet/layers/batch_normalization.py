@@ -144,7 +144,7 @@ def _is_foldable(tensor):
 def _fold(tensor, scale, offset):
     """Compute `tensor * scale + offset` with a new convolution, in place of the one before.
 
-    Nothing reads the old convolution any more, so TensorFlow drops it from the graph.
+    Nothing reads the old convolution then, so TensorFlow drops it from the graph.
     """
     inputs, kernel = tensor.op.inputs
     if kernel.op.type == "Cast":
