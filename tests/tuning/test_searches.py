@@ -316,7 +316,7 @@ class TestBudget:
         count = len(measured)
         search(tmp_path, trials=3, **options)
         assert count >= 3
-        # But for the space's smallest, which the budget is held against before there is a search.
+        # Only the smallest model is measured again, to check the budget before the search begins.
         assert len(measured) == count + 1
 
     def test_declined_ones_are_counted_over_interruptions(self, tmp_path):
@@ -427,7 +427,7 @@ class TestSearch:
         assert not list(tmp_path.glob("trials/*/run"))
 
     def test_stock_tuners_take_the_hypermodel(self, tmp_path, digits, monkeypatch):
-        # It imports TensorBoard, which TensorFlow does not bring along any more.
+        # It imports TensorBoard, which TensorFlow no longer installs.
         monkeypatch.setattr(keras_tuner.Tuner, "_configure_tensorboard_dir", lambda *_: None)
         hypermodel = tuning.ResNetHyperModel(
             (8, 8, 1), 10, SMALL, "params=1e5", recipe=training.Recipe(epochs=1)
