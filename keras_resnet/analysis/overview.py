@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from keras_resnet.data import Source
+from keras_resnet.data.skipped import is_damaged
 from keras_resnet.files import digest
 
 
@@ -49,6 +50,10 @@ class Overview:
     unlabelled : dict of str to int
         For several labels an image: for every split, the number of images without one. Otherwise
         empty.
+    skipped : tuple of str
+        Everything that was seen and is not used, with the reason.
+    notes : tuple of str
+        What else one should know about the data.
     """
 
     name: str
@@ -63,6 +68,8 @@ class Overview:
     task: str = "classification"
     values: dict[str, list[Values]] = field(default_factory=dict)
     unlabelled: dict[str, int] = field(default_factory=dict)
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def overview(source: Source) -> Overview:
@@ -85,7 +92,7 @@ def overview(source: Source) -> Overview:
     >>> digits.largest, sum(digits.counts["train"]), len(digits.duplicates)
     ((8, 8), 1222, 0)
     """
-    sizes, found, damaged = [], {}, [*source.skipped]
+    sizes, found, damaged = [], {}, [line for line in source.skipped if is_damaged(line)]
     for split_name, split in source.splits.items():
         for index, (name, contents, size) in enumerate(split.image_set.inspect()):
             if size is None:
@@ -112,6 +119,8 @@ def overview(source: Source) -> Overview:
             if len({split_name for split_name, _ in group}) > 1
         ],
         task=source.task,
+        skipped=source.skipped,
+        notes=source.notes,
         **_FACTS[source.task](source.splits),
     )
 

@@ -27,6 +27,7 @@ def data(source, sheet, task, as_json):
     with answer(as_json) as found:
         from keras_resnet import analysis
         from keras_resnet import data as sources
+        from keras_resnet.data.skipped import is_damaged, summary
 
         images = sources.load(source, on_error="skip", task=task)
         overview = analysis.overview(images)
@@ -37,8 +38,13 @@ def data(source, sheet, task, as_json):
         )
         say(f"Pixels: {smallest} to {largest}, median {median}.")
         say(f"{len(overview.damaged)} images cannot be read.")
-        for reason in overview.damaged:
+        for reason in summary(overview.damaged):
             say(f"  {reason}")
+        others = [line for line in overview.skipped if not is_damaged(line)]
+        if others:
+            say(f"{len(others)} other files and folders are not used.")
+            for reason in summary(others):
+                say(f"  {reason}")
         say(f"{len(overview.duplicates)} images are in more than one split.")
         for group in overview.duplicates:
             say(f"  the same: {', '.join(group)}")

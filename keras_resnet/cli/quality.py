@@ -71,10 +71,12 @@ _TABLES = {
 
 
 def show_skipped(source):
-    """Print which files were skipped, and why."""
+    """Print what was seen and is not used, and why."""
     if source.skipped:
+        from keras_resnet.data.skipped import summary
+
         say(f"{len(source.skipped)} files were skipped:")
-        for reason in source.skipped:
+        for reason in summary(source.skipped):
             say(f"  {reason}")
 
 

@@ -166,9 +166,12 @@ class Source:
     train, validation, test : Split
         The splits, all in arrays, all in files or all in streams. Every class is in the first.
     skipped : tuple of str
-        What was wrong with each file that was left out.
+        Everything that was seen and is not used, a line each, "'path': reason". See
+        `keras_resnet.data.skipped.summary`.
     task : {"classification", "multilabel", "regression"}, default "classification"
         What the labels are: the class of an image, the labels that it has, or numbers.
+    notes : tuple of str
+        What one should know about the data before training on it, a line each.
 
     Raises
     ------
@@ -186,6 +189,7 @@ class Source:
     test: Split
     skipped: tuple[str, ...] = field(default=(), repr=False)
     task: Task = field(default="classification", kw_only=True)
+    notes: tuple[str, ...] = field(default=(), repr=False, kw_only=True)
 
     def __post_init__(self):
         check_choice(LABELS, task=self.task)

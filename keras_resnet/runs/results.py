@@ -8,6 +8,7 @@ import keras
 
 from keras_resnet import analysis, data, export
 from keras_resnet.analysis.evaluation import EVALUATIONS
+from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
 from keras_resnet.files import write_labels, write_text, written_beside
 from keras_resnet.runs.choices import MODEL_FILE
@@ -65,7 +66,9 @@ class TrainRecord:
             "stages": self.result.stages,
             "seconds": self.result.seconds,
             "images_per_second": self.result.images_per_second,
-            "skipped": list(self.source.skipped),
+            "skipped_count": len(self.source.skipped),
+            "skipped": summary(self.source.skipped),
+            "notes": list(self.source.notes),
             "output": str(self.output),
             "saved_model": str(self.exported.path),
             "saved_model_difference": verification and verification.largest_difference,

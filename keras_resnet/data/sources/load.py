@@ -1,5 +1,6 @@
 """Load a data set by its name or path."""
 
+import logging
 import os
 import re
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from keras_resnet.data.sources.folder import read_folder
 from keras_resnet.data.sources.tensorflow_dataset import TFDS, read_tensorflow_dataset
 from keras_resnet.data.sources.tfrecords import read_tfrecords
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ def load(
     Returns
     -------
     Source
+        `Source.skipped` tells what was seen and is not used; `Source.notes`, what one should know
+        of the data, which is logged too.
 
     Raises
     ------
@@ -111,11 +116,12 @@ def load(
     check_choice((None, *LABELS), task=task)
     name = os.fspath(source)
     kind = next(kind for kind in KINDS if kind.matches(name))
-    if len(kind.tasks) > 1:
-        return kind.read(name, policy, task)
     if task not in (None, *kind.tasks):
         raise ValueError(
             f"task={task!r}: data {name!r} has one class an image. Images with several labels, or "
             "with numbers, are listed in a CSV file."
         )
-    return kind.read(name, policy)
+    found = kind.read(name, policy, *([task] if len(kind.tasks) > 1 else []))
+    for note in found.notes:
+        _logger.warning("%s: %s", name, note)
+    return found
