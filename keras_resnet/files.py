@@ -1,20 +1,41 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import fnmatch
+import functools
+import glob
 import hashlib
+import logging
 import os
+import re
 import shutil
+import socket
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+import filelock
+
+_logger = logging.getLogger(__name__)
 
 LABELS_FILE = "labels.txt"
 """The file beside a model that names its classes, one per line."""
 
 
+_LOCK = ".lock"
+_DAY = 24 * 3600.0
+_being_written = set()  # by this process
+# What is not whole yet says whose it is: `.1f2e3d4c-901-5b6a7f-labels.txt`, by process 901.
+_PARTIAL = re.compile(r"\.[0-9a-f]{8}-(\d+)-([0-9a-f]{6})-.+", re.DOTALL)
+_FORMER_PARTIAL = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)  # before it did
+
+
 @contextlib.contextmanager
 def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file or folder next to its destination, and rename it once it is complete.
+
+    What killed processes have left there is removed.
 
     Parameters
     ----------
@@ -46,16 +67,154 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{uuid.uuid4().hex[:8]}-{path.name}")
+    remove_leftovers(path.parent, glob.escape(path.name))
+    name = f".{uuid.uuid4().hex[:8]}-{os.getpid()}-{_machine()}-{path.name}"
+    partial = path.with_name(name)
+    _being_written.add(name)
     try:
         yield partial
         if partial.is_dir() and os.path.lexists(path):
             raise FileExistsError(f"{str(path)!r} was written by another process in the meantime.")
         os.replace(partial, path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+    finally:
+        _being_written.discard(name)
+
+
+def remove_leftovers(
+    folder: str | os.PathLike, names: str | None = None, *, alone: bool = False
+) -> None:
+    """Remove what processes that were killed in `written_beside` have left in a folder.
+
+    A process of this machine is known to be gone. What one of another machine has left is removed
+    after a day.
+
+    Parameters
+    ----------
+    folder : path
+        The folder; it need not exist.
+    names : str, optional
+        A pattern of names, such as "after-*", for what earlier versions have left of them.
+    alone : bool, default False
+        Whether no other process writes there, as the caller holds a lock: there is no need to wait.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from keras_resnet.files import remove_leftovers, written_beside
+    >>> with tempfile.TemporaryDirectory() as folder, written_beside(Path(folder) / "1") as partial:
+    ...     partial.mkdir()
+    ...     remove_leftovers(folder)
+    ...     partial.exists()  # this process is still writing it
+    True
+    """
+    try:
+        found = [Path(entry) for entry in os.scandir(folder) if entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in found:
+        former = _FORMER_PARTIAL.fullmatch(path.name)
+        if written_by := _PARTIAL.fullmatch(path.name):
+            left = alone or _is_of_the_gone(path, int(written_by[1]), written_by[2])
+        elif former and names and fnmatch.fnmatchcase(former[1], names):
+            left = alone or _is_old(path)
+        else:
+            continue
+        if left and path.name not in _being_written:
+            _remove(path)
+
+
+def _is_of_the_gone(path, process, machine):
+    """Whether the process that was writing something does so no more."""
+    if machine != _machine() or os.name == "nt":  # whose os.kill would end it
+        return _is_old(path)
+    if process == os.getpid():  # one before this, which had its number
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is somebody else's
+        return False
+    return False
+
+
+def _is_old(path):
+    """Whether nothing has been written to a file, or a folder and what is in it, for a day."""
+    with contextlib.suppress(FileNotFoundError):
+        within = path.iterdir() if path.is_dir() else ()
+        return time.time() - max(each.stat().st_mtime for each in (path, *within)) > _DAY
+    return False
+
+
+def _remove(path):
+    """Remove a file or folder that may be gone already."""
+    shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError, IsADirectoryError, PermissionError):
+        path.unlink()
+
+
+@functools.cache
+def _machine():
+    """What tells machines, and containers on one of them, apart."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        namespace = ""
+    return digest([socket.gethostname(), namespace], 6)
+
+
+@contextlib.contextmanager
+def locked(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder, so that no other process writes into it at the same time.
+
+    Parameters
+    ----------
+    folder : path
+        The folder; made where it is missing, and removed again if nothing is written there.
+
+    Raises
+    ------
+    ValueError
+        At once, if another process holds it. One that is killed holds nothing any more.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from keras_resnet.files import locked
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with locked(folder), locked(folder):
+    ...         pass
+    Traceback (most recent call last):
+        ...
+    ValueError: '...' is in use...
+    """
+    folder = Path(folder).absolute()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise ValueError(
+            f"{str(folder)!r} is in use: another process is writing to it. Wait until that ends, "
+            "or choose another folder."
+        ) from None
+    except NotImplementedError:
+        _logger.warning("%s: its disk knows no locks. Start one process at a time there.", folder)
+    try:
+        yield
+    finally:
+        # While it is held, or this might be another's.
+        with contextlib.suppress(OSError):
+            (folder / _LOCK).unlink()
+        lock.release()
+        with contextlib.suppress(OSError):  # which are not empty
+            for each in made:
+                each.rmdir()
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -1,6 +1,12 @@
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
-from keras_resnet.files import written_beside
+from keras_resnet.files import locked, remove_leftovers, write_text, written_beside
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -30,3 +36,100 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         except KeyboardInterrupt:
             assert list(tmp_path.iterdir()) == []
     assert [file.name for file in (tmp_path / "folder").iterdir()] == ["file"]
+
+
+# In another process: writes half of a folder or holds one, says so, and waits to be killed.
+HALF = """
+import sys, time
+from keras_resnet.files import locked, written_beside
+context = {"write": written_beside, "hold": locked}[sys.argv[1]]
+with context(sys.argv[2]) as partial:
+    if partial:
+        partial.mkdir()
+        (partial / "file").write_text("half")
+    print("half", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def another_process(what, folder):
+    with subprocess.Popen(
+        [sys.executable, "-c", HALF, what, str(folder)], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"half\n"
+        yield process
+        process.kill()
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
+    with another_process("write", tmp_path / "model") as process:
+        (partial,) = tmp_path.iterdir()
+        write_text(tmp_path / "first.txt", "")
+        assert names_in(tmp_path) == sorted([partial.name, "first.txt"])  # it may still be going on
+        process.kill()
+        process.wait()
+        write_text(tmp_path / "second.txt", "")
+    assert names_in(tmp_path) == ["first.txt", "second.txt"]
+
+
+def test_what_this_process_is_writing_stays(tmp_path):
+    with written_beside(tmp_path / "a") as first, written_beside(tmp_path / "b") as second:
+        first.write_text("first")
+        remove_leftovers(tmp_path)
+        second.write_text("second")
+    assert names_in(tmp_path) == ["a", "b"]
+
+
+def test_what_a_former_process_of_the_same_number_left_is_removed(tmp_path):
+    # In a container, the first process always has number 1.
+    with written_beside(tmp_path / "a") as partial:
+        partial.write_text("")
+        stray = partial.with_name(partial.name.replace(partial.name[1:9], "00000000"))
+        stray.write_text("")
+        remove_leftovers(tmp_path)
+        assert names_in(tmp_path) == [partial.name]
+
+
+@pytest.mark.parametrize(
+    ("name", "goes"),
+    [
+        (".00000000-1-000000-labels.txt", True),  # of another machine
+        (".00000000-labels.txt", True),  # of an earlier version
+        (".20240101-notes.txt", False),  # a person's
+        (".gitignore", False),
+    ],
+)
+def test_what_might_still_be_written_is_removed_after_a_day(tmp_path, name, goes):
+    file = tmp_path / name
+    file.write_text("")
+    write_text(tmp_path / "labels.txt", "cat")
+    assert names_in(tmp_path) == [name, "labels.txt"]
+    os.utime(file, (time.time() - 90_000,) * 2)
+    write_text(tmp_path / "labels.txt", "cat")
+    assert file.exists() is not goes
+
+
+def test_a_folder_is_held_by_one_process_at_a_time(tmp_path):
+    folder = tmp_path / "run"
+    message = r"run' is in use: another process .* choose another folder\.$"
+    with another_process("hold", folder) as process:
+        with pytest.raises(ValueError, match=message), locked(folder):
+            pass
+        process.kill()
+        process.wait()
+        with locked(folder), pytest.raises(ValueError, match="in use"), locked(folder):
+            pass
+
+
+def test_a_lock_leaves_nothing_behind(tmp_path):
+    with locked(tmp_path / "runs" / "first"):
+        pass
+    assert names_in(tmp_path) == []
+    with locked(tmp_path / "runs" / "first"):
+        (tmp_path / "runs" / "first" / "file").write_text("")
+    assert names_in(tmp_path / "runs" / "first") == ["file"]

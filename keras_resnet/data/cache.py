@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -96,8 +95,6 @@ def _write(folder, images):
         with lock:
             if folder.exists():
                 return
-            for stray in folder.parent.glob(f".*-{folder.name}"):  # of a process that was killed
-                shutil.rmtree(stray, ignore_errors=True)
             with written_beside(folder) as partial:
                 partial.mkdir()
                 shapes = []

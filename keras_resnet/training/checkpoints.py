@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from keras_resnet.files import write_text, written_beside
+from keras_resnet.files import remove_leftovers, write_text, written_beside
 
 # Not HDF5, whose library crashes where a disk is full.
 _PROGRESS, _STATE = "progress.json", "state.safetensors"
@@ -83,8 +83,7 @@ class Checkpoints:
         OSError
             If there is too little space, or none of the checkpoints can be read.
         """
-        for stray in self.folder.glob(".*-after-*"):  # of a run that was killed
-            shutil.rmtree(stray, ignore_errors=True)
+        remove_leftovers(self.folder, "after-*", alone=True)
         bind(self.folder, self.settings)
         self.check_space(model)
         return self.restore(model)

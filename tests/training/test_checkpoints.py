@@ -104,8 +104,9 @@ def test_a_run_that_has_not_begun_binds_nobody(tmp_path):
         bind(tmp_path, {"seed": 3})
 
 
-def test_nothing_is_written_before_they_are_opened(tmp_path):
-    stray = tmp_path / "run" / ".12345678-after-1"
+@pytest.mark.parametrize("name", [".12345678-after-1", ".12345678-1-abcdef-best.safetensors"])
+def test_nothing_is_written_before_they_are_opened(tmp_path, name):
+    stray = tmp_path / "run" / name
     stray.mkdir(parents=True)
     checkpoints = Checkpoints(tmp_path / "run", {"seed": 1})
     assert list(stray.parent.iterdir()) == [stray]
