@@ -235,8 +235,8 @@ def resnet(
     input_tensor : Keras tensor, optional
         Use this as the input instead of a new `keras.Input`; `input_shape` then follows from it.
     input_shape : tuple of (height, width, channels), optional
-        Shape of one image; height and width may be None. Default (224, 224, 3), for the "cifar"
-        stem (32, 32, 3).
+        Shape of one image; height and width may be None: the model takes images of any size, and
+        remembers the size of the default. Default (224, 224, 3), for the "cifar" stem (32, 32, 3).
     pooling : {None, "avg", "max"}, default None
         What follows the last stage if `include_top` is False: nothing (a 4D tensor), or global
         average or max pooling.
@@ -313,11 +313,16 @@ def resnet(
 
     x = inputs
     preprocessing = preprocessing or ("torch" if x.shape[-1] == 3 else "tf")
-    wants = {"normalization": preprocessing, "crop": STEMS[stem].crop}
+    size = STEMS[stem].image_size
+    view = {
+        "crop": STEMS[stem].crop,
+        "image_size": (size, size) if x.shape[1:3] == (None, None) else None,
+    }
     if include_preprocessing:
-        x = Preprocessing(preprocessing, STEMS[stem].crop, name="preprocessing")(x)
-        wants = None
-    x = _stem(x, architecture, wants)
+        x = Preprocessing(preprocessing, **view, name="preprocessing")(x)
+        x = _stem(x, architecture, None)
+    else:
+        x = _stem(x, architecture, {"normalization": preprocessing, **view})
     x = _stages(x, architecture)
     if include_top:
         x = _classifier(x, int(classes), classifier_activation)

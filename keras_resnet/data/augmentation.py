@@ -99,7 +99,7 @@ AUGMENTATIONS = {
 }
 """The policies by name."""
 
-_ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a window, width to height
+_ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a window, width to height, in units of the result's
 
 
 def check_mixes(
@@ -133,7 +133,7 @@ def check_mixes(
         )
 
 
-def random_window(size, area, seed) -> tf.Tensor:
+def random_window(size, area, seed, aspect: float = 1.0) -> tf.Tensor:
     """Draw a random window of an image.
 
     Parameters
@@ -144,6 +144,8 @@ def random_window(size, area, seed) -> tf.Tensor:
         The smallest and largest area, as fractions of the image's.
     seed : int tensor of shape (2,)
         The same seed gives the same window.
+    aspect : float, default 1.0
+        Width of what it is resized to, in units of the height.
 
     Returns
     -------
@@ -157,7 +159,7 @@ def random_window(size, area, seed) -> tf.Tensor:
     size = tf.cast(size, "float32")
     chance = tf.random.stateless_uniform((4,), seed)
     fraction = area[0] + (area[1] - area[0]) * chance[0]
-    low, high = (tf.math.log(ratio) for ratio in _ASPECT_RATIOS)
+    low, high = (tf.math.log(ratio * aspect) for ratio in _ASPECT_RATIOS)
     # Only aspect ratios for which the window fits into the image.
     pixels = fraction * size[0] * size[1]
     low = tf.maximum(low, tf.math.log(pixels / size[0] ** 2))

@@ -16,6 +16,7 @@ from keras_resnet.data.augmentation import (
 )
 from keras_resnet.data.cache import cached
 from keras_resnet.data.source import Split
+from keras_resnet.layers.view import INTERPOLATIONS, short, sides
 
 _KEPT = 256 / 224  # the shorter side of a cached training image, in units of the image size
 _PRIME = 1_000_003  # keeps the seeds of neighbouring epochs apart
@@ -24,9 +25,10 @@ _PRIME = 1_000_003  # keeps the seeds of neighbouring epochs apart
 def batches(
     split: Split,
     *,
-    image_size: int,
+    image_size: int | tuple[int, int],
     channels: int = 3,
     crop: float = 1.0,
+    interpolation: str = "bilinear",
     batch_size: int = 32,
     augmentation: str | Augmentation | None = None,
     seed: int = 0,
@@ -44,14 +46,17 @@ def batches(
     ----------
     split : Split
         Images and labels.
-    image_size : int
-        Height and width of the result in pixels.
+    image_size : int or tuple of (int, int)
+        Height and width of the result in pixels; one number for both.
     channels : int, default 3
         Channels that files are decoded to: 1 grey, 3 RGB.
     crop : float, default 1.0
-        Fraction of an image's shorter side that the result shows: a square around the centre.
+        Fraction of an image that the result shows, of the sides of the largest window around the
+        centre that has the shape of the result: of a square one, of the image's shorter side.
         Models for ImageNet are commonly tested on 224 of 256 pixels, 0.875. Ignored by an
         augmentation that cuts windows of its own.
+    interpolation : {"bilinear", "bicubic"}, default "bilinear"
+        How images are resized.
     batch_size : int, default 32
         Images per batch; the last one may be smaller.
     augmentation : str or Augmentation, optional
@@ -69,8 +74,9 @@ def batches(
         Number of classes; needed if an augmentation mixes the labels of classes.
     cache : "memory" or path, optional
         Keep decoded images in memory, or in a file of this folder that later runs find again.
-        Training images are kept with a shorter side of 256 pixels for an image size of 224, and
-        in proportion, and are varied anew each time. Default: decode every time.
+        Images are kept in whole numbers. Those that windows are cut out of are kept with a shorter
+        side of 256 pixels for an image size of 224, and in proportion; they are varied anew each
+        time. Default: decode every time.
     shard : tuple of (int, int), default (1, 0)
         Number of equal parts of every epoch, and which of them to return: for training on several
         machines. In a `tf.distribute` input function, `(context.num_input_pipelines,
@@ -86,9 +92,9 @@ def batches(
     Returns
     -------
     tf.data.Dataset
-        Of (images, labels): float32 images from 0 to 255, of shape (batch, size, size, channels),
-        and the labels of the split. An augmentation that mixes them makes int64 classes float32
-        probabilities of shape (batch, classes).
+        Of (images, labels): float32 images from 0 to 255, of shape (batch, height, width,
+        channels), and the labels of the split. An augmentation that mixes them makes int64 classes
+        float32 probabilities of shape (batch, classes).
 
     Raises
     ------
@@ -105,9 +111,11 @@ def batches(
     >>> images.shape
     TensorShape([32, 16, 16, 1])
     """
-    check_positive(image_size=image_size, batch_size=batch_size, replicas=replicas)
+    height, width = target = sides(image_size)
+    check_positive(batch_size=batch_size, replicas=replicas)
     policy = policy_of(augmentation)
     check_range("crop", crop=crop)
+    check_choice(INTERPOLATIONS, interpolation=interpolation)
     parts, part = shard
     if not 0 <= part < parts:
         raise ValueError(f"shard={shard!r} must be (number of parts, which one, counted from 0).")
@@ -124,21 +132,23 @@ def batches(
     images = split.image_set.reader(split.labels, channels)
     area = policy.area if policy else None
     if cache is not None:
-        images = _keep(images, split, cache, image_size, channels, None if area else crop)
+        kept = None if area else crop
+        images = _keep(images, split, cache, target, channels, kept, interpolation)
     vary = BatchAugmentation(policy or Augmentation(), classes, seed)
 
     def view(element, seed):
         if area:
-            choose = functools.partial(random_window, area=area, seed=seed)
-            image = _resize_quickly(images.window(element, choose, image_size), image_size)
+            choose = functools.partial(random_window, area=area, seed=seed, aspect=width / height)
+            window = images.window(element, choose, max(target))
+            image = _resize_quickly(window, target, interpolation)
         elif cache is not None:
             image = tf.cast(images.whole(element), "float32")
         else:
-            image = middle(images.whole(element), crop, image_size)
+            image = middle(images.whole(element), crop, target, interpolation)
         if policy and policy.flip:
             mirrored = tf.random.stateless_uniform((), seed + 1) < 0.5
             image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
-        return tf.ensure_shape(image, (image_size, image_size, channels))
+        return tf.ensure_shape(image, (*target, channels))
 
     def epoch(number, first_step=0):
         """One pass over the images."""
@@ -268,56 +278,70 @@ def batch_sizes(
     return [size for size in sizes if size]
 
 
-def _keep(images, split, cache, image_size, channels, crop):
+def _keep(images, split, cache, target, channels, crop, interpolation):
     """A reader of cached images: of their middle if a crop is given, otherwise of whole images."""
 
     def view(element):
         image = images.whole(element)
         if crop is not None:
-            image = middle(image, crop, image_size)
+            image = middle(image, crop, target, interpolation)
         else:
             size = tf.cast(tf.shape(image)[:2], "float32")
-            factor = tf.minimum(_KEPT * image_size / tf.reduce_min(size), 1.0)
-            image = _resize(image, tf.cast(tf.round(factor * size), "int32"))
+            factor = tf.reduce_max([_KEPT * side for side in target] / size)
+            size = tf.cast(tf.round(tf.minimum(factor, 1.0) * size), "int32")
+            image = _resize(image, size, interpolation)
         return tf.cast(tf.round(image), "uint8")
 
-    return cached(images, split, view, (image_size, channels, crop), cache)
+    made_how = short(target), channels, crop
+    if interpolation != "bilinear":  # caches of before do not say how
+        made_how += (interpolation,)
+    return cached(images, split, view, made_how, cache)
 
 
-def middle(images: tf.Tensor, crop: float, image_size: int) -> tf.Tensor:
-    """Crop and resize images for evaluation: the square in the middle.
+def middle(
+    images: tf.Tensor,
+    crop: float,
+    image_size: int | tuple[int, int],
+    interpolation: str = "bilinear",
+) -> tf.Tensor:
+    """Crop and resize images for evaluation: a window in the middle, of the shape of the result.
 
     Parameters
     ----------
     images : tensor of shape (..., height, width, channels)
         An image, or several of one size.
     crop : float
-        Side of the square, as a fraction of the shorter side.
-    image_size : int
+        Sides of the window, as a fraction of those of the largest one that fits.
+    image_size : int or tuple of (int, int)
         Height and width of the result in pixels.
+    interpolation : {"bilinear", "bicubic"}, default "bilinear"
+        How images are resized.
 
     Returns
     -------
-    tensor of shape (..., image_size, image_size, channels), float32
+    tensor of shape (..., height, width, channels), float32
     """
+    height, width = sides(image_size)
     size = tf.shape(images)[-3:-1]
-    side = crop * tf.cast(tf.reduce_min(size), "float32")
-    side = tf.cast(tf.round(side), "int32")
-    top, left = tf.unstack((size - side) // 2)
-    square = images[..., top : top + side, left : left + side, :]
-    return _resize(square, (image_size, image_size))
+    available = tf.cast(size, "float32")
+    largest = tf.minimum(available, available[::-1] * (height / width, width / height))
+    window = tf.cast(tf.maximum(tf.round(crop * largest), 1.0), "int32")
+    (top, left), (rows, columns) = (tf.unstack(each) for each in ((size - window) // 2, window))
+    shown = images[..., top : top + rows, left : left + columns, :]
+    return _resize(shown, (height, width), interpolation)
 
 
-def _resize(image, size):
-    """Resize with averaging."""
-    return tf.image.resize(image, size, antialias=True)
+def _resize(image, size, interpolation, antialias=True):
+    """Resize, with averaging; pixels stay between 0 and 255."""
+    resized = tf.image.resize(image, size, interpolation, antialias=antialias)
+    overshoots = interpolation == "bicubic" and image.dtype == tf.uint8
+    return tf.clip_by_value(resized, 0.0, 255.0) if overshoots else resized
 
 
-def _resize_quickly(image, image_size):
+def _resize_quickly(image, size, interpolation):
     """Resize, without the slow averaging for factors up to 2, where it matters little."""
-    size = (image_size, image_size)
     return tf.cond(
-        tf.reduce_max(tf.shape(image)[:2]) > 2 * image_size,
-        lambda: _resize(image, size),
-        lambda: tf.image.resize(image, size),
+        tf.reduce_any(tf.shape(image)[:2] > tf.multiply(size, 2)),
+        lambda: _resize(image, size, interpolation),
+        lambda: _resize(image, size, interpolation, antialias=False),
     )

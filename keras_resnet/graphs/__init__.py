@@ -8,6 +8,8 @@
 `last_stage`        the stage that makes the last feature map
 `wants_of`          the images a model wants: normalization, size, crop, interpolation
 `remember`          change what a model says it wants
+`view_of`           how images are shown to a model, in training, tests and serving
+`remember_view`     make a model remember that
 `input_of`          what a model begins with
 `flat_layers`       all layers in order, those of nested models in their place
 `named_layers`      a layer, or those of a stage, by name
@@ -42,13 +44,14 @@ from keras_resnet.graphs.structure import (
     named_layers,
     plain,
 )
-from keras_resnet.graphs.wants import Wants, remember, wants_of
+from keras_resnet.graphs.wants import View, Wants, remember, remember_view, view_of, wants_of
 
 __all__ = [
     "OUTPUTS",
     "POOLING",
     "Head",
     "Output",
+    "View",
     "Wants",
     "check_functional",
     "copy_state",
@@ -64,5 +67,7 @@ __all__ = [
     "named_layers",
     "plain",
     "remember",
+    "remember_view",
+    "view_of",
     "wants_of",
 ]

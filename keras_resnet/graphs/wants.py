@@ -1,14 +1,17 @@
-"""The images that a model wants to be shown."""
+"""The images that a model wants to be shown, and those that it is shown."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
 
-from keras_resnet.checks import check_choice
+from keras_resnet.checks import check_choice, check_range
 from keras_resnet.graphs.structure import PASSING, flat_operations
 from keras_resnet.layers import NORMALIZATIONS, Conv2D, Preprocessing
-from keras_resnet.layers.view import checked_view, view_config
+from keras_resnet.layers.view import checked_view, sides, view_config
+
+_logger = logging.getLogger("keras_resnet")
 
 # Layers between a model's input and its first convolution that leave normalized images normalized.
 _BEFORE_NORMALIZED = (
@@ -94,18 +97,120 @@ def wants_of(model: keras.Model) -> Wants:
                 " to change both."
             )
         normalization = held or said
-    try:
-        _, *size, channels = model.inputs[0].shape
-    except (AttributeError, IndexError, TypeError, ValueError):  # not built, or not of images
-        size, channels = [], None
-    image_size = tuple(size) if len(size) == 2 and None not in size else None
+    height, width, channels = _input_shape(model)
     return Wants(
         normalization,
-        image_size or getattr(holder, "image_size", None),
+        (height, width) if height and width else getattr(holder, "image_size", None),
         getattr(holder, "crop", 1.0),
         getattr(holder, "interpolation", "bilinear"),
         channels,
     )
+
+
+@dataclass(frozen=True)
+class View:
+    """How images are shown to a model: `data.batches(split, **vars(view))` makes them.
+
+    Parameters
+    ----------
+    image_size : tuple of (int, int)
+        Height and width.
+    crop : float
+        Fraction of an image that is shown, as in `data.batches`.
+    interpolation : {"bilinear", "bicubic"}
+        How images are resized.
+    channels : int
+        Channels of an image.
+    """
+
+    image_size: tuple[int, int]
+    crop: float
+    interpolation: Literal["bilinear", "bicubic"]
+    channels: int
+
+    def __str__(self):
+        return "{}x{} pixels, crop {:.4g}".format(*self.image_size, self.crop)
+
+
+def view_of(
+    model: keras.Model,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    crop: float | None = None,
+) -> View:
+    """Decide how images are shown to a model: the same in training, tests and serving.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Any model of images.
+    image_size : int or tuple of (int, int), optional
+        Height and width, one number for both. Default: that of the model's input, or what the model
+        remembers.
+    crop : float, optional
+        As in `data.batches`. Default: what the model remembers, or the whole image.
+
+    Returns
+    -------
+    View
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range, a size that the model does not take, or a model of any
+        size that remembers none, if none is given.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet import graphs
+    >>> graphs.view_of(keras_resnet.ResNet18(weights=None), crop=1.0)
+    View(image_size=(224, 224), crop=1.0, interpolation='bilinear', channels=3)
+    """
+    check_range("crop", optional=True, crop=crop)
+    wants, fixed = wants_of(model), _input_shape(model)[:2]
+    known = wants.image_size if image_size is None else sides(image_size)
+    fits = known and all(side in (None, its) for side, its in zip(fixed, known, strict=True))
+    if not known or not fits:
+        takes = f"{fixed[0] or 'any'}x{fixed[1] or 'any'} pixels" if any(fixed) else "any size"
+        if image_size is not None:
+            raise ValueError(
+                f"image_size={image_size!r}: model {model.name!r} takes images of {takes}."
+            )
+        raise ValueError(
+            f"model {model.name!r} takes images of {takes}, and does not say which size it was "
+            "made for: give image_size."
+        )
+    return View(
+        known,
+        wants.crop if crop is None else float(crop),
+        wants.interpolation,
+        wants.channels or 3,
+    )
+
+
+def remember_view(model: keras.Model, view: View) -> None:
+    """Make a model remember how images are shown to it; warn where it cannot.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model, which is changed.
+    view : View
+        What it is trained with.
+    """
+    wants = wants_of(model)
+    asked = {name: getattr(view, name) for name in ("image_size", "crop", "interpolation")}
+    changes = {name: value for name, value in asked.items() if value != getattr(wants, name)}
+    if changes and not remember(model, **changes):
+        later = f"crop {wants.crop:.4g}" if wants.image_size else "no size that they know"
+        _logger.warning(
+            "%s has no layer that remembers how images are shown to it: it is trained with %s; "
+            "evaluate, predict and export use %s, unless image_size and crop are given.",
+            model.name,
+            view,
+            later,
+        )
 
 
 def remember(
@@ -151,6 +256,15 @@ def remember(
         if holder is not None:
             holder.normalization = normalization
     return holder is not None
+
+
+def _input_shape(model):
+    """Height, width and channels of a model's input; None for each that is not fixed."""
+    try:
+        _, height, width, channels = model.inputs[0].shape
+    except (AttributeError, IndexError, TypeError, ValueError):  # not built, or not of images
+        return None, None, None
+    return height, width, channels
 
 
 def _holder(model) -> Any:

@@ -1,8 +1,25 @@
 """The view of an image that a model wants to be shown, as its layers save it."""
 
-from keras_resnet.checks import check_choice, check_positive, check_range
+from keras_resnet.checks import check_choice, check_positive, check_range, is_within
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+def sides(image_size) -> tuple[int, int]:
+    """Height and width, of one number for both or a pair; ValueError for anything else."""
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
+    if len(pair) != 2 or not all(is_within("count", side) for side in pair):
+        raise ValueError(
+            f"image_size={image_size!r} must be a whole number of at least 1, or (height, width)."
+        )
+    height, width = map(int, pair)
+    return height, width
+
+
+def short(image_size: tuple[int, int]) -> int | list[int]:
+    """Height and width as JSON has them: one number where they are equal."""
+    height, width = image_size
+    return height if height == width else [height, width]
 
 
 def checked_view(crop, image_size, interpolation):
