@@ -1,18 +1,26 @@
 """Headers of image files, read with TensorFlow's operations alone.
 
-`images.read_header` uses Pillow, which a graph that is served elsewhere cannot.
+`formats` reads the same in Python, by the same rules; a graph that is served elsewhere cannot.
 """
 
 import tensorflow as tf
 
-# The first bytes of the files that TensorFlow decodes.
-BEGINNINGS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG", "GIF": b"GIF8", "BMP": b"BM"}
+from keras_resnet.data.formats import (
+    BEGINNINGS,
+    BITMAP_BITS,
+    BITMAP_INFO,
+    EXIF,
+    LONG,
+    MOST_FILL,
+    MOST_PARTS,
+    ORIENTATION,
+    SEARCHED,
+    SHORT,
+    TAG,
+    TIFF,
+)
 
-_SEARCHED = 2**20  # bytes at the beginning of a file
 _MENTIONS_EXIF = r"\C*(Exif|eXIf)\C*"  # the names of such parts in JPEG and PNG files
-_ORIENTATION = 0x0112
-_SHORT, _LONG = 3, 4  # types of numbers in a directory of tags
-_ENTRY = 12  # bytes of a tag: its name, type, count and value
 
 
 def orientation(contents: tf.Tensor) -> tf.Tensor:
@@ -42,19 +50,17 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     >>> int(orientation(b"\xff\xd8\xff\xe1\x00" + bytes([len(segment) + 2]) + segment))
     6
     """
-    beginning = tf.strings.substr(contents, 0, _SEARCHED)
-    data, nowhere = tf.io.decode_raw(beginning, "uint8"), tf.constant(-1, "int64")
+    beginning = tf.strings.substr(contents, 0, SEARCHED)
+    data = tf.io.decode_raw(beginning, "uint8")
     # Most files have no such part, and to walk through one takes as long as decoding a small image.
     mentioned = tf.strings.regex_full_match(beginning, _MENTIONS_EXIF)
-    start = tf.case(
+    return tf.case(
         [
-            (mentioned & begins_as("JPEG", contents), lambda: _in_jpeg(data)),
-            (mentioned & begins_as("PNG", contents), lambda: _in_png(data)),
+            (mentioned & begins_as("JPEG", contents), lambda: _in_tiff(_in_jpeg(data))),
+            (mentioned & begins_as("PNG", contents), lambda: _in_tiff(_in_png(data))),
         ],
-        default=lambda: nowhere,
+        default=lambda: tf.constant(1, "int64"),
     )
-    found = tf.cond(start < 0, lambda: tf.constant(1, "int64"), lambda: _in_tiff(data, start))
-    return tf.where((found >= 1) & (found <= 8), found, 1)
 
 
 def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
@@ -75,8 +81,28 @@ def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
     return tf.equal(tf.strings.substr(contents, 0, len(beginning)), beginning)
 
 
+def quick(contents: tf.Tensor) -> tf.Tensor:
+    """Check whether TensorFlow decodes a file; otherwise Pillow does.
+
+    Parameters
+    ----------
+    contents : string tensor
+        The contents of the file.
+
+    Returns
+    -------
+    bool tensor
+    """
+    data = _bytes(contents, 34)
+    size, bits, compression = (_number(data, *each, True) for each in ((14, 4), (28, 2), (30, 4)))
+    plain = (size >= BITMAP_INFO) & tf.reduce_any(tf.equal(bits, BITMAP_BITS))
+    plain &= tf.equal(compression, 0) & tf.equal(tf.size(data), 34)
+    others = [begins_as(kind, contents) for kind in BEGINNINGS if kind != "BMP"]
+    return tf.reduce_any([*others, begins_as("BMP", contents) & plain])
+
+
 def pixels(contents: tf.Tensor) -> tf.Tensor:
-    """Read the number of pixels of an image, before it is decoded.
+    """Count the pixels that decoding an image takes, before it is decoded.
 
     Parameters
     ----------
@@ -86,6 +112,7 @@ def pixels(contents: tf.Tensor) -> tf.Tensor:
     Returns
     -------
     int64 tensor
+        Of a GIF those of all its frames.
     """
     data = _bytes(contents, 32)
 
@@ -100,26 +127,11 @@ def pixels(contents: tf.Tensor) -> tf.Tensor:
                 lambda: tf.reduce_prod(tf.io.extract_jpeg_shape(contents, "int64")[:2]),
             ),
             (begins_as("PNG", contents), lambda: product(16, 20, 4, False)),
-            (begins_as("GIF", contents), lambda: product(6, 8, 2, True)),
+            (begins_as("GIF", contents), lambda: _in_gif(tf.io.decode_raw(contents, "uint8"))),
         ],
         # In a BMP file, a negative height means that rows run downwards.
         default=lambda: product(18, 22, 4, True, signed=True),
     )
-
-
-def bits_of_bmp(contents: tf.Tensor) -> tf.Tensor:
-    """Read the bits per pixel of a BMP file: below 24, pixels are indices into a palette.
-
-    Parameters
-    ----------
-    contents : string tensor
-        The contents of the file.
-
-    Returns
-    -------
-    int64 tensor
-    """
-    return _number(_bytes(contents, 32), 28, 2, little=True)
 
 
 def _bytes(contents, count):
@@ -140,11 +152,11 @@ def _whole(digits, little=False):
 
 
 def _in_jpeg(data):
-    """Where the TIFF structure starts in the segments of a JPEG file, or -1."""
+    """The EXIF block in the segments of a JPEG file; nothing if there is none."""
 
     def is_exif(at):
         return tf.equal(_number(data, at, 2), 0xFFE1) & tf.equal(
-            _number(data, at + 4, 6), int.from_bytes(b"Exif\0\0", "big")
+            _number(data, at + 4, 6), int.from_bytes(EXIF, "big")
         )
 
     def is_last(at):  # the image itself, or no segment
@@ -152,49 +164,103 @@ def _in_jpeg(data):
         return tf.equal(marker, 0xFFDA) | (marker < 0xFF01)
 
     def following(at):
-        length = 2 + _number(data, at + 2, 2)
-        return at + tf.where(tf.equal(_number(data, at, 2), 0xFFFF), tf.cast(1, "int64"), length)
+        others = tf.not_equal(tf.pad(data[at : at + MOST_FILL], [[0, 1]]), 0xFF)
+        fill = tf.argmax(others) - 1
+        return at + tf.where(fill >= 1, fill, 2 + _number(data, at + 2, 2))
 
-    return _walk(2, is_exif, is_last, following, 10)
+    at, found = _walk(2, is_exif, is_last, following)
+    end = at + 2 + _number(data, at + 2, 2)
+    return tf.cond(found, lambda: data[at + 10 : end], lambda: data[:0])
 
 
 def _in_png(data):
-    """Where the TIFF structure starts in the chunks of a PNG file, or -1."""
+    """The EXIF block in the chunks of a PNG file; nothing if there is none."""
 
     def is_named(at, name):
         return tf.equal(_number(data, at + 4, 4), int.from_bytes(name, "big"))
 
-    return _walk(
+    at, found = _walk(
         8,
         lambda at: is_named(at, b"eXIf"),
         lambda at: is_named(at, b"IDAT") | is_named(at, b"\0\0\0\0"),
         lambda at: at + 12 + _number(data, at, 4),
-        8,
     )
+    end = at + 8 + _number(data, at, 4)
+    return tf.cond(found, lambda: data[at + 8 : end], lambda: data[:0])
 
 
-def _walk(start, is_wanted, is_last, following, header):
-    """Walk from part to part of a file: the position after the wanted one's header, or -1."""
-    start = tf.constant(start, "int64")
-    (end,) = tf.while_loop(
-        lambda at: ~(is_wanted(at) | is_last(at)), lambda at: (following(at),), (start,)
+def _walk(start, is_wanted, is_last, following):
+    """Walk from part to part of a file: where it ends, and whether at the wanted one."""
+    at, _ = tf.while_loop(
+        lambda at, count: ~(is_wanted(at) | is_last(at)) & (count < MOST_PARTS - 1),
+        lambda at, count: (following(at), count + 1),
+        (tf.constant(start, "int64"), tf.constant(1)),
     )
-    return tf.where(is_wanted(end), end + header, -1)
+    return at, is_wanted(at)
 
 
-def _in_tiff(data, start):
-    """The orientation in the first directory of a TIFF structure; 0 if there is none."""
-    little = tf.equal(_number(data, start, 2), int.from_bytes(b"II", "big"))
-    directory = start + _number(data, start + 4, 4, little)
-    count = _number(data, directory, 2, little)
-    entries = data[directory + 2 : directory + 2 + _ENTRY * count]
-    entries = entries[: tf.size(entries) // _ENTRY * _ENTRY]
-    entries = tf.reshape(entries, (-1, _ENTRY))
+def _in_tiff(block):
+    """The orientation in the first directory of a TIFF structure; 1 if there is none."""
+    prefixed = tf.equal(_number(block, 0, len(EXIF)), int.from_bytes(EXIF, "big"))
+    block = block[tf.where(prefixed, len(EXIF), 0) :]
+    beginning = _number(block, 0, 4)
+    little, big = (tf.equal(beginning, int.from_bytes(each, "big")) for each in TIFF)
+    directory = _number(block, 4, 4, little)
+    count = _number(block, directory, 2, little)
+    entries = block[directory + 2 : directory + 2 + TAG * count]
+    entries = tf.reshape(entries[: tf.size(entries) // TAG * TAG], (-1, TAG))
     tag, kind = _whole(entries[:, :2], little), _whole(entries[:, 2:4], little)
     value = tf.where(
-        tf.equal(kind, _SHORT),
+        tf.equal(kind, SHORT),
         _whole(entries[:, 8:10], little),
-        tf.where(tf.equal(kind, _LONG), _whole(entries[:, 8:], little), 0),
+        tf.where(tf.equal(kind, LONG), _whole(entries[:, 8:], little), 0),
     )
-    found = tf.where(tf.equal(tag, _ORIENTATION), value, 0)
-    return tf.reduce_max(tf.pad(found, [[0, 1]]))
+    counts = tf.equal(tag, ORIENTATION) & (value >= 1) & (value <= 8) & (little | big)
+    return tf.reduce_max(tf.pad(tf.where(counts, value, 1), [[0, 1]], constant_values=1))
+
+
+def _in_gif(data):
+    """The pixels of all frames of a GIF file, and of the one that TensorFlow makes of them."""
+    # Step by step, a file of a million pieces of one byte would take minutes: so every byte is
+    # taken for the beginning of a piece, then of a block, and finds its end by doubling its steps.
+    data = tf.cast(tf.pad(data, [[0, 16]]), "int32")  # read beyond the end, it is 0
+    last = tf.size(data) - 16
+    place = tf.range(last + 16)
+    palettes = tf.where(data >= 0x80, tf.bitwise.left_shift(6, data & 7), 0)
+    ends = tf.minimum(tf.where(data > 0, place + 1 + data, place), last)
+    ends = tf.while_loop(
+        lambda ends, more: more,
+        lambda ends, more: _doubled(ends),
+        (ends, tf.constant(True)),
+    )[0]
+    is_frame, is_extension = tf.equal(data, ord(",")), tf.equal(data, ord("!"))
+    begin = place + tf.where(is_frame, 11 + tf.roll(palettes, -9, 0), 2)
+    following = tf.minimum(tf.gather(ends, tf.minimum(begin, last)) + 1, last)
+    following = tf.where(is_frame | is_extension, following, place)
+    first = tf.minimum(13 + palettes[10], last)
+
+    def farther(blocks, jumps, _):
+        """All blocks known so far, and as many behind them."""
+        blocks = tf.concat((blocks, tf.gather(jumps, blocks)), 0)
+        jumps, more = _doubled(jumps)
+        return blocks, jumps, more & tf.not_equal(tf.gather(jumps, blocks[-1]), blocks[-1])
+
+    blocks, _, _ = tf.while_loop(
+        lambda blocks, jumps, more: more,
+        farther,
+        (first[None], following, tf.constant(True)),
+        shape_invariants=(tf.TensorShape((None,)), following.shape, tf.TensorShape(())),
+    )
+    frames = tf.boolean_mask(blocks, tf.gather(is_frame, blocks))
+    sides = tf.gather(data, frames[:, None] + (5, 7)) + 256 * tf.gather(
+        data, frames[:, None] + (6, 8)
+    )
+    sides = tf.cast(sides, "int64")
+    largest = tf.reduce_max(tf.pad(sides, [[0, 1], [0, 0]]), 0)
+    return tf.maximum(tf.reduce_prod(largest), tf.reduce_sum(tf.reduce_prod(sides, 1)))
+
+
+def _doubled(jumps):
+    """Jumps twice as far, and whether that changes anything."""
+    twice = tf.gather(jumps, jumps)
+    return twice, tf.reduce_any(tf.not_equal(twice, jumps))

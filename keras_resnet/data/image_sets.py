@@ -19,8 +19,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data.headers import orientation
-from keras_resnet.data.images import decode, decode_window, read_header, read_headers
+from keras_resnet.data import headers
+from keras_resnet.data.images import decode, decode_window, header_of, read_header, read_headers
 from keras_resnet.data.readers import Reader, by_index
 
 _SHUFFLE_BUFFER = 10_000  # images of a stream; the other kinds are shuffled whole
@@ -161,8 +161,8 @@ class Files:
         return Files([*self.images, *other.images])
 
     def errors(self) -> dict[int, str]:
-        headers = enumerate(read_headers(self.images, whole=True))
-        return {i: str(header) for i, header in headers if isinstance(header, ValueError)}
+        found = enumerate(read_headers(self.images, whole=True))
+        return {i: str(header) for i, header in found if isinstance(header, ValueError)}
 
     def identity(self) -> Iterator:
         yield "\n".join("/".join(Path(file).parts[-2:]) for file in self.images)
@@ -173,14 +173,14 @@ class Files:
             yield repr((os.path.abspath(file), status.st_size, status.st_mtime_ns))
 
     def reader(self, labels: np.ndarray, channels: int) -> Reader:
-        headers = []
+        found = []
         for header in read_headers(self.images):
             if isinstance(header, ValueError):
                 raise header
-            headers.append(header)
-        paths = tf.constant([os.fspath(file) for file in self.images])
-        orientations = tf.constant([header.orientation for header in headers])
-        quick = tf.constant([header.quick for header in headers])
+            found.append(header)
+        paths = tf.constant([os.fsencode(file) for file in self.images])  # UTF-8 or not
+        orientations = tf.constant([header.orientation for header in found])
+        quick = tf.constant([header.quick for header in found])
 
         def arguments(index):
             contents = tf.io.read_file(tf.gather(paths, index))
@@ -234,9 +234,9 @@ class Stream:
         found = {}
         for index, contents in enumerate(self.images):
             try:
-                decode(contents)
-            except tf.errors.InvalidArgumentError:
-                found[index] = f"image {index} (counted from 0) cannot be read."
+                header_of(contents.numpy(), whole=True)
+            except ValueError as error:
+                found[index] = f"image {index} (counted from 0) {error}"
         return found
 
     def identity(self) -> Iterator:
@@ -258,22 +258,25 @@ class Stream:
             tf.compat.v1.get_default_graph().seed = _GRAPH_SEED
             return pairs.shuffle(_SHUFFLE_BUFFER, seed=seed)
 
+        def arguments(contents):
+            return contents, headers.orientation(contents), headers.quick(contents)
+
         return Reader(
             elements,
-            lambda each: decode(each, orientation(each), channels=channels),
+            lambda each: decode(*arguments(each), channels=channels),
             lambda each, choose, at_least: decode_window(
-                each, orientation(each), True, choose, channels, at_least
+                *arguments(each), choose, channels, at_least
             ),
         )
 
     def inspect(self) -> Iterator[tuple[str, bytes, tuple[int, int] | None]]:
         for contents in self.images.as_numpy_iterator():
             try:
-                image = tf.io.decode_image(contents, expand_animations=False)
-            except tf.errors.InvalidArgumentError:
+                header = header_of(contents, whole=True)
+            except ValueError:
                 yield "", contents, None
             else:
-                yield "", contents, tuple(image.shape[1::-1])
+                yield "", contents, (header.width, header.height)
 
 
 def image_set(images: Any) -> ImageSet:

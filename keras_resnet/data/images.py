@@ -14,19 +14,25 @@ import PIL.Image
 import PIL.ImageOps
 import tensorflow as tf
 
+from keras_resnet.data import headers
+from keras_resnet.data.formats import LARGEST_IMAGE, Stored, kind_of, orientation_in, stored
 from keras_resnet.data.readers import cut
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
 # Formats that are read, with the bytes at the end of a complete file where there are such.
-# TensorFlow decodes the first four, in almost all their varieties; Pillow decodes the rest.
-_ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
+# TensorFlow decodes the first four, but for some bitmaps; Pillow decodes the rest.
+_ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 FORMATS = (*_ENDS, "BMP", "WEBP", "TIFF")
+_USE = ", ".join(FORMATS)
 _TAIL = 1024  # last bytes, which must contain the end: some cameras write something after it
 
 _RATIOS = (1, 2, 4, 8)  # by which a JPEG can be reduced as it is decoded
 
-_EXIF_ORIENTATION = 0x0112
+# Tags of TIFF files, and values that they may have.
+_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_WHITE_IS_ZERO, _NOT_FROM_ZERO = 0, {2, 3}  # signed and floats
+
 # For every EXIF orientation: whether the upright image is the stored one with rows and columns
 # swapped, then turned upside down, then mirrored.
 _ORIENTATIONS = np.array(
@@ -57,7 +63,7 @@ class Header:
     orientation : int
         EXIF orientation, 1 (upright) to 8.
     quick : bool
-        Whether TensorFlow can decode the file; otherwise Pillow does.
+        Whether TensorFlow decodes the file; otherwise Pillow does.
     """
 
     format: str
@@ -99,17 +105,44 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
     try:
         status = os.stat(file)
         return _read_header(os.fspath(file), status.st_size, status.st_mtime_ns, whole)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        PIL.Image.DecompressionBombError,
-        tf.errors.InvalidArgumentError,
-    ) as error:
+    # Pillow raises whatever its parsers come upon: struct.error, KeyError, MemoryError, ...
+    except Exception as error:
         raise ValueError(
             f"{os.fspath(file)!r} is not an image that can be read: {reason_of(error)}."
         ) from error
+
+
+def header_of(contents: bytes, whole: bool = False) -> Header:
+    """Read the header of the contents of an image file, as `read_header` reads that of the file.
+
+    Parameters
+    ----------
+    contents : bytes
+        The contents of the file.
+    whole : bool, default False
+        As in `read_header`.
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    ValueError
+        If they are not those of an image that can be read: "cannot be read: ...".
+
+    Examples
+    --------
+    >>> from keras_resnet.data.images import header_of
+    >>> header_of(b"GIF89a")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    ValueError: cannot be read: ...
+    """
+    try:
+        return _header(io.BytesIO(contents), whole)
+    except Exception as error:
+        raise ValueError(f"cannot be read: {reason_of(error)}.") from error
 
 
 def reason_of(error: Exception) -> str:
@@ -122,39 +155,66 @@ def reason_of(error: Exception) -> str:
 @functools.lru_cache(maxsize=2**20)
 def _read_header(file, size, _changed, whole):
     """The header of a file, read again if its size or date has changed."""
-    if not size:
+    with open(file, "rb") as opened:
+        return _header(opened, whole)
+
+
+def _header(file, whole):
+    """The header of an open file."""
+    if not file.read(1):
         raise OSError("the file is empty")
-    with PIL.Image.open(file) as image:
-        if image.format not in FORMATS:
-            raise OSError(
-                f"a {image.format} file; use {', '.join(f for f in FORMATS if f != 'MPO')}"
-            )
-        if not image.width or not image.height:
-            raise OSError(f"it has {image.width}x{image.height} pixels")
-        # image.getexif() would decode the image, or return what an editor noted in XMP.
-        exif = PIL.Image.Exif()
-        exif.load(image.info.get("exif"))
-        orientation = exif.get(_EXIF_ORIENTATION, 1)
-        if orientation not in range(1, 9):
-            orientation = 1
-        turned = _ORIENTATIONS[orientation][0]
-        height, width = image.size if turned else image.size[::-1]
-        twenty_four_bits = image.format == "BMP" and image.tile[0].args[0] == "BGR"
-        quick = image.format in _ENDS or twenty_four_bits
-        header = Header(image.format, width, height, orientation, quick)
-    if whole or not _has_its_end(file, header.format):
-        decode(tf.io.read_file(file), header.orientation, header.quick)
-    return header
+    kind = kind_of(file)
+    quick, known = kind is not None, stored(file, kind) if kind else None
+    ends = known is not None and _has_its_end(file, kind)
+    if kind is None:
+        with _opened(file) as image:
+            turned = orientation_in(image.info.get("exif") or b"")
+            kind, known = image.format, Stored(image.height, image.width, turned, 0)
+    elif known is None:
+        known = _stored_by_tensorflow(_contents(file), kind)
+    _check_size(known.width, known.height, known.pixels)
+    if whole or not ends:
+        contents = _contents(file)
+        decode(contents) if quick else _decode_with_pillow(contents)
+    sides = known.width, known.height
+    width, height = reversed(sides) if _ORIENTATIONS[known.orientation][0] else sides
+    return Header(kind, width, height, known.orientation, quick)
+
+
+def _contents(file):
+    """All bytes of an open file."""
+    file.seek(0)
+    return file.read()
+
+
+def _stored_by_tensorflow(contents, kind):
+    """What TensorFlow says of a file whose size cannot be read off it."""
+    if kind == "JPEG":
+        height, width, _ = map(int, tf.io.extract_jpeg_shape(contents))
+    else:
+        height, width, _ = tf.io.decode_image(contents, channels=3, expand_animations=False).shape
+    return Stored(height, width, int(_orientation(contents)), height * width)
+
+
+# Traced: a loop of single operations would be slow.
+_orientation = tf.function(headers.orientation, input_signature=[tf.TensorSpec((), "string")])
+
+
+def _check_size(width, height, pixels):
+    """Refuse an image of no pixels, or of too many."""
+    if not width or not height:
+        raise OSError(f"it has {width}x{height} pixels")
+    if pixels > LARGEST_IMAGE:
+        raise OSError(f"it has {pixels} pixels, {LARGEST_IMAGE} are allowed: make it smaller")
 
 
 def _has_its_end(file, kind):
     """Whether a file ends as complete ones of its format do."""
     if kind not in _ENDS:
         return False
-    with open(file, "rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - _TAIL))
-        return _ENDS[kind] in stream.read()
+    file.seek(0, os.SEEK_END)
+    file.seek(max(0, file.tell() - _TAIL))
+    return _ENDS[kind] in file.read()
 
 
 def read_headers(
@@ -223,7 +283,7 @@ def decode(contents, orientation=1, quick=True, channels: int = 3) -> tf.Tensor:
     contents : string tensor
         The contents of the file.
     orientation : int or int tensor, default 1
-        As in `Header`.
+        As in `Header`; Pillow reads it itself.
     quick : bool or bool tensor, default True
         As in `Header`.
     channels : {1, 3}, default 3
@@ -236,16 +296,18 @@ def decode(contents, orientation=1, quick=True, channels: int = 3) -> tf.Tensor:
     image = _either(
         quick,
         # Every format can be decoded to three channels, but not to one.
-        lambda: tf.io.decode_image(contents, channels=3, expand_animations=False),
+        lambda: _upright(
+            tf.io.decode_image(contents, channels=3, expand_animations=False), orientation
+        ),
         lambda: tf.numpy_function(
             # As numbers: NumPy's strings lose trailing zeros.
-            _decode_with_pillow,
+            lambda numbers: _decode_with_pillow(numbers.tobytes()),
             [tf.io.decode_raw(contents, tf.uint8)],
             tf.uint8,
             stateful=False,
         ),
     )
-    image = _upright(tf.ensure_shape(image, (None, None, 3)), orientation)
+    image = tf.ensure_shape(image, (None, None, 3))
     return tf.image.rgb_to_grayscale(image) if channels == 1 else image
 
 
@@ -321,17 +383,41 @@ def _either(condition, yes, no):
     return tf.cond(condition, yes, no) if known is None else yes() if known else no()
 
 
+def _opened(file):
+    """An image that Pillow decodes, if it is known what its numbers mean."""
+    try:
+        image = PIL.Image.open(file)
+    except PIL.UnidentifiedImageError as error:
+        raise OSError(f"cannot identify image file; use {_USE}") from error
+    if image.format not in FORMATS:
+        raise OSError(f"a {image.format} file; use {_USE}")
+    _check_size(image.width, image.height, image.width * image.height)
+    tags = getattr(image, "tag_v2", {})
+    if image.mode in ("I", "F") or {*tags.get(_SAMPLE_FORMAT, ())} & _NOT_FROM_ZERO:
+        raise OSError(
+            "its pixels are floats, signed, or of 32 bits, and nothing says what black and white "
+            "are: convert it to 8 or 16 bits"
+        )
+    return image
+
+
 def _decode_with_pillow(contents):
-    """RGB pixels of the contents of a file, as stored."""
-    with PIL.Image.open(io.BytesIO(contents.tobytes())) as image:
-        image.load()
-        if image.mode.startswith(("I", "F")):  # Pillow would clip 16 bits at 255
-            pixels = np.asarray(image, "float64")
-            deep = image.mode.startswith("I;16") or pixels.max(initial=0) > 255
-            grey = np.clip(pixels / 257 if deep else pixels, 0, 255).round().astype("uint8")
-            image = PIL.Image.fromarray(grey)
-        # The caller applies the orientation.
-        return np.asarray(image.convert("RGB"))
+    """RGB pixels of the contents of a file, upright."""
+    with _opened(io.BytesIO(contents)) as image:
+        turned = orientation_in(image.info.get("exif") or b"")
+        image.load()  # Pillow turns a TIFF file itself
+        if image.mode.startswith("I;16"):  # it would clip 16 bits at 255
+            tags = getattr(image, "tag_v2", {})
+            pixels = np.asarray(image, "uint16")
+            if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+                pixels = ~pixels
+            # The high byte, as TensorFlow and Pillow reduce everything else of 16 bits.
+            pixels = pixels >> (4 if tags.get(_BITS) == (12,) else 8)
+            image = PIL.Image.fromarray(pixels.astype("uint8"))
+        pixels = np.asarray(image.convert("RGB"))
+    swapped, flipped, mirrored = _ORIENTATIONS[turned]
+    pixels = pixels.swapaxes(0, 1) if swapped else pixels
+    return np.ascontiguousarray(pixels[:: -1 if flipped else 1, :: -1 if mirrored else 1])
 
 
 def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:

@@ -6,22 +6,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.data.headers import (
-    BEGINNINGS,
-    begins_as,
-    bits_of_bmp,
-    orientation,
-    pixels,
-)
+from keras_resnet.data.formats import BEGINNINGS, LARGEST_IMAGE
+from keras_resnet.data.headers import begins_as, orientation, pixels, quick
 from keras_resnet.data.images import decode
 from keras_resnet.data.pipeline import middle
 from keras_resnet.export.interface import Interface
 from keras_resnet.graphs import features_of, input_of
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
-
-# A small file must not fill a server's memory.
-LARGEST_IMAGE = 100_000_000
-"""Pixels above which an image file is refused."""
 
 
 def signatures(
@@ -134,8 +125,8 @@ def _decoded(contents, number, channels):
     contents = _checked(
         contents, known, "image", number, f"is none of {formats}: it has", size, "bytes."
     )
-    plain = ~begins_as("BMP", contents) | (bits_of_bmp(contents) >= 24)
-    contents = _checked(contents, plain, "image", number, "is a BMP file with a palette.")
+    reason = "is a BMP file of other pixels than 24 or 32 plain bits."
+    contents = _checked(contents, quick(contents), "image", number, reason)
     count = pixels(contents)
     allowed = f"pixels, {LARGEST_IMAGE} are allowed."
     contents = _checked(contents, count <= LARGEST_IMAGE, "image", number, "has", count, allowed)
