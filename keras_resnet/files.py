@@ -275,5 +275,6 @@ def digest(parts: Iterable, length: int = 16) -> str:
     """
     hashed = hashlib.sha256()
     for part in parts:
-        hashed.update(part.encode() if isinstance(part, str) else part)
+        # Names of files need not be text in UTF-8.
+        hashed.update(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part)
     return hashed.hexdigest()[:length]
