@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.data.images import header_of
 from keras_resnet.data.source import Source, Split
 from keras_resnet.data.splitting import SplitPolicy, check_classes, check_counts, complete
 
@@ -65,17 +66,17 @@ def source_of_stream(
                 f"{len(class_names) - 1}, for which there are names."
             )
     check_counts(argument, class_names, splits)
-    first = next(iter(splits["train"].image_set.images))
+    first = next(splits["train"].image_set.images.as_numpy_iterator())
     try:
-        height, width, _ = tf.io.decode_image(first, expand_animations=False).shape
-    except tf.errors.InvalidArgumentError as error:
-        raise ValueError(f"data {argument!r}: its first image cannot be read.") from error
-    small = max(height, width) <= _SMALL
+        header = header_of(first, whole=True)
+    except ValueError as error:
+        raise ValueError(f"data {argument!r}: its first image {error}") from error
+    small = max(header.height, header.width) <= _SMALL
     return Source(
         name=name,
         class_names=class_names,
         channels=3,
-        image_size=min(height, width) if small else 224,
+        image_size=min(header.height, header.width) if small else 224,
         augmentation="small photograph" if small else "photograph",
         skipped=tuple(skipped),
         **complete(splits, class_names, policy),
