@@ -1,3 +1,4 @@
+import builtins
 import errno
 
 import numpy as np
@@ -146,14 +147,14 @@ class TestDamage:
         for name in ("cat", "dog"):
             write_images(tmp_path / name, 5)
         secret = tmp_path / "cat" / "3.png"
-        pillow_open = PIL.Image.open
+        plain_open = builtins.open
 
-        def guarded(file, *arguments):
+        def guarded(file, *arguments, **options):
             if str(file) == str(secret):
                 raise PermissionError(errno.EACCES, "Permission denied", str(file))
-            return pillow_open(file, *arguments)
+            return plain_open(file, *arguments, **options)
 
-        monkeypatch.setattr(PIL.Image, "open", guarded)
+        monkeypatch.setattr(builtins, "open", guarded)
         message = f"{str(secret)!r} is not an image that can be read: Permission denied."
         if on_error == "skip":
             assert data.load(tmp_path, on_error="skip").skipped == (message,)
