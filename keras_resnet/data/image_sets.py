@@ -9,10 +9,11 @@
 `image_set` wraps what a user passes. Nothing else in the package asks which kind it is.
 """
 
-import hashlib
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -20,8 +21,16 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import headers
-from keras_resnet.data.images import decode, decode_window, header_of, read_header, read_headers
+from keras_resnet.data.images import (
+    decode,
+    decode_window,
+    header_of,
+    read_header,
+    read_headers,
+    reason_of,
+)
 from keras_resnet.data.readers import Reader, by_index
+from keras_resnet.files import digest
 
 _SHUFFLE_BUFFER = 10_000  # images of a stream; the other kinds are shuffled whole
 _GRAPH_SEED = 87654321  # TensorFlow's own where none is set
@@ -33,6 +42,9 @@ class ImageSet(Protocol):
 
     kind: ClassVar[str]
     """The name of the kind, as errors call it."""
+
+    scheme: ClassVar[str]
+    """What the fingerprints of such images begin with: another one tells them in another way."""
 
     @property
     def images(self) -> Any:
@@ -61,8 +73,20 @@ class ImageSet(Protocol):
         """Decode every image to its end: what is wrong with those that cannot be read."""
         ...
 
+    def digests(self) -> np.ndarray:
+        """What tells each image from others, wherever it is: 16 hexadecimal digits, as bytes.
+
+        Of the contents of its file or record, or of its shape and pixels; found once, and known to
+        what is taken of these images.
+        """
+        ...
+
+    def names(self) -> list[str]:
+        """What to call each image: its path, or its number, counted from 0."""
+        ...
+
     def identity(self) -> Iterator:
-        """What tells whether a later run has the same images: cheap, for `files.digest`."""
+        """What tells whether a later run has the same images, for `files.digest`."""
         ...
 
     def state(self) -> Iterator:
@@ -86,10 +110,14 @@ class Arrays:
     ----------
     images : uint8 array of shape (images, height, width, channels)
         The pixels.
+    known : array, optional
+        Their digests, if they are known.
     """
 
     images: np.ndarray
+    known: np.ndarray | None = field(default=None, repr=False)
     kind: ClassVar[str] = "arrays"
+    scheme: ClassVar[str] = ""
 
     @property
     def count(self) -> int:
@@ -101,15 +129,24 @@ class Arrays:
         return height, width, channels
 
     def take(self, indices: np.ndarray) -> "tuple[Arrays, np.ndarray]":
-        return Arrays(self.images[indices]), indices
+        return Arrays(self.images[indices], _some(self.known, indices)), indices
 
     def joined(self, other: "Arrays") -> "Arrays":
         if self.shape != other.shape:
             raise ValueError(f"images of shape {self.shape} and {other.shape} cannot be joined.")
-        return Arrays(np.concatenate([self.images, other.images]))
+        return Arrays(np.concatenate([self.images, other.images]), _both(self, other))
 
     def errors(self) -> dict[int, str]:
         return {}
+
+    def digests(self) -> np.ndarray:
+        shape = repr(self.shape)
+        return _once(
+            self, lambda: (digest((shape, np.ascontiguousarray(image))) for image in self.images)
+        )
+
+    def names(self) -> list[str]:
+        return _numbers(len(self.images))
 
     def identity(self) -> Iterator:
         yield np.ascontiguousarray(self.images)
@@ -141,10 +178,14 @@ class Files:
     ----------
     images : sequence of path
         The files, of any size and format that is read.
+    known : array, optional
+        Their digests, if they are known.
     """
 
     images: Sequence[str | os.PathLike]
+    known: np.ndarray | None = field(default=None, repr=False)
     kind: ClassVar[str] = "files"
+    scheme: ClassVar[str] = "contents-"
 
     @property
     def shape(self) -> None:
@@ -155,22 +196,29 @@ class Files:
         return len(self.images)
 
     def take(self, indices: np.ndarray) -> "tuple[Files, np.ndarray]":
-        return Files([self.images[index] for index in indices]), indices
+        return Files([self.images[i] for i in indices], _some(self.known, indices)), indices
 
     def joined(self, other: "Files") -> "Files":
-        return Files([*self.images, *other.images])
+        return Files([*self.images, *other.images], _both(self, other))
 
     def errors(self) -> dict[int, str]:
         found = enumerate(read_headers(self.images, whole=True))
         return {i: str(header) for i, header in found if isinstance(header, ValueError)}
 
+    def digests(self) -> np.ndarray:
+        return _once(self, lambda: digests_of_files(self.images))
+
+    def names(self) -> list[str]:
+        return [os.fspath(file) for file in self.images]
+
     def identity(self) -> Iterator:
-        yield "\n".join("/".join(Path(file).parts[-2:]) for file in self.images)
+        yield self.digests()
 
     def state(self) -> Iterator:
-        for file in self.images:
+        yield self.digests()
+        for file in self.images:  # it may have changed since
             status = os.stat(file)
-            yield repr((os.path.abspath(file), status.st_size, status.st_mtime_ns))
+            yield repr((status.st_size, status.st_mtime_ns))
 
     def reader(self, labels: np.ndarray, channels: int) -> Reader:
         found = []
@@ -205,10 +253,14 @@ class Stream:
     ----------
     images : tf.data.Dataset
         Of string tensors, the same in every pass.
+    known : array, optional
+        Their digests, if they are known.
     """
 
     images: tf.data.Dataset
+    known: np.ndarray | None = field(default=None, repr=False)
     kind: ClassVar[str] = "a stream"
+    scheme: ClassVar[str] = "contents-"
 
     @property
     def shape(self) -> None:
@@ -225,10 +277,10 @@ class Stream:
         kept[indices] = True
         some = self.images.take(len(kept)).enumerate()
         some = some.filter(lambda index, _: tf.gather(kept, index))
-        return Stream(some.map(lambda _, image: image)), indices
+        return Stream(some.map(lambda _, image: image), _some(self.known, indices)), indices
 
     def joined(self, other: "Stream") -> "Stream":
-        return Stream(self.images.concatenate(other.images))
+        return Stream(self.images.concatenate(other.images), _both(self, other))
 
     def errors(self) -> dict[int, str]:
         found = {}
@@ -239,12 +291,17 @@ class Stream:
                 found[index] = f"image {index} (counted from 0) {error}"
         return found
 
+    def digests(self) -> np.ndarray:
+        return _once(self, lambda: (digest([each]) for each in self.images.as_numpy_iterator()))
+
+    def names(self) -> list[str]:
+        return _numbers(len(self.digests()))
+
     def identity(self) -> Iterator:
-        yield from ()
+        yield self.digests()
 
     def state(self) -> Iterator:
-        for contents in self.images.as_numpy_iterator():
-            yield hashlib.sha256(contents).digest()
+        yield self.digests()
 
     def reader(self, labels: np.ndarray, channels: int) -> Reader:
         all_labels = tf.data.Dataset.from_tensor_slices(tf.constant(labels))
@@ -277,6 +334,63 @@ class Stream:
                 yield "", contents, None
             else:
                 yield "", contents, (header.width, header.height)
+
+
+def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:
+    """Read files in parallel: the digest of the contents of each.
+
+    Parameters
+    ----------
+    files : iterable of path
+        The files. One that has not changed since the last time is not read again.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        For a file that cannot be read.
+    """
+
+    def attempt(file):
+        try:
+            status = os.stat(file)
+            # A folder may take the place of another, with files of the same names, sizes and dates.
+            changed = status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+            return _digest_of_file(os.path.abspath(file), *changed)
+        except OSError as error:
+            raise ValueError(f"{os.fspath(file)!r} cannot be read: {reason_of(error)}.") from error
+
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        return list(pool.map(attempt, files))
+
+
+@functools.lru_cache(maxsize=2**18)
+def _digest_of_file(file, *_changed):
+    return digest([Path(file).read_bytes()])
+
+
+def _once(images, compute):
+    """The digests of images, found at the first call."""
+    if images.known is None:
+        object.__setattr__(images, "known", np.array([*compute()], "S16"))
+    return images.known
+
+
+def _some(known, indices):
+    return None if known is None else known[indices]
+
+
+def _both(images, others):
+    if images.known is None or others.known is None:
+        return None
+    return np.concatenate([images.known, others.known])
+
+
+def _numbers(count):
+    return [str(number) for number in range(count)]
 
 
 def image_set(images: Any) -> ImageSet:

@@ -16,11 +16,13 @@ import numpy as np
 
 Task = Literal["classification", "multilabel", "regression"]
 
+BETWEEN = "|"
+"""What is between several labels of an image, in text."""
+
 _EXPECTED = (
     "Expected whole numbers of shape (images,) for classes, 0 and 1 of shape (images, labels) for "
     "several labels an image, or floats for numbers to predict"
 )
-_BINS = 10  # of numbers, each of which gives its fraction to a split
 
 
 def as_labels(labels: Any) -> np.ndarray:
@@ -106,9 +108,10 @@ class Labels:
         ValueError.
     counts : callable
         Takes labels and the number of names; returns the images of each.
-    held_out : callable
-        Takes labels, names, a fraction and a random generator; returns the indices of the images
-        to hold out.
+    groups : callable
+        Takes labels and the number of names; returns the indices of the images of each.
+    written : callable
+        Takes the label of an image and the names; returns it as text.
     in_every_split : bool
         Whether each of the names must have images in every split, or only for training.
     """
@@ -116,7 +119,8 @@ class Labels:
     noun: str
     checked: Callable[[np.ndarray, tuple[str, ...]], np.ndarray]
     counts: Callable[[np.ndarray, int], np.ndarray]
-    held_out: Callable[[np.ndarray, tuple[str, ...], float, np.random.Generator], np.ndarray]
+    groups: Callable[[np.ndarray, int], list[np.ndarray]]
+    written: Callable[[np.ndarray, tuple[str, ...]], str]
     in_every_split: bool
 
 
@@ -177,63 +181,10 @@ def _numbers(labels, names):
     return labels.astype("float32", copy=False) if len(labels) else np.zeros((0, *expected), "f4")
 
 
-def _class_by_class(labels, class_names, fraction, random):
-    """Hold out the same fraction of every class."""
-    held_out = []
-    for label, class_name in enumerate(class_names):
-        members = random.permutation(np.flatnonzero(labels == label))
-        count = max(1, round(fraction * len(members)))
-        if len(members) <= count:
-            raise ValueError(
-                f"class {class_name!r} has too few images to split: add some, at least 3 are "
-                "needed."
-            )
-        held_out.append(members[:count])
-    return np.concatenate(held_out)
-
-
-def _label_by_label(labels, names, fraction, random):
-    """Hold out about the same fraction of every label, rare ones first, and never all of one.
-
-    After Sechidis et al., On the Stratification of Multi-Label Data, ECML PKDD 2011.
-    """
-    # Images without a label are held out as if that were one.
-    labels = np.column_stack([labels, ~labels.any(axis=1)]).astype(bool)
-    decided, held_out = np.zeros(len(labels), bool), np.zeros(len(labels), bool)
-    left = labels.sum(axis=0)
-    for label in np.argsort(left, kind="stable"):
-        members = np.flatnonzero(labels[:, label])
-        wanted = max(1, round(fraction * len(members))) - held_out[members].sum()
-        for index in random.permutation(members[~decided[members]]):
-            if wanted > 0 and left[labels[index]].min() > 1:
-                held_out[index] = True
-                left -= labels[index]
-                wanted -= 1
-        decided[members] = True
-    if not held_out.any():
-        raise ValueError(f"{len(labels)} images are too few to split: add some.")
-    return np.flatnonzero(held_out)
-
-
-def _by_size(labels, names, fraction, random):
-    """Hold out the same fraction of small and of large numbers."""
-    from sklearn.model_selection import train_test_split
-
-    count = max(1, round(fraction * len(labels)))
-    if len(labels) <= count:
-        raise ValueError(f"{len(labels)} images are too few to split: at least 3 are needed.")
-    bins = None
-    if labels.ndim == 1:
-        number = min(_BINS, count, len(labels) - count)
-        ranks = np.argsort(np.argsort(labels, kind="stable"))
-        bins = ranks * number // len(labels)
-    _, held_out = train_test_split(
-        np.arange(len(labels)),
-        test_size=count,
-        random_state=int(random.integers(2**32)),
-        stratify=bins,
-    )
-    return held_out
+def _by_class(labels, classes):
+    """The images of every class."""
+    counts = np.bincount(labels, minlength=classes)
+    return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
 
 
 LABELS: dict[str, Labels] = {
@@ -241,21 +192,24 @@ LABELS: dict[str, Labels] = {
         noun="class",
         checked=_classes,
         counts=lambda labels, classes: np.bincount(labels, minlength=classes),
-        held_out=_class_by_class,
+        groups=_by_class,
+        written=lambda label, names: names[label],
         in_every_split=True,
     ),
     "multilabel": Labels(
         noun="label",
         checked=_multi_hot,
         counts=lambda labels, _: labels.sum(axis=0).astype(int),
-        held_out=_label_by_label,
+        groups=lambda labels, _: [np.flatnonzero(column) for column in labels.T],
+        written=lambda label, names: BETWEEN.join(names[i] for i in np.flatnonzero(label)),
         in_every_split=False,
     ),
     "regression": Labels(
         noun="number",
         checked=_numbers,
         counts=lambda labels, numbers: np.full(numbers, len(labels)),
-        held_out=_by_size,
+        groups=lambda labels, numbers: [np.arange(len(labels))] * numbers,
+        written=lambda label, _: BETWEEN.join(map(str, np.atleast_1d(label).tolist())),
         in_every_split=True,
     ),
 }

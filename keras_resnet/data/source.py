@@ -106,6 +106,34 @@ class Split:
         """
         return self.image_set.errors()
 
+    def digests(self) -> np.ndarray:
+        """Tell each image from others by its contents, wherever it is and whatever its name.
+
+        Returns
+        -------
+        array of bytes
+            16 hexadecimal digits an image: of the contents of its file or record, or of its shape
+            and pixels in memory. Found once; files and streams are read for it.
+
+        Raises
+        ------
+        ValueError
+            For a file that cannot be read, or a stream of more or fewer images than labels.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from keras_resnet import data
+        >>> data.Split(np.zeros((1, 8, 8, 3), "uint8"), [0]).digests()
+        array([b'6362591a7249b146'], dtype='|S16')
+        """
+        found = self.image_set.digests()
+        if len(found) != len(self):
+            raise ValueError(
+                f"images and labels must be of one length: {len(found)} images, {len(self)} labels."
+            )
+        return found
+
     def take(self, indices: np.ndarray) -> "Split":
         """Choose some of the images.
 
@@ -272,8 +300,8 @@ class Source:
         Returns
         -------
         str
-            Of the names of the classes, all labels in their order, and the images: their pixels
-            where they are in memory, the names of their files, and nothing of a stream.
+            Of the names of the classes, all labels in their order, and the contents of the images,
+            wherever they are.
         """
 
         def parts():
@@ -284,7 +312,7 @@ class Source:
                 yield np.ascontiguousarray(split.labels)
                 yield from split.image_set.identity()
 
-        return digest(parts())
+        return f"{self.train.image_set.scheme}{digest(parts())}"
 
     def with_all_to_train(self) -> "Source":
         """Train on the validation images too, with none left to validate.

@@ -1,5 +1,10 @@
-"""How images are held out for validation and test."""
+"""How images are held out for validation and test.
 
+Where an image goes depends on its own contents and a seed, and on nothing else: other images may be
+added or removed, files renamed or moved, and it stays where it is. Equal images stay together.
+"""
+
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +13,7 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from keras_resnet.checks import check_choice, check_range
+from keras_resnet.data.image_sets import Arrays
 from keras_resnet.data.labels import LABELS
 from keras_resnet.data.source import Split
 
@@ -16,7 +22,8 @@ OnError = Literal["raise", "skip"]
 VALIDATION = 0.15
 """Fraction of the training images that is held out for validation by default."""
 
-_TEST = 0.2  # fraction of the images that is held out for the test
+TEST = 0.2
+"""Fraction of the images that is held out for the test by default."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class SplitPolicy:
 
     Parameters
     ----------
-    seed, on_error, validation
+    seed, on_error, validation, test
         As in `load`.
 
     Raises
@@ -37,17 +44,18 @@ class SplitPolicy:
     --------
     >>> from keras_resnet.data.splitting import SplitPolicy
     >>> SplitPolicy(validation=0.1)
-    SplitPolicy(seed=0, on_error='raise', validation=0.1)
+    SplitPolicy(seed=0, on_error='raise', validation=0.1, test=0.2)
     """
 
     seed: int = 0
     on_error: OnError = "raise"
     validation: float = VALIDATION
+    test: float = TEST
 
     def __post_init__(self):
         check_range("index", seed=self.seed)
         check_choice(("raise", "skip"), on_error=self.on_error)
-        check_range("validation", validation=self.validation)
+        check_range("validation", validation=self.validation, test=self.test)
 
 
 class Splits(TypedDict):
@@ -123,16 +131,65 @@ def complete(
     ValueError
         If there are too few images to split.
     """
-    splits = dict(found)
-    random = np.random.default_rng(policy.seed)
-    for name, fraction in (("test", _TEST), ("validation", policy.validation)):
-        if name in splits:
-            continue
-        train = splits["train"]
+    splits, random = dict(found), np.random.default_rng(policy.seed)
+    fractions = {"test": policy.test, "validation": policy.validation}
+    missing = [name for name in fractions if name not in found]
+    parts = 1 + sum(fractions[name] > 0 for name in missing)  # that the images become
+    for name in missing:
+        train, fraction = splits["train"], fractions[name]
         if not fraction:
-            splits[name] = train.take(np.array([], int))
-            continue
-        held_out = LABELS[task].held_out(train.labels, class_names, fraction, random)
-        splits[name] = train.take(np.sort(held_out))
-        splits["train"] = train.take(np.setdiff1d(np.arange(len(train)), held_out))
+            held_out = np.zeros(len(train), bool)
+        elif train.image_set.kind == Arrays.kind:
+            held_out = _drawn(train, class_names, fraction, random)
+        else:
+            parts -= 1
+            held_out = _by_contents(
+                train, class_names, task, fraction, f"{policy.seed} {name} ", parts
+            )
+        splits[name] = train.take(np.flatnonzero(held_out))
+        splits["train"] = train.take(np.flatnonzero(~held_out))
     return Splits(train=splits["train"], validation=splits["validation"], test=splits["test"])
+
+
+def _by_contents(split, names, task, fraction, salt, others):
+    """Hold out the images whose contents, hashed, are below a threshold.
+
+    Of every class or label the lowest is held out whatever the threshold, and as many of the
+    highest stay as there are `others` that need one.
+    """
+    kind = LABELS[task]
+    digests, which = np.unique(split.digests(), return_inverse=True)
+    hashes = [hashlib.sha256(salt.encode() + each).digest()[:8] for each in digests.tolist()]
+    places = np.array([int.from_bytes(each, "big") for each in hashes]) / 2**64
+    groups = [np.unique(which[group]) for group in kind.groups(split.labels, len(names))]
+    groups = [group[np.argsort(places[group])] for group in groups]
+    chosen = places < fraction
+    for group in groups:
+        chosen[group[:1]] = True
+    for group in groups:
+        chosen[group[len(group) - min(others, len(group)) :]] = False
+    if not chosen.any():
+        raise _too_few(f"{len(split)} images are too few", others + 1)
+    for name, group in zip(names, groups, strict=True):
+        if kind.in_every_split and not chosen[group].any():
+            raise _too_few(f"{kind.noun} {name!r} has too few images", others + 1)
+    return chosen[which]
+
+
+def _drawn(split, class_names, fraction, random):
+    """Draw the same number of every class."""
+    held_out = np.zeros(len(split), bool)
+    for label, class_name in enumerate(class_names):
+        members = random.permutation(np.flatnonzero(split.labels == label))
+        count = max(1, round(fraction * len(members)))
+        if len(members) <= count:
+            raise _too_few(f"class {class_name!r} has too few images", 3)
+        held_out[members[:count]] = True
+    return held_out
+
+
+def _too_few(what, needed):
+    """An error about images that cannot be split."""
+    return ValueError(
+        f"{what} to split: add some, at least {needed} different ones are needed."
+    )

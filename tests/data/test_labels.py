@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from keras_resnet import data
-from keras_resnet.data.labels import LABELS, as_labels, task_of
+from keras_resnet.data.labels import as_labels, task_of
 
 
 def split(labels):
@@ -90,48 +90,3 @@ class TestOfASplit:
 )
 def test_the_task_is_read_off_them(labels, task):
     assert task_of(as_labels(labels)) == task
-
-
-class TestHeldOut:
-    def held_out(self, task, labels, names, fraction, seed=0):
-        held_out = LABELS[task].held_out(labels, names, fraction, np.random.default_rng(seed))
-        assert len(set(held_out)) == len(held_out)
-        return np.isin(np.arange(len(labels)), held_out)
-
-    @settings(deadline=None)
-    @given(
-        st.lists(st.sets(st.integers(0, 4)), min_size=10, max_size=80),
-        st.sampled_from([0.1, 0.2, 0.5]),
-        st.integers(0, 5),
-    )
-    def test_no_label_is_held_out_whole(self, sets, fraction, seed):
-        labels = np.array([[index in each for index in range(5)] for each in sets], "float32")
-        try:
-            held_out = self.held_out("multilabel", labels, tuple("abcde"), fraction, seed)
-        except ValueError as error:
-            assert "too few to split" in str(error)  # noqa: PT017
-            return
-        assert labels[~held_out].any(axis=0).tolist() == labels.any(axis=0).tolist()
-        assert held_out.sum() < len(labels)
-
-    def test_common_labels_give_their_fraction(self):
-        random = np.random.default_rng(0)
-        labels = (random.uniform(size=(2000, 6)) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02]).astype("f4")
-        held_out = self.held_out("multilabel", labels, tuple("abcdef"), 0.2)
-        np.testing.assert_allclose(
-            labels[held_out].sum(axis=0) / labels.sum(axis=0), 0.2, atol=0.03
-        )
-        assert abs(held_out.mean() - 0.2) < 0.03
-
-    @settings(deadline=None)
-    @given(
-        arrays.arrays("float32", st.integers(3, 80), elements=st.floats(-9, 9, width=16)),
-        st.sampled_from([0.1, 0.2, 0.5]),
-    )
-    def test_any_numbers_can_be_split(self, labels, fraction):
-        held_out = self.held_out("regression", labels, ("value",), fraction)
-        assert held_out.sum() == max(1, round(fraction * len(labels)))
-
-    def test_several_numbers_can_be_split(self):
-        labels = np.random.default_rng(0).normal(size=(50, 2)).astype("float32")
-        assert self.held_out("regression", labels, ("x", "y"), 0.2).sum() == 10

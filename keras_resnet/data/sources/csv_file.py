@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_resnet.data.labels import Task
+from keras_resnet.data.labels import BETWEEN, Task
 from keras_resnet.data.source import SPLIT_OF, Source, Split
 from keras_resnet.data.sources.listed import source_of_files
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy, check_classes
 
 _logger = logging.getLogger(__name__)
 
-_BETWEEN_LABELS = "|"
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
 _LARGEST = float(np.finfo("float32").max)
@@ -131,7 +130,7 @@ def _rows(path, where, task):
         label = (row[column] or "").strip()
         rows.append(_Row(number, row["path"] or "", label, SPLIT_OF[split]))
     several = task == "multilabel" or (
-        task is None and any(_BETWEEN_LABELS in row.label for row in rows)
+        task is None and any(BETWEEN in row.label for row in rows)
     )
     for row in rows:
         if not row.file or not (row.label or several):
@@ -144,7 +143,7 @@ def _task_of(rows, column, where):
     """The task that the labels are for."""
     if column == "value":
         return "regression"
-    if any(_BETWEEN_LABELS in row.label for row in rows):
+    if any(BETWEEN in row.label for row in rows):
         return "multilabel"
     if rows and all(_NUMBER.fullmatch(row.label) for row in rows):
         if not all(_WHOLE.fullmatch(row.label) for row in rows):
@@ -168,11 +167,11 @@ def _several(rows, where):
     """Names of labels, and which of them every row has."""
     sets = []
     for row in rows:
-        names = [name.strip() for name in row.label.split(_BETWEEN_LABELS)] if row.label else []
+        names = [name.strip() for name in row.label.split(BETWEEN)] if row.label else []
         if not all(names):
             raise ValueError(
                 f"{where}, line {row.line}: label {row.label!r} has nothing beside a "
-                f"{_BETWEEN_LABELS!r}. Expected names with one {_BETWEEN_LABELS!r} between them, "
+                f"{BETWEEN!r}. Expected names with one {BETWEEN!r} between them, "
                 "or nothing."
             )
         sets.append(set(names))

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from keras_resnet.data.duplicates import duplicates
 from keras_resnet.data.images import read_headers
 from keras_resnet.data.labels import Task
 from keras_resnet.data.source import Source, Split
@@ -51,6 +52,7 @@ def source_of_files(
         kept = [i for i, header in enumerate(headers) if not isinstance(header, ValueError)]
         kept_of[split] = images.take(np.array(kept, int)) if errors else images
     check_counts(path, class_names, kept_of, task, " but damaged ones" if skipped else "")
+    whole = complete(kept_of, class_names, policy, task)
     return Source(
         name=name,
         class_names=class_names,
@@ -59,5 +61,6 @@ def source_of_files(
         augmentation=augmentation,
         skipped=tuple(skipped),
         task=task,
-        **complete(kept_of, class_names, policy, task),
+        notes=duplicates(whole, class_names, task),
+        **whole,
     )

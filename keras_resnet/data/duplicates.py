@@ -1,0 +1,80 @@
+"""Images that are there several times: between splits, or under different labels."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import numpy as np
+
+from keras_resnet.data.labels import LABELS
+from keras_resnet.data.source import Split
+
+
+def duplicates(
+    splits: Mapping[str, Split], class_names: tuple[str, ...], task: str = "classification"
+) -> tuple[str, ...]:
+    """Say what a user should know about equal images.
+
+    Parameters
+    ----------
+    splits : mapping of str to Split
+        The splits by name.
+    class_names : tuple of str
+        Names of the classes, labels or numbers.
+    task : str, default "classification"
+        A key of `LABELS`.
+
+    Returns
+    -------
+    tuple of str
+        A line for every two splits that have images in common, and one for images that have
+        different labels; nothing for images that are twice in one split, under one label.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.data import Split
+    >>> from keras_resnet.data.duplicates import duplicates
+    >>> images = np.arange(12, dtype="uint8").reshape(3, 2, 2, 1)
+    >>> splits = {"train": Split(images, [0, 1, 0]), "test": Split(images[1:2], [1])}
+    >>> duplicates(splits, ("cat", "dog"))
+    ("1 of 1 test images is a train image too: '0' is '1'.",)
+    """
+    notes = []
+    for (first, images), (second, others) in combinations(splits.items(), 2):
+        common = np.flatnonzero(np.isin(others.digests(), images.digests()))
+        if len(common):
+            same = np.flatnonzero(images.digests() == others.digests()[common[0]])
+            notes.append(
+                f"{len(common)} of {len(others)} {second} images "
+                f"{f'is a {first} image' if len(common) == 1 else f'are {first} images'} too: "
+                f"{_name(others, common[0])} is {_name(images, same[0])}."
+            )
+    return (*notes, *_contradictions(splits, class_names, task))
+
+
+def _contradictions(splits, class_names, task):
+    """A line about images that have different labels, if there are any."""
+    places = [(split, index) for split in splits.values() for index in range(len(split))]
+    if not places:
+        return
+    digests = np.concatenate([split.digests() for split in splits.values()])
+    labels = np.concatenate([split.labels for split in splits.values()])
+    _, which = np.unique(digests, return_inverse=True)
+    _, label = np.unique(labels, axis=0, return_inverse=True)
+    kinds = np.unique(np.stack([which, label.reshape(-1)], axis=1), axis=0)
+    torn = np.flatnonzero(np.bincount(kinds[:, 0]) > 1)
+    if len(torn):
+        of_first = np.flatnonzero(which == torn[0])
+        differs = next(index for index in of_first if (labels[index] != labels[of_first[0]]).any())
+        written = [
+            f"{_name(*places[i])} ({LABELS[task].written(labels[i], class_names)})"
+            for i in (of_first[0], differs)
+        ]
+        yield (
+            f"{len(torn)} {'image has' if len(torn) == 1 else 'images have'} different labels: "
+            f"{' is '.join(written)}."
+        )
+
+
+def _name(split, index):
+    return repr(split.image_set.names()[index])
