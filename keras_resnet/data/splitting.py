@@ -190,6 +190,4 @@ def _drawn(split, class_names, fraction, random):
 
 def _too_few(what, needed):
     """An error about images that cannot be split."""
-    return ValueError(
-        f"{what} to split: add some, at least {needed} different ones are needed."
-    )
+    return ValueError(f"{what} to split: add some, at least {needed} different ones are needed.")

@@ -129,9 +129,7 @@ def _rows(path, where, task):
             )
         label = (row[column] or "").strip()
         rows.append(_Row(number, row["path"] or "", label, SPLIT_OF[split]))
-    several = task == "multilabel" or (
-        task is None and any(BETWEEN in row.label for row in rows)
-    )
+    several = task == "multilabel" or (task is None and any(BETWEEN in row.label for row in rows))
     for row in rows:
         if not row.file or not (row.label or several):
             empty = "path" if several else f"path or {column}"

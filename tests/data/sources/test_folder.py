@@ -1,7 +1,6 @@
 import builtins
 import errno
 
-import numpy as np
 import PIL.Image
 import pytest
 from errors import one_line_error
