@@ -2,6 +2,8 @@ import json
 
 from commands import refused, run
 
+from keras_resnet import data
+
 
 class TestEvaluate:
     def test_repeats_the_accuracy_of_training(self, trained, photographs):
@@ -10,7 +12,7 @@ class TestEvaluate:
         answer = json.loads(run("evaluate", output, "--data", photographs, "--json").stdout)
         assert answer["accuracy"] == metrics["test_accuracy"]
         assert answer["per_class"] == metrics["per_class"]
-        assert (answer["split"], answer["images"]) == ("test", 24)
+        assert (answer["split"], answer["images"]) == ("test", len(data.load(photographs).test))
 
     def test_tests_on_the_same_images_whatever_the_seed(self, photographs, tmp_path):
         arguments = ["--model", "cifar_resnet8", "--image-size", 16, "--epochs", 1, "--seed", 5]
@@ -27,9 +29,10 @@ class TestEvaluate:
         scores, confusion = result.stdout.split("Confusion:")
         assert scores.split().count("zero") == 1
         rows = [line.split() for line in confusion.splitlines()]
-        for name in ("one", "zero"):
+        of_class = data.load(photographs).validation.counts(2)
+        for name, images in zip(("one", "zero"), of_class, strict=True):
             (counts,) = (row[1:] for row in rows if row[:1] == [name] and len(row) == 3)
-            assert sum(map(int, counts)) == 7
+            assert sum(map(int, counts)) == images
 
     def test_takes_a_table_of_images(self, trained, photographs, tmp_path):
         output, _ = trained
