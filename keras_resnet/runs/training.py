@@ -11,8 +11,9 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_resnet import data, graphs, names, training, transfer, zoo
+from keras_resnet import data, names, training, transfer, zoo
 from keras_resnet.data.splitting import SplitPolicy
+from keras_resnet.layers.view import sides
 from keras_resnet.runs.guards import (
     check_backend,
     check_writable,
@@ -151,8 +152,6 @@ def train(
     with computing_in(keras_policy):
         keras.utils.set_random_seed(execution.seed)
         net = _built(build, images, weights, dropout, kind, execution.image_size)
-        if execution.crop is not None:
-            graphs.remember(net, crop=execution.crop)
         if chief:
             _announce(images, net, balanced)
             # What the stages cannot know of each other: an interrupted run must not continue as
@@ -169,7 +168,6 @@ def train(
             execution = _logged(execution, output, profile)
         execution = replace(
             execution,
-            crop=None,  # the model remembers it
             class_weight=images.class_weight() if balanced else None,
             checkpoints=output / "checkpoints" / ("" if learn is transfer.fine_tune else "scratch"),
         )
@@ -209,7 +207,7 @@ def _plan(weights, recipe, changes) -> tuple[Any, Callable]:
 def _built(build, images, weights, dropout, shortcut, size):
     """A model for the task of the images, which takes them raw."""
     options: dict[str, Any] = dict(
-        input_shape=(size, size, images.channels), include_preprocessing=True
+        input_shape=(*sides(size), images.channels), include_preprocessing=True
     )
     if shortcut is not None:
         options["shortcut"] = None if shortcut == "none" else shortcut

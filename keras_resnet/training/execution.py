@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_resnet.checks import check_choice, check_range
+from keras_resnet.layers.view import sides
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,12 @@ class Execution:
 
     Parameters
     ----------
-    image_size : int, optional
-        Height and width in pixels to train with. Default: the model's, or the source's where the
-        model takes any.
+    image_size : int or tuple of (int, int), optional
+        Height and width in pixels to train with, one number for both. Default: the model's, or the
+        source's where the model takes any.
     crop : float, optional
-        Fraction of the images that validation looks at, as in `data.batches`. Default: what the
-        model remembers.
+        Fraction of the images that validation shows, as in `data.batches`, and training where the
+        augmentation cuts no windows. Default: what the model remembers; without windows, all.
     seed : int, default 0
         Seed for the order and augmentation of the images.
     cache : "memory" or path, optional
@@ -62,7 +63,7 @@ class Execution:
     3
     """
 
-    image_size: int | None = None
+    image_size: int | tuple[int, int] | None = None
     crop: float | None = None
     seed: int = 0
     cache: str | os.PathLike | None = None
@@ -77,7 +78,9 @@ class Execution:
 
     def __post_init__(self):
         check_range("count", steps_per_execution=self.steps_per_execution, keep=self.keep)
-        check_range("count", optional=True, image_size=self.image_size, save_every=self.save_every)
+        check_range("count", optional=True, save_every=self.save_every)
+        if self.image_size is not None:
+            sides(self.image_size)
         check_range("crop", optional=True, crop=self.crop)
         check_choice((0, 1, 2), verbose=self.verbose)
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from keras_resnet.data import Augmentation, Source
 from keras_resnet.data.pipeline import policy_of
-from keras_resnet.graphs import digest, wants_of
+from keras_resnet.graphs import View, digest, remember_view, view_of
+from keras_resnet.layers.view import short
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import devices_of, prepare
 from keras_resnet.training.recipes import Recipe, as_recipe
@@ -31,6 +32,8 @@ def train(
 ) -> Result:
     """Train a model on a source's training images, and keep the best epoch's weights.
 
+    The model remembers the size and the crop of the images for tests and serving.
+
     Parameters
     ----------
     model : keras.Model
@@ -41,7 +44,8 @@ def train(
         The data. Its test images are not used. If it has no validation images, the weights of the
         last epoch are kept.
     recipe : Recipe or str, optional
-        How to train, or a key of `RECIPES`. Default: `Recipe()`.
+        How to train, or a key of `RECIPES`. Default: `Recipe()`. Where its augmentation cuts no
+        windows, training shows of the images what tests show: all, unless a crop is given.
     strategy : tf.distribute.Strategy or str, optional
         The devices, or an argument for `keras_resnet.training.strategy`; "multiworker" and "cpu:N"
         have to be chosen before the model is made. Each device takes an equal part of every batch.
@@ -83,11 +87,66 @@ def train(
     """
     execution, recipe, task = execution_of(execution, options), as_recipe(recipe), task_of(source)
     task.check(model, source)
-    size = execution.image_size or model.input_shape[1] or source.image_size
-    crop = wants_of(model).crop if execution.crop is None else execution.crop
+    view = view_for(model, source, recipe, execution)
+    remember_view(model, view)
+    return train_on(view, model, source, recipe, strategy, execution)
+
+
+def view_for(model: keras.Model, source: Source, recipe: Recipe, execution: Execution) -> View:
+    """Decide how a run shows images, in training and in tests.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    source : Source
+        The data.
+    recipe : Recipe
+        With the augmentation: windows leave the model's crop to tests; without them, both show the
+        whole image.
+    execution : Execution
+        With the size and the crop that are asked for.
+
+    Returns
+    -------
+    View
+    """
+    size, crop = execution.image_size, execution.crop
+    if size is None and model.inputs[0].shape[1:3] == (None, None):
+        size = source.image_size
+    if crop is None and not policy_for(source, recipe).area:
+        crop = 1.0
+    return view_of(model, image_size=size, crop=crop)
+
+
+def policy_for(source: Source, recipe: Recipe) -> Augmentation:
+    """How a recipe varies the training images of a source."""
     policy = policy_of(recipe.augmentation or source.augmentation) or Augmentation()
-    policy = policy.with_mixup(recipe.mixup)
-    views = dict(image_size=size, channels=source.channels, cache=execution.cache)
+    return policy.with_mixup(recipe.mixup)
+
+
+def view_settings(view: View, policy: Augmentation) -> dict[str, Any]:
+    """What checkpoints and features know of a view."""
+    settings = {"image_size": short(view.image_size), "crop": view.crop}
+    # Runs of before say less, where it means what it meant then.
+    if view.crop != 1.0 and not policy.area:
+        settings["training_crop"] = view.crop
+    if view.interpolation != "bilinear":
+        settings["interpolation"] = view.interpolation
+    return settings
+
+
+def train_on(
+    view: View,
+    model: keras.Model,
+    source: Source,
+    recipe: Recipe,
+    strategy: tf.distribute.Strategy | str | None,
+    execution: Execution,
+) -> Result:
+    """Train a model as `train` does, with images that are shown in a way that is decided."""
+    task, policy = task_of(source), policy_for(source, recipe)
+    shown = {**vars(view), "cache": execution.cache}
 
     def training(epochs, **share):
         return task.batches(
@@ -96,12 +155,12 @@ def train(
             seed=execution.seed,
             epochs=epochs,
             classes=len(source.class_names),
-            **views,
+            **shown,
             **share,
         )
 
     def validation(**share):
-        return task.batches(source.validation, crop=crop, **views, **share)
+        return task.batches(source.validation, **shown, **share)
 
     weights = execution.class_weight
     return fit(
@@ -115,8 +174,7 @@ def train(
             "data": source.name,
             "images": [len(split) for split in source.splits.values()],
             "fingerprint": source.fingerprint(),
-            "image_size": size,
-            "crop": crop,
+            **view_settings(view, policy),
             "seed": execution.seed,
             "class_weight": weights and {f"{i}": float(w) for i, w in weights.items()},
             # Runs of before there were others do not say so.

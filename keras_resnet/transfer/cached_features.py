@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from keras_resnet import graphs
 from keras_resnet.data import Source
-from keras_resnet.data.pipeline import policy_of
 from keras_resnet.data.readers import by_index
 from keras_resnet.files import digest, written_beside
 from keras_resnet.graphs import extractor_of
@@ -19,7 +18,7 @@ from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
-from keras_resnet.training.trainer import fit
+from keras_resnet.training.trainer import fit, policy_for, view_settings
 from keras_resnet.transfer.plans import Stage
 
 
@@ -54,6 +53,7 @@ def features(model: keras.Model, images: tf.data.Dataset) -> tuple[np.ndarray, n
 
 @deep_graphs()
 def train_head(
+    view: graphs.View,
     model: keras.Model,
     source: Source,
     stage: Stage,
@@ -64,6 +64,8 @@ def train_head(
 
     Parameters
     ----------
+    view : View
+        How images are shown to the model.
     model : keras.Model
         A model for the source's task.
     source : Source
@@ -71,7 +73,7 @@ def train_head(
     stage : Stage
         What to train, and how: `views` of every training image.
     execution : Execution
-        With the image size and the crop to use.
+        How to carry the recipe out.
     features_folder : path, optional
         Where to keep the features. Default: with the checkpoints.
 
@@ -87,13 +89,8 @@ def train_head(
     if stage.back_to != "head":
         raise ValueError(f"views={stage.views} is for the head alone, not for {stage.back_to!r}.")
     recipe, task, extractor = stage.recipe, task_of(source), extractor_of(model)
-    policy = policy_of(recipe.augmentation or source.augmentation).with_mixup(recipe.mixup)
-    views = dict(
-        image_size=execution.image_size,
-        channels=source.channels,
-        batch_size=recipe.batch_size,
-        cache=execution.cache,
-    )
+    policy = policy_for(source, recipe)
+    shown = {**vars(view), "batch_size": recipe.batch_size, "cache": execution.cache}
 
     def compute():
         varied = task.batches(
@@ -102,19 +99,18 @@ def train_head(
             seed=execution.seed,
             epochs=range(stage.views),
             classes=len(source.class_names),
-            **views,
+            **shown,
         )
         if not len(source.validation):
             return _extracted(extractor, varied)
-        plain = task.batches(source.validation, crop=execution.crop, **views)
+        plain = task.batches(source.validation, **shown)
         return *_extracted(extractor, varied), *_extracted(extractor, plain)
 
     settings = {
         "data": source.name,
         "images": [len(split) for split in source.splits.values()],
         "fingerprint": source.fingerprint(),
-        "image_size": execution.image_size,
-        "crop": execution.crop,
+        **view_settings(view, policy),
         "views": stage.views,
         "augmentation": recipe.augmentation or source.augmentation,
         "mixup": recipe.mixup,

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source
-from keras_resnet.graphs import last_stage, named_layers, wants_of
+from keras_resnet.graphs import last_stage, named_layers, remember_view
 from keras_resnet.training import collectives, strategies
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
-from keras_resnet.training.trainer import train
+from keras_resnet.training.trainer import train_on, view_for
 from keras_resnet.transfer.cached_features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
 from keras_resnet.transfer.plans import Stage, stages
@@ -90,8 +90,9 @@ def fine_tune(
     for stage in plan:
         if stage.back_to not in ("head", "all"):
             named_layers(model, stage.back_to, "back_to")
-    crop = wants_of(model).crop if execution.crop is None else execution.crop
-    size = execution.image_size or model.input_shape[1] or source.image_size
+    # One view for all stages: that of the last one, which the model ends up with.
+    view = view_for(model, source, plan[-1].recipe, execution)
+    remember_view(model, view)
     results, best_loss = {}, np.inf
     try:
         for number, stage in enumerate(plan, start=1):
@@ -99,15 +100,12 @@ def fine_tune(
             former = model.get_weights() if results else None
             folder = execution.checkpoints
             here = replace(
-                execution,
-                image_size=size,
-                crop=crop,
-                checkpoints=folder and Path(folder) / f"{number}-{stage.back_to}",
+                execution, checkpoints=folder and Path(folder) / f"{number}-{stage.back_to}"
             )
             if stage.views:
-                result = train_head(model, source, stage, here, features_folder)
+                result = train_head(view, model, source, stage, here, features_folder)
             else:
-                result = train(model, source, stage.recipe, strategy, execution=here)
+                result = train_on(view, model, source, stage.recipe, strategy, here)
             name = f"{number}-{stage.back_to}" if stage.back_to in results else stage.back_to
             results[name] = result
             loss = _loss(result)

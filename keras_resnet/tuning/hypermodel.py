@@ -402,7 +402,7 @@ class ResNetHyperModel(_HyperModel):
         Result
         """
         recipe = spaces.recipe_of(values, self.recipe).changed(epochs=epochs - initial_epoch)
-        return train(model, source, recipe, image_size=self.input_shape[0], **options)
+        return train(model, source, recipe, image_size=self.input_shape[:2], **options)
 
 
 class TransferHyperModel(_HyperModel):
@@ -585,7 +585,7 @@ class TransferHyperModel(_HyperModel):
             model,
             source,
             plan,
-            image_size=self.input_shape[0],
+            image_size=self.input_shape[:2],
             features_folder=self.folder and self.folder / "features",
             **options,
         )
