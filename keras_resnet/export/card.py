@@ -13,6 +13,7 @@ import keras_resnet
 from keras_resnet.export.folding import unfoldable
 from keras_resnet.export.interface import Interface
 from keras_resnet.export.verify import Verification
+from keras_resnet.layers.view import short
 
 CARD_FILE = "model_card.json"
 """Where a card is kept, beside the model."""
@@ -75,6 +76,7 @@ def model_card(
         "output": interface.output,
         "precision": precision,
         **dataclasses.asdict(interface),
+        "image_size": short(interface.image_size),
         "not_folded": unfoldable(model),
         "verification": verification and dataclasses.asdict(verification),
         "made_with": {

@@ -35,6 +35,7 @@ def litert(
     precision: LiteRTPrecision = "float32",
     calibrate: np.ndarray | None = None,
     batch_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     images: np.ndarray | None = None,
     agreement: float = 0.95,
     verified: bool = True,
@@ -64,6 +65,8 @@ def litert(
         hundred from the training split are plenty.
     batch_size : int, optional
         Images per request. Default: any number.
+    image_size : int or tuple of (int, int), optional
+        As in `saved_model`: the made-up images have this size.
     images : array of shape (images, height, width, channels), optional
         What to verify with, as the model takes them; best those of a test split. Default: made-up
         ones, for which outputs are compared but no classes.
@@ -101,7 +104,8 @@ def litert(
     ...     os.path.getsize(new) < 3 * net.count_params()
     True
     """
-    interface, path = _interface(model, labels, batch_size), _new_file(path, ".tflite")
+    interface = _interface(model, labels, batch_size, image_size)
+    path = _new_file(path, ".tflite")
     check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
         _check_calibration(calibrate, model)
@@ -125,6 +129,7 @@ def onnx(
     labels: Sequence[str] | None = None,
     *,
     batch_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     images: np.ndarray | None = None,
     agreement: float = 0.99,
     verified: bool = True,
@@ -140,7 +145,7 @@ def onnx(
         A functional model of images, of this package or any other.
     path : path
         The new file, *.onnx.
-    labels, batch_size, images, agreement, verified, verbose
+    labels, batch_size, image_size, images, agreement, verified, verbose
         As in `litert`.
 
     Returns
@@ -156,7 +161,8 @@ def onnx(
     ImportError
         If the converter is not installed, or, to verify, ONNX Runtime.
     """
-    interface, path = _interface(model, labels, batch_size), _new_file(path, ".onnx")
+    interface = _interface(model, labels, batch_size, image_size)
+    path = _new_file(path, ".onnx")
     check_installed("onnx", "tf2onnx", *(["onnxruntime"] if verified else []))
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
@@ -177,12 +183,13 @@ def onnx(
     return exported
 
 
-def _interface(model, labels, batch_size):
-    nothing_else = dict.fromkeys(("preprocessing", "image_size", "crop"))
+def _interface(model, labels, batch_size, image_size):
+    nothing_else = dict.fromkeys(("preprocessing", "crop"))
     return interface_of(
         model,
         labels=labels,
         batch_size=batch_size,
+        image_size=image_size,
         image_dtype="float32",
         resize=False,
         top=1,

@@ -7,7 +7,7 @@ from typing import Literal
 import keras
 
 from keras_resnet.checks import check_choice, check_positive, check_range
-from keras_resnet.graphs import Output, check_functional, head_of, wants_of
+from keras_resnet.graphs import Output, check_functional, head_of, view_of, wants_of
 from keras_resnet.layers import NORMALIZATIONS
 
 OUTPUT_NAMES: dict[Output, str] = {
@@ -38,10 +38,12 @@ class Interface:
         Images as the model takes them, or raw ones.
     resize : bool
         Whether images of any size are taken.
-    image_size : int or None
-        Height and width of the images that the model gets; None where they differ.
+    image_size : tuple of (int, int)
+        Height and width of the images that the model gets.
     crop : float
-        Fraction of an image's shorter side that is kept when it is resized.
+        Fraction of an image that is kept when it is resized, as in `data.batches`.
+    interpolation : {"bilinear", "bicubic"}
+        How it is resized.
     batch_size : int or None
         Images per request; None for any number.
     top : int
@@ -53,8 +55,9 @@ class Interface:
     preprocessing: Literal["torch", "caffe", "tf", "raw"] | None
     image_dtype: Literal["float32", "uint8"]
     resize: bool
-    image_size: int | None
+    image_size: tuple[int, int]
     crop: float
+    interpolation: Literal["bilinear", "bicubic"]
     batch_size: int | None
     top: int
 
@@ -72,7 +75,7 @@ def interface_of(model: keras.Model, **asked) -> Interface:
     model : keras.Model
         A functional model of images.
     **asked
-        The fields of `Interface` but `kind`; None for what the model says.
+        The fields of `Interface` but `kind` and `interpolation`; None for what the model says.
 
     Returns
     -------
@@ -95,6 +98,7 @@ def interface_of(model: keras.Model, **asked) -> Interface:
             f"{[each.shape for each in model.outputs]}."
         )
     wants, labels = wants_of(model), asked["labels"]
+    view = view_of(model, image_size=asked["image_size"], crop=asked["crop"])
     labels = None if labels is None else [*labels]
     interface = Interface(
         **{
@@ -102,16 +106,15 @@ def interface_of(model: keras.Model, **asked) -> Interface:
             "kind": _kind_of(model, labels),
             "preprocessing": asked["preprocessing"] or wants.normalization,
             "labels": labels,
-            "image_size": asked["image_size"] or _side(model, wants),
-            "crop": wants.crop if asked["crop"] is None else asked["crop"],
+            "image_size": view.image_size,
+            "crop": view.crop,
+            "interpolation": view.interpolation,
         }
     )
     check_choice((*NORMALIZATIONS, "raw", None), preprocessing=interface.preprocessing)
     check_choice(("float32", "uint8"), image_dtype=interface.image_dtype)
     check_positive(top=interface.top)
-    check_range("count", optional=True, image_size=asked["image_size"])
     check_range("count", optional=True, batch_size=interface.batch_size)
-    check_range("crop", crop=interface.crop)
     if wants.normalization == "raw" != interface.preprocessing:
         raise ValueError(
             f"preprocessing={interface.preprocessing!r}: model {model.name!r} normalizes raw "
@@ -121,16 +124,6 @@ def interface_of(model: keras.Model, **asked) -> Interface:
         raise ValueError(
             f"image_dtype='uint8' is for raw images: say with preprocessing= how model "
             f"{model.name!r} wants them normalized, 'raw' if it does that itself."
-        )
-    height, width = model.inputs[0].shape[1:3]
-    if interface.image_size is None and interface.resize:
-        raise ValueError(
-            f"resize=True needs a model of square images; {model.name!r} takes {height}x{width}."
-        )
-    if interface.image_size is not None and {height, width} - {None, interface.image_size}:
-        raise ValueError(
-            f"image_size={interface.image_size}: model {model.name!r} takes images of "
-            f"{height}x{width} pixels (None: any)."
         )
     _check_labels(model, interface)
     return interface
@@ -149,15 +142,6 @@ def _kind_of(model, labels):
 def _counts(units):
     """How many labels a head of so many units may have; one unit decides between two classes."""
     return (1, 2) if units == 1 else (units,)
-
-
-def _side(model, wants):
-    """The side of the square images that a model gets; None if it takes others."""
-    height, width = model.inputs[0].shape[1:3]
-    if None not in (height, width):
-        return height if height == width else None
-    wanted = set(wants.image_size or ())
-    return height or width or (wanted.pop() if len(wanted) == 1 else 224)
 
 
 def _check_labels(model, interface):

@@ -39,7 +39,7 @@ def saved_model(
     preprocessing: Literal["torch", "caffe", "tf", "raw"] | None = None,
     crop: float | None = None,
     image_dtype: Literal["float32", "uint8"] = "float32",
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     resize: bool = False,
     batch_size: int | None = None,
     top: int = 5,
@@ -81,13 +81,13 @@ def saved_model(
         What raw images need before they enter the model: "raw" for nothing. Default: what the model
         says. Where that is not known, there is no signature for image files.
     crop : float, optional
-        Fraction of an image's shorter side that is kept when it is resized. Default: what the model
-        says, or all of it.
+        Fraction of an image that is kept when it is resized, as in `data.batches`. Default: what
+        the model says, or all of it.
     image_dtype : {"float32", "uint8"}, default "float32"
         What `images` are: as the model takes them, or raw.
-    image_size : int, optional
+    image_size : int or tuple of (int, int), optional
         Height and width of the images that the model gets, if it takes any size. Default: what the
-        model says, or 224.
+        model says.
     resize : bool, default False
         Take `images` of any size, and resize them as an evaluation does.
     batch_size : int, optional

@@ -1,7 +1,6 @@
 """What a served model answers to: functions of tensors, in TensorFlow's own operations alone."""
 
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -36,7 +35,6 @@ def signatures(
     """
     _, *sides, channels = model.inputs[0].shape
     dtype = model.inputs[0].dtype
-    size: Any = interface.image_size  # where it is needed, it is known
     features = features_of(model)
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
@@ -45,10 +43,13 @@ def signatures(
     if interface.preprocessing in NORMALIZATIONS:
         normalize = Preprocessing(interface.preprocessing)
 
+    def shown(images):
+        return middle(images, interface.crop, interface.image_size, interface.interpolation)
+
     def ask(part, images):
         images = _some(images)
         if interface.resize:
-            images = middle(images, interface.crop, size)
+            images = shown(images)
         # The server does not compare what comes with what the signature promises.
         images = tf.ensure_shape(images, (interface.batch_size, *sides, channels))
         if interface.image_dtype == "uint8":
@@ -58,9 +59,9 @@ def signatures(
     def ask_of_files(files):
         files = tf.ensure_shape(_some(files), (interface.batch_size,))
         images = tf.map_fn(
-            lambda each: middle(_decoded(each[0], each[1], channels), interface.crop, size),
+            lambda each: shown(_decoded(each[0], each[1], channels)),
             (files, tf.range(tf.size(files))),
-            fn_output_signature=tf.TensorSpec((size, size, channels)),
+            fn_output_signature=tf.TensorSpec((*interface.image_size, channels)),
         )
         return tf.cast(model(tf.cast(normalize(images), dtype), training=False), "float32")
 
@@ -81,7 +82,7 @@ def signatures(
         "serving_default": (lambda images: {interface.output: ask(model, images)}, images),
         "features": (lambda images: {"features": ask(embedding, images)}, images),
     }
-    if interface.preprocessing and size and channels in (1, 3):
+    if interface.preprocessing and channels in (1, 3):
         if interface.kind in ("probabilities", "multilabel", "logits"):
             named["classify_bytes"] = (classify_bytes, files)
         elif interface.kind == "number":

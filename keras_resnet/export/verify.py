@@ -246,7 +246,7 @@ def verify_export(
 def _made_up(spec, interface):
     """Blurred noise, which is more like photographs than plain noise."""
     count, *sides, channels = spec.shape
-    sides = [side or 2 * interface.image_size for side in sides]
+    sides = [side or 2 * shown for side, shown in zip(sides, interface.image_size, strict=True)]
     points = np.random.default_rng(0).integers(0, 256, (count or _BATCH_SIZE, 8, 8, channels))
     images = tf.image.resize(points, sides)
     dtype = spec.dtype.as_numpy_dtype

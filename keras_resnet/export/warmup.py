@@ -8,6 +8,8 @@ import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 
+from keras_resnet.layers.view import sides
+
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 """Where TensorFlow Serving looks for them in a SavedModel."""
 
@@ -16,7 +18,9 @@ BATCH_SIZES = (1, 4, 16, 32)
 
 
 def write_requests(
-    path: str | os.PathLike, image_size: int | None, batch_sizes: Sequence[int] = BATCH_SIZES
+    path: str | os.PathLike,
+    image_size: int | tuple[int, int],
+    batch_sizes: Sequence[int] = BATCH_SIZES,
 ) -> None:
     """Write requests for every signature of a SavedModel.
 
@@ -27,7 +31,7 @@ def write_requests(
     ----------
     path : path
         The SavedModel's folder.
-    image_size : int or None
+    image_size : int or tuple of (int, int)
         Height and width of the images, where a signature does not say.
     batch_sizes : sequence of int
         Images per request, where a signature does not say.
@@ -43,7 +47,7 @@ def write_requests(
             ((argument, tensor),) = signature.inputs.items()
             fixed = tensor.tensor_shape.dim[0].size
             for batch_size in batch_sizes if fixed < 0 else (fixed,):
-                images = _filled(tensor, batch_size, image_size)
+                images = _filled(tensor, batch_size, sides(image_size))
                 writer.write(_log(Path(path).absolute().parent.name, name, argument, images))
 
 
@@ -88,12 +92,13 @@ def _field(number, contents):
 def _filled(tensor, batch_size, image_size):
     """A batch of black images, or of files of them."""
     _, *sizes = (dimension.size for dimension in tensor.tensor_shape.dim)
-    sizes = [image_size if size < 0 else size for size in sizes]
+    known = zip(sizes, (*image_size, 0), strict=False)  # files have no sizes
+    sizes = [its if size < 0 else size for size, its in known]
     shape = tf.TensorShape([batch_size, *sizes]).as_proto()
     filled = tensor_pb2.TensorProto(dtype=tensor.dtype, tensor_shape=shape)
     # One value stands for all of them, which keeps the file small.
     if tensor.dtype == types_pb2.DT_STRING:
-        black = tf.zeros((image_size, image_size, 3), "uint8")
+        black = tf.zeros((*image_size, 3), "uint8")
         filled.string_val.append(tf.io.encode_jpeg(black).numpy())
     elif tensor.dtype == types_pb2.DT_FLOAT:
         filled.float_val.append(0.0)
