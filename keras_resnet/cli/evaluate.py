@@ -17,6 +17,7 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 )
 @options.task
 @options.weights
+@options.shown
 @options.on_error
 @options.as_json
 def evaluate(model, source, as_json, **given):

@@ -54,6 +54,7 @@ from keras_resnet.runs.choices import EXPORTS
     help="Fraction of the test images whose class must not change.  [default: 0.99, litert 0.95]",
 )
 @options.task
+@options.shown
 @options.weights
 @options.output("Folder: of all versions of a SavedModel, or of the file.")
 @options.as_json

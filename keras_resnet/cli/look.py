@@ -123,11 +123,7 @@ def weights(name, as_json):
 @click.option(
     "--all", "everything", is_flag=True, help="One line per model, CIFAR models to depth 110."
 )
-@click.option(
-    "--image-size",
-    type=options.AT_LEAST_1,
-    help="Height and width in pixels.  [default: 224, CIFAR models 32]",
-)
+@options.image_size("224, CIFAR models 32")
 @options.as_json
 def summary(name, everything, image_size, as_json):
     """Show layers, output shapes, parameters and multiply-adds of a model, stage by stage."""
@@ -135,8 +131,9 @@ def summary(name, everything, image_size, as_json):
         raise Mistake("give the NAME of a model, or --all.")
     with answer(as_json) as found:
         from keras_resnet import zoo
+        from keras_resnet.layers.view import sides
 
-        given = {"input_shape": (image_size, image_size, 3)} if image_size else {}
+        given = {"input_shape": (*sides(image_size), 3)} if image_size else {}
         if name:
             found.update(_summary(name, given))
             _show_stages(found)

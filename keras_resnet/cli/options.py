@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import click
@@ -13,6 +14,20 @@ AT_LEAST_1 = click.IntRange(min=1)
 
 FRACTION = click.FloatRange(0, 1)
 """A fraction."""
+
+
+class ImageSize(click.ParamType):
+    """Height and width in pixels."""
+
+    name = "size"
+
+    def convert(self, value, param, ctx):
+        """One number for both, or a pair."""
+        if not re.fullmatch(r"0*[1-9]\d*(x0*[1-9]\d*)?", value):
+            self.fail(f"{value!r} must be 224, or height x width, such as 96x160.", param, ctx)
+        pair = tuple(map(int, value.split("x")))
+        return pair if len(pair) == 2 else pair[0]
+
 
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, only that."
@@ -46,9 +61,6 @@ on_error = click.option(
     help="What to do about damaged files.",
 )
 batch_size = click.option("--batch-size", type=AT_LEAST_1, help="Images per step.")
-image_size = click.option(
-    "--image-size", type=AT_LEAST_1, help="Height and width in pixels.  [default: the data's]"
-)
 precision = click.option(
     "--precision",
     type=click.Choice(list(PRECISIONS)),
@@ -61,6 +73,23 @@ timeout = {"type": click.FloatRange(0, min_open=True), "show_default": True}
 weights = click.option(
     "--weights", help="For a builder's name: a tag of `weights`, or a file.  [default: its first]"
 )
+
+
+def image_size(default):
+    """The size of images."""
+    text = f"Height and width in pixels.  [default: {default}]"
+    return click.option("--image-size", type=ImageSize(), metavar="N|HxW", help=text)
+
+
+def crop(text):
+    """How much of an image is shown."""
+    text = f"Fraction of an image's shorter side to show{text}"
+    return click.option("--crop", type=click.FloatRange(0, 1, min_open=True), help=text)
+
+
+def shown(command):
+    """How images are shown to a trained model."""
+    return image_size("the model's")(crop(".  [default: the model's]")(command))
 
 
 def output(text):

@@ -24,6 +24,7 @@ from keras_resnet.cli.console import answer, say, table
 @click.option("--positive", metavar="CLASS", help="With --csv: label is 1 for CLASS, 0 for others.")
 @click.option("--probability", is_flag=True, help="With --positive: label is CLASS' probability.")
 @options.task
+@options.shown
 @options.weights
 @options.as_json
 def predict(model, images, as_json, **given):

@@ -64,12 +64,10 @@ def demo(output, seed, as_json):
 @click.option(
     "--learning-rate", type=float, help="Highest learning rate, for a batch of 256 images."
 )
-@options.image_size
-@click.option(
-    "--crop",
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Fraction of an image's shorter side to look at outside training.  [default: that of the "
-    "weights]",
+@options.image_size("the data's")
+@options.crop(
+    " in tests, and in training where the augmentation cuts no windows.  [default: all; with "
+    "windows, what the weights were tested with]"
 )
 @options.precision
 @click.option(

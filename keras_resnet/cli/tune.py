@@ -48,7 +48,7 @@ from keras_resnet.cli.quality import show_training
     help="End a trial after so many epochs without improvement.",
 )
 @options.batch_size
-@options.image_size
+@options.image_size("the data's")
 @options.precision
 @options.cache
 @click.option(

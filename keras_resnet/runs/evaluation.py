@@ -7,9 +7,9 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import analysis, data
+from keras_resnet import analysis, data, graphs
 from keras_resnet.runs.guards import damaged_images_named
-from keras_resnet.runs.models import answering, input_of, load_model, warn_of_unknowns
+from keras_resnet.runs.models import answering, load_model, warn_of_unknowns
 from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
 
@@ -56,6 +56,8 @@ def evaluate(
     task: Literal["classification", "multilabel", "regression"] | None = None,
     weights: str | os.PathLike | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    image_size: int | tuple[int, int] | None = None,
+    crop: float | None = None,
 ) -> EvaluateRecord:
     """Test a trained model on labelled images, as `keras-resnet evaluate` does.
 
@@ -76,6 +78,11 @@ def evaluate(
         first.
     on_error : {"raise", "skip"}, default "raise"
         What to do about damaged files.
+    image_size : int or tuple of (int, int), optional
+        Height and width in pixels that images are shown with, if the model takes any size. Default:
+        the model's.
+    crop : float, optional
+        Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
 
     Returns
     -------
@@ -109,6 +116,7 @@ def evaluate(
     if part not in data.SPLITS:
         raise ValueError(f"split={split!r} must be one of {', '.join(map(repr, data.SPLITS))}.")
     found = load_model(model, weights, task)
+    view = graphs.view_of(found.model, image_size=image_size, crop=crop)
     images = _images(source, on_error, task, found.task)
     if found.task is None:
         found = answering(found.model, found.names if found.named else None, images.task)
@@ -116,7 +124,7 @@ def evaluate(
     warn_of_unknowns(found)
     some = images.splits[part]
     with damaged_images_named(some):
-        batches = data.batches(some, **input_of(found.model, images))
+        batches = data.batches(some, **vars(view))
         quality = analysis.evaluate(found.predictor, batches, images.class_names, images.task)
     return EvaluateRecord(found.model, images, part, quality)
 

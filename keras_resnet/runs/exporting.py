@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_resnet import data, names
+from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.files import write_labels, write_text
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, silenced_libraries
-from keras_resnet.runs.models import input_of, load_model, normalized, some_images
+from keras_resnet.runs.models import load_model, normalized, some_images
 
 _CALIBRATED, _VERIFIED = 100, 500  # images
 
@@ -59,6 +59,8 @@ def export(
     top: int = 5,
     agreement: float | None = None,
     weights: str | os.PathLike | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    crop: float | None = None,
 ) -> ExportRecord:
     """Write a model as other programs load it, and verify it there, as `keras-resnet export` does.
 
@@ -93,6 +95,11 @@ def export(
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
+    image_size : int or tuple of (int, int), optional
+        Height and width in pixels that images are shown with, if the model takes any size. Default:
+        the model's.
+    crop : float, optional
+        Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
 
     Returns
     -------
@@ -129,7 +136,10 @@ def export(
     check_writable(output)
     found = load_model(model, weights, task)
     net, labels = found.model, _labels(found)
-    options: dict[str, Any] = dict(labels=labels, batch_size=batch_size, verbose=False)
+    view = graphs.view_of(net, image_size=image_size, crop=crop)
+    options: dict[str, Any] = dict(
+        labels=labels, batch_size=batch_size, image_size=view.image_size, verbose=False
+    )
     if kind != "onnx":
         options["precision"] = precision
     if agreement is not None:
@@ -138,13 +148,13 @@ def export(
         images = data.load(calibrate, task=found.task if found.task != "classification" else None)
 
         def some(split, count):
-            pixels = some_images(split, input_of(net), count)
+            pixels = some_images(split, vars(view), count)
             return pixels if image_dtype == "uint8" else normalized(pixels, net)
 
         options["images"] = some(images.test, _VERIFIED)
     with silenced_libraries():
         if kind == "saved_model":
-            options.update(image_dtype=image_dtype, resize=resize, top=top)
+            options.update(crop=view.crop, image_dtype=image_dtype, resize=resize, top=top)
             exported = exporters.saved_model(net, output, **options)
         elif kind == "onnx":
             exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
@@ -227,7 +237,7 @@ def bench(
     paths = [exported] if isinstance(exported, str | os.PathLike) else list(exported)
     shown = None
     if images and paths:
-        shape = exporters.load(paths[0]).image_shape
-        options = {"image_size": shape[1] or 224, "channels": shape[3]}
+        _, height, width, channels = exporters.load(paths[0]).image_shape
+        options = {"image_size": (height or 224, width or 224), "channels": channels}
         shown = some_images(data.load(images, task=task).test, options, max(batch_sizes))
     return BenchRecord(tuple(exporters.latencies(paths, shown, batch_sizes, seconds)))

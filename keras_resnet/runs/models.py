@@ -190,16 +190,6 @@ def warn_of_unknowns(found: Answering) -> None:
         )
 
 
-def input_of(model: keras.Model, images: data.Source | None = None) -> dict:
-    """What `data.batches` makes for a model; one of any size takes what suits the images."""
-    wants = graphs.wants_of(model)
-    height, width = wants.image_size or (None, None)
-    if height != width:
-        raise ValueError(f"model {model.name!r} takes images of {height}x{width}, not square ones.")
-    size = height or (images.image_size if images else 224)
-    return {"image_size": size, "channels": wants.channels or 3, "crop": wants.crop}
-
-
 def some_images(split: data.Split, options: Mapping, count: int) -> np.ndarray:
     """Images from all over a split, as `data.batches` makes them."""
     some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))

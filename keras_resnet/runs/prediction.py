@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from keras_resnet import analysis, data
+from keras_resnet import analysis, data, graphs
 from keras_resnet.checks import check_positive
 from keras_resnet.runs.guards import damaged_images_named
-from keras_resnet.runs.models import input_of, load_model, warn_of_unknowns
+from keras_resnet.runs.models import load_model, warn_of_unknowns
 from keras_resnet.training import TASKS
 
 
@@ -105,6 +105,8 @@ def predict(
     positive: str | None = None,
     probability: bool = False,
     weights: str | os.PathLike | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    crop: float | None = None,
 ) -> PredictRecord:
     """Run a trained model on images, as `keras-resnet predict` does.
 
@@ -130,6 +132,11 @@ def predict(
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
+    image_size : int or tuple of (int, int), optional
+        Height and width in pixels that images are shown with, if the model takes any size. Default:
+        the model's.
+    crop : float, optional
+        Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
 
     Returns
     -------
@@ -166,6 +173,7 @@ def predict(
     if top is not None:
         check_positive(top=top)
     found = load_model(model, weights, task)
+    view = graphs.view_of(found.model, image_size=image_size, crop=crop)
     if csv and found.task is None:
         raise ValueError(
             f"csv: what the outputs of {found.model.name!r} mean is not known; say what it is for, "
@@ -179,7 +187,7 @@ def predict(
     warn_of_unknowns(found)
     split = data.Split(files, np.zeros(len(files), int))
     with damaged_images_named(split, may_skip=False):
-        batches = data.batches(split, **input_of(found.model))
+        batches = data.batches(split, **vars(view))
         outputs = found.predictor.predict(batches, verbose=0)
     written = Path(csv) if csv else None
     if written and found.task:

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet import analysis, data, export
+from keras_resnet import analysis, data, export, graphs
 from keras_resnet.analysis.evaluation import EVALUATIONS
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
 from keras_resnet.files import write_labels, write_text, written_beside
 from keras_resnet.runs.choices import MODEL_FILE
-from keras_resnet.runs.models import input_of
 from keras_resnet.training import Result, task_of
 
 Quality = analysis.Evaluation | analysis.MultiLabelEvaluation | analysis.RegressionEvaluation
@@ -84,7 +83,7 @@ def write_results(
     precision: str,
 ) -> TrainRecord:
     """Test a trained model, write what there is of it, and export it."""
-    test = data.batches(source.test, **input_of(model, source))
+    test = data.batches(source.test, **vars(graphs.view_of(model)))
     quality = analysis.evaluate(model, test, source.class_names, source.task)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)

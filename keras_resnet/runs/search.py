@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import data, training, tuning
+from keras_resnet.layers.view import sides
 from keras_resnet.runs.guards import (
     check_backend,
     check_writable,
@@ -72,7 +73,7 @@ def tune(
     space: Mapping[str, Any] | None = None,
     patience: int | None = None,
     batch_size: int | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     precision: Literal["float32", "bfloat16", "float16"] = "float32",
     cache: str | os.PathLike | None = None,
     validation: float = 0.15,
@@ -119,8 +120,8 @@ def tune(
         End a trial after so many epochs without improvement.
     batch_size : int, optional
         Images per step.
-    image_size : int, optional
-        Height and width in pixels. Default: the data's.
+    image_size : int or tuple of (int, int), optional
+        Height and width in pixels, one number for both. Default: the data's.
     precision : {"float32", "bfloat16", "float16"}, default "float32"
         What feature maps are computed in.
     cache : "memory" or path, optional
@@ -177,7 +178,7 @@ def tune(
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
     images = data.load(source, on_error=on_error, validation=validation, task=task)
-    size = image_size or images.image_size
+    size = sides(image_size or images.image_size)
     execution: dict[str, Any] = dict(
         strategy=strategy, cache=cache, steps_per_execution=steps_per_execution
     )
@@ -188,7 +189,7 @@ def tune(
             recipe = training.recipe("finetune")
         given = {"batch_size": batch_size, "patience": patience}
         hypermodel = kind(
-            (size, size, images.channels),
+            (*size, images.channels),
             len(images.class_names),
             space,
             budget,

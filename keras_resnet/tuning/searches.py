@@ -19,6 +19,7 @@ from keras_resnet.data import Source, Split
 from keras_resnet.data.source import source_of
 from keras_resnet.files import write_text
 from keras_resnet.training import Result, strategies, task_of
+from keras_resnet.training.trainer import policy_for
 from keras_resnet.tuning import parallel
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel, objectives
 from keras_resnet.tuning.oracles import (
@@ -27,7 +28,7 @@ from keras_resnet.tuning.oracles import (
     RandomSearchOracle,
 )
 from keras_resnet.tuning.records import best, short
-from keras_resnet.tuning.space import is_choice
+from keras_resnet.tuning.space import is_choice, options_of, recipe_of
 from keras_resnet.tuning.tuner import FOLDER, Tuner
 
 ALGORITHMS = ("hyperband", "random", "bayesian")
@@ -158,6 +159,7 @@ def search(
         "precision": keras.config.dtype_policy().name,
         "weights": getattr(hypermodel, "weights", None),
         **{name: options.get(name) for name in ("crop", "class_weight")},
+        **_view_settings(hypermodel, source, options.get("crop")),
         **{f"space: {name}": choice for name, choice in hypermodel.space.items()},
     }
     settings = json.loads(json.dumps(settings, default=str))
@@ -180,6 +182,19 @@ def search(
     if not parallel.is_worker():
         write_text(directory / _SETTINGS, json.dumps({**settings, "finished": trials}, indent=2))
     return tuner
+
+
+def _view_settings(hypermodel, source, crop):
+    """What tells a search from one of before, when training without windows showed whole images."""
+    space = hypermodel.space
+    strengths = options_of(space.get("augmentation_strength", "light"))
+    recipes = [recipe_of({"augmentation_strength": each}, hypermodel.recipe) for each in strengths]
+    windows = all(policy_for(source, recipe).area for recipe in recipes)
+    # Models of the other stem have always been tested on whole images.
+    whole = crop == 1.0 or (crop is None and options_of(space.get("stem")) == ["cifar"])
+    if whole or (windows and "augmentation" not in space):
+        return {}
+    return {"view": "the same in training and validation"}
 
 
 def _source(train, validation):

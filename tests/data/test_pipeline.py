@@ -485,29 +485,53 @@ class TestReplicas:
 
 
 class TestEvaluation:
-    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    @pytest.mark.parametrize(
+        ("way", "interpolation"),
+        [
+            ("arrays", "bilinear"),
+            ("files", "bilinear"),
+            ("stream", "bilinear"),
+            ("files", "bicubic"),
+        ],
+    )
     @pytest.mark.parametrize(
         ("height", "width", "crop", "image_size"),
-        [(64, 96, 0.875, 32), (96, 64, 0.875, 56), (40, 40, 1.0, 33), (16, 24, 0.5, 50)],
+        [
+            (64, 96, 0.875, (32, 32)),
+            (96, 64, 0.875, (56, 56)),
+            (40, 40, 1.0, (33, 33)),
+            (16, 24, 0.5, (50, 50)),
+            (64, 96, 0.75, (20, 40)),
+            (60, 80, 1.0, (45, 15)),
+        ],
     )
-    def test_is_what_pillow_makes_of_the_middle(self, way, height, width, crop, image_size):
+    def test_is_what_pillow_makes_of_the_middle(
+        self, way, interpolation, height, width, crop, image_size
+    ):
         image = pixels(1, height=height, width=width)
         contents = tf.data.Dataset.from_tensors(encoded(1, height=height, width=width))
-        side = int(crop * min(height, width))
-        left, top = (width - side) // 2, (height - side) // 2
+        rows = crop * min(height, width * image_size[0] / image_size[1])
+        rows, columns = int(rows), int(rows * image_size[1] / image_size[0])
+        left, top = (width - columns) // 2, (height - rows) // 2
         with tempfile.NamedTemporaryFile(suffix=".png") as file:
             PIL.Image.fromarray(image).save(file)
             file.flush()
             split = {"arrays": image[None], "files": [file.name], "stream": contents}[way]
             (ours,), _ = collect(
-                data.batches(data.Split(split, np.array([0])), image_size=image_size, crop=crop)
+                data.batches(
+                    data.Split(split, np.array([0])),
+                    image_size=image_size,
+                    crop=crop,
+                    interpolation=interpolation,
+                )
             )
         for channel in range(3):
             plane = PIL.Image.fromarray(image[..., channel].astype("float32"))
-            expected = plane.crop((left, top, left + side, top + side)).resize(
-                (image_size, image_size), PIL.Image.Resampling.BILINEAR
+            expected = plane.crop((left, top, left + columns, top + rows)).resize(
+                image_size[::-1], PIL.Image.Resampling[interpolation.upper()]
             )
-            np.testing.assert_allclose(ours[..., channel], np.asarray(expected), atol=1e-2)
+            expected = np.clip(np.asarray(expected), 0, 255)
+            np.testing.assert_allclose(ours[..., channel], expected, atol=1e-2)
 
     def test_is_the_same_every_time(self, ways):
         dataset = data.batches(ways["stream"], image_size=8)
