@@ -20,9 +20,14 @@ from keras_resnet.data.formats import (
     TIFF,
 )
 
+_of_file = tf.function(
+    input_signature=[tf.TensorSpec((), "string")],
+    autograph=False,
+)  # to be traced once, and not anew for every dataset and every export
 _MENTIONS_EXIF = r"\C*(Exif|eXIf)\C*"  # the names of such parts in JPEG and PNG files
 
 
+@_of_file
 def orientation(contents: tf.Tensor) -> tf.Tensor:
     r"""Read the EXIF orientation of an image.
 
@@ -81,6 +86,7 @@ def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
     return tf.equal(tf.strings.substr(contents, 0, len(beginning)), beginning)
 
 
+@_of_file
 def quick(contents: tf.Tensor) -> tf.Tensor:
     """Check whether TensorFlow decodes a file; otherwise Pillow does.
 
@@ -101,6 +107,7 @@ def quick(contents: tf.Tensor) -> tf.Tensor:
     return tf.reduce_any([*others, begins_as("BMP", contents) & plain])
 
 
+@_of_file
 def pixels(contents: tf.Tensor) -> tf.Tensor:
     """Count the pixels that decoding an image takes, before it is decoded.
 
