@@ -338,6 +338,33 @@ class Source:
         return max(counts) / min(counts)
 
 
+def why_others(former: object, now: object) -> str:
+    """Say why a source has another fingerprint than the one of an earlier run.
+
+    Parameters
+    ----------
+    former, now : object
+        What `Source.fingerprint` gave.
+
+    Returns
+    -------
+    str
+        In words that follow on "fingerprint was ..., is ...".
+
+    Examples
+    --------
+    >>> from keras_resnet.data.source import why_others
+    >>> why_others("contents-348d5136aef77177", "contents-0123456789abcdef")
+    'the images, their labels or classes are others'
+    """
+    if f"{now}".rpartition("-")[0] == f"{former}".rpartition("-")[0]:
+        return "the images, their labels or classes are others"
+    return (
+        "it was written when images were known by their names and split in another way, so whether "
+        "they are the same cannot be told"
+    )
+
+
 def numbered(where: str, splits: Sequence[Split]) -> tuple[str, ...]:
     """Name classes by their numbers.
 

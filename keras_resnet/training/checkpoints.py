@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from keras_resnet.data.source import why_others
 from keras_resnet.files import remove_leftovers, write_text, written_beside
 
 # Not HDF5, whose library crashes where a disk is full.
@@ -259,6 +260,7 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
     former = json.loads(file.read_text(encoding="utf-8"))
     differing = [
         f"{name} was {former.get(name)!r}, is {settings.get(name)!r}"
+        + (f" ({why_others(former.get(name), settings.get(name))})" * (name == "fingerprint"))
         for name in sorted({*former, *settings})
         if former.get(name) != settings.get(name)
     ]

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras_resnet import names
 from keras_resnet.checks import check_positive, check_range
 from keras_resnet.data import Source, Split
-from keras_resnet.data.source import source_of
+from keras_resnet.data.source import source_of, why_others
 from keras_resnet.files import write_text
 from keras_resnet.training import Result, strategies, task_of
 from keras_resnet.training.trainer import policy_for
@@ -245,9 +245,10 @@ def _check_same_search(directory, settings):
         return
     for name in dict.fromkeys([*former, *settings]):
         if former.get(name) != settings.get(name):
+            why = f": {why_others(former.get(name), settings[name])}" if name == "data" else ""
             raise ValueError(
                 f"directory {str(directory)!r} holds another search: {name} was "
-                f"{former.get(name)!r}, now it is {settings.get(name)!r}. Choose another "
+                f"{former.get(name)!r}, now it is {settings.get(name)!r}{why}. Choose another "
                 "directory, or give the same arguments to continue that search."
             )
 

@@ -1,5 +1,8 @@
+import os
+
 import numpy as np
 import pytest
+import tensorflow as tf
 from errors import one_line_error
 
 from keras_resnet import data
@@ -122,6 +125,29 @@ class TestTasks:
         numbers = source([[1.0, 0], [0, 1]], task="regression").fingerprint()
         changed = source([[1.0, 0], [0, 2]], task="regression").fingerprint()
         assert len({several, numbers, changed}) == 3
+
+    def test_fingerprints_are_of_the_contents(self, tmp_path):
+        def fingerprint(*contents, way):
+            images = [tmp_path / f"{index}.bin" for index in range(2)]
+            for file, content in zip(images, contents, strict=True):
+                file.write_bytes(content)
+                os.utime(file, (0, 0))
+            if way == "stream":
+                images = tf.data.Dataset.from_tensor_slices([*contents])
+            one = data.Split(images, [0, 1])
+            return data.Source("pets", ("cat", "dog"), 3, 8, "none", one, one, one).fingerprint()
+
+        for way in ("files", "stream"):
+            first = fingerprint(b"meow", b"woof", way=way)
+            assert first == fingerprint(b"meow", b"woof", way=way)
+            assert first != fingerprint(b"woof", b"meow", way=way)
+            assert first.startswith("contents-")
+
+    def test_a_stream_of_another_length_is_named(self):
+        images = tf.data.Dataset.from_generator(lambda: [b"meow"] * 3, tf.string)
+        split = data.Split(images.map(lambda each: tf.ensure_shape(each, ())), [0, 1])
+        with one_line_error("3 images, 2 labels"):
+            split.digests()
 
     def test_fingerprints_of_classes_are_those_of_before_there_were_tasks(self):
         assert data.load("digits").fingerprint() == "348d5136aef77177"

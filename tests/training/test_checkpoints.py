@@ -225,3 +225,21 @@ class TestRestoring:
         for _ in range(2):
             rest.train_on_batch(inputs, targets)
         np.testing.assert_allclose(rest.get_weights()[0], whole.get_weights()[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("former", "why"),
+    [
+        (
+            "0123456789abcdef",
+            "images were known by their names",
+        ),
+        ("contents-0123456789abcdef", "the images, their labels or classes are others"),
+    ],
+)
+def test_a_run_on_other_images_does_not_go_on(tmp_path, former, why):
+    bind(tmp_path, {"fingerprint": former})
+    (tmp_path / "after-1").mkdir()
+    bind(tmp_path, {"fingerprint": former})
+    with one_line_error("holds an interrupted run of other settings: fingerprint was", why):
+        bind(tmp_path, {"fingerprint": "contents-348d5136aef77177"})

@@ -1,11 +1,24 @@
 import dataclasses
+import os
+import shutil
 
 import keras
+import numpy as np
+import PIL.Image
 import pytest
 from errors import one_line_error
 from nets import QUICK, small_net
 
-from keras_resnet import data, training, transfer
+from keras_resnet import analysis, data, training, transfer
+
+
+def write_shades(folder, name):
+    """Write 20 files of one size and date, all dark or all bright."""
+    folder.mkdir(parents=True)
+    for index in range(20):
+        pixels = np.full((8, 8, 3), index + 230 * (name == "bright"), "uint8")
+        PIL.Image.fromarray(pixels).save(folder / f"{index}.bmp")
+        os.utime(folder / f"{index}.bmp", (0, 0))
 
 
 class TestFeatures:
@@ -46,6 +59,21 @@ class TestFeatures:
         for number, options in enumerate(({}, other, {}), start=1):
             transfer.fine_tune(net(**options), coloured, plan, features_folder=tmp_path, verbose=0)
             assert len(list(tmp_path.iterdir())) == min(number, 2)
+
+    def test_images_that_change_places_are_others(self, tmp_path):
+        """Of the same names, sizes, dates and labels."""
+        for number, names in enumerate((("dark", "bright"), ("bright", "dark")), start=1):
+            for folder, name in zip("ab", names, strict=True):
+                shutil.rmtree(tmp_path / "images" / folder, ignore_errors=True)
+                write_shades(tmp_path / "images" / folder, name)
+            source = data.load(tmp_path / "images")
+            model = transfer.classifier(small_net(include_top=False, input_shape=(8, 8, 3)), 2)
+            plan = [transfer.Stage("head", dataclasses.replace(QUICK, epochs=20), views=1)]
+            features = tmp_path / "features"
+            transfer.fine_tune(model, source, plan, features_folder=features, verbose=0)
+            assert len(list(features.iterdir())) == number
+            test = data.batches(source.test, image_size=8)
+            assert analysis.evaluate(model, test, source.class_names).accuracy == 1
 
     def test_views_are_for_the_head_alone(self, digits):
         with one_line_error("views=2", "head alone"):

@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -368,6 +369,17 @@ class TestSearch:
         search(tmp_path, trials=1, epochs=3)
         with one_line_error("holds another search", name):
             search(tmp_path, **{"trials": 2, "epochs": 3, **change})
+
+    def test_one_on_other_images_is_refused(self, tmp_path):
+        search(tmp_path, trials=1, epochs=3)
+        settings = json.loads((tmp_path / "search.json").read_text())
+        for former, why in (
+            ("0" * 16, "the images, their labels or classes are others"),
+            ("contents-", "images were known by their names"),
+        ):
+            (tmp_path / "search.json").write_text(json.dumps({**settings, "data": former}))
+            with one_line_error("holds another search", "data was", why):
+                search(tmp_path, trials=2, epochs=3)
 
     def test_one_that_has_not_begun_binds_nobody(self, tmp_path, monkeypatch):
         def fail(*_, **options):
