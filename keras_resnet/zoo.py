@@ -14,6 +14,7 @@ from keras_resnet.blocks import Shortcut, StridePlace
 from keras_resnet.checks import is_count
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
+from keras_resnet.pretrained.notices import warn
 from keras_resnet.resnet import resnet
 
 Weights = str | os.PathLike | None
@@ -625,4 +626,10 @@ def _pretrained(architecture, weights, options, usual):
         )
     # Whoever asks for another number of classes wants a new classifier.
     new_head = options.get("classes", usual["classes"]) != usual["classes"]
-    return load.load_source(model, source, new_head=new_head)
+    model = load.load_source(model, source, new_head=new_head)
+    if source.silent and "preprocessing" not in options:
+        warn(
+            f"{source.argument}: the file does not say how images have to be normalized; "
+            f"{needed!r} is assumed. Say it with preprocessing=."
+        )
+    return model

@@ -1,13 +1,18 @@
 """What a model is: nested and sequential models, heads of any length."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from errors import one_line_error
 from keras import layers
 
 import keras_resnet
 from keras_resnet import graphs
+from keras_resnet.export.folding import fold_batch_norm, in_precision
+from keras_resnet.training.prepare import replicated
 
 IMAGE = (8, 8, 3)
 
@@ -234,13 +239,99 @@ class TestHead:
             graphs.head_of(keras.Model(model.input, [model.output, model.output]))
 
 
+def softmax(x):
+    return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def both(second):
+    return np.concatenate([1 - second, second], -1)
+
+
+def same(x):
+    return x
+
+
+# A head, what makes answers of its outputs by task, and the task that it tells by itself.
+ANSWERS = {
+    "softmax": (
+        lambda: layers.Dense(3, "softmax"),
+        {"classification": same},
+        {None: "classification", 3: "classification"},
+    ),
+    "linear": (
+        lambda: layers.Dense(3),
+        {"classification": softmax, "multilabel": sigmoid, "regression": same},
+        {None: None, 3: "classification"},
+    ),
+    "logits": (
+        lambda: layers.Dense(3, name="predictions"),
+        {"classification": softmax, "multilabel": sigmoid, "regression": same},
+        {None: "classification", 3: "classification"},
+    ),
+    # A sigmoid of it is no probability of a label.
+    "log of softmax": (
+        lambda: layers.Dense(3, "log_softmax"),
+        {"classification": softmax},
+        {None: "classification"},
+    ),
+    "labels": (
+        lambda: layers.Dense(3, "sigmoid"),
+        {"multilabel": same},
+        {None: "multilabel", 3: "multilabel"},
+    ),
+    # A softmax of one output is 1, whatever the image.
+    "one logit": (
+        lambda: layers.Dense(1),
+        {
+            "classification": lambda x: both(sigmoid(x)),
+            "multilabel": sigmoid,
+            "regression": same,
+        },
+        {None: None, 1: None, 2: "classification"},
+    ),
+    "one sigmoid": (
+        lambda: layers.Dense(1, "sigmoid"),
+        {"classification": both, "multilabel": same},
+        {None: "classification", 2: "classification", 1: "multilabel"},
+    ),
+    "number": (
+        lambda: layers.Rescaling(2, name="predictions"),
+        {"regression": same},
+        {None: "regression", 1: "regression"},
+    ),
+    "after ReLU": (lambda: layers.Dense(3, "relu"), {"regression": same}, {None: None, 3: None}),
+    "certainty": (lambda: layers.Dense(1, "softmax"), {"regression": same}, {2: None}),
+}
+
+
+@pytest.mark.parametrize(("make", "answers", "told"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_are_what_the_outputs_can_be(make, answers, told):
+    last = make()
+    before = [layers.Dense(1)] if isinstance(last, layers.Rescaling) else []
+    head = graphs.head_of(functional(backbone(), *before, last))
+    outputs = np.random.default_rng(0).uniform(-3, 3, (4, head.units))
+    for task in ("classification", "multilabel", "regression"):
+        found = graphs.answer_of(head, task)
+        assert (found is None) == (task not in answers), task
+        if found:
+            np.testing.assert_allclose(found(outputs), answers[task](outputs), rtol=1e-5)
+    for names, task in told.items():
+        assert graphs.task_of_outputs(head, names) == task
+
+
 def saved(model, folder):
     model.save(folder / "model.keras")
     return keras.saving.load_model(folder / "model.keras")
 
 
 def cloned(model, folder):
-    return keras.models.clone_model(model)
+    twin = keras.models.clone_model(model)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
 def within(model, folder):
@@ -382,6 +473,156 @@ def test_weights_files_of_older_models_still_fit(tmp_path):
     model.load_weights(tmp_path / "old.weights.h5")
     for ours, theirs in zip(model.get_weights(), before.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def of_weights(suffix, folder, **options):
+    """A model, and one that the builder makes of a file of its weights."""
+    model = net(classifier_activation=None, **options)
+    randomized(model)
+    graphs.remember(model, crop=0.5)
+    path = folder / f"weights{suffix}"
+    if suffix == ".safetensors":
+        keras_resnet.pretrained.to_torch(model, path)
+    else:
+        (model.save if suffix == ".keras" else model.save_weights)(path)
+    include = options.get("include_preprocessing", False)
+    again = keras_resnet.ResNet(
+        *((1,), "basic", (4,)), stem="cifar", input_shape=IMAGE, classes=3, weights=path,
+        include_preprocessing=include, classifier_activation=None,
+    )  # fmt: skip
+    return model, again
+
+
+def randomized(model):
+    random = np.random.default_rng(0)
+    model.set_weights([random.uniform(0.1, 0.3, each.shape) for each in model.get_weights()])
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".weights.h5", ".safetensors"])
+@pytest.mark.parametrize("mode", ["torch", "caffe", "tf"])
+@pytest.mark.parametrize("include", [False, True])
+def test_files_of_every_kind_keep_predictions_and_wants(tmp_path, suffix, mode, include):
+    """And so does what is made of the models that come out of them."""
+    images = np.random.default_rng(1).uniform(0, 255, (2, *IMAGE)).astype("float32")
+    model, again = of_weights(suffix, tmp_path, preprocessing=mode, include_preprocessing=include)
+    expected, wants = model(images, training=False), graphs.wants_of(model)
+    assert wants.normalization == ("raw" if include else mode)
+    order = np.random.default_rng([len(suffix), len(mode), include]).permutation(CHANGES)
+    for change in (lambda model, _: model, *order):
+        again = change(again, tmp_path)
+        assert graphs.wants_of(again) == wants
+        np.testing.assert_allclose(again(images, training=False), expected, rtol=1e-5)
+
+
+class TestWeightsFiles:
+    """What a file of weights alone says of the images, and what it leaves open."""
+
+    def test_are_not_read_by_keras_into_a_model_of_other_images(self, tmp_path):
+        path = tmp_path / "caffe.weights.h5"
+        for include in (False, True):
+            options = dict(include_preprocessing=include)
+            net(preprocessing="caffe", **options).save_weights(path)
+            net(preprocessing="caffe", **options).load_weights(path)
+            with pytest.raises(ValueError, match="normalized as 'caffe', the model is for 'torch'"):
+                net(preprocessing="torch", **options).load_weights(path)
+
+    @pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+    def test_that_say_nothing_are_warned_of(self, tmp_path, suffix):
+        """As Keras' own layers write them, and this package did."""
+        keras_own = keras.models.clone_model(
+            net(),
+            clone_function=lambda layer: (
+                keras.layers.Conv2D(4, 3, padding="same", use_bias=False, name="conv1_conv")
+                if layer.name == "conv1_conv"
+                else type(layer).from_config(layer.get_config())
+            ),
+        )
+        path = tmp_path / f"old{suffix}"
+        (keras_own.save if suffix == ".h5" else keras_own.save_weights)(path)
+
+        def build(**options):
+            return keras_resnet.ResNet(
+                *((1,), "basic", (4,)), stem="cifar", input_shape=IMAGE, classes=3, weights=path,
+                **options,
+            )  # fmt: skip
+
+        with pytest.warns(RuntimeWarning, match="does not say .* 'torch' is assumed"):
+            build()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert build(preprocessing="caffe").preprocessing == "caffe"
+
+
+LOOKED_UP = {
+    "Normalization": lambda: layers.Normalization(),
+    "Discretization": lambda: layers.Discretization(num_bins=5),
+    "IntegerLookup": lambda: layers.IntegerLookup(),
+}
+
+
+@pytest.mark.parametrize("make", LOOKED_UP.values(), ids=LOOKED_UP)
+@pytest.mark.parametrize("copy", ["folded", "in bfloat16", "on devices"])
+def test_what_a_layer_knows_is_in_every_copy(make, copy):
+    adapted, random = make(), np.random.default_rng(0)
+    adapted.adapt(random.integers(0, 30, (64, *IMAGE)))
+    inputs = keras.Input(IMAGE, dtype="int64")
+    x = keras.ops.cast(adapted(inputs), "float32")
+    x = layers.BatchNormalization()(layers.Conv2D(3, 3)(x))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(x))
+    images = random.integers(0, 30, (2, *IMAGE))
+    make_copy = {
+        "folded": fold_batch_norm,
+        "in bfloat16": lambda model: in_precision(model, "bfloat16"),
+        "on devices": lambda model: replicated(model, tf.distribute.get_strategy(), False),
+    }[copy]
+    close = dict(rtol=0.05, atol=0.05) if copy == "in bfloat16" else dict(rtol=1e-4)
+    expected = model(images, training=False)
+    np.testing.assert_allclose(make_copy(model)(images, training=False), expected, **close)
+
+
+class Scaled(layers.Layer):
+    """Computes with what no configuration and no weight holds."""
+
+    factor = 1.0
+
+    def call(self, inputs):
+        return self.factor * inputs
+
+
+class Unfinished(layers.Layer):
+    def __init__(self, factor):
+        super().__init__()
+        self.factor = factor
+
+    def call(self, inputs):
+        return self.factor * inputs
+
+
+def test_what_a_copy_would_lose_is_refused():
+    scaled = Scaled(name="scaled")
+    model = functional(scaled, layers.Conv2D(2, 3))
+    fold_batch_norm(model)
+    scaled.factor = 3.0
+    for copy in (fold_batch_norm, lambda model: replicated(model, tf.distribute.get_strategy(), 0)):
+        with one_line_error("layer 'scaled' is a Scaled, whose attribute 'factor'"):
+            copy(model)
+        with one_line_error("is a Unfinished, which cannot be copied"):
+            copy(functional(Unfinished(2.0), layers.Conv2D(2, 3)))
+
+
+def test_layers_without_state_are_shared(caplog):
+    model = functional(layers.Lambda(lambda x: x / 255), layers.Conv2D(2, 3))
+    images = np.ones((1, *IMAGE))
+    copy = replicated(model, tf.distribute.get_strategy(), False)
+    np.testing.assert_allclose(copy(images), model(images))
+
+
+def test_layers_of_8_bit_numbers_stay_that():
+    model = functional(backbone(), layers.Dense(3))
+    model.layers[-1].quantize("int8")
+    images = np.random.default_rng(0).normal(size=(2, *IMAGE))
+    copy = in_precision(model, "bfloat16")
+    np.testing.assert_allclose(copy(images), model(images), rtol=0.05, atol=0.05)
 
 
 def test_state_that_is_more_than_weights_is_copied():

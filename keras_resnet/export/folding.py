@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from keras_resnet.checks import check_choice
-from keras_resnet.graphs import check_functional, copy_state, is_functional, plain
+from keras_resnet.graphs import check_functional, copy_state, is_functional, plain, twin_of
 from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D
 from keras_resnet.resnet import deep_graphs
 
@@ -157,6 +157,8 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
             maps.add(layer)
 
     def wanted(layer):
+        if getattr(layer, "quantization_mode", None):
+            return layer.dtype_policy  # its weights are 8-bit numbers and their scales
         return precision if layer in maps else "float32"
 
     def convert(layer):
@@ -165,7 +167,8 @@ def in_precision(model: keras.Model, precision: Precision) -> keras.Model:
         return _like(layer, dtype=wanted(layer))
 
     if not any(
-        is_functional(layer) or layer.dtype_policy.name != wanted(layer) for layer in model.layers
+        is_functional(layer) or keras.dtype_policies.get(wanted(layer)) != layer.dtype_policy
+        for layer in model.layers
     ):
         return model
     return _rebuilt(model, convert)
@@ -293,17 +296,14 @@ def _like(layer, **changes):
 
     A grouped convolution that Keras would compile with XLA becomes one of ours.
     """
-    if isinstance(layer, keras.layers.Lambda):
-        return layer  # Keras does not make one from a configuration with a function
-    config, kind = {**layer.get_config(), **changes}, type(layer)
     if (
-        kind is keras.layers.Conv2D
+        type(layer) is keras.layers.Conv2D
         and layer.groups > 1
         and layer.data_format == "channels_last"
         and max(layer.dilation_rate) == 1
     ):
-        kind = GroupedConv2D
-    return kind.from_config(config)
+        return GroupedConv2D.from_config({**layer.get_config(), **changes})
+    return twin_of(layer, **changes)
 
 
 def _fold_weights(layer, normalization):

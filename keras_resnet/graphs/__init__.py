@@ -2,6 +2,7 @@
 
 ==================  =================================================================
 `head_of`           what comes out of a model, and the layers between that and its features
+`answer_of`         what turns that into answers of a task; `task_of_outputs`, which task
 `features_of`       what enters the head, as a tensor
 `extractor_of`      everything but the head, as a model
 `head_model_of`     the head alone, as a model
@@ -15,6 +16,7 @@
 `named_layers`      a layer, or those of a stage, by name
 `is_functional`     whether a model is a graph of layers; `check_functional` insists
 `plain`             the same layers from one tensor to one tensor
+`twin_of`           a new layer of the same configuration
 `copy_state`        everything that a layer has learned, into another layer
 `digest`            whether two models compute the same, whatever their weights
 ==================  =================================================================
@@ -23,6 +25,7 @@ Models among a model's layers are looked into, at any depth. *Unknown* is an ans
 instead of guessing.
 """
 
+from keras_resnet.graphs.answers import Answer, answer_of, task_of_outputs
 from keras_resnet.graphs.heads import (
     OUTPUTS,
     POOLING,
@@ -43,16 +46,19 @@ from keras_resnet.graphs.structure import (
     is_functional,
     named_layers,
     plain,
+    twin_of,
 )
 from keras_resnet.graphs.wants import View, Wants, remember, remember_view, view_of, wants_of
 
 __all__ = [
     "OUTPUTS",
     "POOLING",
+    "Answer",
     "Head",
     "Output",
     "View",
     "Wants",
+    "answer_of",
     "check_functional",
     "copy_state",
     "digest",
@@ -69,5 +75,7 @@ __all__ = [
     "remember",
     "remember_view",
     "view_of",
+    "task_of_outputs",
+    "twin_of",
     "wants_of",
 ]

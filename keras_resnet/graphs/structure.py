@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_resnet import files
 from keras_resnet.layers import Conv2D, Preprocessing
@@ -140,6 +142,41 @@ def plain(model: keras.Model) -> keras.Model:
     return result
 
 
+def twin_of(layer: Any, **changes) -> Any:
+    """Make a new layer of the same configuration, without what the layer has learned.
+
+    Parameters
+    ----------
+    layer : keras.Layer or keras.Operation
+        A layer, or a function of `keras.ops` in a graph.
+    **changes
+        Entries of its configuration to change.
+
+    Returns
+    -------
+    keras.Layer
+        A `Lambda` layer itself, of which Keras makes no other, and so any operation without state.
+
+    Raises
+    ------
+    ValueError
+        If the layer's configuration does not make one.
+
+    See Also
+    --------
+    copy_state : Copy what the layer has learned.
+    """
+    if isinstance(layer, keras.layers.Lambda) or not isinstance(layer, keras.Layer):
+        return layer
+    try:
+        return type(layer).from_config({**layer.get_config(), **changes})
+    except (NotImplementedError, TypeError) as error:
+        raise ValueError(
+            f"layer {layer.name!r} is a {type(layer).__name__}, which cannot be copied: its "
+            "get_config() has to return all that its class needs to make one."
+        ) from error
+
+
 def copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
     """Copy everything that a layer has learned into one of the same configuration.
 
@@ -147,13 +184,48 @@ def copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
     ----------
     layer, twin : keras.Layer
         The layer, and another one of the same kind, which is changed.
+
+    Raises
+    ------
+    ValueError
+        If a layer of somebody's own computes with a value that is in neither its weights nor its
+        configuration, so that it would be lost.
     """
     # As for a file. `get_weights` is not all: a `Normalization` computes with constants that it
-    # makes of its weights when they are loaded.
+    # makes of its weights when they are loaded, and a lookup with a vocabulary.
     for inner, its_twin in zip(layer._flatten_layers(), twin._flatten_layers(), strict=True):
         state = {}
         inner.save_own_variables(state)
         its_twin.load_own_variables(state)
+        if hasattr(inner, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                inner.save_assets(folder)
+                its_twin.load_assets(folder)
+        if lost := _lost(inner, its_twin):
+            raise ValueError(
+                f"layer {inner.name!r} is a {type(inner).__name__}, whose attribute {lost!r} is in "
+                "neither its weights nor what its get_config() returns: a copy would compute "
+                "something else, and so would a saved model."
+            )
+
+
+def _lost(layer, twin):
+    """The name of a value that a layer has and its copy has not; None if there is none."""
+    if type(layer).__module__.partition(".")[0] in ("keras", "keras_resnet"):
+        return None  # these are known to carry what they need
+    for name, value in vars(layer).items():
+        if name.startswith("_") or not _is_plain(value):
+            continue
+        if not np.array_equal(value, getattr(twin, name, None)):
+            return name
+    return None
+
+
+def _is_plain(value):
+    """Whether something is a number, a text or an array."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, bool | int | float | str | np.ndarray | np.generic)
 
 
 def digest(model: keras.Model) -> str:

@@ -3,6 +3,7 @@
 import keras
 
 from keras_resnet.checks import check_choice
+from keras_resnet.layers import notes
 from keras_resnet.layers.devices import serializable
 from keras_resnet.layers.preprocessing import NORMALIZATIONS
 from keras_resnet.layers.view import checked_view, view_config
@@ -58,6 +59,15 @@ class Conv2D(keras.layers.Conv2D):
         self.normalization = normalization
         for name, value in checked_view(crop, image_size, interpolation).items():
             setattr(self, name, value)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.normalization:
+            notes.write(store, preprocessing=self.normalization, crop=self.crop)
+
+    def load_own_variables(self, store):
+        notes.check(store, self.normalization)
+        super().load_own_variables(store)
 
     def get_config(self):
         return {

@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from keras_resnet.checks import check_choice
+from keras_resnet.layers import notes
 from keras_resnet.layers.devices import on_accelerator, serializable, tf
 from keras_resnet.layers.view import checked_view, view_config
 
@@ -80,6 +81,14 @@ class Preprocessing(keras.layers.Layer):
         if reverse:
             images = images[..., ::-1]
         return (images - ops.array(mean, "float32")) / ops.array(deviation, "float32")
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        notes.write(store, preprocessing=self.mode, crop=self.crop)
+
+    def load_own_variables(self, store):
+        notes.check(store, self.mode)
+        super().load_own_variables(store)
 
     def get_config(self):
         return {**super().get_config(), "mode": self.mode, **view_config(self)}

@@ -5,6 +5,7 @@ reads what h5py writes by default: superblock 0 or 1, groups as symbol tables, c
 It rejects everything else. Terms are those of the HDF5 File Format Specification, version 3.0.
 """
 
+import contextlib
 import math
 import struct
 from collections.abc import Iterator
@@ -18,10 +19,12 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 # Types of messages in an object header.
 _DATASPACE, _DATATYPE, _EXTERNAL_FILES, _LAYOUT, _FILTERS = 1, 3, 7, 8, 11
-_LINK_INFO, _LINK, _CONTINUATION, _SYMBOL_TABLE = 2, 6, 16, 17
+_LINK_INFO, _LINK, _ATTRIBUTE, _CONTINUATION, _SYMBOL_TABLE = 2, 6, 12, 16, 17
 
 # ResNet-1202 has about 100,000 messages and names.
 _MOST_PARTS = 1_000_000
+
+_LONGEST_TEXT = 1000  # bytes
 
 _UNSUPPORTED = "the HDF5 file uses features that Keras does not write."
 
@@ -55,13 +58,43 @@ def read(content: Any) -> dict[str, np.ndarray]:
     ...     hdf5.read(memoryview(file.read()))
     {'layers/dense/vars/1': array([0.5, 1.5])}
     """
-    try:
+    with _errors_of_damage():
         tensors = _File(content).tensors()
-    except (struct.error, LookupError, UnicodeDecodeError, OverflowError, TypeError) as error:
-        raise ValueError("the HDF5 file is damaged or incomplete.") from error
     if sum(tensor.nbytes for tensor in tensors.values()) > len(content):
         raise ValueError("the HDF5 file has tensors that share their data.")
     return tensors
+
+
+def notes(content: Any, name: str) -> list[str]:
+    """Read the texts of an attribute, of all groups that have it.
+
+    Parameters
+    ----------
+    content : memoryview
+        The bytes of the file.
+    name : str
+        Name of the attribute. Others are not looked at.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        As `read` does.
+    """
+    with _errors_of_damage():
+        return _File(content).notes(name.encode())
+
+
+@contextlib.contextmanager
+def _errors_of_damage():
+    """Turn what happens when a damaged file is read into a ValueError that says so."""
+    try:
+        yield
+    except (struct.error, LookupError, UnicodeDecodeError, OverflowError, TypeError) as error:
+        raise ValueError("the HDF5 file is damaged or incomplete.") from error
 
 
 class _File:
@@ -79,13 +112,26 @@ class _File:
 
     def tensors(self):
         """Read all tensors, by path."""
+        return {
+            path: self.tensor(path, messages)
+            for path, messages in self.objects()
+            if _SYMBOL_TABLE not in messages and _LAYOUT in messages
+        }
+
+    def notes(self, name):
+        """Read the texts of an attribute, of all groups that have it."""
+        attributes = (each for _, messages in self.objects() for each in messages[_ATTRIBUTE])
+        return [text for each in attributes if (text := self.text(each, name)) is not None]
+
+    def objects(self) -> Iterator[tuple[str, dict]]:
+        """Walk through all groups and tensors: their paths and messages."""
         version, sizes = self.content[8], bytes(self.content[13:15])
         if bytes(self.content[:8]) != SIGNATURE or version > 1 or sizes != b"\x08\x08":
             raise ValueError(_UNSUPPORTED)
         base, _, end, _, _, root = self.unpack("6Q", 24 if version == 0 else 28)
         if base or end > len(self.content):
             raise ValueError("the HDF5 file is incomplete.")
-        tensors, objects, seen = {}, [("", root)], set()
+        objects, seen = [("", root)], set()
         while objects:
             path, address = objects.pop()
             if address in seen:
@@ -97,18 +143,17 @@ class _File:
                     (f"{path}/{name}".lstrip("/"), child)
                     for name, child in self.symbols(messages[_SYMBOL_TABLE])
                 ]
-            elif _LAYOUT in messages:
-                tensors[path] = self.tensor(path, messages)
-            elif _LINK in messages or _LINK_INFO in messages:
+            elif _LAYOUT not in messages and (_LINK in messages or _LINK_INFO in messages):
                 raise ValueError(_UNSUPPORTED)
-        return tensors
+            yield path, messages
 
     def messages(self, address):
         """Return the offsets of an object's messages, by type."""
         version, count, size = self.unpack("BxHxxxxI", address)
         if version != 1:
             raise ValueError(_UNSUPPORTED)
-        messages, blocks = {}, [(address + 16, size)]
+        messages: dict[int, Any] = {_ATTRIBUTE: []}
+        blocks = [(address + 16, size)]
         while blocks:
             start, size = blocks.pop(0)
             end = start + size
@@ -119,6 +164,8 @@ class _File:
                     blocks.append(self.unpack("QQ", start + 8))
                 elif flags & 2 and kind in (_DATASPACE, _DATATYPE, _LAYOUT):
                     raise ValueError("the HDF5 file has tensors that share a description.")
+                elif kind == _ATTRIBUTE:
+                    messages[kind].append(start + 8)
                 else:
                     messages.setdefault(kind, start + 8)
                 start += 8 + length
@@ -170,6 +217,22 @@ class _File:
         if size != wanted or address + size > len(self.content):
             raise ValueError(f"tensor {path!r} is incomplete: its data are missing from the file.")
         return np.ndarray(shape, dtype, self.content, address)
+
+    def text(self, start, wanted):
+        """Read an attribute of this name that is a text of fixed length; None for any other."""
+        version, *sizes = self.unpack("BxHHH", start)
+        if version != 1:
+            return None
+        starts = [start + 8]
+        for size in sizes:
+            starts.append(starts[-1] + -(-size // 8) * 8)
+        name, datatype, _, data = starts
+        if bytes(self.content[name : name + sizes[0]]).rstrip(b"\0") != wanted:
+            return None
+        kind, size = self.unpack("B3xI", datatype)
+        if kind & 15 != 3 or size > _LONGEST_TEXT:
+            raise ValueError(f"the HDF5 file is damaged: {wanted.decode()!r} is no text.")
+        return bytes(self.content[data : data + size]).rstrip(b"\0").decode()
 
     def shape(self, start):
         """Read the shape of a tensor."""

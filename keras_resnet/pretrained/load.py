@@ -32,6 +32,9 @@ class Source:
     read : callable
         Takes whether the classifier is needed, and returns the tensors by their names in the file.
         For a tag, finds the file first.
+    silent : bool, default False
+        Whether the weights do not say how images have to be normalized, as those of Keras without
+        the layers. PyTorch's models are trained on images that are normalized as "torch".
     """
 
     argument: str
@@ -39,6 +42,7 @@ class Source:
     crop: float | None
     row: registry.Weights | None
     read: Callable[[bool], Mapping[str, Any]]
+    silent: bool = False
 
 
 def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
@@ -100,7 +104,8 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         options, crop = row.options, row.crop
     elif mapping.is_caffe(tensors):
         options = registry.CAFFE_OPTIONS
-    return Source(argument, options, crop, row, lambda top: tensors)
+    silent = "preprocessing" not in options and mapping.is_of_keras(tensors)
+    return Source(argument, options, crop, row, lambda top: tensors, silent)
 
 
 def load_weights(

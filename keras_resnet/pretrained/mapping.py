@@ -331,6 +331,21 @@ def is_caffe(tensors: Mapping[str, Any]) -> bool:
     return "conv1_conv/bias" in tensors
 
 
+def is_of_keras(tensors: Mapping[str, Any]) -> bool:
+    """Return whether tensors have names that Keras gives.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        As in `load_tensors`.
+
+    Returns
+    -------
+    bool
+    """
+    return naming_of(tensors) in ("keras", "weights.h5")
+
+
 def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
     """Check that a model has the options that its weights were trained with.
 

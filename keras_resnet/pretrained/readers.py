@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 
 from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES
-from keras_resnet.layers import NORMALIZATIONS
+from keras_resnet.layers import NORMALIZATIONS, notes
 from keras_resnet.pretrained import hdf5, mapping
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
@@ -108,7 +108,8 @@ def recorded_options(path: Path) -> dict[str, Any]:
     -------
     dict
         As from `mapping.options_of`, for a `.keras` file, which contains the layers, or a
-        `.safetensors` file from `to_torch`. Empty for other files.
+        `.safetensors` file from `to_torch`. A `.weights.h5` file has the preprocessing and the
+        crop. Empty for other files.
 
     Raises
     ------
@@ -122,6 +123,9 @@ def recorded_options(path: Path) -> dict[str, Any]:
         if start[4:9] == bytes(4) + b"{":
             metadata = safetensors.safe_open(path, framework="numpy").metadata() or {}
             recorded = json.loads(metadata.get("keras_resnet", "{}"))
+        elif start.startswith(hdf5.SIGNATURE):
+            for note in hdf5.notes(memoryview(mapped(path)), notes.NAME):
+                recorded |= json.loads(note)
         elif start.startswith(b"PK"):
             with zipfile.ZipFile(path) as archive:
                 if _KERAS_CONFIG in archive.namelist():

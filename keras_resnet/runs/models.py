@@ -3,9 +3,10 @@
 import logging
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -21,18 +22,6 @@ from keras_resnet.runs.choices import MODEL_FILE
 
 log = logging.getLogger(__name__)
 
-# What models of a task give, and what makes answers of that.
-_ANSWERS: dict[Task, dict[str, Callable | None]] = {
-    "classification": {"probabilities": None, "logits": keras.ops.softmax},
-    "multilabel": {"multilabel": None},
-    "regression": {"number": None},
-}
-# What is missing behind a linear layer, if somebody knows what it is for.
-_LAST: dict[str, Callable[[], keras.Layer]] = {
-    "classification": lambda: keras.layers.Softmax(dtype="float32"),
-    "multilabel": lambda: keras.layers.Activation("sigmoid", dtype="float32"),
-    "regression": lambda: keras.layers.Rescaling(1.0, dtype="float32", name="predictions"),
-}
 _NO_ANSWERS = {
     "features": "gives features",
     "unknown": "gives outputs whose meaning is not known",
@@ -97,16 +86,12 @@ def _load_file(path):
         return model, None
     labels = labels_file.read_text(encoding="utf-8").splitlines()
     head = graphs.head_of(model)
-    if len(labels) != head.units and not (_is_yes_or_no(head) and len(labels) == 2):
+    of_two_classes = len(labels) == 2 and graphs.task_of_outputs(head, 2) == "classification"
+    if len(labels) != head.units and not (head.units == 1 and of_two_classes):
         raise ValueError(
             f"{str(labels_file)!r} names {len(labels)} outputs, the model has {head.units}."
         )
     return model, labels
-
-
-def _is_yes_or_no(head):
-    """Whether a model gives the probability of the second of two classes."""
-    return head.output == "multilabel" and head.units == 1
 
 
 def answering(model: keras.Model, labels: Sequence[str] | None, task: Task | None) -> Answering:
@@ -115,46 +100,50 @@ def answering(model: keras.Model, labels: Sequence[str] | None, task: Task | Non
         raise ValueError(
             f"model {model.name!r} must take one batch of images (batch, height, width, channels)."
         )
-    head, finish = graphs.head_of(model), None
-    # Names of several outputs are those of classes.
-    supposed = task or ("classification" if labels and len(labels) > 1 else None)
-    # Any numbers may be values, if somebody says so; logits have no activation.
-    may_be = head.linear or (task == "regression" and head.output == "unknown" and head.layers)
-    if may_be and supposed and (head.output == "unknown" or task not in (None, "classification")):
-        model = _ended(model, _LAST[supposed]())
-        head = graphs.head_of(model)
-    known: Task | None = next((each for each in _ANSWERS if head.output in _ANSWERS[each]), None)
-    if known:
-        finish = _ANSWERS[known][head.output]
-    if _is_yes_or_no(head) and task != "multilabel" and (labels is None or len(labels) == 2):
-        known, finish = "classification", _of_two_classes
-    if task not in (None, known):
-        is_for = f"is for {known}" if known else _NO_ANSWERS[head.output]
-        raise ValueError(f"task={task!r}: model {model.name!r} {is_for}.")
+    head, normalization = graphs.head_of(model), graphs.wants_of(model).normalization
+    known: Any = graphs.task_of_outputs(head, None if labels is None else len(labels))
+    answer = graphs.answer_of(head, task or known) if task or known else None
+    if head.output == "unknown" and not head.layers:
+        answer = None  # these may be features
+    if answer is None:
+        if task:
+            is_for = f"is for {known}" if known else _NO_ANSWERS[head.output]
+            raise ValueError(f"task={task!r}: model {model.name!r} {is_for}.")
+        known = None
+    else:
+        known = task or known
+        if head.output == "unknown" or (head.linear and known != "classification"):
+            # What is made of the model is to know it, too.
+            model = _ended(model, answer)
+            answer = graphs.answer_of(graphs.head_of(model), known)
+    units = 2 if answer and answer.both else head.units
+    if labels is not None and len(labels) != units:
+        raise ValueError(
+            f"task={known!r}: {len(labels)} names came for the {units} outputs of {model.name!r}."
+        )
     return Answering(
         model,
-        _completed(model, graphs.wants_of(model).normalization, finish),
+        _completed(model, normalization, answer),
         known,
-        tuple(labels or _numbered(known, head)),
+        tuple(labels or _numbered(known, units)),
         labels is not None,
     )
 
 
-def _of_two_classes(probability):
-    return keras.ops.concatenate([1 - probability, probability], axis=-1)
-
-
-def _numbered(task, head):
+def _numbered(task, units):
     """Names for what nobody has named."""
-    if task == "regression" and head.units == 1:
-        return ["value"]
-    return map(str, range(2 if task == "classification" and head.units == 1 else head.units or 0))
+    return ["value"] if task == "regression" and units == 1 else map(str, range(units or 0))
 
 
 @deep_graphs()
-def _ended(model, layer):
-    """A model with another layer behind its last one."""
+def _ended(model, answer):
+    """A model with a last layer that says what comes out."""
     inputs, outputs = model.inputs[0], model.outputs[0]
+    layer = (
+        keras.layers.Activation(answer.activation, dtype="float32")
+        if answer.activation
+        else keras.layers.Rescaling(1.0, dtype="float32", name="predictions")
+    )
     if layer.name in {each.name for each in model.layers}:  # names of one model differ
         inputs = keras.Input(batch_shape=inputs.shape, dtype=inputs.dtype)
         outputs = model(inputs)
@@ -165,14 +154,14 @@ def _ended(model, layer):
 
 
 @deep_graphs()
-def _completed(model, normalization, finish):
-    """A model with a normalization before it and a function behind it."""
-    if normalization not in NORMALIZATIONS and finish is None:
+def _completed(model, normalization, answer):
+    """A model with a normalization before it, and answers as its outputs."""
+    nothing = graphs.Answer()
+    if normalization not in NORMALIZATIONS and answer in (None, nothing):
         return model
     images = keras.Input(batch_shape=model.inputs[0].shape)
     x = Preprocessing(normalization)(images) if normalization in NORMALIZATIONS else images
-    x = model(x)
-    return keras.Model(images, x if finish is None else finish(x), name=model.name)
+    return keras.Model(images, (answer or nothing)(model(x)), name=model.name)
 
 
 def warn_of_unknowns(found: Answering) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import keras
 import tensorflow as tf
 
+from keras_resnet.graphs import copy_state, twin_of
 from keras_resnet.layers import gains_from_xla
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training import collectives, strategies
@@ -259,7 +260,7 @@ def prepare(
     collectives.agree(strategy, {name: str(value) for name, value in facts.items()})
     net, here = model, strategy.extended.variable_created_in_scope
     if devices.replicas > 1 or not all(here(each.value) for each in model.weights):
-        net = _replicated(model, strategy, devices.synchronized)
+        net = replicated(model, strategy, devices.synchronized)
     for each in dict.fromkeys([model, net]):
         with strategy.scope() if each is net else contextlib.nullcontext():
             _compile(each, recipe.optimizer(batches.steps), objective)
@@ -299,18 +300,43 @@ def _compile(model, optimizer, objective):
     )
 
 
-def _replicated(model, strategy, synchronized):
-    """The same model on all devices of a strategy."""
+def replicated(
+    model: keras.Model, strategy: tf.distribute.Strategy, synchronized: bool
+) -> keras.Model:
+    """Copy a model to all devices of a strategy.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    strategy : tf.distribute.Strategy
+        The devices.
+    synchronized : bool
+        As in `Devices`.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        If a layer computes with what a copy would lose.
+    """
+    twins = {}
 
     def clone(layer):
-        config = layer.get_config()
+        changes = {}
         if isinstance(layer, keras.layers.BatchNormalization):
-            config["synchronized"] = synchronized
-        return type(layer).from_config(config)
+            changes["synchronized"] = synchronized
+        twins[layer] = twin_of(layer, **changes)
+        return twins[layer]
 
     with strategy.scope(), deep_graphs():
         net = keras.models.clone_model(model, clone_function=clone, recursive=True)
-        net.set_weights(model.get_weights())
+        for layer, twin in twins.items():
+            if twin is not layer:
+                copy_state(layer, twin)
         for mine, theirs in zip(random_states(net), random_states(model), strict=True):
             mine.assign(theirs)
     return net

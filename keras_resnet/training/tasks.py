@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from keras_resnet.data import Source, batches
 from keras_resnet.data.labels import LABELS
-from keras_resnet.graphs import head_of, is_functional, wants_of
+from keras_resnet.graphs import answer_of, head_of, is_functional, wants_of
 from keras_resnet.training.recipes import Recipe
 
 
@@ -109,9 +109,8 @@ class Task:
         whether labels are probabilities.
     metrics : mapping of str to callable
         What is measured of each image beside the loss, given labels and outputs.
-    answers : callable
-        Makes what a head of `outputs` would give, given what comes out of a model, whether that
-        could be logits, and the outputs, an array. Returns None where that is impossible.
+    plausible : callable
+        Whether outputs of a model that does not say what they are, an array, can be answers.
     decide : callable
         Makes predictions, in the form of labels, of outputs: both arrays.
     describe : callable
@@ -134,7 +133,7 @@ class Task:
     head: Callable
     losses: Callable
     metrics: Mapping[str, Callable]
-    answers: Callable[[str, bool, np.ndarray], np.ndarray | None]
+    plausible: Callable[[np.ndarray], bool]
     decide: Callable[[np.ndarray], np.ndarray]
     describe: Callable[..., str]
     compiled: tuple[str, str]
@@ -201,16 +200,16 @@ class Task:
         >>> answers(np.array([[0.25]]))
         array([[0.75, 0.25]])
         """
-        given, linear = "unknown", False
-        if is_functional(model):
-            head = head_of(model)
-            given, linear = head.output, head.linear
+        head = head_of(model) if is_functional(model) else None
+        answer = head and answer_of(head, self.name)
+        unknown = head is None or (head.output == "unknown" and not head.linear)
 
         def answers(outputs):
-            found = self.answers(given, linear, outputs)
-            if found is None:
-                raise ValueError(f"{model.name} {self.advice}")
-            return found
+            if answer:
+                return np.asarray(answer(outputs))
+            if unknown and self.plausible(outputs):
+                return outputs
+            raise ValueError(f"{model.name} {self.advice}")
 
         return answers
 
@@ -398,26 +397,12 @@ def _rows(values):
     return values[:, None] if values.shape.rank == 1 else values
 
 
-def _class_probabilities(given, linear, outputs):
-    if given == "multilabel" and outputs.shape[-1] == 1:
-        return np.concatenate([1 - outputs, outputs], -1)
-    if given == "logits" or linear:
-        return tf.nn.softmax(outputs).numpy()
-    if given == "unknown" and (outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2):
-        return outputs
-    return outputs if given == "probabilities" else None
+def _are_of_classes(outputs):
+    return bool((outputs >= 0).all() and np.allclose(outputs.sum(-1), 1, atol=1e-2))
 
 
-def _label_probabilities(given, linear, outputs):
-    if given == "logits" or linear:
-        return tf.nn.sigmoid(outputs).numpy()
-    if given == "unknown" and ((outputs >= 0) & (outputs <= 1)).all():
-        return outputs
-    return outputs if given == "multilabel" else None
-
-
-def _numbers(given, linear, outputs):
-    return outputs if linear or given in ("number", "unknown") else None
+def _are_of_labels(outputs):
+    return bool(((outputs >= 0) & (outputs <= 1)).all())
 
 
 def _is_right(labels, outputs):
@@ -451,7 +436,7 @@ TASKS = {
             head=_dense("softmax"),
             losses=_cross_entropy,
             metrics={"accuracy": _is_right},
-            answers=_class_probabilities,
+            plausible=_are_of_classes,
             decide=lambda outputs: outputs.argmax(-1),
             describe=lambda label, names: names[label],
             compiled=("sparse_categorical_crossentropy", "accuracy"),
@@ -467,7 +452,7 @@ TASKS = {
             head=_dense("sigmoid"),
             losses=_binary_cross_entropy,
             metrics={"accuracy": _labels_right},
-            answers=_label_probabilities,
+            plausible=_are_of_labels,
             decide=lambda outputs: (outputs > 0.5).astype("float32"),
             describe=_labels_text,
             compiled=("binary_crossentropy", "binary_accuracy"),
@@ -482,7 +467,7 @@ TASKS = {
             head=_rescaled,
             losses=_squared_error,
             metrics={"mean_absolute_error": _absolute_error},
-            answers=_numbers,
+            plausible=lambda outputs: True,
             decide=lambda outputs: outputs,
             describe=lambda label, _: ", ".join(f"{value:.4g}" for value in np.atleast_1d(label)),
             compiled=("mean_squared_error", "mean_absolute_error"),

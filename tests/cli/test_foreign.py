@@ -197,6 +197,32 @@ class TestOneSigmoid:
             assert each["labels"] == (["bright"] if p[0] > 0.5 else [])
 
 
+class TestOneLogit:
+    """A softmax of it would be 1 for every image."""
+
+    @pytest.mark.parametrize("knows", ["labels", "task"])
+    def test_of_two_classes_shows_both(self, knows, halves, tmp_path):
+        model = pooled(keras.layers.Dense(1))
+        folder = saved(model, tmp_path / "net", NAMES if knows == "labels" else None)
+        files, pixels = images(halves)
+        second = 1 / (1 + np.exp(-model.predict(pixels, verbose=0)[:, 0]))
+        arguments = ["--task", "classification"] if knows == "task" else []
+        found = answer("predict", folder, *files, *arguments)
+        names = NAMES if knows == "labels" else "01"
+        both = [(1 - each, each) for each in second]
+        assert all(one == row for one, row in each_of(found["predictions"], names, both))
+        if knows == "labels":
+            answer("export", folder, "--output", tmp_path / "exported")
+            card = json.loads((tmp_path / "exported" / "1" / "model_card.json").read_text())
+            assert card["output"] == "probabilities"
+
+    @pytest.mark.parametrize("task", ["multilabel", "regression"])
+    def test_has_one_name_where_it_is_no_class(self, task, halves, tmp_path):
+        folder = saved(pooled(keras.layers.Dense(1)), tmp_path / "net", NAMES)
+        line = refused(run("predict", folder, *images(halves)[0], "--task", task))
+        assert f"task={task!r}: 2 names came for the 1 outputs" in line
+
+
 class TestFeatures:
     def test_are_outputs(self, halves, tmp_path):
         model = pooled()
