@@ -74,8 +74,8 @@ __all__ = [
     "plain",
     "remember",
     "remember_view",
-    "view_of",
     "task_of_outputs",
     "twin_of",
+    "view_of",
     "wants_of",
 ]
