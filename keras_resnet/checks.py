@@ -7,6 +7,7 @@
 `check_choice(("avg", "max"), pool="")`  pool='' must be one of 'avg', 'max'.
 `check_positive(epochs=0)`               epochs=0 must be a whole number of at least 1.
 `is_within("crop", 0.9)`                 True: for callers that word the error themselves.
+`check_unicode(path="caf\\udce9")`       path='caf\\udce9' is not text in UTF-8: rename it.
 `check_installed("onnx", "tf2onnx")`     tf2onnx is not installed: pip install 'keras_resnet[onnx]'.
 =======================================  ==========================================================
 
@@ -172,6 +173,15 @@ def check_choice(choices: Collection, /, **values: Any) -> None:
         # Comparing an array with a choice would give an array.
         if not any(isinstance(value, type(choice)) and value == choice for choice in choices):
             raise ValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
+
+
+def check_unicode(**texts: str) -> None:
+    """Raise ValueError for the first text with bytes of a file's name that is not in UTF-8."""
+    for name, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{name}={text!r} is not text in UTF-8: rename it.") from error
 
 
 def check_installed(extra: str, *modules: str) -> None:

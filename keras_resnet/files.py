@@ -5,17 +5,22 @@ import fnmatch
 import functools
 import glob
 import hashlib
+import json
 import logging
+import math
 import os
 import re
 import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
+
+from keras_resnet.checks import check_unicode
 
 _logger = logging.getLogger(__name__)
 
@@ -244,12 +249,92 @@ def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
     Raises
     ------
     ValueError
-        For a name that contains a line break.
+        As `check_labels` does.
+    """
+    check_labels(labels)
+    write_text(Path(folder) / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Raise ValueError for names of classes that a labels.txt cannot hold.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        The names.
+
+    Raises
+    ------
+    ValueError
+        For a name that is empty, contains a line break, or is not Unicode, as names of files that
+        are not UTF-8 are not.
     """
     for label in labels:
         if label.splitlines() != [label]:
             raise ValueError(f"label {label!r} must be one line of text.")
-    write_text(Path(folder) / LABELS_FILE, "".join(f"{label}\n" for label in labels))
+        check_unicode(label=label)
+
+
+def as_python(value: Any) -> Any:
+    """NumPy's numbers, and those in lists, tuples and dictionaries, as Python's own.
+
+    Parameters
+    ----------
+    value : object
+        A value; what is none of these stays as it is.
+
+    Returns
+    -------
+    object
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.files import as_python
+    >>> as_python({"epochs": np.int64(3), "milestones": np.array([0.5, 0.75])})
+    {'epochs': 3, 'milestones': [0.5, 0.75]}
+    """
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if type(value) in (list, tuple):
+        return type(value)(map(as_python, value))
+    if isinstance(value, Mapping):
+        return {as_python(key): as_python(each) for key, each in value.items()}
+    return value
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """A record as JSON, which has no NaN and no infinity: they become null.
+
+    Parameters
+    ----------
+    value : object
+        Of dictionaries, lists, strings and numbers, of Python or NumPy.
+    indent : int, optional
+        Blanks that a line is indented by. None for a single line.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.files import json_text
+    >>> json_text({"images": np.int64(3), "r2": float("nan")}, indent=None)
+    '{"images": 3, "r2": null}'
+    """
+    return json.dumps(_finite(as_python(value)), indent=indent, allow_nan=False)
+
+
+def _finite(value):
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, list | tuple):
+        return [*map(_finite, value)]
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    return value
 
 
 def digest(parts: Iterable, length: int = 16) -> str:

@@ -1,5 +1,6 @@
 """How good a model is on labelled images, by task."""
 
+import collections
 import csv
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet import graphs
 from keras_resnet.checks import check_choice
 from keras_resnet.files import written_beside
 from keras_resnet.training.tasks import TASKS
@@ -409,7 +411,7 @@ def evaluate(
     Raises
     ------
     ValueError
-        For an unknown task, or a model of other outputs.
+        For an unknown task, a model of other outputs, or one that gives NaN.
 
     Examples
     --------
@@ -421,10 +423,11 @@ def evaluate(
     """
     check_choice(tuple(EVALUATIONS), task=task)
     answers = TASKS[task].answers_of(model)
+    graphs.check_weights(model)
     labels, outputs = zip(
         *((labels, model.predict_on_batch(images)) for images, labels in dataset), strict=True
     )
-    outputs = answers(np.concatenate(outputs))
+    outputs = check_finite(answers(np.concatenate(outputs)), model)
     if outputs.shape[1:] != (len(class_names),):
         raise ValueError(
             f"{model.name} has {outputs.shape[-1]} outputs; class_names has {len(class_names)}."
@@ -449,8 +452,8 @@ def submission(
     path : path
         The CSV file; replaced if it exists.
     files : sequence of pathlib.Path
-        The images. An id is the name of a file without its suffix. Lines are in the order of the
-        ids if all of them are numbers, and otherwise in the order of the files.
+        The images, whose ids are those of `submission_ids`. Lines are in the order of the ids if
+        all of them are numbers, and otherwise in the order of the files.
     probabilities : array of shape (images, classes)
         Outputs of a model.
     class_names : sequence of str
@@ -472,7 +475,7 @@ def submission(
     ------
     ValueError
         If there is no such positive class, if there is none although probabilities are asked for,
-        or for an unknown task.
+        for an unknown task, or a file that is named twice.
 
     Examples
     --------
@@ -489,7 +492,7 @@ def submission(
     check_choice(tuple(EVALUATIONS), task=task)
     lines = list(
         zip(
-            (file.stem for file in files),
+            submission_ids(files),
             _LABELS[task](probabilities, list(class_names), positive, probability),
             strict=True,
         )
@@ -498,6 +501,73 @@ def submission(
         lines.sort(key=lambda line: int(line[0]))
     _write(path, ("id", "value" if task == "regression" else "label"), lines)
     return len(lines)
+
+
+def submission_ids(files: Sequence[str | os.PathLike]) -> list[str]:
+    """What a submission calls images: a name for each.
+
+    Parameters
+    ----------
+    files : sequence of path
+        The images.
+
+    Returns
+    -------
+    list of str
+        The names of the files without their suffixes. Where two are the same, their paths from the
+        folder that holds all of them; where these are the same, too, with their suffixes.
+
+    Raises
+    ------
+    ValueError
+        For a file that is named twice.
+
+    Examples
+    --------
+    >>> from keras_resnet.analysis.evaluation import submission_ids
+    >>> submission_ids(["cats/1.jpg", "cats/2.jpg"]), submission_ids(["cats/1.jpg", "dogs/1.jpg"])
+    (['1', '2'], ['cats/1', 'dogs/1'])
+    """
+    paths = [Path(os.path.abspath(file)) for file in files]
+    if twice := [path for path, count in collections.Counter(paths).items() if count > 1]:
+        raise ValueError(f"files: {str(twice[0])!r} is named twice.")
+    folder = os.path.commonpath([path.parent for path in paths]) if paths else ""
+    below = [path.relative_to(folder) for path in paths]
+    for ids in (
+        [path.stem for path in paths],
+        [path.with_suffix("").as_posix() for path in below],
+    ):
+        if len({*ids}) == len(ids):
+            return ids
+    return [path.as_posix() for path in below]
+
+
+def check_finite(outputs: np.ndarray, model: keras.Model) -> np.ndarray:
+    """The outputs of a model, if all of them are numbers.
+
+    Parameters
+    ----------
+    outputs : array of shape (images, ...)
+        What the model gave.
+    model : keras.Model
+        The model, for the message.
+
+    Returns
+    -------
+    array
+
+    Raises
+    ------
+    ValueError
+        For outputs that are NaN or infinite, of which no class is the likeliest.
+    """
+    lost = ~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
+    if lost.any():
+        raise ValueError(
+            f"model {model.name!r} gives NaN or infinity for {lost.sum():,} of {len(lost):,} "
+            f"images, at first for image {lost.argmax()} (counted from 0)."
+        )
+    return outputs
 
 
 def _of_classes(outputs, names, positive, probability):

@@ -1,13 +1,14 @@
 """What commands say: answers, tables, notices and mistakes."""
 
 import contextlib
-import json
 import logging
 import os
 import sys
 import warnings
 
 import click
+
+from keras_resnet.files import json_text
 
 CONFUSION_SHOWN = 12
 """Classes up to which a confusion matrix fits on a screen."""
@@ -27,6 +28,8 @@ def mistakes_in_a_line():
     except ValueError as error:
         raise Mistake(" ".join(str(error).split())) from error
     except (OSError, ImportError) as error:
+        if isinstance(error, BrokenPipeError):  # of `| head`: click ends without a word
+            raise
         raise click.ClickException(str(error)) from error
 
 
@@ -34,6 +37,9 @@ def mistakes_in_a_line():
 def answer(as_json):
     """Run a command: with --json, only its answer goes to standard output."""
     found = {}
+    for stream in (sys.stdout, sys.stderr):  # names of files and classes are data
+        if hasattr(stream, "reconfigure"):  # notebooks have others
+            stream.reconfigure(errors="backslashreplace")
     with (
         contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
         _notices_in_a_line(),
@@ -41,7 +47,7 @@ def answer(as_json):
         _import_tensorflow()
         yield found
     if as_json and found:  # workers other than the chief have none
-        click.echo(json.dumps(found))
+        click.echo(json_text(found, indent=None))
 
 
 class _Notices(logging.Handler):
@@ -70,10 +76,11 @@ def _notices_in_a_line():
 
 def _import_tensorflow():
     """Import TensorFlow without what it prints before its log level takes effect."""
-    from keras_resnet.runs.guards import silenced_libraries
+    from keras_resnet.runs.guards import check_backend, silenced_libraries
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with silenced_libraries():
+        check_backend()
         import tensorflow  # noqa: F401
 
 

@@ -70,8 +70,23 @@ precision = click.option(
 )
 cache = click.option("--cache", help='Keep decoded images: "memory", or a folder.')
 timeout = {"type": click.FloatRange(0, min_open=True), "show_default": True}
+
+
+def _trained(context, parameter, value):
+    from keras_resnet.cli.console import Mistake
+
+    if value and value.lower() == "none":
+        raise Mistake(
+            f"--weights {value}: a model without weights knows nothing. Leave it out for the "
+            "builder's first."
+        )
+    return value
+
+
 weights = click.option(
-    "--weights", help="For a builder's name: a tag of `weights`, or a file.  [default: its first]"
+    "--weights",
+    callback=_trained,
+    help="For a builder's name: a tag of `weights`, or a file.  [default: its first]",
 )
 
 
@@ -90,6 +105,17 @@ def crop(text):
 def shown(command):
     """How images are shown to a trained model."""
     return image_size("the model's")(crop(".  [default: the model's]")(command))
+
+
+def weights_to_tune(text):
+    """Weights to begin with, if there are any."""
+    return click.option(
+        "--weights",
+        callback=lambda context, parameter, value: (
+            None if value and value.lower() == "none" else value
+        ),
+        help=f"{text}: a tag of `weights`, or a file.  [default: none, from scratch]",
+    )
 
 
 def output(text):

@@ -6,6 +6,7 @@ import click
 
 from keras_resnet.cli import options
 from keras_resnet.cli.console import answer, say, table
+from keras_resnet.cli.quality import show_skipped
 
 
 @click.command()
@@ -26,13 +27,14 @@ from keras_resnet.cli.console import answer, say, table
 @options.task
 @options.shown
 @options.weights
+@options.on_error
 @options.as_json
 def predict(model, images, as_json, **given):
     """Run a trained MODEL on images: files, or folders of them.
 
     MODEL is a model.keras that takes raw images, as `train` writes it, the folder that holds it,
-    or a builder's name, such as ResNet50. In a CSV file, the id of 7.jpg is 7, and lines are in the
-    order of numbers where all names are numbers.
+    or a builder's name, such as ResNet50. In a CSV file, the id of 7.jpg is 7 (a/7 where there is
+    another 7.jpg), and lines are in the order of numbers where all ids are numbers.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -42,9 +44,11 @@ def predict(model, images, as_json, **given):
         if record.csv:
             count = len(record.files)
             say(f"{record.csv}: {count} {'line' if count == 1 else 'lines'}")
+            show_skipped(record)
             return
         columns, rows = _TABLES[record.task]
         table("", columns, [row for each in found["predictions"] for row in rows(each)], left=2)
+        show_skipped(record)
 
 
 def _classes(prediction):

@@ -44,7 +44,7 @@ def demo(output, seed, as_json):
 @options.data
 @options.task
 @click.option("--model", default="ResNet50", show_default=True, help="A builder's name.")
-@click.option("--weights", help="Weights to fine-tune: a tag of `weights`, or a file.")
+@options.weights_to_tune("Weights to fine-tune")
 @click.option(
     "--shortcut",
     type=click.Choice(["A", "B", "C", "none"], case_sensitive=False),

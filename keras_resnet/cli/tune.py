@@ -33,10 +33,7 @@ from keras_resnet.cli.quality import show_training
 @click.option(
     "--objective", help="What to choose by.  [default: val_accuracy, or what suits the task]"
 )
-@click.option(
-    "--weights",
-    help="Search for the best way to fine-tune these: a tag of `weights`, or a file.",
-)
+@options.weights_to_tune("Search for the best way to fine-tune these")
 @options.assignments(
     "NAME=VALUES",
     "Other values for a choice: width=[0.5,1], or a single value to fix it; may be given several "

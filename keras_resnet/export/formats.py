@@ -16,6 +16,7 @@ from keras_resnet.export.card import Exported, model_card
 from keras_resnet.export.folding import fold_batch_norm, in_precision
 from keras_resnet.export.interface import interface_of
 from keras_resnet.export.runtimes import check_installed
+from keras_resnet.export.saved_model import full_disk_named
 from keras_resnet.export.verify import verify_export
 from keras_resnet.files import written_beside
 from keras_resnet.graphs import plain
@@ -68,8 +69,9 @@ def litert(
     image_size : int or tuple of (int, int), optional
         As in `saved_model`: the made-up images have this size.
     images : array of shape (images, height, width, channels), optional
-        What to verify with, as the model takes them; best those of a test split. Default: made-up
-        ones, for which outputs are compared but no classes.
+        What to verify with, as the model takes them; best those of a test split. Default: for
+        "int8" those of `calibrate`, otherwise made-up ones, for which outputs are compared but no
+        classes.
     agreement : float, default 0.95
         Fraction of `images` for which the exported model has to give the same answer.
     verified : bool, default True
@@ -109,6 +111,7 @@ def litert(
     check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
         _check_calibration(calibrate, model)
+        images = calibrate if images is None else images
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
     with written_beside(path) as partial:
@@ -215,6 +218,8 @@ def _check_calibration(images, model):
     expected = model.inputs[0].shape
     if not tf.TensorShape(expected).is_compatible_with(np.shape(images)):
         raise ValueError(f"calibrate has the shape {np.shape(images)}; the model takes {expected}.")
+    if not np.isfinite(images).all():
+        raise ValueError("calibrate holds NaN or infinity, of which there are no ranges.")
 
 
 def _converted(model, interface, precision, calibrate):
@@ -229,7 +234,8 @@ def _converted(model, interface, precision, calibrate):
             lambda images: {output: model(images, training=False)},
             [spec],
         )
-        archive.write_out(folder, verbose=False)
+        with full_disk_named(folder):
+            archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -7,7 +7,14 @@ from typing import Literal
 import keras
 
 from keras_resnet.checks import check_choice, check_positive, check_range
-from keras_resnet.graphs import Output, check_functional, head_of, view_of, wants_of
+from keras_resnet.graphs import (
+    Output,
+    check_functional,
+    check_weights,
+    head_of,
+    view_of,
+    wants_of,
+)
 from keras_resnet.layers import NORMALIZATIONS
 
 OUTPUT_NAMES: dict[Output, str] = {
@@ -84,13 +91,15 @@ def interface_of(model: keras.Model, **asked) -> Interface:
     Raises
     ------
     ValueError
-        If the model is not a functional model of images, or does not fit what was asked for.
+        If the model is not a functional model of images, has weights that are NaN, or does not fit
+        what was asked for.
     """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"KERAS_BACKEND={keras.backend.backend()}: export needs KERAS_BACKEND=tensorflow."
         )
     check_functional(model)
+    check_weights(model)
     if len(model.inputs) > 1 or len(model.outputs) > 1 or len(model.inputs[0].shape) != 4:
         raise ValueError(
             f"model {model.name!r} must take one batch of images (batch, height, width, channels) "

@@ -1,10 +1,10 @@
 """SavedModels as TensorFlow Serving wants them: NAME/VERSION."""
 
+import contextlib
 import itertools
-import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from keras_resnet.checks import check_unicode
 from keras_resnet.export.card import CARD_FILE, Exported, model_card
 from keras_resnet.export.folding import Precision, fold_batch_norm, in_precision
 from keras_resnet.export.interface import interface_of
@@ -20,12 +21,13 @@ from keras_resnet.export.runtimes import is_version, versions
 from keras_resnet.export.signatures import signatures
 from keras_resnet.export.verify import verify_export
 from keras_resnet.export.warmup import write_requests
-from keras_resnet.files import write_labels, write_text, written_beside
+from keras_resnet.files import check_labels, json_text, write_labels, write_text, written_beside
 from keras_resnet.graphs import plain
 from keras_resnet.resnet import deep_graphs
 
 _logger = logging.getLogger("keras_resnet")
 
+_OF_PATTERNS = "[\\"
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
@@ -143,7 +145,9 @@ def saved_model(
         batch_size=batch_size,
         top=top,
     )
-    model, path = plain(model), _version(Path(path))
+    if interface.labels is not None:
+        check_labels(interface.labels)
+    model, path = plain(model), place_of(path)
     served = signatures(in_precision(fold_batch_norm(model), precision), interface)
     if interface.kind == "unknown":
         _logger.info(
@@ -155,16 +159,18 @@ def saved_model(
         archive = keras.export.ExportArchive()
         for name, (function, spec) in served.items():
             archive.add_endpoint(name, function, [spec])
-        archive.write_out(partial, verbose=False)
+        with full_disk_named(path):
+            archive.write_out(partial, verbose=False)
         _check_servable(partial)
         if interface.labels is not None:
             write_labels(partial / "assets", interface.labels)
-        write_requests(partial, interface.image_size)
+        with full_disk_named(path):
+            write_requests(partial, interface.image_size)
         verification = None
         if verified:
             verification = verify_export(partial, model, interface, precision, images, agreement)
         card = model_card(model, interface, precision, verification)
-        write_text(partial / CARD_FILE, json.dumps(card, indent=2) + "\n")
+        write_text(partial / CARD_FILE, json_text(card) + "\n")
     exported = Exported(path, card, verification)
     if verbose:
         print(exported)
@@ -194,8 +200,31 @@ def next_version(folder: str | os.PathLike) -> Path:
     return Path(folder) / str(max(numbers, default=0) + 1)
 
 
-def _version(path):
-    """The folder that a model is written to, which does not exist yet."""
+def place_of(path: str | os.PathLike) -> Path:
+    """The folder that a model is written to, which does not exist yet.
+
+    Parameters
+    ----------
+    path : path
+        As `saved_model` takes it.
+
+    Returns
+    -------
+    pathlib.Path
+
+    Raises
+    ------
+    ValueError
+        For a version that exists already, a folder that holds something else, or a path that
+        TensorFlow could not load a model from.
+    """
+    path = Path(path)
+    check_unicode(path=str(path))
+    if {*str(path)} & {*_OF_PATTERNS}:
+        raise ValueError(
+            f"path {str(path)!r}: TensorFlow takes [ and \\ for those of a pattern, and could not "
+            "load the model: choose a folder without."
+        )
     existing = next(each for each in [path, *path.absolute().parents] if os.path.lexists(each))
     if not existing.is_dir():
         raise ValueError(
@@ -209,12 +238,29 @@ def _version(path):
             )
         return path
     held = [version for version in versions(path) if (version / "saved_model.pb").exists()]
-    if path.is_dir() and any(path.iterdir()) and not held:
+    others = path.is_dir() and any(not each.name.startswith(".") for each in path.iterdir())
+    if others and not held:
         raise ValueError(
             f"path {str(path)!r} is there already and is no folder of a model's versions: choose "
             "another one."
         )
     return next_version(path)
+
+
+@contextlib.contextmanager
+def full_disk_named(path: str | os.PathLike) -> Iterator[None]:
+    """Raise TensorFlow's errors of writing as OSError, with the path that the user knows.
+
+    Parameters
+    ----------
+    path : path
+        What is being written.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+        raise OSError(f"{os.fspath(path)!r} cannot be written: {reason}.") from error
 
 
 def _check_servable(path):

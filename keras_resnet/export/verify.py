@@ -162,6 +162,8 @@ def _compared(loaded, ask, images, kind):
     if not np.isfinite(original).all():
         raise ValueError("model: its outputs for these images are NaN or infinite; train it first.")
     output = _in_batches(loaded, images, batch_size or _BATCH_SIZE)
+    if not np.isfinite(output).all():
+        raise ValueError("the exported model gives NaN or infinity for images that it was given.")
     if output.shape != original.shape:
         raise ValueError(
             f"the exported model gives outputs of shape {output.shape}, the original "

@@ -15,6 +15,7 @@
 `flat_layers`       all layers in order, those of nested models in their place
 `named_layers`      a layer, or those of a stage, by name
 `is_functional`     whether a model is a graph of layers; `check_functional` insists
+`check_weights`     insists on weights that are numbers
 `plain`             the same layers from one tensor to one tensor
 `twin_of`           a new layer of the same configuration
 `copy_state`        everything that a layer has learned, into another layer
@@ -39,6 +40,7 @@ from keras_resnet.graphs.heads import (
 )
 from keras_resnet.graphs.structure import (
     check_functional,
+    check_weights,
     copy_state,
     digest,
     flat_layers,
@@ -60,6 +62,7 @@ __all__ = [
     "Wants",
     "answer_of",
     "check_functional",
+    "check_weights",
     "copy_state",
     "digest",
     "extractor_of",

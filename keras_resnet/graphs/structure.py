@@ -41,6 +41,28 @@ def input_of(model: keras.Model) -> object:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
+def check_weights(model: keras.Model) -> None:
+    """Raise ValueError for a model with NaN among its weights, whose answers mean nothing.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Any model.
+
+    Raises
+    ------
+    ValueError
+        Naming the first of these weights.
+    """
+    for variable in model.weights:
+        numbers = np.asarray(keras.ops.convert_to_numpy(variable))
+        if numbers.dtype.kind not in "biuSUO" and np.isnan(numbers).any():
+            raise ValueError(
+                f"model {model.name!r}: its weights {variable.path!r} are NaN, as those of a "
+                "training that failed: take others."
+            )
+
+
 def flat_operations(model) -> Iterator[keras.Operation]:
     """`flat_layers`, and the functions of `keras.ops` among them."""
     if isinstance(model, keras.Sequential):

@@ -66,15 +66,16 @@ def fetch(weights: Weights, *, top: bool = True) -> Path:
 
 def _in_folder(files: Sequence[File]) -> Path | None:
     """Find one of these files in the user's folder."""
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if not folder:
+    named = os.environ.get(FOLDER_VARIABLE)
+    if not named:
         return None
-    if not Path(folder).expanduser().is_dir():
+    folder = _from_home(named)
+    if not folder.is_dir():
         raise ValueError(
-            f"{FOLDER_VARIABLE}={folder!r} is not a folder; set it to a folder of weights files."
+            f"{FOLDER_VARIABLE}={named!r} is not a folder; set it to a folder of weights files."
         )
     for file in files:
-        path = Path(folder).expanduser() / file.name
+        path = folder / file.name
         if path.is_file():
             if wrong := _mismatch(path, file):
                 warn(f"{wrong} Using it anyway.")
@@ -146,7 +147,18 @@ def _lock(path: Path) -> filelock.FileLock:
 
 def _cache() -> Path:
     """Return the folder in which keras.applications keeps its weights."""
-    return Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "models"
+    return _from_home(os.environ.get("KERAS_HOME") or "~/.keras") / "models"
+
+
+def _from_home(folder: str) -> Path:
+    """A folder, whose name may begin with that of a home directory, "~"."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{folder!r}: this user has no home directory. Set {FOLDER_VARIABLE} to a folder of "
+            "weights files, or KERAS_HOME to one for downloads."
+        ) from error
 
 
 def _mismatch(path: Path, file: File) -> str:

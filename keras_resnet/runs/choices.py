@@ -1,7 +1,24 @@
-"""What jobs let one choose between, by name."""
+"""What jobs let one choose between, by name, and what they write."""
 
 MODEL_FILE = "model.keras"
 """The trained model in the folder of a run."""
+
+RUN_FILES = (
+    MODEL_FILE,
+    "labels.txt",
+    "history.csv",
+    "metrics.json",
+    "images.csv",
+    "curves.png",
+    "predictions.png",
+    "confusion.csv",
+    "per_label.csv",
+    "residuals.csv",
+)
+"""All files that training may write into the folder of a run."""
+
+RUN_FOLDERS = ("checkpoints", "logs", "profile")
+"""The folders in it, besides that of the SavedModel."""
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """What feature maps are computed in, as Keras calls it."""

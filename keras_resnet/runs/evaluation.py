@@ -8,7 +8,7 @@ from typing import Literal
 import keras
 
 from keras_resnet import analysis, data, graphs
-from keras_resnet.runs.guards import damaged_images_named
+from keras_resnet.runs.guards import damaged_images_named, job
 from keras_resnet.runs.models import answering, load_model, warn_of_unknowns
 from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
@@ -48,6 +48,7 @@ class EvaluateRecord:
         }
 
 
+@job
 def evaluate(
     model: str | os.PathLike,
     source: str | os.PathLike,

@@ -1,6 +1,5 @@
 """Models written as other programs load them, and measured."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,9 +8,9 @@ from typing import Any, Literal
 
 from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
-from keras_resnet.files import write_labels, write_text
+from keras_resnet.files import LABELS_FILE, check_labels, json_text, write_labels, write_text
 from keras_resnet.runs.choices import EXPORTS
-from keras_resnet.runs.guards import check_writable, silenced_libraries
+from keras_resnet.runs.guards import check_writable, job, silenced_libraries
 from keras_resnet.runs.models import load_model, normalized, some_images
 
 _CALIBRATED, _VERIFIED = 100, 500  # images
@@ -45,6 +44,7 @@ class ExportRecord:
         }
 
 
+@job
 def export(
     model: str | os.PathLike,
     output: str | os.PathLike,
@@ -136,6 +136,8 @@ def export(
     check_writable(output)
     found = load_model(model, weights, task)
     net, labels = found.model, _labels(found)
+    if kind != "saved_model":
+        _check_labels_beside(output, labels)
     view = graphs.view_of(net, image_size=image_size, crop=crop)
     options: dict[str, Any] = dict(
         labels=labels, batch_size=batch_size, image_size=view.image_size, verbose=False
@@ -165,8 +167,20 @@ def export(
     if kind != "saved_model":
         if labels:
             write_labels(output, labels)
-        write_text(f"{exported.path}.json", json.dumps(exported.card, indent=2) + "\n")
+        write_text(f"{exported.path}.json", json_text(exported.card) + "\n")
     return ExportRecord(exported, kind, precision)
+
+
+def _check_labels_beside(folder, labels):
+    """Make sure that a file's labels.txt is not, or will not be, that of another model."""
+    file = folder / LABELS_FILE
+    if labels:
+        check_labels(labels)
+    if file.exists() and file.read_text(encoding="utf-8").splitlines() != labels:
+        raise ValueError(
+            f"output {str(folder)!r}: its {LABELS_FILE} is that of another model: choose another "
+            "folder."
+        )
 
 
 def _labels(found):
@@ -191,6 +205,7 @@ class BenchRecord:
         return {"results": [{**asdict(each), "path": str(each.path)} for each in self.results]}
 
 
+@job
 def bench(
     exported: str | os.PathLike | Sequence[str | os.PathLike],
     *,

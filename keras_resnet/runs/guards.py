@@ -1,35 +1,88 @@
 """What is made sure of before hours of work, and what is said when they fail."""
 
 import contextlib
+import functools
+import math
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from keras_resnet import names
-from keras_resnet.runs.choices import PRECISIONS
+from keras_resnet.files import as_python
+from keras_resnet.runs.choices import PRECISIONS, RUN_FILES, RUN_FOLDERS
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_resnet.data import Split
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+_COPIES = 3  # of a model's weights: model.keras, the SavedModel, and room to write them
 
 
 def check_backend() -> None:
     """Raise ValueError unless Keras computes with TensorFlow."""
-    import keras
+    chosen = os.environ.get("KERAS_BACKEND") or "tensorflow"
+    if chosen == "tensorflow":
+        try:
+            import keras
 
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"KERAS_BACKEND={keras.backend.backend()}: training and export need "
-            "KERAS_BACKEND=tensorflow."
-        )
+            chosen = keras.backend.backend()
+        except (ImportError, ValueError) as error:  # another one, which a keras.json names
+            chosen = f"of keras.json ({error})"
+    if chosen != "tensorflow":
+        raise ValueError(f"KERAS_BACKEND={chosen}: this needs KERAS_BACKEND=tensorflow.")
+
+
+def job(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that needs Keras on TensorFlow, and is given Python's numbers for NumPy's."""
+
+    @functools.wraps(function)
+    def checked(*arguments: P.args, **options: P.kwargs) -> R:
+        check_backend()
+        return function(*map(as_python, arguments), **as_python(options))
+
+    return checked
+
+
+def check_run(output: Path, exports: Path) -> None:
+    """Raise ValueError unless all that training writes can be written to a folder."""
+    from keras_resnet.export.saved_model import place_of
+
+    check_writable(output, exports, *(output / each for each in RUN_FOLDERS))
+    for name in RUN_FILES:
+        if (output / name).is_dir():
+            raise ValueError(
+                f"output {str(output)!r}: {name}, which is to be written, is a folder there."
+            )
+    place_of(exports)
+
+
+def check_space(model: "keras.Model", *folders: Path) -> None:
+    """Raise OSError for folders on disks without space for the files of a model."""
+    needed = _COPIES * 4 * sum(math.prod(each.shape) for each in model.weights)
+    for folder in folders:
+        if (free := shutil.disk_usage(_existing(folder)).free) < needed:
+            raise OSError(
+                f"output {str(folder)!r}: a model needs {needed / 2**20:,.0f} MiB, "
+                f"{free / 2**20:,.0f} MiB are free. Make room, or choose another disk."
+            )
+
+
+def _existing(folder):
+    """The folder, or the nearest above it that exists."""
+    return next(path for path in [folder, *folder.absolute().parents] if path.exists())
 
 
 def check_writable(*folders: Path) -> None:
     """Raise ValueError for folders that nothing can be written to."""
     for folder in folders:
-        existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+        existing = _existing(folder)
         try:
             # Permissions alone do not tell, least of all root's.
             with tempfile.TemporaryDirectory(dir=existing):

@@ -59,12 +59,15 @@ def load_model(
     """Load a model, and find out what it takes and gives."""
     path = Path(model)
     if weights is None and (path.exists() or path.suffix or len(path.parts) > 1):
-        return answering(*_load_file(path), task)
+        net, labels = _load_file(path)
+        graphs.check_weights(net)
+        return answering(net, labels, task)
     name = os.fspath(model)
     build = zoo.builder(name)
     weights = weights or keras_resnet.list_weights(name)[0].tag
     labels = load.class_names(load.find(weights, name))
     net = build(weights=weights, classes=len(labels), include_preprocessing=True)
+    graphs.check_weights(net)
     return answering(net, labels, task)
 
 

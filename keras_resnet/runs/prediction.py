@@ -9,8 +9,12 @@ from typing import Literal
 import numpy as np
 
 from keras_resnet import analysis, data, graphs
-from keras_resnet.checks import check_positive
-from keras_resnet.runs.guards import damaged_images_named
+from keras_resnet.analysis.evaluation import check_finite, submission_ids
+from keras_resnet.checks import check_choice, check_positive
+from keras_resnet.data.images import read_headers
+from keras_resnet.files import LABELS_FILE
+from keras_resnet.runs.choices import MODEL_FILE
+from keras_resnet.runs.guards import check_writable, damaged_images_named, job
 from keras_resnet.runs.models import load_model, warn_of_unknowns
 from keras_resnet.training import TASKS
 
@@ -34,6 +38,8 @@ class PredictRecord:
         Classes or labels to show per image.
     csv : pathlib.Path, optional
         The file that was written.
+    skipped : tuple of str, default ()
+        The damaged images that were left out, and why.
     """
 
     files: tuple[Path, ...]
@@ -42,6 +48,7 @@ class PredictRecord:
     outputs: np.ndarray
     top: int | None = None
     csv: Path | None = None
+    skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict:
         """What `keras-resnet predict --json` prints."""
@@ -51,6 +58,7 @@ class PredictRecord:
                 {"image": str(file), **_PREDICTIONS[self.task](row, self.names, self.top)}
                 for file, row in zip(self.files, self.outputs, strict=True)
             ],
+            "skipped": list(self.skipped),
         }
         return {**found, "csv": str(self.csv)} if self.csv else found
 
@@ -95,6 +103,7 @@ def _probabilities(row, names, indices):
     return [{"class": names[index], "probability": float(row[index])} for index in indices]
 
 
+@job
 def predict(
     model: str | os.PathLike,
     images: str | os.PathLike | Sequence[str | os.PathLike],
@@ -107,6 +116,7 @@ def predict(
     weights: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
     crop: float | None = None,
+    on_error: Literal["raise", "skip"] = "raise",
 ) -> PredictRecord:
     """Run a trained model on images, as `keras-resnet predict` does.
 
@@ -124,7 +134,8 @@ def predict(
         Classes to show per image. Default: 5; of several labels, those that are predicted.
     csv : path, optional
         Write id,label of every image, Kaggle's file; several labels as 3|7, and values as id,value.
-        The id of 7.jpg is 7; lines are in the order of numbers where all ids are numbers.
+        The id of 7.jpg is 7, or a/7 where there is another 7.jpg in another folder; lines are in
+        the order of numbers where all ids are numbers.
     positive : str, optional
         With `csv`: the label is 1 for this class or label and 0 for others.
     probability : bool, default False
@@ -137,6 +148,8 @@ def predict(
         the model's.
     crop : float, optional
         Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
+    on_error : {"raise", "skip"}, default "raise"
+        What to do about damaged files; those skipped have no line in the CSV file.
 
     Returns
     -------
@@ -169,9 +182,13 @@ def predict(
     files = data.image_files(places)
     if not files:
         raise ValueError(f"no images in {', '.join(map(str, places))}.")
-    data.check_images(files, whole=True)
     if top is not None:
         check_positive(top=top)
+    check_choice(("raise", "skip"), on_error=on_error)
+    written = Path(csv) if csv else None
+    if written:
+        _check_place(written, files, Path(model))
+    files, skipped = _readable(files, on_error)
     found = load_model(model, weights, task)
     view = graphs.view_of(found.model, image_size=image_size, crop=crop)
     if csv and found.task is None:
@@ -189,11 +206,32 @@ def predict(
     with damaged_images_named(split, may_skip=False):
         batches = data.batches(split, **vars(view))
         outputs = found.predictor.predict(batches, verbose=0)
-    written = Path(csv) if csv else None
+    if found.task:
+        check_finite(outputs, found.model)
     if written and found.task:
         analysis.submission(
             *(written, files, outputs, found.names, positive),
             probability=probability,
             task=found.task,
         )
-    return PredictRecord(tuple(files), found.task, found.names, outputs, top, written)
+    return PredictRecord(tuple(files), found.task, found.names, outputs, top, written, skipped)
+
+
+def _readable(files, on_error):
+    """The images that can be read, and why the others cannot."""
+    headers = read_headers(files, whole=True)
+    errors = [each for each in headers if isinstance(each, ValueError)]
+    if errors and (on_error == "raise" or len(errors) == len(files)):
+        raise errors[0]
+    pairs = zip(files, headers, strict=True)
+    good = [file for file, header in pairs if not isinstance(header, ValueError)]
+    return good, tuple(map(str, errors))
+
+
+def _check_place(csv, files, model):
+    """Make sure that a submission can be written, and replaces neither an image nor a model."""
+    submission_ids(files)
+    check_writable(csv.parent)
+    taken = {path.resolve() for path in (*files, model, model / MODEL_FILE, model / LABELS_FILE)}
+    if csv.is_dir() or csv.resolve() in taken:
+        raise ValueError(f"csv={str(csv)!r} is something else: choose another name.")

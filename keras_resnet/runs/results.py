@@ -1,6 +1,5 @@
 """What a trained model leaves behind: tests, files and an export."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from keras_resnet import analysis, data, export, graphs
 from keras_resnet.analysis.evaluation import EVALUATIONS
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
-from keras_resnet.files import write_labels, write_text, written_beside
+from keras_resnet.files import json_text, write_labels, write_text, written_beside
 from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.training import Result, task_of
 
@@ -103,7 +102,7 @@ def write_results(
         verbose=False,
     )
     record = TrainRecord(model, source, result, quality, output, exported)
-    write_text(output / "metrics.json", json.dumps(record.to_json(), indent=2) + "\n")
+    write_text(output / "metrics.json", json_text(record.to_json()) + "\n")
     return record
 
 

@@ -1,5 +1,6 @@
 """The search for the model, and its training, that suit images and a budget best."""
 
+import contextlib
 import functools
 import logging
 import os
@@ -13,16 +14,18 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import data, training, tuning
+from keras_resnet.files import check_labels, locked
 from keras_resnet.layers.view import sides
 from keras_resnet.runs.guards import (
-    check_backend,
+    check_run,
     check_writable,
     computing_in,
     damaged_images_named,
+    job,
     policy_of,
 )
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
-from keras_resnet.tuning import records, report
+from keras_resnet.tuning import parallel, records, report
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class TuneRecord:
         return {**found, **self.trained.metrics()} if self.trained else found
 
 
+@job
 def tune(
     source: str | os.PathLike,
     output: str | os.PathLike,
@@ -170,19 +174,20 @@ def tune(
     >>> record.to_json()["trials"]
     1
     """
-    check_backend()
     policy = policy_of(precision)
-    output = Path(output)
-    check_writable(output)
+    output, worker = Path(output), parallel.is_worker()
+    check_writable(output, output / "search")
+    check_run(output / "best", output / "best" / "saved_model")
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
     images = data.load(source, on_error=on_error, validation=validation, task=task)
+    check_labels(images.class_names)
     size = sides(image_size or images.image_size)
     execution: dict[str, Any] = dict(
         strategy=strategy, cache=cache, steps_per_execution=steps_per_execution
     )
-    with computing_in(policy):
+    with computing_in(policy), contextlib.nullcontext() if worker else locked(output):
         kind, recipe = tuning.ResNetHyperModel, training.Recipe()
         if weights:
             kind = functools.partial(tuning.TransferHyperModel, weights=weights)
@@ -237,5 +242,5 @@ def tune(
             trained = write_results(
                 model, images, result, folder, folder / "saved_model", precision
             )
-    shutil.rmtree(folder / "checkpoints")
+        shutil.rmtree(folder / "checkpoints")
     return TuneRecord(record, output, trained)

@@ -1,5 +1,6 @@
 """From images to a tested, exported model."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -13,12 +14,14 @@ import tensorflow as tf
 
 from keras_resnet import data, names, training, transfer, zoo
 from keras_resnet.data.splitting import SplitPolicy
+from keras_resnet.files import check_labels, locked
 from keras_resnet.layers.view import sides
 from keras_resnet.runs.guards import (
-    check_backend,
-    check_writable,
+    check_run,
+    check_space,
     computing_in,
     damaged_images_named,
+    job,
     policy_of,
 )
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
@@ -41,6 +44,7 @@ _EXECUTION = [
 _DATA = ("on_error", "validation")
 
 
+@job
 def train(
     source: str | os.PathLike,
     output: str | os.PathLike,
@@ -129,7 +133,6 @@ def train(
     >>> record.to_json()["test_images"]
     359
     """
-    check_backend()
     keras_policy = policy_of(precision)
     changes, execution, policy = _sorted(options)
     plan, learn = _plan(weights, recipe, changes)
@@ -142,17 +145,19 @@ def train(
         strategy = training.strategy(strategy, hosts=hosts, timeout=timeout)
     chief = collectives.workers(strategy)[1] == 0
     if chief:
-        check_writable(output, exports)
+        check_run(output, exports)
     images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
+    check_labels(images.class_names)
     if balanced and not training.task_of(images).weighted:
         raise ValueError(
             f"balanced=True weights classes or labels; data {images.name!r} has numbers."
         )
     execution = replace(execution, image_size=execution.image_size or images.image_size)
-    with computing_in(keras_policy):
+    with computing_in(keras_policy), locked(output) if chief else contextlib.nullcontext():
         keras.utils.set_random_seed(execution.seed)
         net = _built(build, images, weights, dropout, kind, execution.image_size)
         if chief:
+            check_space(net, output, exports)
             _announce(images, net, balanced)
             # What the stages cannot know of each other: an interrupted run must not continue as
             # another.
@@ -176,7 +181,7 @@ def train(
             if not chief:
                 return None
             record = write_results(net, images, result, output, exports, precision)
-    shutil.rmtree(output / "checkpoints")
+        shutil.rmtree(output / "checkpoints")
     return record
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from keras_resnet.data.source import why_others
-from keras_resnet.files import remove_leftovers, write_text, written_beside
+from keras_resnet.files import as_python, remove_leftovers, write_text, written_beside
 
 # Not HDF5, whose library crashes where a disk is full.
 _PROGRESS, _STATE = "progress.json", "state.safetensors"
@@ -251,7 +251,7 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
     ValueError
         If the folder holds checkpoints of a run of other settings, naming the differences.
     """
-    folder, settings = Path(folder), json.loads(json.dumps(settings))
+    folder, settings = Path(folder), json.loads(json.dumps(as_python(settings)))
     file = folder / _SETTINGS
     # A run that ended before its first checkpoint, perhaps by mistake, does not count.
     if not file.exists() or next(folder.rglob("after-*"), None) is None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras_resnet import graphs
 from keras_resnet.data import Source
 from keras_resnet.data.readers import by_index
-from keras_resnet.files import digest, written_beside
+from keras_resnet.files import as_python, digest, written_beside
 from keras_resnet.graphs import extractor_of
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
@@ -118,7 +118,7 @@ def train_head(
         "weights": digest(np.ascontiguousarray(each) for each in extractor.get_weights()),
         "seed": execution.seed,
     }
-    made_how, folder = json.dumps(settings), execution.checkpoints
+    made_how, folder = json.dumps(as_python(settings)), execution.checkpoints
     path = None if folder is None else Path(folder) / "features.npz"
     if features_folder is not None:
         path = Path(features_folder) / f"{digest([made_how])}.npz"

@@ -17,7 +17,7 @@ from keras_resnet import names
 from keras_resnet.checks import check_positive, check_range
 from keras_resnet.data import Source, Split
 from keras_resnet.data.source import source_of, why_others
-from keras_resnet.files import write_text
+from keras_resnet.files import as_python, write_text
 from keras_resnet.training import Result, strategies, task_of
 from keras_resnet.training.trainer import policy_for
 from keras_resnet.tuning import parallel
@@ -162,7 +162,7 @@ def search(
         **_view_settings(hypermodel, source, options.get("crop")),
         **{f"space: {name}": choice for name, choice in hypermodel.space.items()},
     }
-    settings = json.loads(json.dumps(settings, default=str))
+    settings = json.loads(json.dumps(as_python(settings), default=str))
     directory = Path(directory)
     # A worker needs the settings that its chief writes.
     there = not parallel.is_worker() or parallel.reach_chief(
