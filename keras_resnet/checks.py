@@ -1,4 +1,4 @@
-"""Checks of arguments. A ValueError names the argument, what came and what is allowed.
+r"""Checks of arguments. A ValueError names the argument, what came and what is allowed.
 
 =======================================  ==========================================================
 `check_range("crop", crop=1.5)`          crop=1.5 must be above 0 and at most 1.
@@ -7,7 +7,7 @@
 `check_choice(("avg", "max"), pool="")`  pool='' must be one of 'avg', 'max'.
 `check_positive(epochs=0)`               epochs=0 must be a whole number of at least 1.
 `is_within("crop", 0.9)`                 True: for callers that word the error themselves.
-`check_unicode(path="caf\\udce9")`       path='caf\\udce9' is not text in UTF-8: rename it.
+`check_unicode(path="caf\udce9")`         path='caf\udce9' is not text in UTF-8: rename it.
 `check_installed("onnx", "tf2onnx")`     tf2onnx is not installed: pip install 'keras_resnet[onnx]'.
 =======================================  ==========================================================
 

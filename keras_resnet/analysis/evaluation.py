@@ -424,9 +424,10 @@ def evaluate(
     check_choice(tuple(EVALUATIONS), task=task)
     answers = TASKS[task].answers_of(model)
     graphs.check_weights(model)
-    labels, outputs = zip(
-        *((labels, model.predict_on_batch(images)) for images, labels in dataset), strict=True
-    )
+    batches = [(labels, model.predict_on_batch(images)) for images, labels in dataset]
+    if not batches:
+        raise ValueError("dataset: there are no images to evaluate on.")
+    labels, outputs = zip(*batches, strict=True)
     outputs = check_finite(answers(np.concatenate(outputs)), model)
     if outputs.shape[1:] != (len(class_names),):
         raise ValueError(

@@ -1,5 +1,6 @@
 """Single files for other runtimes: LiteRT (.tflite) and ONNX."""
 
+import math
 import os
 import tempfile
 import warnings
@@ -73,7 +74,8 @@ def litert(
         "int8" those of `calibrate`, otherwise made-up ones, for which outputs are compared but no
         classes.
     agreement : float, default 0.95
-        Fraction of `images` for which the exported model has to give the same answer.
+        Fraction of `images` for which the exported model has to give the same answer; of those of
+        `calibrate`, which are few, less two standard errors.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -111,7 +113,8 @@ def litert(
     check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
         _check_calibration(calibrate, model)
-        images = calibrate if images is None else images
+        if images is None:
+            images, agreement = calibrate, agreement - _by_chance(agreement, len(calibrate))
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
     with written_beside(path) as partial:
@@ -207,6 +210,11 @@ def _new_file(path, suffix):
     if path.exists():
         raise ValueError(f"path {str(path)!r} is there already: choose another name or folder.")
     return path
+
+
+def _by_chance(fraction, count):
+    """Two standard errors of a fraction of so many images."""
+    return 2 * math.sqrt(max(fraction * (1 - fraction), 0.0) / count)
 
 
 def _check_calibration(images, model):

@@ -184,6 +184,8 @@ def warn_of_unknowns(found: Answering) -> None:
 
 def some_images(split: data.Split, options: Mapping, count: int) -> np.ndarray:
     """Images from all over a split, as `data.batches` makes them."""
+    if not len(split):
+        raise ValueError("the split to look at has no images.")
     some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
     return np.concatenate([images for images, _ in data.batches(split.take(some), **options)])
 
