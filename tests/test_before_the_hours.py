@@ -104,6 +104,18 @@ def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
     assert {file.name for file in tmp_path.iterdir()} <= {*RUN_FILES, *RUN_FOLDERS, "saved_model"}
 
 
+def test_a_damaged_test_image_is_found_first(tmp_path):
+    for split in data.SPLITS:
+        for name in ("cat", "dog"):
+            write_images(tmp_path / "data" / split / name, 2, start=10 * len(split))
+    damaged = tmp_path / "data" / "test" / "cat" / "0.png"
+    contents = bytearray(damaged.read_bytes())
+    contents[60:80] = bytes(20)  # far from its beginning and end
+    damaged.write_bytes(contents)
+    with one_line_error(str(damaged), "on_error='skip' (--on-error skip) leaves it out"):
+        runs.train(tmp_path / "data", tmp_path / "run", callbacks=[UNTRAINED], **QUICK)
+
+
 class TestExport:
     def test_a_full_disk_leaves_nothing(self, tmp_path, full_disk):
         model = small.model()

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -55,12 +55,17 @@ def check_run(output: Path, exports: Path) -> None:
     from keras_resnet.export.saved_model import place_of
 
     check_writable(output, exports, *(output / each for each in RUN_FOLDERS))
-    for name in RUN_FILES:
-        if (output / name).is_dir():
-            raise ValueError(
-                f"output {str(output)!r}: {name}, which is to be written, is a folder there."
-            )
+    check_files(output, RUN_FILES)
     place_of(exports)
+
+
+def check_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise ValueError if a file that is to be written is a folder."""
+    for name in names:
+        if (folder / name).is_dir():
+            raise ValueError(
+                f"output {str(folder)!r}: {name}, which is to be written, is a folder there."
+            )
 
 
 def check_space(model: "keras.Model", *folders: Path) -> None:
@@ -120,10 +125,15 @@ def damaged_images_named(*splits: "Split", may_skip: bool = True) -> Iterator[No
         yield
     except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
         for split in splits:
-            for reason in split.errors().values():
-                remedy = " on_error='skip' (--on-error skip) leaves it out." if may_skip else ""
-                raise ValueError(f"{reason}{remedy}") from error
-        raise
+            check_whole(split, may_skip)
+        raise error
+
+
+def check_whole(split: "Split", may_skip: bool = True) -> None:
+    """Raise ValueError for an image that cannot be decoded to its end."""
+    for reason in split.errors().values():
+        remedy = " on_error='skip' (--on-error skip) leaves it out." if may_skip else ""
+        raise ValueError(f"{reason}{remedy}")
 
 
 @contextlib.contextmanager

@@ -16,8 +16,11 @@ import tensorflow as tf
 from keras_resnet import data, training, tuning
 from keras_resnet.files import check_labels, locked
 from keras_resnet.layers.view import sides
+from keras_resnet.runs.choices import SEARCH_FILES
 from keras_resnet.runs.guards import (
+    check_files,
     check_run,
+    check_whole,
     check_writable,
     computing_in,
     damaged_images_named,
@@ -177,12 +180,15 @@ def tune(
     policy = policy_of(precision)
     output, worker = Path(output), parallel.is_worker()
     check_writable(output, output / "search")
+    check_files(output, SEARCH_FILES)
     check_run(output / "best", output / "best" / "saved_model")
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
     images = data.load(source, on_error=on_error, validation=validation, task=task)
     check_labels(images.class_names)
+    if not worker and retrain_epochs != 0:
+        check_whole(images.test)
     size = sides(image_size or images.image_size)
     execution: dict[str, Any] = dict(
         strategy=strategy, cache=cache, steps_per_execution=steps_per_execution

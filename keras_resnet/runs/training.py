@@ -19,6 +19,7 @@ from keras_resnet.layers.view import sides
 from keras_resnet.runs.guards import (
     check_run,
     check_space,
+    check_whole,
     computing_in,
     damaged_images_named,
     job,
@@ -158,6 +159,7 @@ def train(
         net = _built(build, images, weights, dropout, kind, execution.image_size)
         if chief:
             check_space(net, output, exports)
+            check_whole(images.test)  # the others are seen in the first epoch
             _announce(images, net, balanced)
             # What the stages cannot know of each other: an interrupted run must not continue as
             # another.
