@@ -565,7 +565,7 @@ def check_finite(outputs: np.ndarray, model: keras.Model) -> np.ndarray:
     lost = ~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
     if lost.any():
         raise ValueError(
-            f"model {model.name!r} gives NaN or infinity for {lost.sum():,} of {len(lost):,} "
+            f"model {model.name!r} gives NaN or infinity for {lost.sum():,} of {len(outputs):,} "
             f"images, at first for image {lost.argmax()} (counted from 0)."
         )
     return outputs

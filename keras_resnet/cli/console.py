@@ -1,6 +1,7 @@
 """What commands say: answers, tables, notices and mistakes."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -38,7 +39,7 @@ def answer(as_json):
     """Run a command: with --json, only its answer goes to standard output."""
     found = {}
     for stream in (sys.stdout, sys.stderr):  # names of files and classes are data
-        if hasattr(stream, "reconfigure"):  # notebooks have others
+        if isinstance(stream, io.TextIOWrapper):  # notebooks have others
             stream.reconfigure(errors="backslashreplace")
     with (
         contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),

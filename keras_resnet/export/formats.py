@@ -113,7 +113,7 @@ def litert(
     check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
         _check_calibration(calibrate, model)
-        if images is None:
+        if images is None and calibrate is not None:
             images, agreement = calibrate, agreement - _by_chance(agreement, len(calibrate))
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")

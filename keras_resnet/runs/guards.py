@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from keras_resnet import names
 from keras_resnet.files import as_python
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from keras_resnet.data import Split
 
-P, R = ParamSpec("P"), TypeVar("R")
+Job = TypeVar("Job", bound=Callable)
 
 _COPIES = 3  # of a model's weights: model.keras, the SavedModel, and room to write them
 
@@ -39,15 +39,15 @@ def check_backend() -> None:
         raise ValueError(f"KERAS_BACKEND={chosen}: this needs KERAS_BACKEND=tensorflow.")
 
 
-def job(function: Callable[P, R]) -> Callable[P, R]:
+def job(function: Job) -> Job:
     """A function that needs Keras on TensorFlow, and is given Python's numbers for NumPy's."""
 
     @functools.wraps(function)
-    def checked(*arguments: P.args, **options: P.kwargs) -> R:
+    def checked(*arguments: Any, **options: Any) -> Any:
         check_backend()
         return function(*map(as_python, arguments), **as_python(options))
 
-    return checked
+    return cast(Job, checked)
 
 
 def check_run(output: Path, exports: Path) -> None:
