@@ -46,7 +46,7 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     ----------
     path : path
         The destination; missing parent folders are created. An existing file is replaced, an
-        existing folder is not.
+        existing folder is not. A link stays, and what it names is replaced.
 
     Yields
     ------
@@ -57,7 +57,7 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        If the destination of a folder exists by then.
+        If the destination of a folder exists by then, or is a device.
 
     Examples
     --------
@@ -70,7 +70,9 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     ...     [file.name for file in Path(folder).iterdir()]
     ['labels.txt']
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileExistsError(f"{str(path)!r} is a device or a pipe, which no file can replace.")
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(path.parent, glob.escape(path.name))
     name = f".{uuid.uuid4().hex[:8]}-{os.getpid()}-{_machine()}-{path.name}"

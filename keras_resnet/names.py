@@ -39,7 +39,7 @@ def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
         ...
     ValueError: model 'resnet5' is not known. Did you mean ResNet50? There are ResNet50, ...
     """
-    wanted = plain(name)
+    wanted = plain(name) if isinstance(name, str) else repr(name)
     by_plain_name = {plain(each): each for each in known}
     if wanted in by_plain_name:
         return by_plain_name[wanted]

@@ -17,6 +17,24 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert path.read_text() == "half"
 
 
+def test_a_link_stays(tmp_path):
+    target, link = tmp_path / "elsewhere" / "file.txt", tmp_path / "link.txt"
+    target.parent.mkdir()
+    target.write_text("old")
+    link.symlink_to(target)
+    with written_beside(link) as partial:
+        partial.write_text("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_a_device_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="no file can replace"):
+        written_beside(tmp_path / "pipe").__enter__()
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_failure_keeps_what_was_there(tmp_path):
     path = tmp_path / "file.txt"
     path.write_text("old")

@@ -185,7 +185,7 @@ def _compared(loaded, ask, images, kind):
 
 
 def _check_agreement(result, agreement, tolerance):
-    if result.agreement < agreement:
+    if not result.agreement >= agreement:
         verb = "chooses" if result.answer == "class" else "gives"
         raise ValueError(
             f"the exported model {verb} the same {result.answer} as the original for only "

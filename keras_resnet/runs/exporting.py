@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
+from keras_resnet.checks import check_range
 from keras_resnet.files import LABELS_FILE, check_labels, json_text, write_labels, write_text
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
@@ -132,6 +133,7 @@ def export(
         raise ValueError("precision='int8' needs images to calibrate: calibrate=SOURCE.")
     if kind != "saved_model" and (resize or image_dtype != "float32"):
         raise ValueError("resize and image_dtype are for format 'saved_model'.")
+    check_range("agreement", optional=True, agreement=agreement)
     output = Path(output)
     check_writable(output)
     found = load_model(model, weights, task)

@@ -233,5 +233,6 @@ def _check_place(csv, files, model):
     submission_ids(files)
     check_writable(csv.parent)
     taken = {path.resolve() for path in (*files, model, model / MODEL_FILE, model / LABELS_FILE)}
-    if csv.is_dir() or csv.resolve() in taken:
+    no_file = csv.exists() and not csv.is_file()
+    if no_file or csv.resolve() in taken:
         raise ValueError(f"csv={str(csv)!r} is something else: choose another name.")

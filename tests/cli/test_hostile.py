@@ -1,6 +1,7 @@
 """What people type and where they run it: an answer, or one line that says why not."""
 
 import json
+import os
 import pwd
 
 import numpy as np
@@ -140,6 +141,18 @@ class TestSubmissions:
         assert "is something else: choose another name" in line
         assert (tmp_path / name).read_bytes() == before
 
+    @pytest.mark.parametrize("link", [True, False])
+    def test_replace_no_pipe(self, model, tmp_path, link):
+        write_images(tmp_path, 1)
+        path = pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        if link:
+            path = tmp_path / "out.csv"
+            path.symlink_to(pipe)
+        assert "is something else" in refused(run("predict", model, tmp_path, "--csv", path))
+        assert pipe.is_fifo()
+        assert path.is_symlink() == link
+
     def test_have_a_place_before_the_model_runs(self, model, tmp_path):
         write_images(tmp_path, 1)
         line = refused(run("predict", model, tmp_path, "--csv", tmp_path / "0.png" / "out.csv"))
@@ -169,6 +182,16 @@ def test_names_that_are_not_utf8_are_shown(model, tmp_path):
     result = run("predict", model, image)
     assert result.exit_code == 0, result.output
     assert "caf\\udce9.png" in result.stdout
+
+
+def test_numbers_that_are_none(model, tmp_path):
+    options = ["--agreement", "nan", "--output", tmp_path / "new"]
+    assert "agreement=nan must be" in refused(run("export", model, *options))
+
+
+def test_words_that_are_none(tmp_path):
+    options = ["--set", 'augmentation={"a": 1}', "--output", tmp_path / "new"]
+    assert "augmentation {'a': 1} is not known" in refused(run("train", "--data", "a", *options))
 
 
 class TestAnswers:
