@@ -38,6 +38,7 @@ def mistakes_in_a_line():
 def answer(as_json):
     """Run a command: with --json, only its answer goes to standard output."""
     found = {}
+    sys.stdout = sys.stdout or io.StringIO()  # it may be closed
     for stream in (sys.stdout, sys.stderr):  # names of files and classes are data
         if isinstance(stream, io.TextIOWrapper):  # notebooks have others
             stream.reconfigure(errors="backslashreplace")
