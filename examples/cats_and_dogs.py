@@ -29,7 +29,7 @@ from matplotlib import pyplot
 
 import keras_resnet
 from keras_resnet import analysis, data, training, transfer
-from keras_resnet.graphs import wants_of
+from keras_resnet.graphs import view_of
 
 parser = argparse.ArgumentParser()
 parser.add_argument("folder")
@@ -91,8 +91,7 @@ for name, (build, learn, recipe) in ways.items():
     model, start = build(), time.perf_counter()
     result = learn(model, pets, recipe, seed=options.seed, verbose=2)
     minutes = (time.perf_counter() - start) / 60
-    # The model stores the crop that its initial weights were tested with.
-    test = data.batches(pets.test, image_size=model.input_shape[1], crop=wants_of(model).crop)
+    test = data.batches(pets.test, **vars(view_of(model)))
     quality = analysis.evaluate(model, test, pets.class_names)
     rows.append(f"{name:24} {quality.accuracy:8.2%} {minutes:6.1f} min")
     accuracies = result.history["val_accuracy"]

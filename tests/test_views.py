@@ -148,8 +148,7 @@ class TestTraining:
         model, source = foreign(), data.load(folder)
         with caplog.at_level(logging.WARNING):
             train(model, source, image_size=(20, 30), crop=0.5)
-        (said,) = caplog.messages
-        assert "foreign has no layer that remembers" in said
+        (said,) = (each for each in caplog.messages if "no layer that remembers" in each)
         assert "it is trained with 20x30 pixels, crop 0.5" in said
         model.save(tmp_path / "model.keras")
         for ask in (
@@ -164,7 +163,7 @@ class TestTraining:
     def test_does_not_warn_of_what_needs_no_memory(self, folder, caplog):
         with caplog.at_level(logging.WARNING):
             train(foreign(24, 24), data.load(folder))
-        assert not caplog.messages
+        assert not any("no layer that remembers" in each for each in caplog.messages)
 
     @pytest.mark.parametrize(
         ("learn", "options"), [(train, {}), (train, {"crop": 0.875}), (fine_tune, {"crop": 0.875})]

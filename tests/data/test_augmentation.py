@@ -13,40 +13,44 @@ from keras_resnet import data
 from keras_resnet.data.augmentation import AUGMENTATIONS, Augmentation, random_window
 
 
-@tf.function(input_signature=[tf.TensorSpec((2,), tf.int32)] + 2 * [tf.TensorSpec((2,))])
-def window(size, area, seed):
-    return random_window(size, tf.unstack(area), tf.cast(seed, "int64"))
+@tf.function(
+    input_signature=[tf.TensorSpec((2,), tf.int32), *2 * [tf.TensorSpec((2,))], tf.TensorSpec(())]
+)
+def window(size, area, seed, aspect=1.0):
+    return random_window(size, tf.unstack(area), tf.cast(seed, "int64"), aspect)
 
 
 sides = st.integers(1, 3000)
 areas = st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted)
 seeds = st.tuples(st.integers(0, 1000), st.integers(0, 1000))
+aspects = st.sampled_from([0.5, 1.0, 3.0])
 
 
 class TestRandomWindow:
     @settings(deadline=None, max_examples=300, derandomize=True)
-    @given(height=sides, width=sides, area=areas, seed=seeds)
-    @example(height=1, width=1, area=[0.35, 1.0], seed=(0, 0))
-    @example(height=1, width=3000, area=[0.08, 0.08], seed=(1, 0))
-    @example(height=3000, width=1, area=[1.0, 1.0], seed=(2, 0))
-    @example(height=2, width=3, area=[0.01, 0.01], seed=(3, 0))
-    def test_is_inside_the_image_and_never_empty(self, height, width, area, seed):
-        top, left, tall, wide = window((height, width), area, seed).numpy().tolist()
+    @given(height=sides, width=sides, area=areas, seed=seeds, aspect=aspects)
+    @example(height=1, width=1, area=[0.35, 1.0], seed=(0, 0), aspect=3.0)
+    @example(height=1, width=3000, area=[0.08, 0.08], seed=(1, 0), aspect=1.0)
+    @example(height=3000, width=1, area=[1.0, 1.0], seed=(2, 0), aspect=1.0)
+    @example(height=2, width=3, area=[0.01, 0.01], seed=(3, 0), aspect=0.5)
+    def test_is_inside_the_image_and_never_empty(self, height, width, area, seed, aspect):
+        top, left, tall, wide = window((height, width), area, seed, aspect).numpy().tolist()
         assert 0 <= top < top + tall <= height
         assert 0 <= left < left + wide <= width
 
     @settings(deadline=None, max_examples=300, derandomize=True)
-    @given(height=sides, width=sides, area=areas, seed=seeds)
-    def test_has_the_area_and_the_shape_asked_for(self, height, width, area, seed):
+    @given(height=sides, width=sides, area=areas, seed=seeds, aspect=aspects)
+    def test_has_the_area_and_the_shape_asked_for(self, height, width, area, seed, aspect):
         # In a longer image, no window of the shapes allowed has the least area.
-        assume(max(height, width) / min(height, width) <= 4 / 3 / area[0])
-        _, _, tall, wide = window((height, width), area, seed).numpy().astype(float)
+        longer = max(width / height / aspect, height / width * aspect)
+        assume(longer <= 4 / 3 / area[0])
+        _, _, tall, wide = window((height, width), area, seed, aspect).numpy().astype(float)
         least, largest = (part * height * width for part in area)
         assert (tall + 0.51) * (wide + 0.51) >= 0.999 * least
         assert min(tall, wide) == 1 or (tall - 0.51) * (wide - 0.51) <= 1.001 * largest
-        if max(height, width) / min(height, width) <= 4 / 3 and min(tall, wide) > 1:
-            assert (wide + 0.51) / (tall - 0.51) >= 0.749
-            assert (wide - 0.51) / (tall + 0.51) <= 1.334
+        if longer <= 4 / 3 and min(tall, wide) > 1:
+            assert (wide + 0.51) / (tall - 0.51) >= 0.749 * aspect
+            assert (wide - 0.51) / (tall + 0.51) <= 1.334 * aspect
 
     def test_is_anywhere_of_any_area(self):
         seeds = tf.data.Dataset.range(4000)
@@ -69,7 +73,10 @@ class TestRandomWindow:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
-@pytest.mark.parametrize(("height", "width", "image_size"), [(384, 512, 32), (150, 100, 112)])
+@pytest.mark.parametrize(
+    ("height", "width", "image_size"),
+    [(384, 512, (32, 32)), (150, 100, (112, 112)), (384, 512, (24, 48))],
+)
 def test_photographs_are_windows_of_the_image(tmp_path, suffix, height, width, image_size):
     """On a ramp, the colours of a view tell where in the image it was."""
     y, x = np.mgrid[:height, :width]
@@ -80,20 +87,22 @@ def test_photographs_are_windows_of_the_image(tmp_path, suffix, height, width, i
     ((views, _),) = data.batches(
         split, image_size=image_size, batch_size=96, augmentation="photograph", epochs=range(1)
     ).as_numpy_iterator()
-    place = np.stack((np.ones(image_size), np.arange(image_size) - (image_size - 1) / 2))
     middle, slope = {}, {}
     for channel, axis in ((0, 1), (1, 2)):  # red changes to the right, green downwards
+        side = image_size[1 - channel]
+        place = np.stack((np.ones(side), np.arange(side) - (side - 1) / 2))
         lines = views[..., channel].mean(axis=axis)
         (middle[channel], slope[channel]) = np.linalg.lstsq(place.T, lines.T)[0]
         fitted = middle[channel] + np.outer(place[1], slope[channel])
         assert np.abs(fitted.T - lines)[:, 2:-2].max() < 4
         assert np.abs(views[..., channel] - np.expand_dims(lines, axis)).max() < 8
-    wide, tall = (np.abs(slope[channel]) * image_size / 255 for channel in (0, 1))
+    wide, tall = (np.abs(slope[channel]) * image_size[1 - channel] / 255 for channel in (0, 1))
     assert (wide * tall).min() > 0.33
     assert (wide * tall).max() < 1.03
+    aspect = image_size[1] / image_size[0]
     shape = wide * width / (tall * height)
-    assert shape.min() > min(3 / 4, width / height) - 0.02
-    assert shape.max() < max(4 / 3, width / height) + 0.04
+    assert shape.min() > min(3 / 4 * aspect, width / height) - 0.03
+    assert shape.max() < max(4 / 3 * aspect, width / height) + 0.06
     mirrored = slope[0] < 0
     assert 0.3 < mirrored.mean() < 0.7
     assert (slope[1] > 0).all()

@@ -381,6 +381,15 @@ class TestSearch:
             with one_line_error("holds another search", "data was", why):
                 search(tmp_path, trials=2, epochs=3)
 
+    def test_one_of_before_whose_tests_showed_less_than_its_training_is_refused(self, tmp_path):
+        file, options = tmp_path / "search.json", dict(epochs=3, crop=0.5)
+        search(tmp_path, trials=1, **options)
+        settings = json.loads(file.read_text())
+        del settings["view"]
+        file.write_text(json.dumps(settings))
+        with one_line_error("holds another search", "view was None"):
+            search(tmp_path, trials=2, **options)
+
     def test_one_that_has_not_begun_binds_nobody(self, tmp_path, monkeypatch):
         def fail(*_, **options):
             raise ValueError("a mistake")
