@@ -83,8 +83,10 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
         if partial.is_dir() and os.path.lexists(path):
             raise FileExistsError(f"{str(path)!r} was written by another process in the meantime.")
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         _remove(partial)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = os.fspath(path)  # such as "No space left on device" has none
         raise
     finally:
         _being_written.discard(name)

@@ -100,6 +100,7 @@ def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
         "save_every": np.int64(4),
     }
     record = runs.train("digits", tmp_path, model=np.str_("CIFARResNet8"), **options)
+    assert record
     assert json.loads((tmp_path / "metrics.json").read_text()) == record.to_json()
     assert {file.name for file in tmp_path.iterdir()} <= {*RUN_FILES, *RUN_FOLDERS, "saved_model"}
 

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -26,6 +27,12 @@ def test_a_link_stays(tmp_path):
         partial.write_text("new")
     assert link.is_symlink()
     assert target.read_text() == "new"
+
+
+def test_an_error_of_the_disk_names_the_file(tmp_path):
+    expected = pytest.raises(OSError, match=r"No space left on device: '.*/file\.txt'")
+    with expected, written_beside(tmp_path / "file.txt"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_device_is_not_replaced(tmp_path):

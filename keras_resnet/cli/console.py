@@ -31,7 +31,15 @@ def mistakes_in_a_line():
     except (OSError, ImportError) as error:
         if isinstance(error, BrokenPipeError):  # of `| head`: click ends without a word
             raise
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(" ".join(str(error).split())) from error
+    except Exception as error:
+        # TensorFlow, whose error the second is, may not be imported.
+        if not (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"):
+            raise
+        reason = next(iter(str(error).splitlines()), "")
+        raise click.ClickException(
+            f"There is not enough memory for batches or images of this size. {reason}".strip()
+        ) from error
 
 
 @contextlib.contextmanager

@@ -76,8 +76,9 @@ def _load_file(path):
     file = path / MODEL_FILE if path.is_dir() else path
     if not file.is_file():
         raise ValueError(f"model {str(path)!r}: there is no file {str(file)!r}.")
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"model {str(file)!r} is not a .keras file, or not a whole one.")
+    with file.open("rb") as opened:  # or say that it may not be read
+        if not zipfile.is_zipfile(opened):
+            raise ValueError(f"model {str(file)!r} is not a .keras file, or not a whole one.")
     try:
         with deep_graphs():
             model = keras.saving.load_model(file, compile=False)

@@ -4,10 +4,12 @@ import json
 import os
 import pwd
 
+import click
 import numpy as np
 import PIL.Image
 import pytest
 import small
+import tensorflow as tf
 from commands import refused, run, table_of
 from pictures import write_damaged, write_images
 
@@ -202,6 +204,19 @@ class TestAnswers:
         captured = capsys.readouterr()
         assert json.loads(captured.out) == {"r2": None, "count": 3}
         assert "NaN" not in captured.out
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError("Unable to allocate 1 TiB"),
+            tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\n\ta tensor"),
+        ],
+    )
+    def test_of_too_little_memory_are_one_line(self, error):
+        expected = pytest.raises(click.ClickException, match=r"not enough memory.*lloca")
+        with expected as caught, mistakes_in_a_line():
+            raise error
+        assert "\n" not in str(caught.value)
 
     def test_to_a_closed_pipe_are_left_to_click(self):
         with pytest.raises(BrokenPipeError), mistakes_in_a_line():
