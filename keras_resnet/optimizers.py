@@ -7,6 +7,59 @@ import keras
 _NOT_DECAYED = ("bias", "gamma", "beta")
 
 
+def name_of_rate(rates: Mapping[str, float], path: str) -> str | None:
+    """Find which of some learning rates is for a variable.
+
+    Parameters
+    ----------
+    rates : mapping of str to float
+        As in `LayerwiseSGD`.
+    path : str
+        Path of the variable, such as "conv2_block1_1_conv/kernel".
+
+    Returns
+    -------
+    str or None
+        A key of `rates`; None if none is.
+
+    Examples
+    --------
+    >>> from keras_resnet.optimizers import name_of_rate
+    >>> name_of_rate({"conv2": 0.1}, "conv2_block1_1_conv/kernel")
+    'conv2'
+    >>> name_of_rate({"conv2": 0.1}, "conv2d_17/kernel") is None
+    True
+    """
+    parts = path.split("/")
+    found = [
+        name for name in rates if any(part == name or part.startswith(f"{name}_") for part in parts)
+    ]
+    return max(found, key=len, default=None)
+
+
+def check_rates(rates: Mapping[str, float], model: keras.Model) -> None:
+    """Make sure that learning rates are for layers that a model has.
+
+    Parameters
+    ----------
+    rates : mapping of str to float
+        As in `LayerwiseSGD`.
+    model : keras.Model
+        The model.
+
+    Raises
+    ------
+    ValueError
+        If one of them would have no effect.
+    """
+    for name in rates:
+        if not any(name_of_rate({name: 1.0}, each.path) for each in model.weights):
+            raise ValueError(
+                f"rates={dict(rates)!r}: {model.name} has no layer or stage {name!r}, so its rate "
+                "would have no effect."
+            )
+
+
 @keras.saving.register_keras_serializable(package="keras_resnet")
 class LayerwiseSGD(keras.optimizers.SGD):
     """Stochastic gradient descent as in the papers, with a learning rate for each layer.
@@ -23,7 +76,9 @@ class LayerwiseSGD(keras.optimizers.SGD):
         Weight decay: `l2` times the weight is added to its gradient, except for biases and
         normalization.
     rates : mapping of str to float, optional
-        Factors of the learning rate, by what the names of layers begin with; 1 for other layers.
+        Factors of the learning rate, by the names of layers and stages: "conv2" is for a layer of
+        that name and those whose names begin with "conv2_". The longest name counts; 1 for other
+        layers.
 
     References
     ----------
@@ -64,10 +119,10 @@ class LayerwiseSGD(keras.optimizers.SGD):
         path = self._trainable_variables[self._get_variable_index(variable)].path
         if self.l2 and self.decays(path):
             gradient = gradient + self.l2 * keras.ops.cast(variable, gradient.dtype)
-        for beginning, rate in self.rates.items():
-            if path.startswith(beginning):
-                learning_rate = learning_rate * keras.ops.cast(rate, learning_rate.dtype)
-                break
+        name = name_of_rate(self.rates, path)
+        if name is not None:
+            rate = keras.ops.cast(self.rates[name], learning_rate.dtype)
+            learning_rate = learning_rate * rate
         super().update_step(gradient, variable, learning_rate)
 
     def _clip_gradients(self, grads):

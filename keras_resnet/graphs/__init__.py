@@ -1,12 +1,13 @@
 """What a Keras model is: its head, what it wants to be shown, its layers in order.
 
 ==================  =================================================================
-`head_of`           what comes out of a model, and the layers between that and its features
+`head_of`           what comes out of a model, and the layers between that and its features;
+                    `whole_head_of`, if these are all of them
 `answer_of`         what turns that into answers of a task; `task_of_outputs`, which task
 `features_of`       what enters the head, as a tensor
 `extractor_of`      everything but the head, as a model
 `head_model_of`     the head alone, as a model
-`last_stage`        the stage that makes the last feature map
+`stages_of`         layers between the strides; `last_stage`, the last ones; `stage_name`
 `wants_of`          the images a model wants: normalization, size, crop, interpolation
 `remember`          change what a model says it wants
 `view_of`           how images are shown to a model, in training, tests and serving
@@ -36,8 +37,9 @@ from keras_resnet.graphs.heads import (
     features_of,
     head_model_of,
     head_of,
-    last_stage,
+    whole_head_of,
 )
+from keras_resnet.graphs.stages import last_stage, stage_name, stages_of
 from keras_resnet.graphs.structure import (
     check_functional,
     check_weights,
@@ -77,8 +79,11 @@ __all__ = [
     "plain",
     "remember",
     "remember_view",
+    "stage_name",
+    "stages_of",
     "task_of_outputs",
     "twin_of",
     "view_of",
     "wants_of",
+    "whole_head_of",
 ]

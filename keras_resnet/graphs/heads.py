@@ -323,6 +323,58 @@ def _names_classes(name):
     return name in _CLASSIFIER_NAMES or name.endswith(_CLASSIFIER_SUFFIX)
 
 
+def whole_head_of(model: keras.Model) -> tuple[keras.Operation, ...]:
+    """The layers of a model's head, if these are all of it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model of images.
+
+    Returns
+    -------
+    tuple of layers
+        None of a model that gives features.
+
+    Raises
+    ------
+    ValueError
+        As `head_of` does, and if there may be more of the head behind branches or arithmetic, which
+        `head_of` does not see through.
+    """
+    head = head_of(model)
+    if head.output == "features":
+        return ()
+    learns = [layer for layer in head.layers if getattr(layer, "weights", ())]
+    before = _projections_before(head.places[0])
+    if not learns or before:
+        raise ValueError(
+            f"{model.name}: where its head begins cannot be told, as it ends in "
+            f"{_maker(head.places[0]).name}"
+            + (f", which comes of {', '.join(before)}" if before else "")
+            + ". Name the last layer before it, as up_to='NAME'."
+        )
+    return head.layers
+
+
+def _projections_before(place):
+    """Names of projections between pooled features and a place that branches lead to."""
+    found, places = {}, [place]
+    while places:
+        place = places.pop()
+        if len(place.tensor.shape) != 2 or isinstance(_maker(place), POOLING):
+            continue
+        if isinstance(_maker(place), _PROJECTIONS):
+            found[_maker(place).name] = None
+        if isinstance(_maker(place), keras.layers.InputLayer):
+            continue
+        places += [
+            _settled(place.models, (*place.tensors[:-1], each))
+            for each in _node(place.tensor).input_tensors
+        ]
+    return list(reversed(found))
+
+
 def features_of(model: keras.Model) -> keras.KerasTensor:
     """What enters the head of a model, made of its input.
 
@@ -402,27 +454,3 @@ def head_model_of(model: keras.Model) -> keras.Model:
     for layer, place in zip(head.layers, head.places[1:], strict=True):
         x = _called(layer, _node(place.tensor), x)
     return keras.Model(features, x, name=f"{model.name}_head")
-
-
-def last_stage(model: keras.Model) -> str:
-    """The stage that makes a model's last feature map: what its layers' names begin with.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A functional model of images.
-
-    Returns
-    -------
-    str
-        "conv5" for a ResNet-50.
-
-    Raises
-    ------
-    ValueError
-        As `features_of` does.
-    """
-    place = head_of(model).places[0]
-    while len(place.tensor.shape) == 2 and (before := _before(place)) is not None:
-        place = before
-    return _maker(place).name.partition("_")[0]

@@ -12,6 +12,7 @@ from keras_resnet.data import Augmentation, Source
 from keras_resnet.data.pipeline import policy_of
 from keras_resnet.graphs import View, digest, remember_view, view_of
 from keras_resnet.layers.view import short
+from keras_resnet.optimizers import check_rates
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import devices_of, prepare
 from keras_resnet.training.recipes import Recipe, as_recipe
@@ -64,9 +65,9 @@ def train(
     ValueError
         If the model does not have an output for every class, label or value of the source, or
         outputs of another kind, if it wants normalized images and does not normalize them itself,
-        if all of its layers are frozen, if a batch cannot be divided among the devices, if other
-        processes do something else, if `checkpoints` holds a run of other settings, or if the loss
-        becomes NaN or infinite (`DivergedError`).
+        if all of its layers are frozen, if `rates` name layers that it lacks, if a batch cannot be
+        divided among the devices, if other processes do something else, if `checkpoints` holds a
+        run of other settings, or if the loss becomes NaN or infinite (`DivergedError`).
     OSError
         If there is no space for the checkpoints.
     LostWorkerError
@@ -87,6 +88,7 @@ def train(
     """
     execution, recipe, task = execution_of(execution, options), as_recipe(recipe), task_of(source)
     task.check(model, source)
+    check_rates(recipe.rates, model)
     view = view_for(model, source, recipe, execution)
     remember_view(model, view)
     return train_on(view, model, source, recipe, strategy, execution)

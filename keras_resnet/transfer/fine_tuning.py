@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source
-from keras_resnet.graphs import last_stage, named_layers, remember_view
+from keras_resnet.graphs import remember_view
 from keras_resnet.training import collectives, strategies
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.result import Result
@@ -19,7 +19,7 @@ from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import train_on, view_for
 from keras_resnet.transfer.cached_features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
-from keras_resnet.transfer.plans import Stage, stages
+from keras_resnet.transfer.plans import Stage, plan_for, stages
 
 
 def fine_tune(
@@ -85,11 +85,7 @@ def fine_tune(
     strategy = strategy or model.distribute_strategy
     if collectives.workers(strategy)[0] > 1 or tf.distribute.has_strategy():
         plan = [replace(stage, views=0) for stage in plan]
-    last = last_stage(model)
-    plan = [replace(stage, back_to=last) if stage.back_to == "last" else stage for stage in plan]
-    for stage in plan:
-        if stage.back_to not in ("head", "all"):
-            named_layers(model, stage.back_to, "back_to")
+    plan = plan_for(model, plan)
     # One view for all stages: that of the last one, which the model ends up with.
     view = view_for(model, source, plan[-1].recipe, execution)
     remember_view(model, view)

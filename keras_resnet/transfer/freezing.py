@@ -2,7 +2,7 @@
 
 import keras
 
-from keras_resnet.graphs import flat_layers, head_of, named_layers
+from keras_resnet.graphs import flat_layers, head_of, last_stage, named_layers, whole_head_of
 
 
 def freeze(model: keras.Model, up_to: str | None = None) -> None:
@@ -26,7 +26,9 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
     Raises
     ------
     ValueError
-        If the model has no such layer or stage, or is not functional.
+        If the model has no such layer or stage, or is not functional. Without `up_to`, if what it
+        gives is no features, and its head cannot be told from what comes before, as where
+        projections are added up.
 
     See Also
     --------
@@ -43,7 +45,7 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
     """
     layers = flat_layers(model)
     if up_to is None:
-        head = head_of(model).layers
+        head = whole_head_of(model)
         frozen = [layer for layer in layers if layer not in head]
     else:
         last = max(layers.index(layer) for layer in named_layers(model, up_to, "up_to"))
@@ -62,8 +64,9 @@ def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool
     model : keras.Model
         A functional model.
     back_to : str, optional
-        Name of a layer or of a stage, such as "conv5", whose first layer is the first that learns.
-        Default: all layers.
+        Name of a layer or of a stage, such as "conv5", whose first layer is the first that learns,
+        or "last" for the last stage: of any model, the layers behind the last stride. Default: all
+        layers.
     normalization : bool, default True
         Whether BatchNormalization layers before the head learn, too, and update their moving
         statistics. If they do not, small batches cannot disturb them, and a step is faster.
@@ -87,7 +90,8 @@ def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool
     former = [layer.trainable for layer in layers]
     first, frozen = 0, []
     if back_to is not None:
-        first = min(layers.index(layer) for layer in named_layers(model, back_to, "back_to"))
+        stage = last_stage(model) if back_to == "last" else named_layers(model, back_to, "back_to")
+        first = min(map(layers.index, stage))
     if not normalization:
         head = head_of(model).layers
         kind = keras.layers.BatchNormalization

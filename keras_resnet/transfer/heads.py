@@ -159,6 +159,11 @@ def _kept_of(backbone):
             " and ".join(layer.name for layer in old.layers if hasattr(layer, "kernel")),
         )
         return old.entering(len(old.layers))
+    if old.output == "unknown" and not old.layers and len(old.features.shape) == 2:
+        logger.warning(
+            "%s: what it gives is not known to be features; the new head is put on it as it is.",
+            backbone.name,
+        )
     if old.output == "features" or not old.layers:
         return old.features
     # A normalization before the first projection has been learned with the features.

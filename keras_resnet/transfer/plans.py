@@ -1,7 +1,12 @@
 """Plans of fine-tuning: what learns, and how, one stage after the other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import keras
+
+from keras_resnet import graphs
+from keras_resnet.optimizers import check_rates, name_of_rate
 from keras_resnet.training.recipes import Recipe
 from keras_resnet.training.recipes import recipe as find
 
@@ -14,9 +19,11 @@ class Stage:
     ----------
     back_to : str
         The first layers that learn: "head", a stage of the model such as "conv5", "last" for its
-        last stage, or "all".
+        last stage (of any model, what is behind the last stride), or "all".
     recipe : Recipe
-        How to train.
+        How to train. Its `rates` name layers or stages of the model; `DISCRIMINATIVE`, which names
+        those of this package's models, gives the stages of others the same rates, the last one
+        first.
     views : int, default 0
         For the head alone. Instead of running every image through the frozen layers in every epoch,
         run this many augmented views of it through them once, and train on the features.
@@ -65,3 +72,64 @@ def stages(**changes) -> tuple[Stage, ...]:
 
 # What early stages have learned is more general, so they learn more slowly.
 DISCRIMINATIVE = {"conv1": 0.05, "conv2": 0.1, "conv3": 0.2, "conv4": 0.4, "conv5": 0.7}
+
+
+def plan_for(model: keras.Model, plan: Sequence[Stage]) -> list[Stage]:
+    """Find what the stages of a plan are in a model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    plan : sequence of Stage
+        The plan.
+
+    Returns
+    -------
+    list of Stage
+        "last" by its name, if it has one, and `DISCRIMINATIVE` rates by the names of layers, if the
+        model has other stages than this package's.
+
+    Raises
+    ------
+    ValueError
+        For a stage or a learning rate of what the model does not have.
+    """
+    found = []
+    for stage in plan:
+        if stage.back_to == "last":
+            stage = replace(stage, back_to=_name_of_last(model))
+        elif stage.back_to not in ("head", "all"):
+            graphs.named_layers(model, stage.back_to, "back_to")
+        if stage.recipe.rates:
+            rates = _rates_for(model, stage.recipe.rates)
+            stage = replace(stage, recipe=replace(stage.recipe, rates=rates))
+        found.append(stage)
+    return found
+
+
+def _name_of_last(model):
+    """What the names of the last stage's layers begin with, and no others; else "last"."""
+    last = [layer for layer in graphs.last_stage(model) if layer.weights]
+    name = graphs.stage_name(last[0])
+    named = [each for each in graphs.flat_layers(model) if each.name.startswith(f"{name}_")]
+    return name if named and {each for each in named if each.weights} <= {*last} else "last"
+
+
+def _rates_for(model, rates):
+    """The same rates for a model of other stages."""
+    if rates != DISCRIMINATIVE:
+        check_rates(rates, model)
+        return rates
+    last = graphs.last_stage(model)
+    if any(name_of_rate(rates, each.path) for layer in last for each in layer.weights):
+        return rates
+    of_stages = [*rates.values()][::-1]
+    stages = graphs.stages_of(model)[::-1]
+    of_stages += of_stages[-1:] * len(stages)
+    return {
+        layer.name: rate
+        for stage, rate in zip(stages, of_stages, strict=False)
+        for layer in stage
+        if layer.weights
+    }

@@ -1,9 +1,14 @@
+import functools
+from dataclasses import replace
+
 import keras
 import pytest
 from errors import one_line_error
 from nets import QUICK, changed, nested_net, small_net, snapshot, three_layers
 
-from keras_resnet import training, transfer
+from keras_resnet import graphs, training, transfer
+from keras_resnet.optimizers import name_of_rate
+from keras_resnet.transfer.plans import plan_for
 
 
 def learning(model):
@@ -93,3 +98,131 @@ class TestFreeze:
         assert head < learning(model)
         assert {name[:5] for name in learning(model) - head} == {"conv4"}
         assert not any(name.endswith("_bn") for name in learning(model))
+
+
+FOREIGN = {
+    # By the first layer with weights behind the last stride, or what the names of all begin with.
+    "MobileNetV2": ("last", "block_13_depthwise"),
+    "DenseNet121": ("conv5", "conv5_block1_0_bn"),
+    "ResNet50V2": ("last", "conv4_block6_2_conv"),
+    "InceptionV3": ("last", None),  # numbered
+    "EfficientNetB0": ("last", "block6a_dwconv"),
+    "MobileNetV3Small": ("last", "expanded_conv_8_depthwise"),  # has maps of one pixel within
+}
+
+
+@pytest.fixture(scope="module")
+def foreign():
+    """Models of keras.applications, each with a new head, made once."""
+
+    @functools.cache
+    def make(name):
+        build = getattr(keras.applications, name)
+        size = 75 if name == "InceptionV3" else 32
+        backbone = build(weights=None, include_top=False, input_shape=(size, size, 3))
+        return transfer.classifier(backbone, 2)
+
+    return make
+
+
+class TestStagesOfOtherModels:
+    @pytest.mark.parametrize("name", FOREIGN)
+    @pytest.mark.parametrize("nest", [False, True])
+    def test_the_last_one_is_what_is_behind_the_last_stride(self, foreign, name, nest):
+        model, (stage, first) = foreign(name), FOREIGN[name]
+        if nest:
+            model = keras.Sequential([keras.Input(model.input_shape[1:]), model])
+        transfer.freeze(model)
+        transfer.unfreeze(model, back_to="last")
+        learn = [each for each in graphs.flat_layers(model) if each.trainable_weights]
+        parameters = sum(each.count_params() for each in learn)
+        assert 0.25 < parameters / model.count_params() < 0.85
+        assert first in (None, learn[0].name)
+        (found,) = plan_for(model, [transfer.Stage("last", QUICK)])
+        assert found.back_to == stage
+
+    @pytest.mark.parametrize("name", ["MobileNetV2", "InceptionV3"])
+    def test_learn_at_the_rates_of_a_plan(self, foreign, name):
+        model = foreign(name)
+        transfer.unfreeze(model)
+        (stage,) = plan_for(
+            model, [transfer.Stage("all", replace(QUICK, rates=transfer.DISCRIMINATIVE))]
+        )
+        rates = {
+            each.path: stage.recipe.rates.get(name_of_rate(stage.recipe.rates, each.path), 1)
+            for each in model.trainable_variables
+        }
+        factors = [rates[each.path] for each in model.trainable_variables]
+        assert set(factors) == {*transfer.DISCRIMINATIVE.values(), 1}
+        assert rates["predictions/kernel"] == 1
+        first, last = factors[0], factors[-3]
+        assert (first, last) == (0.05, 0.7)
+
+    def test_of_ours_are_as_before(self):
+        model = small_net()
+        plan = plan_for(model, transfer.stages(epochs=6))
+        assert [stage.back_to for stage in plan] == ["head", "conv4", "all"]
+        assert plan[-1].recipe.rates == transfer.DISCRIMINATIVE
+
+    def test_that_strides_do_not_tell_are_refused(self):
+        inputs = keras.Input((8, 8, 3))
+        x = keras.layers.Conv2D(4, 3)(keras.layers.Conv2D(4, 3)(inputs))
+        model = transfer.classifier(keras.Model(inputs, x, name="flat"), 2)
+        with one_line_error("flat has no stages that strides tell apart"):
+            transfer.unfreeze(model, back_to="last")
+
+
+class TestRates:
+    def test_are_for_whole_names(self):
+        rates = {"conv2": 0.1, "conv2d_1": 0.2, "block": 0.3, "block_13": 0.4}
+        found = {
+            "conv2/kernel": "conv2",
+            "conv2_block1_1_conv/kernel": "conv2",
+            "conv2d_17/kernel": None,
+            "conv2d_1/kernel": "conv2d_1",
+            "conv2d_1_bn/gamma": "conv2d_1",
+            "outer/conv2_conv/kernel": "conv2",
+            "block_12_conv/kernel": "block",
+            "block_13_conv/kernel": "block_13",
+        }
+        assert {path: name_of_rate(rates, path) for path in found} == found
+
+    def test_that_would_have_no_effect_are_refused(self, digits):
+        recipe = replace(QUICK, rates={"conv2": 0.1, "conv9": 0.5})
+        with one_line_error("rates=", "no layer or stage 'conv9'"):
+            training.train(small_net(), digits, recipe, verbose=0)
+        with one_line_error("rates=", "no layer or stage 'conv9'"):
+            transfer.fine_tune(small_net(), digits, [transfer.Stage("all", recipe)])
+
+
+def averaged(*heads):
+    pooled = small_net(include_top=False, pooling="avg")
+    return keras.Model(pooled.input, keras.layers.Average()([e(pooled.output) for e in heads]))
+
+
+def summed(*last):
+    pooled = small_net(include_top=False, pooling="avg")
+    x = keras.layers.Add()([keras.layers.Dense(5, name=name)(pooled.output) for name in "ab"])
+    for layer in last:
+        x = layer(x)
+    return keras.Model(pooled.input, x)
+
+
+HIDDEN_HEADS = {
+    "arithmetic": lambda: nested_net([keras.layers.Dense(3), lambda x: 2 * x + 1]),
+    "average": lambda: averaged(*(keras.layers.Dense(3, "softmax") for _ in range(2))),
+    "average of logits": lambda: keras.Sequential([summed(), keras.layers.Softmax()]),
+    "branches within": lambda: summed(keras.layers.Dense(3, "softmax")),
+}
+
+
+@pytest.mark.parametrize("make", HIDDEN_HEADS.values(), ids=HIDDEN_HEADS)
+def test_a_head_that_cannot_be_told_is_not_frozen(make):
+    """Everything was frozen, or what had not learned yet."""
+    model = make()
+    before = len(model.trainable_variables)
+    with one_line_error("where its head begins cannot be told", "up_to='NAME'"):
+        transfer.freeze(model)
+    assert len(model.trainable_variables) == before
+    transfer.freeze(model, up_to="conv4")
+    assert 0 < len(model.trainable_variables) < before
