@@ -13,7 +13,7 @@ import small
 from errors import one_line_error
 from pictures import write_images
 
-from keras_resnet import data, export, runs
+from keras_resnet import data, export, files, runs
 from keras_resnet.runs import guards
 from keras_resnet.runs.choices import RUN_FILES, RUN_FOLDERS
 
@@ -66,6 +66,12 @@ class TestTheFolderOfARun:
         (tmp_path / "saved_model").rename(tmp_path / "search" / "best" / "saved_model")
         with one_line_error("is no folder of a model's versions"):
             runs.tune("digits", tmp_path / "search")
+
+    def test_that_another_process_writes_to(self, tmp_path):
+        with files.locked(tmp_path), one_line_error(f"{str(tmp_path)!r} is in use"):
+            runs.train("digits", tmp_path, callbacks=[UNTRAINED], **QUICK)
+        with files.locked(tmp_path), one_line_error(f"{str(tmp_path)!r} is in use"):
+            runs.tune("digits", tmp_path)
 
     def test_on_a_full_disk(self, tmp_path, monkeypatch):
         usage = guards.shutil.disk_usage(tmp_path)

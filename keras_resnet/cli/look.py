@@ -28,7 +28,10 @@ def data(source, sheet, task, as_json):
         from keras_resnet import analysis
         from keras_resnet import data as sources
         from keras_resnet.data.skipped import is_damaged, summary
+        from keras_resnet.runs.guards import check_writable
 
+        if sheet:
+            check_writable(sheet.parent)
         images = sources.load(source, on_error="skip", task=task)
         overview = analysis.overview(images)
         found.update(dataclasses.asdict(overview))
