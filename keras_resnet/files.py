@@ -21,6 +21,7 @@ from typing import Any
 import filelock
 
 from keras_resnet.checks import check_unicode
+from keras_resnet.names import label as spelled
 
 _logger = logging.getLogger(__name__)
 
@@ -339,6 +340,45 @@ def _finite(value):
     if isinstance(value, dict):
         return {key: _finite(each) for key, each in value.items()}
     return value
+
+
+def read_labels(file: str | os.PathLike) -> list[str]:
+    """Read the names of classes from a `labels.txt`.
+
+    Parameters
+    ----------
+    file : path
+        A text file in UTF-8, a name on each line. A byte-order mark, blanks around names and blank
+        lines at the end do not count.
+
+    Returns
+    -------
+    list of str
+        The names, in Unicode's composed form.
+
+    Raises
+    ------
+    ValueError
+        For a file that is not text in UTF-8, and for a blank line between names.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from keras_resnet.files import read_labels, write_labels
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(folder, ["cat", "dog"])
+    ...     read_labels(os.path.join(folder, "labels.txt"))
+    ['cat', 'dog']
+    """
+    try:
+        text = Path(file).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(file)!r} is not text in UTF-8: {error}.") from error
+    labels = [spelled(line) for line in text.rstrip().splitlines()]
+    if "" in labels:
+        line = labels.index("") + 1
+        raise ValueError(f"{os.fspath(file)!r}, line {line}: blank, where a name should be.")
+    return labels
 
 
 def digest(parts: Iterable, length: int = 16) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable
 
 
@@ -70,3 +71,25 @@ def plain(name: str) -> str:
     'cifarresnet20'
     """
     return re.sub(r"[-_\s]", "", name).lower()
+
+
+def label(text: str) -> str:
+    """Spell the name of a class in the one way in which such names are compared.
+
+    Parameters
+    ----------
+    text : str
+        The name as a folder, a table or a file has it.
+
+    Returns
+    -------
+    str
+        In Unicode's composed form (NFC), without blanks around it.
+
+    Examples
+    --------
+    >>> from keras_resnet import names
+    >>> names.label(" cafe\u0301 ") == "caf\u00e9"
+    True
+    """
+    return unicodedata.normalize("NFC", text).strip()

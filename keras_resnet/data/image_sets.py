@@ -32,7 +32,9 @@ from keras_resnet.data.images import (
 from keras_resnet.data.readers import Reader, by_index
 from keras_resnet.files import digest
 
-_SHUFFLE_BUFFER = 10_000  # images of a stream; the other kinds are shuffled whole
+SHUFFLE_BUFFER = 10_000
+"""Images among which those of a stream are shuffled; the other kinds are shuffled whole."""
+
 _GRAPH_SEED = 87654321  # TensorFlow's own where none is set
 _BRIGHT = 128  # floats that reach it are taken for 0 to 255
 
@@ -313,7 +315,7 @@ class Stream:
             # The order would also depend on tf.random.set_seed, where a 0 makes TensorFlow compare
             # the tensor that our seed is. This is the graph of an epoch; nothing else in it draws.
             tf.compat.v1.get_default_graph().seed = _GRAPH_SEED
-            return pairs.shuffle(_SHUFFLE_BUFFER, seed=seed)
+            return pairs.shuffle(SHUFFLE_BUFFER, seed=seed)
 
         def arguments(contents):
             return contents, headers.orientation(contents), headers.quick(contents)

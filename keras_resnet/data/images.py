@@ -18,7 +18,10 @@ from keras_resnet.data import headers
 from keras_resnet.data.formats import LARGEST_IMAGE, Stored, kind_of, orientation_in, stored
 from keras_resnet.data.readers import cut
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib"),
+    *(".gif", ".webp", ".tif", ".tiff"),
+)
 
 # Formats that are read, with the bytes at the end of a complete file where there are such.
 # TensorFlow decodes the first four, but for some bitmaps; Pillow decodes the rest.

@@ -8,7 +8,7 @@ regression        float32 of (images,) or         the numbers to predict
 ================  ==============================  =============================================
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,10 @@ _EXPECTED = (
     "Expected whole numbers of shape (images,) for classes, 0 and 1 of shape (images, labels) for "
     "several labels an image, or floats for numbers to predict"
 )
+MISSING = ("nan", "NaN", "NAN", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "None", "?", "-")
+"""What tables have where a value is missing."""
+
+_NAMED = 3  # pairs of names in notes
 
 
 def as_labels(labels: Any) -> np.ndarray:
@@ -93,6 +97,39 @@ def task_of(labels: np.ndarray) -> Task:
         return "classification"
     several = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
     return "multilabel" if several else "regression"
+
+
+def notes_on_names(class_names: Sequence[str]) -> list[str]:
+    """Say which names of classes may be mistakes.
+
+    Parameters
+    ----------
+    class_names : sequence of str
+        The names.
+
+    Returns
+    -------
+    list of str
+        A line for `Source.notes` about each.
+
+    Examples
+    --------
+    >>> from keras_resnet.data.labels import notes_on_names
+    >>> notes_on_names(["Cat", "cat", "dog"])
+    ["The classes 'Cat' and 'cat' differ in case alone."]
+    """
+    alike, notes = {}, []
+    for name in class_names:
+        alike.setdefault(name.casefold(), []).append(name)
+    same = [names for names in alike.values() if len(names) > 1]
+    for names in same[:_NAMED]:
+        notes.append(f"The classes {' and '.join(map(repr, names))} differ in case alone.")
+    if len(same) > _NAMED:
+        notes.append(f"So do {len(same) - _NAMED} more.")
+    for name in class_names:
+        if name in MISSING:
+            notes.append(f"The class {name!r} may be of labels that are missing.")
+    return notes
 
 
 @dataclass(frozen=True)

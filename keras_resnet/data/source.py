@@ -10,10 +10,18 @@ import tensorflow as tf
 from keras_resnet.checks import check_choice, check_range
 from keras_resnet.data.image_sets import ImageSet, image_set
 from keras_resnet.data.labels import LABELS, Task, as_labels, task_of
-from keras_resnet.files import digest
+from keras_resnet.files import check_labels, digest
+from keras_resnet.names import label
 
-SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
-"""The splits, and the names that their folders may have."""
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+"""The splits, and the names that they may have, in any case."""
+
+SMALL = 64
+"""Pixels a side up to which images are small ones, which are not enlarged."""
 
 SPLIT_OF = {alias: split for split, names in SPLITS.items() for alias in names}
 """The split that goes by a name."""
@@ -222,6 +230,7 @@ class Source:
     def __post_init__(self):
         check_choice(LABELS, task=self.task)
         check_range("count", channels=self.channels)
+        object.__setattr__(self, "class_names", self._checked_names())
         first = None
         for name, split in self.splits.items():
             object.__setattr__(self, name, self._checked(name, split))
@@ -234,10 +243,25 @@ class Source:
                     )
         for class_name, count in zip(self.class_names, self.counts()["train"], strict=True):
             if not count:
-                noun = LABELS[self.task].noun
+                noun, labels = LABELS[self.task].noun, self.train.labels
+                one = self.task == "classification" and labels.size and labels.min() > 0
+                hint = f"; labels begin with {labels.min()}, not with 0" if one else ""
                 raise ValueError(
-                    f"source {self.name!r}: train has no image of {noun} {class_name!r}."
+                    f"source {self.name!r}: train has no image of {noun} {class_name!r}{hint}."
                 )
+
+    def _checked_names(self):
+        """The names, as they are compared, each of which a labels.txt can hold."""
+        names = tuple(map(label, self.class_names))
+        try:
+            check_labels(names)
+        except ValueError as error:
+            raise ValueError(f"source {self.name!r}: {error}") from error
+        if len(names) > len(set(names)):
+            twice = next(name for index, name in enumerate(names) if name in names[:index])
+            noun = LABELS[self.task].noun
+            raise ValueError(f"source {self.name!r}: the {noun} {twice!r} is there twice.")
+        return names
 
     def _checked(self, name, split):
         """A split with the labels of the task."""
@@ -365,6 +389,36 @@ def why_others(former: object, now: object) -> str:
     )
 
 
+def suggestion(sizes: Sequence[tuple[int, int]], task: Task = "classification") -> dict:
+    """Suggest how to show images, by their sizes.
+
+    Parameters
+    ----------
+    sizes : sequence of (int, int)
+        Height and width of the images, or of many of them.
+    task : str, default "classification"
+        What their labels are for.
+
+    Returns
+    -------
+    dict
+        `image_size` and `augmentation`, as in `Source`: if half of them are small, the side that
+        half of them have; 224 otherwise.
+
+    Examples
+    --------
+    >>> from keras_resnet.data.source import suggestion
+    >>> suggestion([(32, 32)] * 10)
+    {'image_size': 32, 'augmentation': 'small photograph'}
+    """
+    shorter, longer = np.median(np.sort(np.reshape(sizes, (-1, 2)), axis=1), axis=0)
+    small = longer <= SMALL
+    augmentation = "small photograph" if small else "photograph"
+    if task != "classification":  # a window of an image may miss some of what it is labelled with
+        augmentation = "mirrored"
+    return {"image_size": int(shorter) if small else 224, "augmentation": augmentation}
+
+
 def numbered(where: str, splits: Sequence[Split]) -> tuple[str, ...]:
     """Name classes by their numbers.
 
@@ -428,15 +482,13 @@ def source_of(train: Split, validation: Split) -> Source:
     else:
         class_names = tuple(map(str, range(train.labels.shape[1])))
     height, width, channels = shape or (224, 224, 3)
-    size = max(height, width)
-    # A window of an image may miss some of what it is labelled with.
-    augmentation = "mirrored" if task != "classification" else "photograph"
+    # Arrays have a size already, and it may be that of the model.
+    suggested = suggestion([(height, width)], task) | {"image_size": max(height, width)}
     return Source(
         name="split",
         class_names=class_names,
         channels=channels,
-        image_size=size,
-        augmentation="small photograph" if size <= 64 else augmentation,
+        **suggested,
         train=train,
         validation=validation,
         test=validation.take(np.array([], int)),

@@ -66,7 +66,9 @@ class Splits(TypedDict):
     test: Split
 
 
-def check_classes(where: str | os.PathLike, class_names: Sequence[str], expected: str) -> None:
+def check_classes(
+    where: str | os.PathLike, class_names: Sequence[str], expected: str, hint: str = ""
+) -> None:
     """Raise ValueError for fewer than two classes, saying what layout was `expected`."""
     if len(class_names) < 2:
         found = (
@@ -75,7 +77,7 @@ def check_classes(where: str | os.PathLike, class_names: Sequence[str], expected
             else "no folders of images in it"
         )
         raise ValueError(
-            f"data {str(where)!r}: {found}. Expected {expected}, with two classes or more."
+            f"data {str(where)!r}: {found}. Expected {expected}, with two classes or more.{hint}"
         )
 
 

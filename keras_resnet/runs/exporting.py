@@ -9,7 +9,14 @@ from typing import Any, Literal
 from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.checks import check_range
-from keras_resnet.files import LABELS_FILE, check_labels, json_text, write_labels, write_text
+from keras_resnet.files import (
+    LABELS_FILE,
+    check_labels,
+    json_text,
+    read_labels,
+    write_labels,
+    write_text,
+)
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
 from keras_resnet.runs.models import load_model, normalized, some_images
@@ -178,7 +185,7 @@ def _check_labels_beside(folder, labels):
     file = folder / LABELS_FILE
     if labels:
         check_labels(labels)
-    if file.exists() and file.read_text(encoding="utf-8").splitlines() != labels:
+    if file.exists() and read_labels(file) != labels:
         raise ValueError(
             f"output {str(folder)!r}: its {LABELS_FILE} is that of another model: choose another "
             "folder."

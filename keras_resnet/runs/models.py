@@ -14,7 +14,7 @@ import numpy as np
 import keras_resnet
 from keras_resnet import data, graphs, zoo
 from keras_resnet.data.labels import Task
-from keras_resnet.files import LABELS_FILE
+from keras_resnet.files import LABELS_FILE, read_labels
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 from keras_resnet.pretrained import load
 from keras_resnet.resnet import deep_graphs
@@ -88,7 +88,7 @@ def _load_file(path):
     labels_file = file.with_name(LABELS_FILE)
     if not labels_file.is_file():
         return model, None
-    labels = labels_file.read_text(encoding="utf-8").splitlines()
+    labels = read_labels(labels_file)
     head = graphs.head_of(model)
     of_two_classes = len(labels) == 2 and graphs.task_of_outputs(head, 2) == "classification"
     if len(labels) != head.units and not (head.units == 1 and of_two_classes):

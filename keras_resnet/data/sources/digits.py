@@ -1,5 +1,7 @@
 """scikit-learn's digits."""
 
+import os
+
 import numpy as np
 
 from keras_resnet.data.source import Source, Split
@@ -37,6 +39,12 @@ def read_digits(name: str, policy: SplitPolicy) -> Source:
     """Do what `digits` does, with a policy."""
     from sklearn.datasets import load_digits
 
+    notes = []
+    if os.path.isdir(name):
+        notes.append(
+            f"These are scikit-learn's. There is a folder of that name, too: {'./' + name!r} is "
+            "that."
+        )
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype("uint8")[..., None]
     class_names = tuple(str(name) for name in bunch.target_names)
@@ -46,5 +54,6 @@ def read_digits(name: str, policy: SplitPolicy) -> Source:
         channels=1,
         image_size=16,
         augmentation="handwriting",
+        notes=tuple(notes),
         **complete({"train": Split(images, bunch.target)}, class_names, policy),
     )

@@ -26,24 +26,27 @@ class Kind:
     Parameters
     ----------
     matches : callable
-        Takes a name or path: whether it is one of this kind.
+        Takes a name or path in lower case: whether it is one of this kind.
     read : callable
         Takes it and a policy, and a task where there are several; returns the source.
     tasks : tuple of str
         The tasks that its labels may be for.
+    named : bool
+        Whether it is called by a name, which a `Path` is not.
     """
 
     matches: Callable[[str], object]
     read: Callable[..., Source]
     tasks: tuple[str, ...] = ("classification",)
+    named: bool = False
 
 
 KINDS = (
-    Kind(lambda name: name == "digits", read_digits),
-    Kind(lambda name: name.startswith(TFDS), read_tensorflow_dataset),
-    Kind(re.compile(r"\.tfrecords?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$").search,
+    Kind(lambda name: name == "digits", read_digits, named=True),
+    Kind(lambda name: name.startswith(TFDS), read_tensorflow_dataset, named=True),
+    Kind(re.compile(r"\.tfrec(ords?)?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$").search,
          read_tfrecords),
-    Kind(lambda name: name.lower().endswith(".csv"), read_csv, tuple(LABELS)),
+    Kind(lambda name: name.endswith((".csv", ".tsv")), read_csv, tuple(LABELS)),
     Kind(lambda name: True, read_folder),
 )  # fmt: skip
 """The kinds of sources. The first that matches is taken."""
@@ -69,15 +72,17 @@ def load(
     Parameters
     ----------
     source : str or path
-        - "digits": the 1,797 handwritten digits that come with scikit-learn.
-        - A folder of images as class/image, or with the folders train, test and, if there is one,
-          validation above that; or with files named like cat.0.jpg in place of the class folders.
+        - "digits": the 1,797 handwritten digits that come with scikit-learn. `Path("digits")` is a
+          folder.
+        - A folder of images as class/image, with images at any depth; or with the folders train,
+          test and, if there is one, validation above that; or with files named like cat.0.jpg in
+          place of the class folders.
         - A CSV file with the columns path and label, and a column split if there is one. Several
           labels an image are written as cat|dog; numbers to predict are in a column value, or are
-          labels with a decimal point.
+          labels with a decimal point. Semicolons or tabs may be in place of commas.
         - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
           "tfds:FOLDER", where one was prepared, or laid out as `tfds.ImageFolder` wants it.
-        - TFRecord files, `.tfrecord` or `.tfrecord.gz`, or shards such as
+        - TFRecord files, `.tfrecord`, `.tfrec` or `.tfrecord.gz`, or shards such as
           `cifar.tfrecord-00000-of-00010`: one of them, or a pattern such as
           "cifar_*.tfrecord.gz" or "cifar.tfrecord-*". Each record has an `image` (the contents of
           an image file) and a `label`. A "test" or "val" in a file's name says what it is for; the
@@ -120,8 +125,9 @@ def load(
     """
     policy = SplitPolicy(seed, on_error, validation, test)
     check_choice((None, *LABELS), task=task)
-    name = os.fspath(source)
-    kind = next(kind for kind in KINDS if kind.matches(name))
+    name = os.fsdecode(source)
+    called = isinstance(source, str)
+    kind = next(kind for kind in KINDS if kind.matches(name.lower()) and (called or not kind.named))
     if task not in (None, *kind.tasks):
         raise ValueError(
             f"task={task!r}: data {name!r} has one class an image. Images with several labels, or "

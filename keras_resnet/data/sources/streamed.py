@@ -1,14 +1,20 @@
 """What sources of streamed images have in common."""
 
+import contextlib
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.duplicates import duplicates
+from keras_resnet.data.image_sets import SHUFFLE_BUFFER
 from keras_resnet.data.images import header_of
-from keras_resnet.data.source import Source, Split
+from keras_resnet.data.labels import notes_on_names
+from keras_resnet.data.source import Source, Split, suggestion
 from keras_resnet.data.splitting import SplitPolicy, check_classes, check_counts, complete
 
-_SMALL = 64  # pixels a side up to which images are small ones
+_MEASURED = 1000  # images at the beginning of a stream that say how large all are
+_SORTED = 0.4  # from a random order, 0, to one class after the other, 1
 
 
 def split_of_stream(where: str, images: tf.data.Dataset, labels: np.ndarray) -> Split:
@@ -25,8 +31,10 @@ def source_of_stream(
     class_names: tuple[str, ...],
     splits: dict[str, Split],
     policy: SplitPolicy,
+    *,
+    notes: Sequence[str] = (),
 ) -> Source:
-    """Make a source of some splits, whose first image says how large they are.
+    """Make a source of some splits, whose first images say how large they are.
 
     Parameters
     ----------
@@ -38,6 +46,8 @@ def source_of_stream(
         The splits that there are.
     policy : SplitPolicy
         What to do about the others, and about images that cannot be read.
+    notes : sequence of str
+        What there is to say already.
 
     Returns
     -------
@@ -60,6 +70,12 @@ def source_of_stream(
     check_classes(argument, class_names, "images of several classes")
     if "train" not in splits:
         raise ValueError(f"data {argument!r} has no split 'train'.")
+    lowest = min(split.labels.min() for split in splits.values() if len(split))
+    if lowest:
+        raise ValueError(
+            f"data {argument!r}: the labels begin with {lowest}; classes are counted from 0, and "
+            "each has images."
+        )
     for split_name, split in splits.items():
         if split.labels.max(initial=0) >= len(class_names):
             raise ValueError(
@@ -67,20 +83,52 @@ def source_of_stream(
                 f"{len(class_names) - 1}, for which there are names."
             )
     check_counts(argument, class_names, splits)
-    first = next(splits["train"].image_set.images.as_numpy_iterator())
+    images = splits["train"].image_set.images
     try:
-        header = header_of(first, whole=True)
+        header_of(next(images.as_numpy_iterator()), whole=True)
     except ValueError as error:
         raise ValueError(f"data {argument!r}: its first image {error}") from error
-    small = max(header.height, header.width) <= _SMALL
     whole = complete(splits, class_names, policy)
     return Source(
         name=name,
         class_names=class_names,
         channels=3,
-        image_size=min(header.height, header.width) if small else 224,
-        augmentation="small photograph" if small else "photograph",
+        **suggestion([*_sizes(images.take(_MEASURED))]),
         skipped=tuple(skipped),
-        notes=duplicates(whole, class_names),
+        notes=(
+            *notes,
+            *notes_on_names(class_names),
+            *_notes_on_order(whole["train"].labels, len(class_names)),
+            *duplicates(whole, class_names),
+        ),
         **whole,
     )
+
+
+def _sizes(images):
+    """Height and width of images that can be read."""
+    for contents in images.as_numpy_iterator():
+        with contextlib.suppress(ValueError):
+            header = header_of(contents)
+            yield header.height, header.width
+
+
+def _notes_on_order(labels, classes):
+    """Say if images are in the order of their classes, farther than shuffling reaches."""
+    shares = np.bincount(labels, minlength=classes) / max(1, len(labels))
+
+    def distance(labels):
+        """Of the images in parts of the stream, the fraction that makes them unlike the whole."""
+        parts = np.array_split(labels, max(1, round(len(labels) / SHUFFLE_BUFFER)))
+        counts = [np.bincount(part, minlength=classes) for part in parts]
+        unlike = [np.abs(each - shares * each.sum()) for each in counts]
+        return np.sum(unlike) / 2 / max(1, len(labels))
+
+    # In parts of many classes, some are missing in a random order too.
+    random = distance(np.random.default_rng(0).permutation(labels))
+    if distance(labels) - random > _SORTED * (1 - np.square(shares).sum()):
+        yield (
+            f"The {len(labels):,} training images are in the order of their classes, and a stream "
+            f"is shuffled among {SHUFFLE_BUFFER:,} images at a time: batches hold few classes. "
+            "Write the images in random order."
+        )

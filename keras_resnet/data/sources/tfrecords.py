@@ -1,7 +1,9 @@
 """TFRecord files."""
 
 import glob
+import os
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ from keras_resnet.data.images import reason_of
 from keras_resnet.data.source import SPLIT_OF, Source, numbered
 from keras_resnet.data.sources.streamed import source_of_stream, split_of_stream
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy
-from keras_resnet.files import LABELS_FILE
+from keras_resnet.files import LABELS_FILE, read_labels
+
+_SHARD = re.compile(r"(?P<before>.*\D|)(?P<number>\d+)-of-(?P<of>\d+)(?P<after>\D.*|)")
+_SPLIT_OF = SPLIT_OF | {"trainval": "train", "testdev": "test"}
 
 
 def tfrecords(
@@ -22,8 +27,9 @@ def tfrecords(
     Parameters
     ----------
     pattern : str
-        The path of a file, or a pattern of several. Files with "test" or "val" in their names are
-        those splits, the others are for training.
+        The path of a file, or a pattern of several. A word such as "test" or "val" in a file's
+        name, or in its folder's if that is part of the pattern, says which split it is; if none is
+        called train, the others are.
     seed : int, default 0
         Seed of the split, for what the files do not split.
     on_error, validation
@@ -36,31 +42,91 @@ def tfrecords(
     Raises
     ------
     ValueError
-        If there is no such file, or its records have other features.
+        If there is no such file, if its records have other features, if one of several shards is
+        missing, or if it cannot be told which split a file is.
     """
     return read_tfrecords(pattern, SplitPolicy(seed, on_error, validation))
 
 
 def read_tfrecords(pattern: str, policy: SplitPolicy) -> Source:
     """Do what `tfrecords` does, with a policy."""
-    files = sorted(glob.glob(pattern))
+    # What looks like a pattern may be the name of a file.
+    files = [pattern] if os.path.exists(pattern) else sorted(glob.glob(pattern))
     if not files:
         raise ValueError(f"data {pattern!r}: there is no such file.")
-    by_split = {}
-    for file in files:
-        words = re.split(r"[^a-z]+", Path(file).name.lower())
-        split = next((SPLIT_OF[word] for word in words if word in SPLIT_OF), "train")
-        by_split.setdefault(split, []).append(file)
-    if "train" not in by_split:
-        by_split = {"train": files}
+    notes = _notes_on_shards(pattern, files)
+    by_split = _by_split(pattern, files, notes)
     splits = {split: _records(pattern, split, names) for split, names in by_split.items()}
     labels_file = Path(files[0]).with_name(LABELS_FILE)
     if labels_file.is_file():
-        class_names = tuple(labels_file.read_text(encoding="utf-8").splitlines())
+        class_names = tuple(read_labels(labels_file))
     else:
         class_names = numbered(f"data {pattern!r}", [*splits.values()])
     name = re.split(r"[_\-.*?\[]", Path(files[0] if len(files) == 1 else pattern).name)[0]
-    return source_of_stream(pattern, name or "tfrecords", class_names, splits, policy)
+    return source_of_stream(pattern, name or "tfrecords", class_names, splits, policy, notes=notes)
+
+
+def _notes_on_shards(pattern, files):
+    """Refuse a set of shards in which some are missing; say which are there, but not in it."""
+    notes, sets = [], defaultdict(lambda: defaultdict(set))
+    for file in files:
+        if match := _SHARD.fullmatch(file):
+            sets[match["before"], match["after"]][match["of"]].add(match["number"])
+    for (before, after), found in sets.items():
+        if len(found) > 1:
+            counts = " and ".join(sorted(found))
+            raise ValueError(
+                f"data {pattern!r}: shards {before}...{after} of {counts}; they are of one set or "
+                "another."
+            )
+        ((count, there),) = found.items()
+        wanted = {f"{number:0{len(min(there))}}" for number in range(int(count))}
+        others = [f"{before}{number}-of-{count}{after}" for number in sorted(wanted - there)]
+        lost = [file for file in others if not os.path.exists(file)]
+        # A single shard that somebody asks for by its name is what they want.
+        if there - wanted or (lost and files != [pattern]):
+            problem = f"there is no {lost[0]!r}" if lost else "they are numbered from 0"
+            raise ValueError(f"data {pattern!r}: {len(there)} shards of {int(count)}; {problem}.")
+        if others:
+            notes.append(f"{len(there)} of {int(count)} shards {before}...{after} are used.")
+    return notes
+
+
+def _by_split(pattern, files, notes):
+    """The files of every split, by the words in their names."""
+    fixed = len(Path(re.split(r"[*?\[]", pattern)[0] + "x").parts) - 1
+    by_split, unnamed = defaultdict(list), []
+    for file in files:
+        # Where the files of all splits are called alike, their folders may not be.
+        for part in reversed(Path(file).parts[fixed:] if len(files) > 1 else [Path(file).name]):
+            words = re.findall(r"[A-Z]*[a-z]+|[A-Z]+", part)
+            found = {_SPLIT_OF[word.lower()] for word in words if word.lower() in _SPLIT_OF}
+            if len(found) > 1:
+                raise ValueError(
+                    f"data {pattern!r}: {file!r} is named after {' and '.join(sorted(found))}. "
+                    "Name it after one."
+                )
+            if found:
+                by_split[found.pop()].append(file)
+                break
+        else:
+            unnamed.append(file)
+    if len(by_split) > 1 and "train" not in by_split and not unnamed:
+        raise ValueError(
+            f"data {pattern!r}: files for {' and '.join(sorted(by_split))}, but none for train."
+        )
+    if "train" in by_split and unnamed:
+        raise ValueError(
+            f"data {pattern!r}: {unnamed[0]!r} names no split, but {by_split['train'][0]!r} does. "
+            "Name it after a split, or give a pattern without it."
+        )
+    if unnamed:
+        by_split["train"] = unnamed
+    if len(by_split) == 1 and "train" not in by_split:
+        ((split, found),) = by_split.items()
+        notes.append(f"There are files for {split} alone, which are split as a whole data set is.")
+        return {"train": found}
+    return by_split
 
 
 def _records(pattern, split, files):

@@ -11,6 +11,7 @@ from pictures import encoded, write_images
 from splits import assert_is_split_whole, contents
 
 from keras_resnet import data
+from keras_resnet.names import label
 
 
 @pytest.fixture(scope="module")
@@ -91,16 +92,19 @@ class TestClasses:
     @pytest.mark.parametrize(
         ("lines", "complaints"),
         [
-            (["file,label", "0.png,cat"], ["no column 'path'", "'file,label'"]),
-            (["path;label", "0.png;cat"], ["no column 'path'", "Expected path,label"]),
-            (["path,class", "0.png,cat"], ["no column 'label'"]),
+            (["where,label", "0.png,cat"], ["no column 'path'", "'where,label'"]),
+            (["path/label", "0.png/cat"], ["no column 'path'", "Expected path,label"]),
+            (["path,kind", "0.png,cat"], ["no column 'label'"]),
+            (["file,image,label", "0,0.png,cat"], ["'file' and 'image' may both", "'path'"]),
+            (["path,class,labels", "0.png,cat,c"], ["'class' and 'labels' may both", "'label'"]),
+            (["path,label,one,two", "0,cat,train,test", "1,dog,val,train"], ["'one' and 'two'"]),
             ([""], ["no column 'path'"]),
             (["path,label", "0.png,"], ["line 2: path or label is empty"]),
             (["path,label", "0.png,cat", "", ",cat"], ["line 4: path or label is empty"]),
             (["path,label", "0.png"], ["line 2: path or label is empty"]),
             (
-                ["path,label,split", "0.png,cat,train", "1.png,dog,dev"],
-                ["line 3: split 'dev' must be one of train, validation, val, test"],
+                ["path,label,split", "0.png,cat,train", "1.png,dog,devel"],
+                ["line 3: split 'devel' must be one of train, training, validation, valid, val"],
             ),
             (["path,label", "0.png,cat"], ["'cat' is the only class in it"]),
             (["path,label,split", "0.png,cat,test", "1.png,dog,test"], ["no line has", "'train'"]),
@@ -285,7 +289,7 @@ class TestNumbers:
 
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="|\r\n\0"), min_size=1).filter(
-    lambda name: name.strip() and len(name.splitlines()) == 1
+    lambda name: label(name) and len(label(name).splitlines()) == 1
 )
 
 
@@ -299,18 +303,18 @@ def written(table, *columns):
 
 class TestAnyTable:
     @settings(max_examples=40, deadline=None)
-    @given(st.lists(names, min_size=2, max_size=5, unique_by=str.strip), st.data())
+    @given(st.lists(names, min_size=2, max_size=5, unique_by=label), st.data())
     def test_keeps_the_class_of_every_image(self, table, names, drawn):
         blanks = st.sampled_from(["", " ", "\t", "  "])
         labels = [f"{drawn.draw(blanks)}{names[i % len(names)]} " for i in range(30)]
         paths = [f"images/{index}.png" for index in range(30)]
         source = data.load(written(table, paths, labels), task="classification")
         found = {
-            file.name: source.class_names[label]
+            file.name: source.class_names[index]
             for split in source.splits.values()
-            for file, label in zip(split.images, split.labels, strict=True)
+            for file, index in zip(split.images, split.labels, strict=True)
         }
-        assert found == {f"{i}.png": label.strip() for i, label in enumerate(labels)}
+        assert found == {f"{i}.png": label(each) for i, each in enumerate(labels)}
 
     @settings(max_examples=40, deadline=None)
     @given(

@@ -1,9 +1,17 @@
+import ast
 import builtins
 import errno
+import itertools
+import os
+import re
+import tempfile
+from pathlib import Path
 
 import PIL.Image
 import pytest
 from errors import one_line_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import encoded, write_damaged, write_images
 from splits import assert_is_split_whole, make_images
 
@@ -48,9 +56,17 @@ class TestFolder:
         make_images(tmp_path, {"cat": 3, "dog": 3, ".cache": 1})
         (tmp_path / "cat" / "notes.txt").write_text("meow")
         (tmp_path / "cat" / ".DS_Store.png").write_text("")
-        (tmp_path / "README").write_text("")
+        (tmp_path / "README").write_text("BM, a car")
         source = data.load(tmp_path)
         assert len(source.train) + len(source.validation) + len(source.test) == 6
+        unknown = "not an image, by its suffix and its first bytes."
+        assert {*source.skipped} == {
+            f"{str(tmp_path / '.cache')!r}: a hidden folder: 1 file.",
+            f"{str(tmp_path / 'README')!r}: {unknown}",
+            f"{str(tmp_path / 'cat' / 'notes.txt')!r}: {unknown}",
+            f"{str(tmp_path / 'cat' / '.DS_Store.png')!r}: a hidden file.",
+        }
+        assert source.notes == ()
 
     def test_refuses_a_text_file_with_the_name_of_an_image(self, tmp_path):
         make_images(tmp_path, {"cat": 5, "dog": 5})
@@ -69,7 +85,10 @@ class TestFolder:
         [
             ({}, "no folders of images in it"),
             ({"cat": 5}, "'cat' is the only class in it"),
-            ({"cat": 5, "dog": 0}, "no images of 'dog'"),
+            (
+                {"cat": 5, "dog": 0},
+                r"'cat' is the only class in it.*There are no images in 'dog'\.",
+            ),
             ({"cat": 5, "dog": 1}, "class 'dog' has too few images to split"),
         ],
     )
@@ -224,3 +243,321 @@ class TestKaggle:
         self.write(tmp_path, ["cat.1.jpg", "cat.2.jpg"])
         with one_line_error("'cat' is the only class in it"):
             data.load(tmp_path)
+
+
+def files_of(source):
+    """The files of every split, as they are called below the folder of the data."""
+    return {
+        name: sorted(file.as_posix().split("/data/", 1)[1] for file in split.images)
+        for name, split in source.splits.items()
+    }
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes images, each one another, to paths below a folder; returns the folder."""
+    made = itertools.count()
+
+    def put(*paths, kind="PNG"):
+        for path in paths:
+            file = tmp_path / "data" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encoded(next(made), kind))
+        return tmp_path / "data"
+
+    return put
+
+
+def of_classes(*folders, count=5, classes=("cat", "dog")):
+    """Paths of images: a few of each class in each folder."""
+    places = itertools.product(folders, classes, range(count))
+    return [os.path.normpath(f"{folder}/{name}/{index}.png") for folder, name, index in places]
+
+
+def reasons(source):
+    return sorted(line.rsplit("': ", 1)[1] for line in source.skipped)
+
+
+class TestWhatIsFound:
+    """In every folder, of every suffix."""
+
+    def test_images_in_folders_of_a_class(self, put):
+        folder = put(*of_classes("."), "cat/2019/a.png", "dog/2019/may/b.png", "dog/x.jpg/c.png")
+        source = data.load(folder)
+        assert (source.skipped, source.notes) == ((), ())
+        assert sum(map(len, source.splits.values())) == 13
+        labels = {
+            file.name: label
+            for split in source.splits.values()
+            for file, label in zip(split.images, split.labels, strict=True)
+        }
+        assert (labels["a.png"], labels["b.png"], labels["c.png"]) == (0, 1, 1)
+
+    @pytest.mark.parametrize("suffix", [".jfif", ".JPE", ".JPG", ".jpg_large", "", ".1", ".bak"])
+    def test_jpeg_files_of_any_suffix(self, put, suffix):
+        folder = put(*of_classes("."))
+        put(f"cat/new{suffix}", f"dog/new{suffix}", kind="JPEG")
+        source = data.load(folder)
+        assert sum(map(len, source.splits.values())) == 12
+        assert source.skipped == ()
+
+    @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP", "WEBP", "TIFF"])
+    def test_the_first_bytes_tell_an_image(self, put, kind):
+        folder = put(*of_classes("."))
+        put("cat/image", kind=kind)
+        assert sum(map(len, data.load(folder).splits.values())) == 11
+
+    def test_what_begins_as_an_image_and_is_none_is_refused(self, put):
+        folder = put(*of_classes("."))
+        (folder / "cat" / "half.part").write_bytes(encoded(7, "JPEG")[:100])
+        with one_line_error("half.part' is not an image that can be read"):
+            data.load(folder)
+        (line,) = data.load(folder, on_error="skip").skipped
+        assert "half.part" in line
+
+    def test_camera_files_begin_as_tiff_files_do(self, put):
+        folder = put(*of_classes("."))
+        put("cat/photo.NEF", kind="TIFF")
+        source = data.load(folder)
+        (line,) = source.skipped
+        assert "photo.NEF': a camera's raw image, which is not read; use JPEG" in line
+        assert source.notes == (
+            "1 images are not used, because they are of formats that are not read; the first is "
+            "'cat/photo.NEF'.",
+        )
+
+    def test_links_are_followed_but_not_in_a_circle(self, put, tmp_path):
+        folder = put(*of_classes("."))
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / "more.png").write_bytes(encoded(99))
+        (folder / "cat" / "linked").symlink_to(tmp_path / "elsewhere")
+        (folder / "dog" / "round").symlink_to(folder)
+        (folder / "dog" / "gone.txt").symlink_to(tmp_path / "gone")
+        source = data.load(folder)
+        assert sum(map(len, source.splits.values())) == 11
+        assert reasons(source) == [
+            "a link to a folder that it is in.",
+            "not an image, by its suffix and its first bytes.",
+        ]
+        (folder / "dog" / "gone.png").symlink_to(tmp_path / "gone")
+        with one_line_error("gone.png", "No such file"):
+            data.load(folder)
+
+    def test_a_pipe_is_not_waited_for(self, put):
+        folder = put(*of_classes("."))
+        os.mkfifo(folder / "cat" / "pipe.jpg")
+        assert reasons(data.load(folder)) == ["not a file."]
+
+    def test_a_folder_that_may_not_be_read_is_named(self, put, monkeypatch):
+        folder, scandir = put(*of_classes(".")), os.scandir
+
+        def guarded(path):
+            if str(path).endswith("dog"):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", guarded)
+        with one_line_error("dog' cannot be looked through: Permission denied"):
+            data.load(folder)
+
+    @pytest.mark.parametrize("name", ["__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN"])
+    def test_folders_of_systems_are_no_classes(self, put, name):
+        folder = put(*of_classes("."), f"{name}/cat/0.png")
+        source = data.load(folder)
+        assert source.class_names == ("cat", "dog")
+        assert source.skipped == (f"{str(folder / name)!r}: a folder of the system: 1 file.",)
+
+    def test_folders_without_images_are_no_classes(self, put):
+        folder = put(*of_classes("."))
+        (folder / "cow").mkdir()
+        (folder / "texts" / "inner").mkdir(parents=True)
+        (folder / "texts" / "a.txt").write_text("miaow")
+        source = data.load(folder)
+        assert source.class_names == ("cat", "dog")
+        unknown = "not an image, by its suffix and its first bytes."
+        assert reasons(source) == ["an empty folder.", "an empty folder.", unknown]
+        assert source.notes == ("There are no images in 'cow', 'texts'.",)
+
+    def test_a_class_of_photographs_that_are_not_read_is_refused(self, put):
+        folder = put(*of_classes("."), "cow/0.heic", "cow/1.HEIC")
+        with one_line_error("cow': 2 images of formats that are not read, such as '0.heic'"):
+            data.load(folder)
+
+    def test_images_beside_the_classes_are_told(self, put):
+        source = data.load(put(*of_classes("."), "logo.png", "cat.7.png"))
+        assert reasons(source) == ["beside the folders of classes."] * 2
+        assert "2 images are not used" in source.notes[0]
+
+    def test_files_that_are_not_named_after_a_class_are_told(self, put):
+        names = [f"{name}.{index}.png" for name in ("cat", "dog") for index in range(5)]
+        source = data.load(put(*names, "logo.png"))
+        assert sum(map(len, source.splits.values())) == 10
+        assert "logo.png': without a class" in source.skipped[0]
+        assert "'logo.png'" in source.notes[0]
+
+    def test_tables_in_a_folder_without_classes_are_offered(self, put):
+        folder = put("1.png")
+        (folder / "labels.csv").write_text("path,label\n")
+        with one_line_error("no folders of images in it", "'labels.csv' can be given itself"):
+            data.load(folder)
+
+
+class TestSplitsOfFolders:
+    @pytest.mark.parametrize(
+        ("train", "validation", "test"),
+        [
+            ("Train", "Valid", "Test"),
+            ("TRAIN", "VAL", "TEST"),
+            ("training", "dev", "testing"),
+            ("train", "eval", "test"),
+            ("seg_train", "seg_val", "seg_test"),
+            ("training_set", "validation_set", "test_set"),
+            ("train2017", "val2017", "test2017"),
+            ("images-train", "images-valid", "images-test"),
+        ],
+    )
+    def test_go_by_several_names(self, put, train, validation, test):
+        folder = put(*of_classes(train, validation, test, count=2))
+        found = files_of(data.load(folder))
+        for split, name in (("train", train), ("validation", validation), ("test", test)):
+            assert found[split] == sorted(of_classes(name, count=2))
+
+    def test_as_kaggle_packs_them(self, put):
+        train, test = (of_classes(f"seg_{split}/seg_{split}") for split in ("train", "test"))
+        folder = put(*train, *test, *(f"seg_pred/seg_pred/{index}.png" for index in range(3)))
+        source = data.load(folder)
+        assert source.class_names == ("cat", "dog")
+        found = files_of(source)
+        assert found["test"] == sorted(test)
+        assert sorted(found["train"] + found["validation"]) == sorted(train)
+        assert reasons(source) == ["in none of the folders of the splits."] * 3
+        assert "3 images are not used" in source.notes[0]
+
+    def test_a_folder_in_one_of_its_name(self, put):
+        folder = put(*of_classes("data/train", "data/test"))
+        assert files_of(data.load(folder))["test"] == sorted(of_classes("data/test"))
+
+    @pytest.mark.parametrize(
+        ("first", "second"), [("valid", "validation"), ("Test", "test"), ("train", "training")]
+    )
+    def test_two_for_one_are_refused(self, put, first, second):
+        folder = put(*of_classes("train", "test", first, second))
+        with one_line_error(repr(first), repr(second), "are both for"):
+            data.load(folder)
+
+    def test_an_empty_folder_is_none(self, put):
+        folder = put(*of_classes("train", "validation"))
+        (folder / "valid").mkdir()
+        assert files_of(data.load(folder))["validation"] == sorted(of_classes("validation"))
+
+    @pytest.mark.parametrize("names", [("test",), ("val", "test"), ("cat", "Test")])
+    def test_without_one_for_training_they_are_refused(self, put, names):
+        with one_line_error("named as a split", "no folder is named train"):
+            data.load(put(*of_classes(*names)))
+
+    def test_a_test_of_nothing_but_images_is_taken_for_a_class_and_told(self, put):
+        source = data.load(put(*of_classes("."), *(f"test/{index}.png" for index in range(5))))
+        assert source.class_names == ("cat", "dog", "test")
+        assert source.notes == ("'test' is taken for a class: it is not divided in classes.",)
+
+    def test_words_for_splits_may_be_in_names_of_classes(self, put):
+        names = ("test tube", "bullet train", "train station")
+        assert data.load(put(*of_classes(".", classes=names))).class_names == tuple(sorted(names))
+
+    def test_other_parts_than_splits_are_told(self, put):
+        source = data.load(put(*of_classes("fold1", "fold2")))
+        assert source.class_names == ("fold1", "fold2")
+        (note,) = source.notes
+        assert "All of 'fold1', 'fold2' have the folders 'cat', 'dog'." in note
+
+    def test_a_folder_above_is_told(self, put):
+        with one_line_error("'pets' is the only class", "data/pets' is meant"):
+            data.load(put(*of_classes("pets")))
+
+
+class TestNames:
+    def test_are_compared_in_one_form_of_unicode(self, put):
+        composed, decomposed = "caf\u00e9", "cafe\u0301"
+        folder = put(
+            *of_classes("train", classes=("bar", decomposed)),
+            *of_classes("test", classes=("bar", composed)),
+        )
+        source = data.load(folder)
+        assert source.class_names == ("bar", composed)
+        assert source.counts()["test"] == [5, 5]
+        put(*of_classes("train", classes=(composed,), count=2))
+        source = data.load(folder, validation=0)
+        assert source.counts()["train"] == [5, 7]
+        assert "are one class, 'caf\u00e9'" in source.notes[0]
+
+    def test_that_differ_in_case_alone_are_told(self, put):
+        source = data.load(put(*of_classes(".", classes=("Cat", "cat", "dog"))))
+        assert source.notes == ("The classes 'Cat' and 'cat' differ in case alone.",)
+
+    @pytest.mark.parametrize(
+        ("name", "complaint"),
+        [("two\nlines", "must be one line of text"), ("\udcff", "is not text in UTF-8")],
+    )
+    def test_that_no_file_can_hold_are_refused_at_once(self, put, name, complaint):
+        with one_line_error(repr(name), complaint):
+            data.load(put(*of_classes(".", classes=(name, "dog"))))
+
+
+FOLDERS = st.sampled_from(
+    ["cat", "dog", "train", "Test", "valid", "val", "seg_train", ".git", "__MACOSX", "a b", "2019"]
+)
+FILES = st.sampled_from(
+    (
+        *("0.png", "1.PNG", "cat.0.png", "dog.1.png", "new.jfif", "image", ".hidden.png"),
+        *("photo.heic", "notes.txt", "._0.png", "empty.jpg", "half.png", "README", "Thumbs.db"),
+    )
+)
+CONTENTS = {
+    "Thumbs.db": b"\xd0\xcf\x11\xe0",
+    "photo.heic": b"\0\0\0\x18ftypheic",
+    "notes.txt": b"miaow",
+    "README": b"BMW",
+    "empty.jpg": b"",
+    "half.png": encoded(0)[:60],
+}
+# Some layouts of whole data sets, to which anything is added.
+LAYOUTS = [
+    [],
+    [(name,) for name in ("cat", "dog")],
+    [(split, name) for split in ("train", "Test") for name in ("cat", "dog")],
+]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    st.sampled_from(LAYOUTS),
+    st.lists(st.tuples(st.lists(FOLDERS, max_size=4).map(tuple), FILES), max_size=15),
+    st.sampled_from(["raise", "skip"]),
+)
+def test_every_file_of_any_folder_is_used_or_told_or_refused(layout, others, on_error):
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {Path(folder, *parents, f"{i}.png") for parents in layout for i in range(4)}
+        paths |= {Path(folder, *parents, name) for parents, name in others}
+        for number, file in enumerate(sorted(paths)):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(CONTENTS.get(file.name, encoded(number)))
+        source, refusal = None, ""
+        try:
+            source = data.load(folder, on_error=on_error, validation=0)
+        except ValueError as error:
+            refusal = str(error)
+        assert (source is None) == bool(refusal)
+        assert "\n" not in refusal
+        assert re.match(r"(data|class|source) '|'|\d+ images are too few|$", refusal)
+        if source is None:
+            return
+        used = [file for split in source.splits.values() for file in split.images]
+        told = {Path(ast.literal_eval(re.match(r"'[^']*'", line)[0])) for line in source.skipped}
+        assert len(used) == len(set(used))
+        assert not told & set(used)
+        for file in paths - set(used):
+            assert file in told or any(parent in told for parent in file.parents)
+        for split in source.splits.values():
+            for file, index in zip(split.images, split.labels, strict=True):
+                names = (*file.relative_to(folder).parts[:-1], file.name.split(".")[0])
+                assert source.class_names[index] in names
