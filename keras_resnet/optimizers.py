@@ -125,13 +125,22 @@ class LayerwiseSGD(keras.optimizers.SGD):
             learning_rate = learning_rate * rate
         super().update_step(gradient, variable, learning_rate)
 
+    @property
+    def _has_replicas(self):
+        """Whether gradients are those of a share of the batch; TensorFlow's alone may be."""
+        strategy = getattr(self, "_distribution_strategy", None)
+        return strategy is not None and strategy.num_replicas_in_sync > 1
+
     def _clip_gradients(self, grads):
-        """Clip later: these are the gradients of one replica's share of the batch."""
-        return grads
+        """Clip the gradients of the whole batch, of a share of it later."""
+        return grads if self._has_replicas else super()._clip_gradients(grads)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
         """Sum the gradients over replicas, and clip those of the whole batch."""
-        grads, variables = zip(*super()._all_reduce_sum_gradients(grads_and_vars), strict=True)
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)
+        if not self._has_replicas:
+            return summed
+        grads, variables = zip(*summed, strict=True)
         return list(zip(super()._clip_gradients(grads), variables, strict=True))
 
     def get_config(self):  # noqa: D102

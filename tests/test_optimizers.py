@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import small
+from keras.src.optimizers.base_optimizer import BaseOptimizer
 
 from keras_resnet.optimizers import LayerwiseSGD
 
@@ -64,8 +65,39 @@ def test_decay_and_momentum_are_those_of_the_papers(nesterov):
     assert bias.numpy() == 1.0
 
 
-def test_clips_the_length_of_all_gradients_together():
-    variables = [keras.Variable([0.0]), keras.Variable([0.0])]
-    optimizer = LayerwiseSGD(1.0, global_clipnorm=1.0)
+class Elsewhere(LayerwiseSGD):
+    """Takes a step as with JAX and PyTorch, which know nothing of TensorFlow's replicas."""
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        BaseOptimizer._backend_update_step(self, grads, trainable_variables, learning_rate)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        raise NotImplementedError
+
+
+CLIPPED = {
+    "global_clipnorm": [-0.6, -0.8],
+    "clipnorm": [-1.0, -1.0],
+    "clipvalue": [-1.0, -1.0],
+}
+
+
+@pytest.mark.parametrize("optimizer", [LayerwiseSGD, Elsewhere])
+@pytest.mark.parametrize(("option", "expected"), CLIPPED.items())
+def test_clips_with_every_backend(optimizer, option, expected):
+    variables = [keras.Variable([0.0], name=name) for name in ("conv2_kernel", "kernel")]
+    optimizer = optimizer(1.0, **{option: 1.0}, rates={"conv2": 0.5})
     optimizer.apply([keras.ops.array([3.0]), keras.ops.array([4.0])], variables)
-    np.testing.assert_allclose([v.numpy()[0] for v in variables], [-0.6, -0.8], rtol=1e-6)
+    moved = [variable.numpy()[0] for variable in variables]
+    np.testing.assert_allclose(moved, np.multiply(expected, [0.5, 1.0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+def test_clips_in_a_models_own_fit(eagerly):
+    inputs, targets = np.array([[3.0, 4.0]]), np.array([[-1000.0]])
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+    )
+    model.compile(LayerwiseSGD(1.0, global_clipnorm=1.0), "mse", run_eagerly=eagerly)
+    model.fit(inputs, targets, verbose=0)
+    np.testing.assert_allclose(model.get_weights()[0][:, 0], [-0.6, -0.8], rtol=1e-6)
