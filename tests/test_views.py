@@ -136,6 +136,21 @@ class TestTraining:
         ((expected, _),) = data.pipeline.batches(data.load(folder).validation, **options)
         np.testing.assert_array_equal(shown["tests"][0], expected)
 
+    def test_is_in_the_channels_and_the_interpolation_of_the_model(self, shown, folder, tmp_path):
+        model = net(24, 24, channels=1)
+        graphs.remember(model, interpolation="bicubic")
+        train(model, data.load(folder))
+        model.save(tmp_path / "model.keras")
+        runs.evaluate(tmp_path / "model.keras", folder)
+        options = dict(image_size=24, channels=1, interpolation="bicubic")
+        ((expected, _),) = data.pipeline.batches(data.load(folder).test, **options)
+        for images in (*shown["training"], *shown["tests"]):
+            np.testing.assert_array_equal(images, expected)
+
+    def test_refuses_a_size_that_the_model_does_not_take(self, folder):
+        with one_line_error("image_size=(24, 40): model 'resnet' takes images of 24x24 pixels."):
+            train(net(24, 24), data.load(folder), image_size=(24, 40))
+
     def test_in_stages_is_as_the_last_one(self, shown, folder):
         windows = dataclasses.replace(PLAIN, augmentation="photograph")
         model, plan = net(24, 24), [STAGES[0], transfer.Stage("conv2", windows)]
