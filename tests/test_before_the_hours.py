@@ -1,6 +1,5 @@
 """What would fail at the end of a job is found out before its first step."""
 
-import json
 import resource
 import signal
 import sys
@@ -87,28 +86,6 @@ class TestTheFolderOfARun:
         monkeypatch.setattr(data, "load", lambda *_, **__: source)
         with one_line_error(repr(name)):
             job("digits", tmp_path / "run", callbacks=[UNTRAINED])
-
-
-def test_numbers_of_numpy_are_numbers(tmp_path, monkeypatch):
-    source = small.digits(64, 32)
-    monkeypatch.setattr(data, "load", lambda *_, **__: source)
-    options = {
-        "epochs": np.int64(1),
-        "batch_size": np.int32(32),
-        "learning_rate": np.float32(0.25),
-        "milestones": np.array([0.5]),
-        "ema": np.float16(0.5),
-        "seed": np.int64(1),
-        "image_size": np.uint8(8),
-        "crop": np.float32(1.0),
-        "dropout": np.float32(0.5),
-        "patience": np.int64(2),
-        "save_every": np.int64(4),
-    }
-    record = runs.train("digits", tmp_path, model=np.str_("CIFARResNet8"), **options)
-    assert record
-    assert json.loads((tmp_path / "metrics.json").read_text()) == record.to_json()
-    assert {file.name for file in tmp_path.iterdir()} <= {*RUN_FILES, *RUN_FOLDERS, "saved_model"}
 
 
 def test_a_damaged_test_image_is_found_first(tmp_path):

@@ -11,6 +11,7 @@ from commands import run
 from errors import one_line_error
 
 from keras_resnet import runs
+from keras_resnet.runs.choices import RUN_FILES, RUN_FOLDERS
 
 SMALL = {"model": "CIFARResNet8", "epochs": 2, "batch_size": 64, "seed": 3}
 
@@ -23,9 +24,10 @@ def files_of(folder):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run by function, and all that it printed."""
+    """A run by function, with the numbers of NumPy."""
     output = tmp_path_factory.mktemp("function") / "run"
-    return runs.train("digits", output, **SMALL)
+    options = {name: np.asarray(value)[()] for name, value in SMALL.items()}
+    return runs.train("digits", output, ema=np.float32(0), **options)
 
 
 class TestTrain:
@@ -51,6 +53,8 @@ class TestTrain:
         assert len(trained.result.history["loss"]) == 2
         with pytest.raises(dataclasses.FrozenInstanceError):
             trained.output = "elsewhere"
+        written = {file.name for file in trained.output.iterdir()}
+        assert written <= {*RUN_FILES, *RUN_FOLDERS, "saved_model"}  # which are checked first
 
     def test_prints_nothing(self, tmp_path, capfd):
         capfd.readouterr()

@@ -16,6 +16,7 @@ from keras_resnet import data, names, training, transfer, zoo
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import check_labels, locked
 from keras_resnet.layers.view import sides
+from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.runs.guards import (
     check_run,
     check_space,
@@ -172,6 +173,8 @@ def train(
                 "on_error": policy.on_error,
             }
             bind(output / "checkpoints", settings)
+            if (output / MODEL_FILE).exists():
+                log.warning("%s holds a trained model, which this run replaces.", output)
             execution = _logged(execution, output, profile)
         execution = replace(
             execution,
