@@ -82,8 +82,8 @@ def _load_file(path):
     try:
         with deep_graphs():
             model = keras.saving.load_model(file, compile=False)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # Keras, HDF5 and ZIP have their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"model {str(file)!r} cannot be loaded: {reason}") from error
     labels_file = file.with_name(LABELS_FILE)
     if not labels_file.is_file():

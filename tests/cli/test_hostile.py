@@ -161,6 +161,15 @@ class TestSubmissions:
         assert "nothing can be written to" in line
 
 
+def test_a_model_with_a_changed_byte_is_named(model, tmp_path):
+    write_images(tmp_path, 1)
+    contents = bytearray((model / "model.keras").read_bytes())
+    contents[len(contents) // 2] ^= 1
+    (tmp_path / "model.keras").write_bytes(contents)
+    line = refused(run("predict", tmp_path, tmp_path))
+    assert f"{str(tmp_path / 'model.keras')!r} cannot be loaded: Bad CRC-32" in line
+
+
 def test_a_sheet_has_a_place_before_the_data_is_read(tmp_path):
     (tmp_path / "file").write_text("")
     line = refused(run("data", "no data", "--sheet", tmp_path / "file" / "sheet.png"))
