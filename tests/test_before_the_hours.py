@@ -44,6 +44,18 @@ class TestTheFolderOfARun:
             job("digits", tmp_path / name, callbacks=[UNTRAINED])
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("name", ["~/runs", "gs://bucket/runs", "s3://a"])
+    def test_that_is_somewhere_else(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        for job, *arguments in (
+            (runs.train, "digits", name),
+            (runs.tune, "digits", name),
+            (runs.export, "model.keras", name),
+        ):
+            with one_line_error("must be a folder of this machine"):
+                job(*arguments)
+        assert not list(tmp_path.iterdir())
+
     @pytest.mark.parametrize("file", RUN_FILES)
     def test_with_a_folder_in_a_files_place(self, tmp_path, file):
         (tmp_path / file).mkdir()

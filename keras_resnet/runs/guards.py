@@ -4,6 +4,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 Job = TypeVar("Job", bound=Callable)
 
+# What would be a new folder of that name: ~ is the shell's, and gs://x is gs:/x as a path.
+_ELSEWHERE = re.compile(r"~|\w{2,}:/")
 _COPIES = 3  # of a model's weights: model.keras, the SavedModel, and room to write them
 
 
@@ -87,6 +90,11 @@ def _existing(folder):
 def check_writable(*folders: Path) -> None:
     """Raise ValueError for folders that nothing can be written to."""
     for folder in folders:
+        if _ELSEWHERE.match(str(folder)):
+            raise ValueError(
+                f"output {str(folder)!r} must be a folder of this machine, without ~ or an address "
+                "such as gs://."
+            )
         existing = _existing(folder)
         try:
             # Permissions alone do not tell, least of all root's.
