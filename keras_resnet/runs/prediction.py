@@ -13,6 +13,7 @@ from keras_resnet.analysis.evaluation import check_finite, submission_ids
 from keras_resnet.checks import check_choice, check_positive
 from keras_resnet.data.images import read_headers
 from keras_resnet.files import LABELS_FILE
+from keras_resnet.names import label as spelled
 from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.runs.guards import check_writable, damaged_images_named, job
 from keras_resnet.runs.models import load_model, warn_of_unknowns
@@ -199,6 +200,7 @@ def predict(
     if found.task in (None, "regression") and (top is not None or positive):
         given = f"positive={positive!r}" if positive else f"top={top}"
         raise ValueError(f"{given} is for classes and labels; {found.model.name!r} gives values.")
+    positive = positive and spelled(positive)
     if positive and positive not in found.names:
         raise ValueError(f"positive={positive!r}: the model knows {', '.join(found.names)}.")
     warn_of_unknowns(found)

@@ -125,6 +125,11 @@ class TestSubmissions:
             "0.jpg", "0.png", "1.png"
         ]  # fmt: skip
 
+    def test_spell_a_class_one_way(self, model, tmp_path):
+        write_images(tmp_path, 1)
+        options = ["--csv", tmp_path / "out.csv", "--positive", "cafe\u0301"]
+        assert run("predict", model, tmp_path, *options).exit_code == 0
+
     def test_have_one_line_for_an_image(self, model, tmp_path):
         write_images(tmp_path, 2)
         line = refused(
