@@ -3,7 +3,7 @@
 import click
 
 from keras_resnet.cli import options
-from keras_resnet.cli.console import answer
+from keras_resnet.cli.console import answer, say
 from keras_resnet.cli.quality import show_quality, show_skipped
 
 
@@ -12,8 +12,13 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 @click.option(
     "--data",
     "source",
-    required=True,
-    help='Data, as for `train`; after a colon, the split, if not "test".',
+    help='Data, as for `train`; after a colon, the split, if not "test", or "all".  '
+    "[default: the images of the run]",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["train", "validation", "test", "all"]),
+    help="The images to look at.  [default: test]",
 )
 @options.task
 @options.weights
@@ -21,9 +26,10 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 @options.on_error
 @options.as_json
 def evaluate(model, source, as_json, **given):
-    """Test a trained MODEL on labelled images, such as pets or pets:validation.
+    """Test a trained MODEL on labelled images, such as pets, pets:validation or pets:all.
 
-    MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name.
+    MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name. The
+    folder of a run knows its own images, and needs no data.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -32,4 +38,6 @@ def evaluate(model, source, as_json, **given):
         found.update(record.to_json())
         title = f"{record.source.name}, {record.split} images"
         show_quality(title, record.evaluation, record.source.task)
+        for note in record.notes:
+            say(note)
         show_skipped(record.source)

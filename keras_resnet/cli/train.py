@@ -131,7 +131,8 @@ def train(source, output, as_json, hosts, changes, **given):
     `keras_resnet.transfer.stages` or `keras_resnet.training.Recipe`, and of the data for the image
     size. An interrupted run continues where it was when the same command is given again.
 
-    Writes DIR/model.keras, labels.txt, history.csv, metrics.json, curves.png, predictions.png,
+    Writes DIR/model.keras, labels.txt, history.csv, images.csv, metrics.json, curves.png,
+    predictions.png,
     confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the next number if
     there is one).
     """

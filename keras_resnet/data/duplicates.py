@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from keras_resnet.data.labels import LABELS
-from keras_resnet.data.source import Split
 
 
 def duplicates(
-    splits: Mapping[str, Split], class_names: tuple[str, ...], task: str = "classification"
+    splits: Mapping[str, Any], class_names: tuple[str, ...], task: str = "classification"
 ) -> tuple[str, ...]:
     """Say what a user should know about equal images.
 
@@ -54,9 +54,6 @@ def duplicates(
 
 def _contradictions(splits, class_names, task):
     """A line about images that have different labels, if there are any."""
-    places = [(split, index) for split in splits.values() for index in range(len(split))]
-    if not places:
-        return
     digests = np.concatenate([split.digests() for split in splits.values()])
     labels = np.concatenate([split.labels for split in splits.values()])
     _, which = np.unique(digests, return_inverse=True)
@@ -64,6 +61,7 @@ def _contradictions(splits, class_names, task):
     kinds = np.unique(np.stack([which, label.reshape(-1)], axis=1), axis=0)
     torn = np.flatnonzero(np.bincount(kinds[:, 0]) > 1)
     if len(torn):
+        places = [(split, index) for split in splits.values() for index in range(len(split))]
         of_first = np.flatnonzero(which == torn[0])
         differs = next(index for index in of_first if (labels[index] != labels[of_first[0]]).any())
         written = [

@@ -376,9 +376,11 @@ def _digest_of_file(file, *_changed):
 
 def _once(images, compute):
     """The digests of images, found at the first call."""
-    if images.known is None:
-        object.__setattr__(images, "known", np.array([*compute()], "S16"))
-    return images.known
+    known = images.known
+    if known is None:
+        known = np.array([*compute()], "S16")
+        object.__setattr__(images, "known", known)
+    return known
 
 
 def _some(known, indices):

@@ -149,6 +149,8 @@ class Labels:
         Takes labels and the number of names; returns the indices of the images of each.
     written : callable
         Takes the label of an image and the names; returns it as text.
+    read : callable
+        Takes such texts and the names; returns the labels, or raises ValueError.
     in_every_split : bool
         Whether each of the names must have images in every split, or only for training.
     """
@@ -158,6 +160,7 @@ class Labels:
     counts: Callable[[np.ndarray, int], np.ndarray]
     groups: Callable[[np.ndarray, int], list[np.ndarray]]
     written: Callable[[np.ndarray, tuple[str, ...]], str]
+    read: Callable[[list[str], tuple[str, ...]], np.ndarray]
     in_every_split: bool
 
 
@@ -224,6 +227,30 @@ def _by_class(labels, classes):
     return np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
 
 
+def _indices(texts, names):
+    """The numbers of names."""
+    index_of = {name: index for index, name in enumerate(names)}
+    try:
+        return [[index_of[name] for name in each] for each in texts]
+    except KeyError as error:
+        raise ValueError(f"label {error} is not one of {', '.join(names)}.") from error
+
+
+def _read_several(texts, names):
+    """Rows of 0 and 1."""
+    labels = np.zeros((len(texts), len(names)), "float32")
+    found = _indices([each.split(BETWEEN) if each else [] for each in texts], names)
+    for row, indices in zip(labels, found, strict=True):
+        row[indices] = 1
+    return labels
+
+
+def _read_numbers(texts, names):
+    """Numbers, several of them in rows."""
+    labels = np.array([[float(number) for number in each.split(BETWEEN)] for each in texts], "f4")
+    return labels[:, 0] if len(names) == 1 and len(texts) else labels
+
+
 LABELS: dict[str, Labels] = {
     "classification": Labels(
         noun="class",
@@ -231,6 +258,7 @@ LABELS: dict[str, Labels] = {
         counts=lambda labels, classes: np.bincount(labels, minlength=classes),
         groups=_by_class,
         written=lambda label, names: names[label],
+        read=lambda texts, names: np.array(_indices([[t] for t in texts], names), int).reshape(-1),
         in_every_split=True,
     ),
     "multilabel": Labels(
@@ -239,6 +267,7 @@ LABELS: dict[str, Labels] = {
         counts=lambda labels, _: labels.sum(axis=0).astype(int),
         groups=lambda labels, _: [np.flatnonzero(column) for column in labels.T],
         written=lambda label, names: BETWEEN.join(names[i] for i in np.flatnonzero(label)),
+        read=_read_several,
         in_every_split=False,
     ),
     "regression": Labels(
@@ -247,6 +276,7 @@ LABELS: dict[str, Labels] = {
         counts=lambda labels, numbers: np.full(numbers, len(labels)),
         groups=lambda labels, numbers: [np.arange(len(labels))] * numbers,
         written=lambda label, _: BETWEEN.join(map(str, np.atleast_1d(label).tolist())),
+        read=_read_numbers,
         in_every_split=True,
     ),
 }

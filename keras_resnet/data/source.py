@@ -1,8 +1,10 @@
 """A labelled data set and its splits."""
 
+import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -208,6 +210,8 @@ class Source:
         What the labels are: the class of an image, the labels that it has, or numbers.
     notes : tuple of str
         What one should know about the data before training on it, a line each.
+    loaded : dict, optional
+        The arguments of `load` that it comes from.
 
     Raises
     ------
@@ -226,6 +230,7 @@ class Source:
     skipped: tuple[str, ...] = field(default=(), repr=False)
     task: Task = field(default="classification", kw_only=True)
     notes: tuple[str, ...] = field(default=(), repr=False, kw_only=True)
+    loaded: dict[str, Any] | None = field(default=None, repr=False, compare=False, kw_only=True)
 
     def __post_init__(self):
         check_choice(LABELS, task=self.task)
@@ -360,6 +365,22 @@ class Source:
         """How many times more training images the largest class has than the smallest."""
         counts = self.counts()["train"]
         return max(counts) / min(counts)
+
+
+def joined(splits: Iterable[Split]) -> Split:
+    """Put splits together, one after the other.
+
+    Parameters
+    ----------
+    splits : iterable of Split
+        The splits, of one kind.
+
+    Returns
+    -------
+    Split
+    """
+    full = [split for split in splits if len(split)]
+    return functools.reduce(Split.joined, full)
 
 
 def why_others(former: object, now: object) -> str:

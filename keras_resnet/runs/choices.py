@@ -3,12 +3,18 @@
 MODEL_FILE = "model.keras"
 """The trained model in the folder of a run."""
 
+METRICS_FILE = "metrics.json"
+"""What was found on the test images, beside it."""
+
+IMAGES_FILE = "images.csv"
+"""The images of every split, beside it."""
+
 RUN_FILES = (
     MODEL_FILE,
     "labels.txt",
     "history.csv",
-    "metrics.json",
-    "images.csv",
+    METRICS_FILE,
+    IMAGES_FILE,
     "curves.png",
     "predictions.png",
     "confusion.csv",

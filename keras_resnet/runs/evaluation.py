@@ -1,6 +1,7 @@
 """A trained model on labelled images."""
 
 import contextlib
+import functools
 import os
 from dataclasses import dataclass
 from typing import Literal
@@ -8,10 +9,17 @@ from typing import Literal
 import keras
 
 from keras_resnet import analysis, data, graphs
+from keras_resnet.checks import check_choice
+from keras_resnet.data.source import SPLIT_OF, joined
+from keras_resnet.runs.choices import IMAGES_FILE
 from keras_resnet.runs.guards import damaged_images_named, job
+from keras_resnet.runs.images import images_of
 from keras_resnet.runs.models import answering, load_model, warn_of_unknowns
 from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
+
+_MISSING = {"changed": "have changed since the training", "gone": "are not there any more"}
+_PARTS = {**{name: (name,) for name in data.SPLITS}, "all": tuple(data.SPLITS)}
 
 
 @dataclass(frozen=True)
@@ -25,15 +33,26 @@ class EvaluateRecord:
     source : Source
         The data.
     split : str
-        The split that was looked at.
+        The split that was looked at; "all" for all images of the data.
     evaluation : Evaluation, MultiLabelEvaluation or RegressionEvaluation
         How the model does on its images.
+    trained_on : int, optional
+        How many of these images the model was trained on; None if that is not known.
+    changed, gone : int
+        For the run's own images: how many are others now, and how many are not there any more.
+        These are left out.
+    notes : tuple of str
+        What one should know of the images, a line each.
     """
 
     model: keras.Model
     source: data.Source
     split: str
     evaluation: Quality
+    trained_on: int | None = None
+    changed: int = 0
+    gone: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict:
         """What `keras-resnet evaluate --json` prints."""
@@ -42,7 +61,11 @@ class EvaluateRecord:
             "data": self.source.name,
             "task": self.source.task,
             "split": self.split,
-            "images": len(self.source.splits[self.split]),
+            "images": sum(len(self.source.splits[name]) for name in _PARTS[self.split]),
+            "trained_on": self.trained_on,
+            "changed": self.changed,
+            "gone": self.gone,
+            "notes": [*self.source.notes, *self.notes],
             **self.evaluation.metrics(),
             **self.evaluation.details(),
         }
@@ -51,9 +74,9 @@ class EvaluateRecord:
 @job
 def evaluate(
     model: str | os.PathLike,
-    source: str | os.PathLike,
+    source: str | os.PathLike | None = None,
     *,
-    split: Literal["train", "validation", "test"] | None = None,
+    split: Literal["train", "validation", "test", "all"] | None = None,
     task: Literal["classification", "multilabel", "regression"] | None = None,
     weights: str | os.PathLike | None = None,
     on_error: Literal["raise", "skip"] = "raise",
@@ -67,9 +90,11 @@ def evaluate(
     model : str or path
         A .keras file of a model that takes raw images, a folder with a model.keras, or the name of
         a builder.
-    source : str or path
-        The data, as `keras_resnet.data.load` takes it; "pets:validation" is a split of it.
-    split : {"train", "validation", "test"}, optional
+    source : str or path, optional
+        The data, as `keras_resnet.data.load` takes it; "pets:validation" is a split of it,
+        "pets:all" all of its images. Default: the images of the run, if `model` is one; those that
+        have changed since are left out.
+    split : {"train", "validation", "test", "all"}, optional
         The split to look at. Default: what `source` says, or "test".
     task : {"classification", "multilabel", "regression"}, optional
         What the model is for and the labels are. Default: what the model says, and the labels
@@ -92,8 +117,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        For a model or data that cannot be read, or data of another task or other classes than the
-        model's.
+        For a model or data that cannot be read, data of another task or other classes than the
+        model's, or no data for a model that is no run of `train` or `tune`.
 
     Examples
     --------
@@ -108,42 +133,99 @@ def evaluate(
     >>> record.to_json()["images"]
     216
     """
-    source = os.fspath(source)
-    if split is None:
-        name, _, last = source.rpartition(":")
-        source, part = (name, last) if last in data.SPLITS else (source, "test")
-    else:
-        part = split
-    if part not in data.SPLITS:
-        raise ValueError(f"split={split!r} must be one of {', '.join(map(repr, data.SPLITS))}.")
+    source, asked = _split_of(source, split)
+    own = None if weights else images_of(model)
+    if source is None and own is None:
+        raise ValueError(
+            f"model {os.fspath(model)!r} has no {IMAGES_FILE} beside it that says which images it "
+            "was trained and tested on: say which to look at, --data (source=)."
+        )
     found = load_model(model, weights, task)
     view = graphs.view_of(found.model, image_size=image_size, crop=crop)
-    images = _images(source, on_error, task, found.task)
+    part, missing = asked or "test", {}
+    if source is None:
+        assert own is not None
+        images, missing = own.find(_PARTS[part], found.names, found.task or task)
+    else:
+        # The run may have held out another fraction than usual; all images need not be split.
+        fractions = {"validation": own.validation} if own else {}
+        fractions = {"validation": 0.0, "test": 0.0} if part == "all" else fractions
+        images = _images(source, on_error, task, found.task, fractions)
     if found.task is None:
         found = answering(found.model, found.names if found.named else None, images.task)
-    _check_same(found, images, source)
+    _check_same(found, images, os.fspath(model) if source is None else source)
     warn_of_unknowns(found)
-    some = images.splits[part]
+    some = joined(images.splits[name] for name in _PARTS[part])
     with damaged_images_named(some):
         batches = data.batches(some, **vars(view))
         quality = analysis.evaluate(found.predictor, batches, images.class_names, images.task)
-    return EvaluateRecord(found.model, images, part, quality)
+    trained_on, chosen_on = _seen(own, some)
+    return EvaluateRecord(
+        found.model,
+        images,
+        part,
+        quality,
+        trained_on,
+        **missing,
+        notes=(
+            *_on_others(images, missing, None if asked else source),
+            *_on_those_seen(part, some, trained_on, chosen_on),
+        ),
+    )
 
 
-def _images(source, on_error, task, known):
+def _split_of(source, split):
+    """What "pets:validation" means: the data, and the split if any is asked for."""
+    if split is not None:
+        check_choice(tuple(_PARTS), split=split)
+        return source, split
+    name, colon, last = os.fspath(source or "").rpartition(":")
+    alias = SPLIT_OF.get(last, last)
+    return (name, alias) if colon and alias in _PARTS else (source, None)
+
+
+def _seen(own, some):
+    """How many images a run was trained on, and chose its best epoch on, if it says so."""
+    if own is None:
+        return None, None
+    digests = some.digests()
+    return own.among(digests, "train"), own.among(digests, "validation")
+
+
+def _on_others(images, missing, source):
+    """Lines about images that were not looked at."""
+    for what, count in missing.items():
+        if count:
+            yield f"{count} of the run's images {_MISSING[what]}: they are left out."
+    count, total = len(images.test), sum(map(len, images.splits.values()))
+    if source is not None and count < total:
+        yield f"These are {count} of {total} images, the test images: {source}:all is all of them."
+
+
+def _on_those_seen(part, some, trained_on, chosen_on):
+    """A line about images that a model knows although that is not what they are for."""
+    if (trained_on and part != "train") or (chosen_on and part not in ("train", "validation")):
+        yield (
+            f"Of these {len(some)} images, the model was trained on {trained_on}, and its best "
+            f"epoch was chosen on {chosen_on}."
+        )
+
+
+def _images(source, on_error, task, known, fractions):
     """The data; whole numbers and single labels look like classes, but a model may know better."""
+    load = functools.partial(data.load, source, on_error=on_error, **fractions)
     if task is None and known == "regression":
         with contextlib.suppress(ValueError):
-            return data.load(source, on_error=on_error, task=known)
+            return load(task=known)
     may_be_labels = task is None and known == "multilabel"
     try:
-        images = data.load(source, on_error=on_error, task=task)
+        images = load(task=task)
     except ValueError:  # such as one label only, or none
         if not may_be_labels:
             raise
-        return data.load(source, on_error=on_error, task=known)
+        return load(task=known)
     if may_be_labels and images.task == "classification":
-        return data.load(source, on_error=on_error, task=known)
+        return load(task=known)
     return images
 
 

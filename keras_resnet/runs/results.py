@@ -10,7 +10,8 @@ from keras_resnet.analysis.evaluation import EVALUATIONS
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
 from keras_resnet.files import json_text, write_labels, write_text, written_beside
-from keras_resnet.runs.choices import MODEL_FILE
+from keras_resnet.runs.choices import IMAGES_FILE, METRICS_FILE, MODEL_FILE
+from keras_resnet.runs.images import write_images
 from keras_resnet.training import Result, task_of
 
 Quality = analysis.Evaluation | analysis.MultiLabelEvaluation | analysis.RegressionEvaluation
@@ -64,6 +65,7 @@ class TrainRecord:
             "stages": self.result.stages,
             "seconds": self.result.seconds,
             "images_per_second": self.result.images_per_second,
+            "loaded": self.source.loaded,
             "skipped_count": len(self.source.skipped),
             "skipped": summary(self.source.skipped),
             "notes": list(self.source.notes),
@@ -84,8 +86,10 @@ def write_results(
     """Test a trained model, write what there is of it, and export it."""
     test = data.batches(source.test, **vars(graphs.view_of(model)))
     quality = analysis.evaluate(model, test, source.class_names, source.task)
+    (output / IMAGES_FILE).unlink(missing_ok=True)  # of another model
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
+    write_images(output, source)
     write_labels(output, source.class_names)
     result.save(output / "history.csv")
     for each in EVALUATIONS.values():  # nothing of an earlier run on another task
@@ -102,7 +106,7 @@ def write_results(
         verbose=False,
     )
     record = TrainRecord(model, source, result, quality, output, exported)
-    write_text(output / "metrics.json", json_text(record.to_json()) + "\n")
+    write_text(output / METRICS_FILE, json_text(record.to_json()) + "\n")
     return record
 
 

@@ -246,7 +246,7 @@ def tune(
                 **execution,
             )
             trained = write_results(
-                model, images, result, folder, folder / "saved_model", precision
+                model, images.with_all_to_train(), result, folder, folder / "saved_model", precision
             )
         shutil.rmtree(folder / "checkpoints")
     return TuneRecord(record, output, trained)

@@ -1,6 +1,8 @@
 import json
+import shutil
 
 from commands import refused, run
+from pictures import write_images
 
 from keras_resnet import data
 
@@ -55,3 +57,74 @@ class TestEvaluate:
         output, _ = trained
         line = refused(run("evaluate", output, "--data", "digits"))
         assert "the model knows one, zero" in line
+
+
+class TestOwnImages:
+    """A run knows its images: those it was trained on, and those to test on."""
+
+    def test_are_tested_on_without_data(self, trained, photographs):
+        output, result = trained
+        metrics = json.loads(result.stdout)
+        for model in (output, output / "model.keras"):
+            answer = json.loads(run("evaluate", model, "--json").stdout)
+            assert answer["per_class"] == metrics["per_class"]
+            assert (answer["split"], answer["images"]) == ("test", metrics["test_images"])
+            assert (answer["trained_on"], answer["changed"], answer["gone"]) == (0, 0, 0)
+        counts = {name: sum(each) for name, each in data.load(photographs).counts().items()}
+        for split, images in (*counts.items(), ("all", 120)):
+            answer = json.loads(run("evaluate", output, "--split", split, "--json").stdout)
+            assert (answer["split"], answer["images"]) == (split, images)
+            assert answer["trained_on"] == (counts["train"] if split in ("train", "all") else 0)
+
+    def test_that_have_changed_are_left_out_and_told(self, trained, tmp_path):
+        output = shutil.copytree(trained[0], tmp_path / "run")
+        table = (output / "images.csv").read_text()
+        first, second, *others = [row for row in table.splitlines() if row.startswith("test,")]
+        table = table.replace(first, f"{first[:-16]}{'0' * 16}")
+        table = table.replace(second, second.replace(".png", ".lost"))
+        (output / "images.csv").write_text(table)
+        result = run("evaluate", output)
+        assert result.exit_code == 0, result.output
+        assert "1 of the run's images have changed since the training" in result.stdout
+        assert "1 of the run's images are not there any more" in result.stdout
+        answer = json.loads(run("evaluate", output, "--json").stdout)
+        assert (answer["changed"], answer["gone"], answer["images"]) == (1, 1, len(others))
+
+    def test_are_told_among_other_data(self, trained, photographs, tmp_path):
+        """More images, and others, in a folder like that of the training."""
+        output, _ = trained
+        folder = shutil.copytree(photographs, tmp_path / "more")
+        for label, name in enumerate(("one", "zero")):
+            write_images(folder / name, 40, start=1000 * label)  # the first 40 are others now
+        before = {*data.load(photographs).train.digests()}
+        everything = run("evaluate", output, "--data", f"{folder}:all", "--json")
+        answer = json.loads(everything.stdout)
+        now = data.load(folder)
+        trained_on = sum(
+            digest in before for split in now.splits.values() for digest in split.digests()
+        )
+        assert (answer["images"], answer["trained_on"]) == (120, trained_on)
+        result = run("evaluate", output, "--data", folder)
+        assert f"These are {len(now.test)} of 120 images" in result.stdout
+        assert f"{folder}:all is all of them" in result.stdout
+        assert (
+            json.loads(run("evaluate", output, "--data", folder, "--json").stdout)["trained_on"]
+            == 0
+        )
+        result = run("evaluate", output, "--data", f"{folder}:train")
+        assert "the model was trained on" not in result.stdout
+
+    def test_all_of_a_few_can_be_tested_on(self, trained, photographs, tmp_path):
+        output, _ = trained
+        for name in ("one", "zero"):
+            (tmp_path / name).mkdir()
+            shutil.copy(photographs / name / "0.png", tmp_path / name)
+        assert "too few to split" in refused(run("evaluate", output, "--data", tmp_path))
+        answer = json.loads(run("evaluate", output, "--data", f"{tmp_path}:all", "--json").stdout)
+        assert answer["images"] == 2
+        assert answer["split"] == "all"
+
+    def test_a_model_that_is_no_run_wants_data(self, trained, tmp_path):
+        shutil.copy(trained[0] / "model.keras", tmp_path / "other.keras")
+        for model in (tmp_path / "other.keras", "ResNet18"):
+            assert "say which to look at, --data" in refused(run("evaluate", model))

@@ -35,7 +35,7 @@ def which(halves, tmp_path_factory):
 def how(halves, tmp_path_factory):
     """A run on numbers, and what it answered."""
     output = tmp_path_factory.mktemp("runs") / "how"
-    arguments = ["--data", halves / "how.csv", *SMALL, "--epochs", 6, "--output", output]
+    arguments = ["--data", halves / "how.csv", *SMALL, "--epochs", 16, "--output", output]
     result = run("train", *arguments, "--json")
     assert result.exit_code == 0, result.output
     return output, json.loads(result.stdout)

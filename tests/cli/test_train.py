@@ -42,6 +42,7 @@ class TestDemo:
             "confusion.csv",
             "curves.png",
             "history.csv",
+            "images.csv",
             "labels.txt",
             "logs",
             "metrics.json",

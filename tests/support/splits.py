@@ -1,5 +1,7 @@
 """Folders of images to split, and what must hold for their splits."""
 
+import pathlib
+
 import numpy as np
 import PIL.Image
 import tensorflow as tf
@@ -20,7 +22,7 @@ def contents(split):
     """The bytes of every image."""
     if isinstance(split.images, tf.data.Dataset):
         return list(split.images.as_numpy_iterator())
-    return [file.read_bytes() for file in split.images]
+    return [pathlib.Path(file).read_bytes() for file in split.images]
 
 
 def assert_is_split_whole(source, images, labels):

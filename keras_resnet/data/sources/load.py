@@ -1,10 +1,11 @@
 """Load a data set by its name or path."""
 
+import glob
 import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from keras_resnet.checks import check_choice
 from keras_resnet.data.labels import LABELS, Task
@@ -136,4 +137,12 @@ def load(
     found = kind.read(name, policy, *([task] if len(kind.tasks) > 1 else []))
     for note in found.notes:
         _logger.warning("%s: %s", name, note)
-    return found
+    return replace(found, loaded={"source": _anywhere(name), **asdict(policy), "task": task})
+
+
+def _anywhere(name):
+    """A name that means the same in every working folder."""
+    prefix = TFDS if name.startswith(TFDS) else ""
+    path = name.removeprefix(prefix)
+    is_path = name != "digits" and (os.path.exists(path) or glob.glob(path))
+    return prefix + os.path.abspath(path) if is_path else name

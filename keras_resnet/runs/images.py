@@ -1,0 +1,165 @@
+"""The images of a run: what it was trained on, and what it is tested on, in images.csv."""
+
+import csv
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_resnet import data
+from keras_resnet.data.image_sets import Files, digests_of_files
+from keras_resnet.data.labels import LABELS
+from keras_resnet.data.source import joined
+from keras_resnet.data.splitting import VALIDATION
+from keras_resnet.files import written_beside
+from keras_resnet.runs.choices import IMAGES_FILE, METRICS_FILE, MODEL_FILE
+
+
+class _Row(NamedTuple):
+    """An image of a run: a path, or a number in its split, counted from 0."""
+
+    split: str
+    image: str
+    label: str
+    digest: str
+
+
+def write_images(folder: Path, source: data.Source) -> None:
+    """Write down the images of a run."""
+    written = LABELS[source.task].written
+    with (
+        written_beside(folder / IMAGES_FILE) as partial,
+        _opened(partial, "w") as file,
+    ):
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(_Row._fields)
+        for name, split in source.splits.items():
+            images = split.image_set.names()
+            if isinstance(split.image_set, Files):
+                images = map(os.path.abspath, images)
+            digests = np.char.decode(split.digests()).tolist()
+            for image, label, digest in zip(images, split.labels, digests, strict=True):
+                table.writerow(_Row(name, image, written(label, source.class_names), digest))
+
+
+def _opened(path, mode):
+    # Names of files are bytes, which need not be text.
+    return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """What a run knows of its images.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder of the run.
+    rows : dict of str to list
+        The images of every split.
+    metrics : dict
+        What metrics.json holds: the name of the data, the task, and the arguments of `data.load`.
+    """
+
+    folder: Path
+    rows: dict[str, list[_Row]]
+    metrics: dict
+
+    @property
+    def validation(self) -> float:
+        """The fraction of the training images that was held out for validation."""
+        return (self.metrics.get("loaded") or {}).get("validation", VALIDATION)
+
+    def among(self, digests: np.ndarray, split: str) -> int:
+        """How many of some images the run has in a split."""
+        return int(np.isin(digests, _digests(self.rows[split])).sum())
+
+    def find(
+        self, wanted: tuple[str, ...], class_names: tuple[str, ...], task: str | None
+    ) -> "tuple[data.Source, dict[str, int]]":
+        """The images that are still as they were, and how many of the `wanted` splits are not."""
+        rows = [row for name in wanted for row in self.rows[name]]
+        what = " and ".join(wanted)
+        if not rows:
+            raise ValueError(f"run {str(self.folder)!r} has no {what} images.")
+        task = self.metrics.get("task") or task or "classification"
+        find = self._in_files if os.path.isabs(rows[0].image) else self._in_data
+        source, missing = find(wanted, class_names, task)
+        if sum(missing.values()) == len(rows):
+            raise ValueError(
+                f"run {str(self.folder)!r}: none of its {len(rows)} {what} images is where it was "
+                f"and what it was. Say where there are images to test on: --data (source=)."
+            )
+        return source, missing
+
+    def _in_files(self, wanted, class_names, task):
+        """The files that are there and have not changed; those of other splits are not read."""
+        splits, missing = {}, {"changed": 0, "gone": 0}
+        for name, rows in self.rows.items():
+            there = [os.path.isfile(row.image) or name not in wanted for row in rows]
+            missing["gone"] += there.count(False)
+            rows = [row for row, is_there in zip(rows, there, strict=True) if is_there]
+            if name in wanted:
+                now = digests_of_files([row.image for row in rows])
+                same = [row for row, digest in zip(rows, now, strict=True) if row.digest == digest]
+                missing["changed"] += len(rows) - len(same)
+                rows = same
+            files = Files([row.image for row in rows], _digests(rows))
+            splits[name] = data.Split(files, _labels(rows, class_names, task))
+        return data.Source(
+            name=self.metrics.get("data", self.folder.name),
+            class_names=class_names,
+            channels=3,
+            image_size=224,
+            augmentation="none",
+            task=task,
+            **splits,
+        ), missing
+
+    def _in_data(self, wanted, class_names, task):
+        """The images of the data, loaded again, that have the same contents."""
+        if not self.metrics.get("loaded"):
+            raise ValueError(
+                f"run {str(self.folder)!r}: {METRICS_FILE} does not say where its images are. Say "
+                "it: --data (source=)."
+            )
+        source = data.load(**self.metrics["loaded"])
+        whole, places = joined(source.splits.values()), defaultdict(list)
+        for index, digest in enumerate(np.char.decode(whole.digests()).tolist()):
+            places[digest].append(index)
+        splits, missing = {}, {"changed": 0, "gone": 0}
+        for name, rows in self.rows.items():
+            found = sorted(
+                (places[row.digest].pop(0), row) for row in rows if places.get(row.digest)
+            )
+            missing["gone"] += (len(rows) - len(found)) * (name in wanted)
+            images, _ = whole.image_set.take(np.array([index for index, _ in found], int))
+            labels = _labels([row for _, row in found], class_names, task)
+            splits[name] = data.Split(images, labels)
+        return replace(source, class_names=class_names, task=task, **splits), missing
+
+
+def _digests(rows):
+    return np.array([row.digest for row in rows], "S16")
+
+
+def _labels(rows, class_names, task):
+    return LABELS[task].read([row.label for row in rows], class_names)
+
+
+def images_of(model: str | os.PathLike) -> RunImages | None:
+    """What the run of a model knows of its images; None if there is no run, or one of before."""
+    folder = Path(model).parent if Path(model).name == MODEL_FILE else Path(model)
+    if not (folder / IMAGES_FILE).is_file():
+        return None
+    rows = {name: [] for name in data.SPLITS}
+    with _opened(folder / IMAGES_FILE, "r") as file:
+        for row in csv.DictReader(file):
+            rows[row["split"]].append(_Row(**row))
+    metrics = folder / METRICS_FILE
+    known = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+    return RunImages(folder, rows, known)
