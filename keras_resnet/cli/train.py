@@ -132,9 +132,8 @@ def train(source, output, as_json, hosts, changes, **given):
     size. An interrupted run continues where it was when the same command is given again.
 
     Writes DIR/model.keras, labels.txt, history.csv, images.csv, metrics.json, curves.png,
-    predictions.png,
-    confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the next number if
-    there is one).
+    predictions.png, confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the
+    next number if there is one).
     """
     hosts = hosts and hosts.split(",")
     _run(as_json, source, output, hosts=hosts, changes=changes, **given)

@@ -72,8 +72,9 @@ def train(
     the last stage, then all layers. Without, it is trained from scratch. An interrupted run
     continues where it was when it is started again with the same arguments.
 
-    Writes into `output`: model.keras, labels.txt, history.csv, images.csv (what is in which
-    split), metrics.json, curves.png, predictions.png, logs for TensorBoard, and confusion.csv, per_label.csv or residuals.csv.
+    Writes into `output`: model.keras, labels.txt, history.csv, images.csv, metrics.json,
+    curves.png, predictions.png, logs for TensorBoard, and confusion.csv, per_label.csv or
+    residuals.csv.
 
     Parameters
     ----------
