@@ -1,10 +1,13 @@
 """The paper's table 1 for any model: the size and cost of each stage."""
 
+import collections
 import math
 import re
 from dataclasses import dataclass
 
 import keras
+
+from keras_resnet import graphs
 
 
 @dataclass
@@ -22,7 +25,8 @@ class StageComplexity:
     parameters : int
         Trainable parameters, including those of shortcuts.
     macs : int
-        Multiply-adds of convolutions and dense layers per image.
+        Multiply-adds of convolutions (grouped, depthwise, separable and transposed ones, too) and
+        dense layers per image.
     """
 
     name: str
@@ -49,7 +53,8 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     Raises
     ------
     ValueError
-        If the height or width of the input is not known, or the model contains another.
+        If the height or width of the input is not known, the model contains another, or a layer of
+        another kind has a kernel.
 
     References
     ----------
@@ -68,6 +73,11 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
             f"input_shape={model.input_shape[1:]}: multiply-adds depend on the image size. Build "
             "the model for a fixed one, such as input_shape=(224, 224, 3)."
         )
+    calls = collections.defaultdict(list)
+    graph = graphs.plain(model) if isinstance(model, keras.Sequential) else model
+    for nodes in graph._nodes_by_depth.values():
+        for node in nodes:
+            calls[node.operation].append(node)
     stages = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) or layer.name == "preprocessing":
@@ -78,10 +88,42 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
         # The max-pooling of the stem is the first step of conv2 in the paper's table.
         name = f"conv{int(match[2]) + (match[1] == 'pool')}" if match else "head"
         stage = stages.setdefault(name, StageComplexity(name))
-        stage.output_shape = tuple(layer.output.shape[1:])
+        stage.output_shape = tuple(calls[layer][-1].outputs[0].shape[1:])
         stage.parameters += sum(math.prod(weight.shape) for weight in layer.trainable_weights)
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            positions = math.prod(layer.output.shape[1:-1])
-            stage.macs += positions * math.prod(layer.kernel.shape)
-            stage.layers += not layer.name.endswith("_0_conv")
+        for node in calls[layer]:
+            macs = _macs(layer, node.input_tensors[0].shape, node.outputs[0].shape)
+            stage.macs += macs
+            stage.layers += macs > 0 and not layer.name.endswith("_0_conv")
     return list(stages.values())
+
+
+# Layers by what each of their products of a kernel is for: a position of the output or the input.
+_OF_OUTPUTS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense),
+    *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
+    *(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D),
+)
+_OF_INPUTS = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+
+
+def _macs(layer, inputs, outputs):
+    """Multiply-adds of one call of a layer."""
+    kernels = [weight for weight in layer.weights if weight.name.endswith("kernel")]
+    if not kernels:
+        return 0
+    if not isinstance(layer, _OF_OUTPUTS + _OF_INPUTS):
+        raise ValueError(
+            f"layer {layer.name!r} is a {type(layer).__name__}, whose multiply-adds are not known: "
+            "only those of convolutions and dense layers are."
+        )
+    _, *shape = inputs if isinstance(layer, _OF_INPUTS) else outputs
+    positions = shape[1:] if _channels_first(layer) else shape[:-1]
+    return math.prod(positions) * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+def _channels_first(layer):
+    return getattr(layer, "data_format", None) == "channels_first"

@@ -68,6 +68,10 @@ _COUNTER = "num_batches_tracked"
 _KERAS_EPSILON = 1.001e-5
 
 
+# Names of tensors of residual blocks and, in a .weights.h5 file, of any layer.
+_OF_BLOCKS = re.compile(r"layer\d+\.|conv\d+_block|layers/")
+
+
 class _Slot(NamedTuple):
     """The variable for a tensor, and for each of the tensor's axes the index of the variable's."""
 
@@ -531,15 +535,31 @@ def _check_names(model, slots, tensors):
             "the convolutions have biases, as in keras.applications, but the file does not store "
             "the names of layers: save the model with model.save('NAME.h5')."
         )
-    hint = ""
+    hint = _of_several(slots, tensors)
     # A few tensors more or less do not mean another depth: the smallest block has six.
-    if len(missing) + len(unknown) >= 6:
+    if not hint and len(missing) + len(unknown) >= 6:
         theirs, ours = _depth(tensors), _depth(slots)
         if theirs != ours and theirs:
             hint = f" The tensors look like a model with {theirs} layers; {model.name} has {ours}."
     if missing:
         raise ValueError(f"missing tensors that {model.name} needs: {_some(missing)}.{hint}")
     raise ValueError(f"unexpected tensors for {model.name}: {_some(unknown)}.{hint}")
+
+
+def _of_several(slots, tensors):
+    """A hint at models within the file, such as MoCo's, of which one would fit."""
+    first = next(iter(slots))
+    within = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    # Their heads may be others, of two tensors or none.
+    within = [
+        each for each in within if sum(each + name in tensors for name in slots) + 2 >= len(slots)
+    ]
+    if not within:
+        return ""
+    return (
+        f" The file has them under {' and '.join(map(repr, within[:3]))}: take the tensors of one "
+        "of these, without that beginning of their names, for load_state_dict."
+    )
 
 
 def _check_shapes(model, slots, tensors):
@@ -564,7 +584,7 @@ def _depth(tensors):
     # The stem and projection shortcuts do not count.
     sizes = Counter()
     for name, tensor in tensors.items():
-        if len(tensor.shape) == 4:
+        if len(tensor.shape) == 4 and _OF_BLOCKS.match(name):
             keras_layout = "/" in name
             size = tensor.shape[:2] if keras_layout else tensor.shape[2:]
             if tensor.shape[2 if keras_layout else 1] > 3:

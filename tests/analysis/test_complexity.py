@@ -1,5 +1,7 @@
 import keras
 import pytest
+from errors import one_line_error
+from keras import layers
 from test_zoo import PUBLISHED
 
 import keras_resnet
@@ -57,3 +59,55 @@ def test_a_net_inside_a_model_is_to_be_asked_itself():
     model = keras.Sequential([keras.Input((32, 32, 3)), net])
     with pytest.raises(ValueError, match="contains the model cifar_resnet8"):
         complexity(model)
+
+
+KINDS = {
+    # On 6 x 8 pixels of 4 channels: products for each, and positions.
+    "plain": (layers.Conv2D(10, 3, padding="same"), 3 * 3 * 4 * 10 * 6 * 8),
+    "strided": (layers.Conv2D(10, 3, strides=2, padding="same"), 3 * 3 * 4 * 10 * 3 * 4),
+    "grouped": (layers.Conv2D(10, 3, padding="same", groups=2), 3 * 3 * 2 * 10 * 6 * 8),
+    "depthwise": (
+        layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2),
+        3 * 3 * 4 * 2 * 6 * 8,
+    ),
+    "separable": (
+        layers.SeparableConv2D(10, 3, strides=2, padding="same"),
+        (3 * 3 * 4 + 4 * 10) * 3 * 4,
+    ),
+    # Each pixel that comes in goes through the whole kernel.
+    "transposed": (
+        layers.Conv2DTranspose(10, 3, strides=2, padding="same"),
+        3 * 3 * 4 * 10 * 6 * 8,
+    ),
+    "channels first": (layers.Conv2D(10, 3, data_format="channels_first"), 3 * 3 * 6 * 10 * 6 * 2),
+    "dense": (layers.Dense(10), 4 * 10 * 6 * 8),
+    "normalization": (layers.BatchNormalization(), 0),
+    "activation": (layers.PReLU(), 0),
+}
+
+
+@pytest.mark.parametrize(("layer", "macs"), KINDS.values(), ids=KINDS)
+def test_every_kind_of_convolution_counts(layer, macs):
+    inputs = keras.Input((6, 8, 4))
+    (stage,) = complexity(keras.Model(inputs, layer(inputs)))
+    assert (stage.macs, stage.layers) == (macs, int(macs > 0))
+
+
+def test_a_layer_counts_each_time_that_it_is_called():
+    layer, inputs = layers.Conv2D(4, 1), keras.Input((6, 8, 4))
+    layer(inputs)  # for another model
+    (stage,) = complexity(keras.Model(inputs, layer(layer(inputs))))
+    assert (stage.macs, stage.parameters) == (2 * 4 * 4 * 6 * 8, 4 * 4 + 4)
+
+
+def test_what_is_not_known_is_refused():
+    inputs = keras.Input((6, 8, 4))
+    model = keras.Model(inputs, layers.EinsumDense("abcd,de->abce", (6, 8, 5))(inputs))
+    with one_line_error("is a EinsumDense, whose multiply-adds are not known"):
+        complexity(model)
+
+
+def test_of_mobilenet_are_the_published_ones():
+    """569 million multiply-adds, most of them of depthwise and pointwise convolutions."""
+    model = keras.applications.MobileNet(weights=None)
+    assert sum(stage.macs for stage in complexity(model)) / 1e6 == pytest.approx(569, abs=1)
