@@ -145,6 +145,56 @@ class TestHeaders:
         assert [type(header) for header in headers[:-1]] == [ValueError] * len(damaged)
         assert (headers[-1].height, headers[-1].width) == ramp.shape[:2]
 
+    def test_photographs_with_damaged_exif_are_kept_as_they_are(self, tmp_path, ramp):
+        """Pillow raised struct.error or SyntaxError, and the graph turned them by other bytes."""
+        tiff = b"MM\0*\0\0\0\x08"
+        blocks = (b"MM\0*", b"", b"II*\0\xff\xff\xff\xff", b"XX" + tiff[2:], tiff + b"\0\5\1\x12")
+        files = []
+        for kind in ("JPEG", "PNG", "WEBP"):
+            for number, block in enumerate(blocks):
+                files.append(tmp_path / f"{number}.{kind}")
+                exif = b"Exif\0\0" + block
+                PIL.Image.fromarray(ramp).save(files[-1], kind, exif=exif, quality=95)
+        for header in read_headers(files, whole=True):
+            assert (header.height, header.width, header.orientation) == (*ramp.shape[:2], 1)
+        stream = tf.data.Dataset.from_tensor_slices([file.read_bytes() for file in files])
+        for images in (files, stream):
+            split = data.Split(images, np.zeros(len(files), int))
+            assert split.errors() == {}
+            ((shown, _),) = data.batches(split, image_size=48)
+            assert np.abs(shown - ramp[:, 8:-8]).mean() < 5
+
+    def test_names_need_not_be_utf_8(self, tmp_path, ramp):
+        """They passed `load` and failed in training, without a name."""
+        names = (b"caf\xe9.png", b"\xff\xfe.jpg", "日本.png".encode(), b"a\nb.png")
+        files = [os.fsdecode(os.path.join(os.fsencode(tmp_path), name)) for name in names]
+        for file in files:
+            PIL.Image.fromarray(ramp).save(file, "PNG")
+        split = data.Split(files, np.zeros(4, int))
+        ((shown, _),) = data.batches(split, image_size=48, cache=tmp_path / "cache")
+        np.testing.assert_allclose(shown, np.stack([ramp[:, 8:-8]] * 4), atol=1)
+        assert split.errors() == {}
+        for index, file in enumerate(files):
+            with open(file, "wb") as opened:
+                opened.write(b"no image")
+            reason = split.errors()[index]
+            assert repr(file) in reason
+            assert "\n" not in reason
+            reason.encode()  # can be printed
+
+    def test_what_libjpeg_cannot_read_is_told_before_training(self, tmp_path, ramp):
+        """Its beginning and its end are as they should be."""
+        file = tmp_path / "image.jpg"
+        PIL.Image.fromarray(ramp).save(file)
+        contents = file.read_bytes()
+        at = contents.index(b"\xff\xc0")
+        for marker, bits in ((0xC0, 12), (0xC3, 8)):
+            changed = bytearray(contents)
+            changed[at + 1], changed[at + 4] = marker, bits
+            file.write_bytes(changed)
+            with pytest.raises(ValueError, match=r"image\.jpg' is not an image that can be read"):
+                data.check_images([file])
+
     def test_damage_in_the_middle_shows_in_the_whole(self, tmp_path, ramp):
         PIL.Image.fromarray(ramp).save(tmp_path / "image.png")
         contents = bytearray((tmp_path / "image.png").read_bytes())
