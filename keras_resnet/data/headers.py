@@ -240,7 +240,8 @@ def _in_gif(data):
         lambda ends, more: _doubled(ends),
         (ends, tf.constant(True)),
     )[0]
-    is_frame, is_extension = tf.equal(data, ord(",")), tf.equal(data, ord("!"))
+    is_frame = tf.equal(data, ord(",")) & (place + 10 <= last)
+    is_extension = tf.equal(data, ord("!"))
     begin = place + tf.where(is_frame, 11 + tf.roll(palettes, -9, 0), 2)
     following = tf.minimum(tf.gather(ends, tf.minimum(begin, last)) + 1, last)
     following = tf.where(is_frame | is_extension, following, place)

@@ -107,7 +107,9 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
     """
     try:
         status = os.stat(file)
-        return _read_header(os.fspath(file), status.st_size, status.st_mtime_ns, whole)
+        # A folder may take the place of another, with files of the same names, sizes and dates.
+        changed = status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+        return _read_header(os.path.abspath(file), whole, *changed)
     # Pillow raises whatever its parsers come upon: struct.error, KeyError, MemoryError, ...
     except Exception as error:
         raise ValueError(
@@ -156,8 +158,8 @@ def reason_of(error: Exception) -> str:
 
 
 @functools.lru_cache(maxsize=2**20)
-def _read_header(file, size, _changed, whole):
-    """The header of a file, read again if its size or date has changed."""
+def _read_header(file, whole, *_changed):
+    """The header of a file, read again if that has changed."""
     with open(file, "rb") as opened:
         return _header(opened, whole)
 

@@ -99,6 +99,7 @@ def damaged(draw):
 @example(b"\xff\xd8" + b"\xff" * 5000 + with_segment(saved("JPEG"), exif(6))[2:])
 @example(with_chunk(saved("PNG"), exif(6)[:-10]))
 @example(gif((1, 1), (5, 2))[:-20])
+@example(gif((3, 5), (12, 2))[:-12])  # within the header of a frame
 @example(gif(local=True, between=b"!"))
 def test_python_reads_what_a_graph_reads(contents):
     file = io.BytesIO(contents)

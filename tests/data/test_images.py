@@ -216,3 +216,16 @@ class TestHeaders:
         assert read_header(file).width == 64
         PIL.Image.fromarray(ramp[:, :10]).save(file)
         assert read_header(file).width == 10
+
+    def test_a_file_that_took_the_place_of_another_is_looked_at(self, tmp_path, ramp):
+        """Of the same name, size and date, but turned otherwise."""
+        files = [tmp_path / "one.png", tmp_path / "other.png"]
+        for file, orientation in zip(files, (1, 3), strict=True):
+            exif = PIL.Image.Exif()
+            exif[EXIF_ORIENTATION] = orientation
+            PIL.Image.fromarray(ramp).save(file, exif=exif)
+            os.utime(file, (1, 1))
+        assert read_header(files[0]).orientation == 1
+        assert files[0].stat().st_size == files[1].stat().st_size
+        files[1].replace(files[0])
+        assert read_header(files[0]).orientation == 3
