@@ -1,10 +1,13 @@
 """Pictures of images and of training curves, as PNG files."""
 
+import logging
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import tensorflow as tf
 
 from keras_resnet.analysis.evaluation import (
@@ -16,7 +19,15 @@ from keras_resnet.data import Source, batches
 from keras_resnet.files import written_beside
 from keras_resnet.training.tasks import task_of
 
+_logger = logging.getLogger(__name__)
+
 RIGHT, WRONG = "#1a7f37", "#cf222e"
+
+_DPI = 110
+_FONT = "DejaVu Sans"  # comes with Matplotlib
+# Pixels of a sheet: a place for an image and two lines, the image in it, and between them.
+_CELL, _TILE, _MARGIN = (165, 198), 145, 5
+_LETTERS = 20  # of a line
 
 
 def contact_sheet(
@@ -51,16 +62,42 @@ def contact_sheet(
     ...     os.listdir(folder)
     ['sheet.png']
     """
+    from matplotlib.figure import Figure
+
     rows = -(-len(images) // columns)
-    figure, axes = _figure(rows, columns, figsize=(1.5 * columns, 1.8 * rows))
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for index, (axis, image, caption) in enumerate(zip(axes.flat, images, captions, strict=False)):
-        pixels = np.clip(np.asarray(image), 0, 255).astype("uint8")
-        axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray")
+    width, height = columns * _CELL[0], rows * _CELL[1]
+    figure = Figure(figsize=(width / _DPI, height / _DPI))
+    for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
+        row, column = divmod(index, columns)
+        middle, bottom = (column + 0.5) * _CELL[0], height - (row + 1) * _CELL[1] + _MARGIN
+        tile = _tile(image)
+        figure.figimage(tile, middle - tile.shape[1] // 2, bottom + (_TILE - tile.shape[0]) // 2)
         colour = "black" if right is None else RIGHT if right[index] else WRONG
-        axis.set_title(caption, fontsize=9, color=colour)
+        figure.text(
+            middle / width,
+            (bottom + _TILE + _MARGIN) / height,
+            "\n".join(map(_short, caption.split("\n"))),
+            horizontalalignment="center",
+            fontsize=9,
+            color=colour,
+        )
     _save(figure, path)
+
+
+def _tile(image):
+    """An image in RGB, as large as fits in its place on a sheet."""
+    pixels = np.clip(np.asarray(image), 0, 255).astype("uint8")
+    picture = PIL.Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    scale = _TILE / max(picture.size)
+    size = [max(1, round(side * scale)) for side in picture.size]
+    # Pixels of small images are to be seen.
+    how = PIL.Image.Resampling.NEAREST if scale > 1 else PIL.Image.Resampling.BOX
+    return np.asarray(picture.convert("RGB").resize(size, how))
+
+
+def _short(line, letters=_LETTERS):
+    """A line that is no wider than an image on a sheet."""
+    return line if len(line) <= letters else f"{line[: letters - 9]}\u2026{line[-8:]}"
 
 
 def prediction_sheet(
@@ -138,10 +175,10 @@ def training_curves(
         first = 1
         for stage, count in (stages or {}).items():
             axis.axvline(first - 0.5, color="grey", linewidth=0.8, linestyle=":")
-            axis.annotate(stage, (first, 1), xycoords=("data", "axes fraction"), fontsize=8)
+            axis.annotate(_short(stage), (first, 1), xycoords=("data", "axes fraction"), fontsize=8)
             first += count
         axis.set_xlabel("epoch")
-        axis.set_ylabel(metric.replace("_", " "))
+        axis.set_ylabel(_short(metric.replace("_", " "), 2 * _LETTERS))
         axis.grid(alpha=0.3)
         axis.legend()
     _save(figure, path)
@@ -156,11 +193,49 @@ def _figure(rows, columns, figsize):
 
 
 def _save(figure, path):
-    with written_beside(path) as partial:
-        figure.savefig(partial, dpi=110, format="png")
+    """Write a figure, whatever letters there are in the names of classes."""
+    from matplotlib.text import Text
+
+    texts = figure.findobj(Text)
+    families, unknown = _families("".join(text.get_text() for text in texts))
+    for text in texts:
+        text.set_parse_math(False)  # a $ in a name is one
+        text.set_fontfamily(families)
+    if unknown:
+        _logger.warning(
+            "%s: no font on this machine has the letters %s. Install one, such as Noto Sans CJK.",
+            os.fspath(path),
+            "".join(unknown[:10]) + ("..." if len(unknown) > 10 else ""),
+        )
+    with written_beside(path) as partial, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # that is what was said
+        figure.savefig(partial, dpi=_DPI, format="png")
 
 
-def class_sheet(path: str | os.PathLike, source: Source, per_class: int = 8) -> None:
+def _families(text):
+    """Fonts that have the letters of a text between them, and the letters that none has."""
+    from matplotlib import font_manager
+
+    fonts = [
+        font
+        for font in font_manager.fontManager.ttflist
+        if font.style == "normal" and not font.name.startswith("Last Resort")
+    ]
+    fonts.sort(key=lambda font: font.name != _FONT)
+    families, unknown = [_FONT], {letter for letter in text if letter.isprintable()}
+    for font in fonts:
+        if not unknown:
+            break
+        letters = unknown & {*map(chr, font_manager.get_font(font.fname).get_charmap())}
+        if letters:
+            families.append(font.name)
+            unknown -= letters
+    return [*dict.fromkeys(families)], sorted(unknown)
+
+
+def class_sheet(
+    path: str | os.PathLike, source: Source, per_class: int = 8, *, classes: int = 32
+) -> None:
     """Save some training images of every class, as a row per class.
 
     With several labels per image there is a row per label, and with numbers there are four rows of
@@ -174,6 +249,8 @@ def class_sheet(path: str | os.PathLike, source: Source, per_class: int = 8) -> 
         The data.
     per_class : int, default 8
         Images per row, from all over the split.
+    classes : int, default 32
+        Rows at most: of more classes, some from all over the list.
 
     Examples
     --------
@@ -184,7 +261,9 @@ def class_sheet(path: str | os.PathLike, source: Source, per_class: int = 8) -> 
     ...     class_sheet(os.path.join(folder, "sheet.png"), data.load("digits"), per_class=2)
     """
     chosen, describe = [], task_of(source).describe
-    for members in _ROWS[source.task](source):
+    members_of = _ROWS[source.task](source)
+    some = np.linspace(0, len(members_of) - 1, min(classes, len(members_of))).astype(int)
+    for members in (members_of[row] for row in some):
         chosen += [*members[np.linspace(0, len(members) - 1, per_class).astype(int)]]
     side = min(source.image_size, 96)
     # A stream keeps its order; the sheet has that of the rows.

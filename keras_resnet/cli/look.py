@@ -9,6 +9,9 @@ import keras_resnet
 from keras_resnet.cli import options
 from keras_resnet.cli.console import Mistake, answer, macs, say, size, table
 
+_ROWS = 32  # classes that are shown: tables and sheets do not grow with the data
+_SHOWN = 10  # images that are shown of a group of the same ones, and such groups
+
 
 @click.command()
 @click.argument("source")
@@ -49,11 +52,15 @@ def data(source, sheet, task, as_json):
             for reason in summary(others):
                 say(f"  {reason}")
         say(f"{len(overview.duplicates)} images are in more than one split.")
-        for group in overview.duplicates:
-            say(f"  the same: {', '.join(group)}")
+        for group in overview.duplicates[:_SHOWN]:
+            more = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
+            say(f"  the same: {', '.join(group[:_SHOWN])}{more}")
+        if len(overview.duplicates) > _SHOWN:
+            say(f"  and {len(overview.duplicates) - _SHOWN} more")
         if sheet:
-            analysis.class_sheet(sheet, images)
-            say(f"{sheet}: some images of every class")
+            analysis.class_sheet(sheet, images, classes=_ROWS)
+            of = "every class" if len(images.class_names) <= _ROWS else f"{_ROWS} classes"
+            say(f"{sheet}: some images of {of}")
 
 
 def _show_classes(images, overview):
@@ -73,13 +80,22 @@ def _show_labels(images, overview):
 
 
 def _show_counts(images, overview, noun, nouns, *others):
+    count, shown = len(images.class_names), range(len(images.class_names))
+    title = f"{images.name}, {count:,} {noun if count == 1 else nouns}"
+    if count > _ROWS:
+        order = sorted(shown, key=lambda index: overview.counts["train"][index])
+        shown = sorted([*order[: _ROWS // 2], *order[-_ROWS // 2 :]])
+        title += (
+            f": the {_ROWS // 2} with most images for training and the {_ROWS // 2} with fewest"
+        )
     rows = [
-        [name, *(f"{counts[index]:,}" for counts in overview.counts.values())]
-        for index, name in enumerate(overview.class_names)
+        [
+            overview.class_names[index],
+            *(f"{counts[index]:,}" for counts in overview.counts.values()),
+        ]
+        for index in shown
     ]
     everything = ["all", *(f"{len(split):,}" for split in images.splits.values())]
-    count = len(images.class_names)
-    title = f"{images.name}, {count} {noun if count == 1 else nouns}"
     table(title, [noun, *overview.counts], [*rows, *others, everything])
 
 

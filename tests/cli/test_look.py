@@ -72,6 +72,23 @@ class TestData:
         with PIL.Image.open(sheet) as image:
             assert image.size == (1320, 396)  # two rows of eight
 
+    def test_tables_and_sheets_do_not_grow_with_the_data(self, tmp_path):
+        folder = tmp_path / "data"
+        for number in range(40):
+            write_images(folder / f"class {number:02}", 4 + (number == 7), start=5 * number)
+            (folder / f"class {number:02}" / "notes.txt").write_text("miaow")
+        result = run("data", folder, "--sheet", tmp_path / "sheet.png")
+        assert result.exit_code == 0, result.output
+        lines = result.stdout.splitlines()
+        assert lines[0].startswith("data, 40 classes: the 16 with most images for training and the")
+        assert sum(line.split()[:1] == ["class"] for line in lines) == 1 + 32
+        assert any(line.split()[:2] == ["class", "07"] for line in lines)
+        assert "40 other files and folders are not used." in lines
+        assert lines[-1].endswith("some images of 32 classes")
+        assert len(lines) < 60
+        answer = json.loads(run("data", folder, "--json").stdout)
+        assert (len(answer["class_names"]), len(answer["skipped"])) == (40, 40)
+
     def test_damaged_records_are_counted(self, tmp_path):
         images = [encoded(number) for number in range(40)]
         images[17] = b"miaow"
