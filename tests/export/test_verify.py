@@ -1,4 +1,5 @@
 import shutil
+import sys
 
 import keras
 import numpy as np
@@ -135,3 +136,47 @@ class TestVerify:
         (tmp_path / name).write_bytes(b"nothing of use")
         with one_line_error(f"{name}' cannot be loaded"):
             export.verify(tmp_path / name, model, images)
+
+
+def body(*layers):
+    return keras.Sequential([keras.Input((16, 16, 3)), *layers])
+
+
+class TestMadeUpImages:
+    """What noise cannot show is said, and no noise is what a model hardly sees."""
+
+    def head(self, scale=1.0):
+        keras.utils.set_random_seed(0)
+        head = keras.layers.Dense(3, "softmax", bias_initializer="normal")
+        pool = keras.layers.GlobalAveragePooling2D()
+        model = body(keras.layers.Conv2D(4, 3, activation="relu"), pool, head)
+        head.bias.assign(np.array([scale, 0.0, 0.0]))
+        return model
+
+    def test_that_are_all_the_same_to_a_model_prove_nothing(self, tmp_path, caplog):
+        model = self.head(scale=1e4)  # sure of the first class, whatever it is shown
+        new = export.saved_model(model, tmp_path / "1", verbose=False)
+        assert new.verification.alike
+        assert "alike" in str(new.verification)
+        assert "cannot show whether the export is right" in caplog.text
+        caplog.clear()
+        new = export.saved_model(self.head(), tmp_path / "2", verbose=False)
+        assert not new.verification.alike
+        assert "cannot show" not in caplog.text
+
+    @pytest.mark.parametrize("batch_size", [None, 1])
+    def test_are_raw_too_where_a_model_does_not_say_what_it_takes(
+        self, tmp_path, monkeypatch, batch_size
+    ):
+        """EfficientNet's normalization, lost, passed: all the noise lay within -1 ... 1."""
+        normalization = keras.layers.Normalization(mean=[124.0] * 3, variance=[3600.0] * 3)
+        model = body(normalization, self.head())
+        lost = body(self.head())
+        new = export.saved_model(
+            model, tmp_path / "1", batch_size=batch_size, image_dtype="float32", verbose=False
+        )
+        assert (new.verification.images, new.verification.alike) == (16, False)
+        module = sys.modules["keras_resnet.export.saved_model"]  # the function has its name
+        monkeypatch.setattr(module, "fold_batch_norm", lambda model: lost)
+        with one_line_error("differs from the original"):
+            export.saved_model(model, tmp_path / "2", batch_size=batch_size, verbose=False)
