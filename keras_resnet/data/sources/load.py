@@ -27,7 +27,7 @@ class Kind:
     Parameters
     ----------
     matches : callable
-        Takes a name or path in lower case: whether it is one of this kind.
+        Takes a name or path: whether it is one of this kind.
     read : callable
         Takes it and a policy, and a task where there are several; returns the source.
     tasks : tuple of str
@@ -45,9 +45,10 @@ class Kind:
 KINDS = (
     Kind(lambda name: name == "digits", read_digits, named=True),
     Kind(lambda name: name.startswith(TFDS), read_tensorflow_dataset, named=True),
-    Kind(re.compile(r"\.tfrec(ords?)?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$").search,
+    Kind(re.compile(r"(?i)\.tfrec(ords?)?(\.gz|(\.gz)?-\d+-of-\d+|[^/\\]*[*?\[].*)?$").search,
          read_tfrecords),
-    Kind(lambda name: name.endswith((".csv", ".tsv")), read_csv, tuple(LABELS)),
+    Kind(lambda name: name.lower().endswith((".csv", ".tsv")), read_csv, tuple(LABELS)),
+    Kind(lambda name: re.search(r"[*?]", name) and not os.path.isdir(name), read_tfrecords),
     Kind(lambda name: True, read_folder),
 )  # fmt: skip
 """The kinds of sources. The first that matches is taken."""
@@ -128,7 +129,7 @@ def load(
     check_choice((None, *LABELS), task=task)
     name = os.fsdecode(source)
     called = isinstance(source, str)
-    kind = next(kind for kind in KINDS if kind.matches(name.lower()) and (called or not kind.named))
+    kind = next(kind for kind in KINDS if kind.matches(name) and (called or not kind.named))
     if task not in (None, *kind.tasks):
         raise ValueError(
             f"task={task!r}: data {name!r} has one class an image. Images with several labels, or "

@@ -1,7 +1,7 @@
 """What sources of streamed images have in common."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -98,7 +98,7 @@ def source_of_stream(
         notes=(
             *notes,
             *notes_on_names(class_names),
-            *_notes_on_order(whole["train"].labels, len(class_names)),
+            *notes_on_order(whole["train"].labels, len(class_names)),
             *duplicates(whole, class_names),
         ),
         **whole,
@@ -113,8 +113,28 @@ def _sizes(images):
             yield header.height, header.width
 
 
-def _notes_on_order(labels, classes):
-    """Say if images are in the order of their classes, farther than shuffling reaches."""
+def notes_on_order(labels: np.ndarray, classes: int) -> Iterator[str]:
+    """Say if images are in the order of their classes, farther than shuffling reaches.
+
+    Parameters
+    ----------
+    labels : int array of shape (images,)
+        The class of each image, in the order of the stream.
+    classes : int
+        Number of classes.
+
+    Yields
+    ------
+    str
+        A line for `Source.notes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.data.sources.streamed import notes_on_order
+    >>> len([*notes_on_order(np.repeat([0, 1], 20_000), 2)])
+    1
+    """
     shares = np.bincount(labels, minlength=classes) / max(1, len(labels))
 
     def distance(labels):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import tensorflow as tf
 from errors import one_line_error
@@ -5,6 +6,7 @@ from pictures import encoded, write_records
 from splits import assert_is_split_whole, contents
 
 from keras_resnet import data
+from keras_resnet.data.sources import streamed
 
 
 class TestTFRecords:
@@ -60,6 +62,102 @@ class TestTFRecords:
         assert_is_split_whole(source, self.images, self.labels)
         with one_line_error("there is no such file"):
             data.load(f"{tmp_path}/pets.tfrecord{plural}-00009-of-00002")
+
+    def write(self, tmp_path, *names):
+        for name in names:
+            write_records(tmp_path / name, self.images[:12], self.labels[:12])
+        return tmp_path
+
+    @pytest.mark.parametrize("name", ["pets.tfrec", "PETS.TFRECORD", "pets.tfrec.gz", "a[1].tfrec"])
+    def test_go_by_several_suffixes(self, tmp_path, name):
+        assert data.load(self.write(tmp_path, name) / name).class_names == ("0", "1", "2")
+
+    @pytest.mark.parametrize("shards", [(0, 2), (1, 2), (0, 1)])
+    @pytest.mark.parametrize("form", ["pets.tfrecord-{:05}-of-00003", "p-{:05}-of-00003.tfrecord"])
+    def test_a_missing_shard_is_named(self, tmp_path, shards, form):
+        (missing,) = {0, 1, 2} - {*shards}
+        folder = self.write(tmp_path, *map(form.format, shards))
+        with one_line_error("2 shards of 3; there is no", form.format(missing)):
+            data.load(f"{folder}/*tfrecord*")
+
+    def test_some_shards_of_many_are_told(self, tmp_path):
+        names = [f"pets.tfrecord-{index:05}-of-00012" for index in range(12)]
+        folder = self.write(tmp_path, *names)
+        assert data.load(f"{folder}/pets.tfrecord-*").notes == data.load(f"{folder}/pets*").notes
+        for pattern, count in ((names[3], 1), ("pets.tfrecord-0000?-of-00012", 10)):
+            assert f"{count} of 12 shards" in data.load(f"{folder}/{pattern}").notes[0]
+        (folder / names[5]).unlink()
+        assert "1 of 12 shards" in data.load(f"{folder}/{names[3]}").notes[0]
+
+    def test_shards_of_two_sets_are_refused(self, tmp_path):
+        names = ("p.tfrecord-00000-of-00001", "p.tfrecord-00000-of-00002")
+        with one_line_error("shards", "of 00001 and 00002"):
+            data.load(f"{self.write(tmp_path, *names)}/p.tfrecord-*")
+        name = "q.tfrecord-00001-of-00001"
+        with one_line_error("1 shards of 1", "there is no"):
+            data.load(f"{self.write(tmp_path, name)}/q.tfrecord-*")
+
+    @pytest.mark.parametrize(
+        ("train", "validation", "test"),
+        [
+            ("pets_train", "pets_dev", "pets_test"),
+            ("petsTrain", "petsVal", "petsTest"),
+            ("pets-training", "pets-valid", "pets-testing"),
+            ("pets", "pets.eval", "pets_testdev"),
+            ("pets_trainval", "PETS_DEV", "PETS_TEST"),
+            ("train/pets", "dev/pets", "test/pets"),
+        ],
+    )
+    def test_splits_go_by_several_names(self, tmp_path, train, validation, test):
+        for start, name in enumerate((train, validation, test)):
+            some = slice(12 * start, 12 * start + 12)
+            write_records(tmp_path / f"{name}.tfrecord", self.images[some], self.labels[some])
+        found = data.load(f"{tmp_path}/{'*/' * ('/' in train)}*.tfrecord")
+        for start, split in enumerate(found.splits.values()):
+            assert tuple(contents(split)) == self.images[12 * start : 12 * start + 12]
+
+    @pytest.mark.parametrize(
+        ("names", "complaint"),
+        [
+            (("train", "test", "holdout"), "holdout.tfrecord' names no split, but"),
+            (("train", "train_test"), "is named after test and train"),
+            (("val", "test"), "files for test and validation, but none for train"),
+        ],
+    )
+    def test_where_the_split_cannot_be_told_it_is_refused(self, tmp_path, names, complaint):
+        folder = self.write(tmp_path, *(f"{name}.tfrecord" for name in names))
+        with one_line_error(complaint):
+            data.load(f"{folder}/*.tfrecord")
+
+    def test_one_split_alone_is_split_and_told(self, tmp_path):
+        source = data.load(self.write(tmp_path, "pets_test.tfrecord") / "pets_test.tfrecord")
+        assert len(source.train) < 12
+        assert source.notes == (
+            "There are files for test alone, which are split as a whole data set is.",
+        )
+
+    @pytest.mark.parametrize("ordered", [True, False])
+    @pytest.mark.parametrize("classes", [2, 10, 3000])
+    def test_a_stream_in_order_of_its_classes_is_told(self, ordered, classes):
+        labels = np.arange(30_000) % classes
+        labels = np.sort(labels) if ordered else np.random.default_rng(1).permutation(labels)
+        notes = [*streamed.notes_on_order(labels, classes)]
+        assert len(notes) == ordered
+        assert all("30,000 training images are in the order of their classes" in n for n in notes)
+        assert not [*streamed.notes_on_order(labels[:10_000], classes)]
+
+    def test_labels_that_begin_with_1_are_told(self, tmp_path):
+        path = write_records(tmp_path / "p.tfrecord", self.images, [i + 1 for i in self.labels])
+        with one_line_error("the labels begin with 1; classes are counted from 0"):
+            data.load(path)
+
+    @pytest.mark.parametrize(
+        "text", [b"\xef\xbb\xbfcat\ndog\ncow\n", b"cat\r\n dog\r\ncow\r\n\r\n \n"]
+    )
+    def test_marks_and_blank_lines_are_no_names(self, tmp_path, text):
+        path = self.write(tmp_path, "p.tfrecord") / "p.tfrecord"
+        (tmp_path / "labels.txt").write_bytes(text)
+        assert data.load(path).class_names == ("cat", "dog", "cow")
 
     def test_compressed_and_plain_files_do_not_mix(self, tmp_path):
         for suffix in ("", ".gz"):
