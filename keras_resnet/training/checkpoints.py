@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from safetensors.numpy import load_file, save
 
 from keras_resnet.data.source import why_others
 from keras_resnet.files import as_python, remove_leftovers, write_text, written_beside
+from keras_resnet.training.recipes import Recipe
 
 # Not HDF5, whose library crashes where a disk is full.
 _PROGRESS, _STATE = "progress.json", "state.safetensors"
@@ -257,18 +259,51 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
     if not file.exists() or next(folder.rglob("after-*"), None) is None:
         write_text(file, json.dumps(settings, indent=2) + "\n")
         return
-    former = json.loads(file.read_text(encoding="utf-8"))
-    differing = [
+    if found := differences(json.loads(file.read_text(encoding="utf-8")), settings):
+        raise ValueError(
+            f"{str(folder)!r} holds an interrupted run of other settings: {'; '.join(found)}. "
+            "Repeat its command to continue it, or remove the folder to start over."
+        )
+
+
+def differences(former: Mapping, settings: Mapping, images: str = "fingerprint") -> list[str]:
+    """Say what has changed between the settings of two runs.
+
+    A field of a recipe that did not exist yet had the value that is the default now.
+
+    Parameters
+    ----------
+    former, settings : mapping of str to JSON value
+        The settings; what one of them does not say is None.
+    images : str, default "fingerprint"
+        The setting that tells images apart.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from keras_resnet.training.checkpoints import differences
+    >>> differences({"seed": 1, "recipe": {"epochs": 2}}, {"seed": 1, "recipe": {"epochs": 3}})
+    ['recipe: epochs was 2, is 3']
+    """
+    former, settings = _flat(former), _flat(settings)
+    return [
         f"{name} was {former.get(name)!r}, is {settings.get(name)!r}"
-        + (f" ({why_others(former.get(name), settings.get(name))})" * (name == "fingerprint"))
+        + (f" ({why_others(former.get(name), settings.get(name))})" if name == images else "")
         for name in sorted({*former, *settings})
         if former.get(name) != settings.get(name)
     ]
-    if differing:
-        raise ValueError(
-            f"{str(folder)!r} holds an interrupted run of other settings: {'; '.join(differing)}. "
-            "Repeat its command to continue it, or remove the folder to start over."
-        )
+
+
+def _flat(settings):
+    """Settings with the fields of their recipe, if there is one, one by one."""
+    found = json.loads(json.dumps(settings))
+    if isinstance(fields := found.pop("recipe", None), dict):
+        recipe = {**json.loads(json.dumps(asdict(Recipe()))), **fields}
+        found.update({f"recipe: {name}": value for name, value in recipe.items()})
+    return found
 
 
 def state(model: keras.Model) -> list[keras.Variable]:

@@ -9,6 +9,7 @@ import keras
 
 from keras_resnet.checks import check_choice, check_range
 from keras_resnet.layers.view import sides
+from keras_resnet.training.callbacks import check_callbacks
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,24 @@ class Execution:
         Steps that TensorFlow takes at once, without Python in between.
     checkpoints : path, optional
         A folder for the state of the run. If an interrupted run is started again, it continues
-        from there, on any number of devices. On SIGTERM the state is saved, and the program ends
-        with exit code 0. Of several processes only the first, the chief, needs the folder. Default:
-        none.
+        from there, on any number of devices. One run at a time can have it. On SIGTERM and Ctrl-C
+        the state is saved, and the program ends with exit code 0 or 130. Of several processes only
+        the first, the chief, needs the folder. Default: none.
     keep : int, default 3
         Checkpoints to keep.
     save_every : int, optional
         Save the state after this many steps, as well as after every epoch.
     callbacks : sequence of keras.callbacks.Callback, optional
         Callbacks. Their `model` is the one that is being trained, with its own weights rather than
-        their average. They cannot set the learning rate, which is the recipe's.
+        their average. They cannot set the learning rate, which is the recipe's. They watch what
+        the run measures: "loss", the task's metrics, and the same with "val_" in front.
     verbose : {0, 1, 2}, default 1
         Show nothing, a progress bar, or one line per epoch.
 
     Raises
     ------
     ValueError
-        For an option out of its range.
+        For an option out of its range, or a callback whose work is the recipe's.
 
     Examples
     --------
@@ -83,6 +85,7 @@ class Execution:
             sides(self.image_size)
         check_range("crop", optional=True, crop=self.crop)
         check_choice((0, 1, 2), verbose=self.verbose)
+        check_callbacks(self.callbacks)
 
 
 def execution_of(execution: Execution | None, options: Mapping[str, Any]) -> Execution:

@@ -263,7 +263,7 @@ def prepare(
         net = replicated(model, strategy, devices.synchronized)
     for each in dict.fromkeys([model, net]):
         with strategy.scope() if each is net else contextlib.nullcontext():
-            _compile(each, recipe.optimizer(batches.steps), objective)
+            _compile(each, recipe.optimizer(batches.steps), objective.compiled)
     with strategy.scope():
         net.optimizer.build(net.trainable_variables)
         average = WeightAverage(net, recipe.ema) if recipe.ema else None
@@ -289,12 +289,32 @@ def prepare(
     )
 
 
-def _compile(model, optimizer, objective):
+def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, str]) -> None:
+    """Compile a trained model for Keras' own methods, with the optimizer that a recipe begins with.
+
+    The one that it was trained with has come to the end of its schedule, and learns nothing more.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    recipe : Recipe
+        The recipe; of its schedule, the highest learning rate.
+    compiled : tuple of (str, str)
+        As in `Objective`.
+    """
+    inside = tf.distribute.has_strategy()
+    with contextlib.nullcontext() if inside else model.distribute_strategy.scope():
+        _compile(model, recipe.optimizer(), compiled)
+        model.optimizer.build(model.trainable_variables)
+
+
+def _compile(model, optimizer, compiled):
     """Compile a model for Keras' own methods and for the steps of `loop`."""
     # Keras looks at the policy of the model alone.
     if any(layer.compute_dtype == "float16" for layer in model._flatten_layers()):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    loss, metric = objective.compiled
+    loss, metric = compiled
     model.compile(
         optimizer, loss, metrics=[metric], jit_compile="auto" if gains_from_xla() else False
     )

@@ -141,6 +141,11 @@ class Recipe:
         found = {names.find("field of a recipe", key, known): changes[key] for key in changes}
         return replace(self, **found)
 
+    @property
+    def _peak(self):
+        """The highest learning rate."""
+        return self.learning_rate * self.batch_size / 256
+
     def schedule(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
         """Make the learning rate schedule.
 
@@ -155,7 +160,7 @@ class Recipe:
         """
         steps = self.epochs * steps_per_epoch
         warm_up_steps = min(round(self.warm_up * steps), steps - 1)
-        peak = self.learning_rate * self.batch_size / 256
+        peak = self._peak
         if self.milestones:
             boundaries = [round(fraction * steps) for fraction in self.milestones]
             return StepDecay(peak, boundaries, warm_up_steps)
@@ -166,20 +171,21 @@ class Recipe:
             warmup_steps=warm_up_steps,
         )
 
-    def optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    def optimizer(self, steps_per_epoch: int | None = None) -> keras.optimizers.Optimizer:
         """Make the optimizer for a run of `epochs * steps_per_epoch` steps.
 
         Parameters
         ----------
-        steps_per_epoch : int
-            Batches per pass over the training images.
+        steps_per_epoch : int, optional
+            Batches per pass over the training images. Default: for a run of any length, which
+            stays at the highest learning rate.
 
         Returns
         -------
         keras.optimizers.Optimizer
         """
         return LayerwiseSGD(
-            self.schedule(steps_per_epoch),
+            self.schedule(steps_per_epoch) if steps_per_epoch else self._peak,
             momentum=self.momentum,
             nesterov=self.nesterov,
             l2=self.weight_decay,

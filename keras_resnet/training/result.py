@@ -9,16 +9,18 @@ from keras_resnet.files import written_beside
 
 
 class Interrupted(SystemExit):
-    """A run was asked to stop (SIGTERM), has saved its state, and exits with code 0.
+    """A run was asked to stop and has saved its state.
 
     Parameters
     ----------
     message : str
         How far it got.
+    code : int, default 0
+        The exit code of the program: 0 on SIGTERM, 130 on Ctrl-C.
     """
 
-    def __init__(self, message: str):
-        super().__init__(0)
+    def __init__(self, message: str, code: int = 0):
+        super().__init__(code)
         self.message = message
 
     def __str__(self):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import signal
 import threading
 import time
@@ -16,12 +17,19 @@ from keras_resnet.training.checkpoints import random_states
 from keras_resnet.training.cluster import LostWorkerError
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.logs import Progress
-from keras_resnet.training.prepare import Devices, Prepared
+from keras_resnet.training.prepare import Devices, Prepared, compile_for_more
 from keras_resnet.training.result import DivergedError, Interrupted
+
+_logger = logging.getLogger(__name__)
+
+# What asks a run to stop, and the exit code once it has. A terminal that is closed sends SIGHUP.
+_SIGNALS = {"SIGTERM": 0, "SIGHUP": 0, "SIGINT": 130}
 
 
 class Termination:
-    """A context in which SIGTERM is noticed rather than obeyed.
+    """A context in which SIGTERM, SIGHUP and Ctrl-C are noticed rather than obeyed.
+
+    A second Ctrl-C is obeyed.
 
     Parameters
     ----------
@@ -32,19 +40,27 @@ class Termination:
     def __init__(self, active: bool):
         # Python lets no other thread handle signals.
         self._active = active and threading.current_thread() is threading.main_thread()
-        self.requested = False
+        self._former = {}
+        self.requested, self.code = False, 0
 
-    def _notice(self, *_):
-        self.requested = True
+    def _notice(self, number, _):
+        self.requested, self.code = True, _SIGNALS[signal.Signals(number).name]
+        if number == signal.SIGINT:
+            signal.signal(number, self._former[number])
+            with contextlib.suppress(RuntimeError):  # another message was being written
+                _logger.warning("Stopping after this step. Press Ctrl-C again to lose it.")
 
     def __enter__(self):
-        if self._active:
-            self._former = signal.signal(signal.SIGTERM, self._notice)
+        for name in _SIGNALS if self._active else ():
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            # Whoever ignores one, as `nohup` does, wants the run to go on.
+            if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
+                self._former[number] = signal.signal(number, self._notice)
         return self
 
     def __exit__(self, *_):
-        if self._active:
-            signal.signal(signal.SIGTERM, self._former)
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
 
 
 @dataclass
@@ -61,6 +77,8 @@ class State:
         As in `Result`.
     best_epoch : int
         As in `Result`.
+    best_loss : float or None
+        The validation loss of that epoch.
     seconds : float
         Duration of the training.
     finished : bool
@@ -72,6 +90,7 @@ class State:
     totals: list[float] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
+    best_loss: float | None = None
     seconds: float = 0.0
     finished: bool = False
 
@@ -101,12 +120,26 @@ def restored(prepared: Prepared) -> State:
         found = dataclasses.asdict(State(totals=[0.0] * len(prepared.objective.totals)))
     found, *_ = collectives.exchanged(devices.strategy, found)
     state = State(**found)
+    if "best_loss" not in found and (losses := state.history.get("val_loss")):
+        state.best_loss = _former_best(losses, prepared.recipe)
     # With other devices than before, an epoch may have fewer steps.
     state.step = min(state.step, prepared.batches.steps)
     if devices.workers > 1:
         collectives.alignment(devices.strategy, prepared.variables)()
     _spread(devices.strategy, random_states(net))
     return state
+
+
+def _former_best(losses, recipe):
+    """The lowest validation loss of a run of an earlier version; None if it cannot be compared."""
+    if not recipe.label_smoothing:
+        return min(losses)
+    _logger.warning(
+        "An earlier version began this run, whose validation loss had label_smoothing=%g in it, "
+        "unlike that of the epochs from here on: the best of those is kept.",
+        recipe.label_smoothing,
+    )
+    return None
 
 
 def run(prepared: Prepared, state: State, execution: Execution, termination: Termination) -> float:
@@ -157,12 +190,12 @@ def run(prepared: Prepared, state: State, execution: Execution, termination: Ter
                 state.seconds = time.perf_counter() - start
                 logs = _means(prepared, state.totals)
                 callbacks.on_train_batch_end(state.step - 1, logs)
-                progress.step(state.step, images, logs)
                 if asked or _is_to_be_saved(execution, state.step, steps):
                     prepared.average_statistics()
                     _save(prepared, state)
                 if asked:
-                    raise _interruption(prepared, state)
+                    raise _interruption(prepared, state, termination)
+                progress.step(state.step, images, logs)
             prepared.average_statistics()
             logs = {**_means(prepared, state.totals), **_validate(prepared, state, termination)}
             state.seconds = time.perf_counter() - start
@@ -180,7 +213,7 @@ def run(prepared: Prepared, state: State, execution: Execution, termination: Ter
 
 
 def give_best(prepared: Prepared) -> None:
-    """Give the model the best weights of the run.
+    """Give the model the best weights of the run, and compile it for more.
 
     Parameters
     ----------
@@ -193,6 +226,7 @@ def give_best(prepared: Prepared) -> None:
         collectives.alignment(devices.strategy, net.weights)()
     if net is not model:
         model.set_weights(net.get_weights())
+    compile_for_more(model, prepared.recipe, prepared.objective.compiled)
 
 
 @contextlib.contextmanager
@@ -276,13 +310,13 @@ def _validate(prepared, state, termination):
         if not asked:
             if not np.isfinite(logs.get("loss", 0.0)):
                 raise _diverged(prepared, state, state.step)
-            best = min(state.history.get("val_loss", ()), default=np.inf)
-            if logs.get("loss", -np.inf) < best:
-                state.best_epoch = state.epoch + 1
+            loss = logs.get("loss")
+            if loss is None or state.best_loss is None or loss < state.best_loss:
+                state.best_epoch, state.best_loss = state.epoch + 1, loss
                 prepared.store.save_best(prepared.net)
     if asked:
         _save(prepared, state)
-        raise _interruption(prepared, state)
+        raise _interruption(prepared, state, termination)
     return {f"val_{name}": value for name, value in logs.items()}
 
 
@@ -333,10 +367,11 @@ def _last_good(store):
     return f"The last good checkpoint is {str(store.newest)!r}."
 
 
-def _interruption(prepared, state):
+def _interruption(prepared, state, termination):
     return Interrupted(
         f"Interrupted: the state after step {state.step} of {prepared.batches.steps} in epoch "
-        f"{state.epoch + 1} is saved. The same command continues from there."
+        f"{state.epoch + 1} is saved. The same command continues from there.",
+        termination.code,
     )
 
 

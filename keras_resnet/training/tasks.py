@@ -12,6 +12,9 @@ from keras_resnet.data.labels import LABELS
 from keras_resnet.graphs import answer_of, head_of, is_functional, wants_of
 from keras_resnet.training.recipes import Recipe
 
+DIRECTIONS = {"accuracy": "max", "mean_absolute_error": "min", "loss": "min"}
+"""Whether more of what the tasks measure is better."""
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -23,7 +26,7 @@ class Objective:
     ----------
     loss, training_loss : callable
         The loss of each image, given labels and outputs: in validation, and in training, where
-        classes may be weighted.
+        classes may be weighted and labels smoothed.
     metrics : mapping of str to callable
         What else is measured of each image, given labels and outputs.
     compiled : tuple of (str, str)
@@ -256,8 +259,9 @@ class Task:
             )
         weights = class_weight and [class_weight.get(index, 1.0) for index in range(count)]
         soft = mixed or recipe.label_smoothing > 0
+        plain = recipe.changed(label_smoothing=0.0)  # or runs could not be compared
         return Objective(
-            self.losses(source, recipe, None, soft),
+            self.losses(source, plain, None, soft),
             self.losses(source, recipe, weights, soft),
             self.metrics,
             self.compiled,

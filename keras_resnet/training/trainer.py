@@ -1,5 +1,6 @@
 """Training: a recipe applied to a model and a source."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ import tensorflow as tf
 
 from keras_resnet.data import Augmentation, Source
 from keras_resnet.data.pipeline import policy_of
+from keras_resnet.files import locked
 from keras_resnet.graphs import View, digest, remember_view, view_of
 from keras_resnet.layers.view import short
 from keras_resnet.optimizers import check_rates
+from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import devices_of, prepare
 from keras_resnet.training.recipes import Recipe, as_recipe
@@ -34,6 +37,7 @@ def train(
     """Train a model on a source's training images, and keep the best epoch's weights.
 
     The model remembers the size and the crop of the images for tests and serving.
+    Afterwards the model is compiled with the recipe's optimizer, at its highest learning rate.
 
     Parameters
     ----------
@@ -67,13 +71,14 @@ def train(
         outputs of another kind, if it wants normalized images and does not normalize them itself,
         if all of its layers are frozen, if `rates` name layers that it lacks, if a batch cannot be
         divided among the devices, if other processes do something else, if `checkpoints` holds a
-        run of other settings, or if the loss becomes NaN or infinite (`DivergedError`).
+        run of other settings or is in use, if a callback watches what is not measured, or if the
+        loss becomes NaN or infinite (`DivergedError`).
     OSError
         If there is no space for the checkpoints.
     LostWorkerError
         If another process of the run goes away.
     Interrupted
-        On SIGTERM, if there are checkpoints.
+        On SIGTERM, SIGHUP and Ctrl-C, if there are checkpoints.
 
     Examples
     --------
@@ -243,9 +248,14 @@ def fit(
         "recipe": dataclasses.asdict(recipe),
         **(settings or {}),
     }
+    direct(execution.callbacks, objective.totals[:-1], validated=validation is not None)
     devices = devices_of(strategy, model, recipe, execution.synchronized)
     folder, state, store = execution.checkpoints, State(), None
-    with lost_workers_named(devices, lambda: (state, store)):
+    writes = folder is not None and devices.is_chief
+    with (
+        lost_workers_named(devices, lambda: (state, store)),
+        locked(folder) if writes else contextlib.nullcontext(),
+    ):
         prepared = prepare(
             model, training, validation, recipe, objective, devices, settings, execution
         )
@@ -254,7 +264,8 @@ def fit(
         with Termination(active=folder is not None) as termination:
             speed = take_epochs(prepared, state, execution, termination)
         if termination.requested:  # too late to be noticed within the run
-            raise Interrupted("Interrupted: the training was over, and its state is saved.")
+            message = "Interrupted: the training was over, and its state is saved."
+            raise Interrupted(message, termination.code)
         give_best(prepared)
     return Result(
         state.history,

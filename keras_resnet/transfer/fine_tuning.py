@@ -13,7 +13,9 @@ import tensorflow as tf
 from keras_resnet.data import Source
 from keras_resnet.graphs import remember_view
 from keras_resnet.training import collectives, strategies
+from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
+from keras_resnet.training.prepare import compile_for_more
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import train_on, view_for
@@ -75,8 +77,9 @@ def fine_tune(
     >>> transfer.fine_tune(model, digits, plan, verbose=0).stages
     {'head': 2, 'conv4': 2}
     """
-    execution = execution_of(execution, options)
-    task_of(source).check(model, source)
+    execution, task = execution_of(execution, options), task_of(source)
+    task.check(model, source)
+    direct(execution.callbacks, ("loss", *task.metrics), validated=len(source.validation) > 0)
     plan = stages() if plan is None else plan
     if not plan:
         raise ValueError(f"plan={plan!r} needs at least one stage. Left out, it is stages().")
@@ -111,6 +114,7 @@ def fine_tune(
                 model.set_weights(former)
     finally:
         unfreeze(model)
+    compile_for_more(model, plan[-1].recipe, task.compiled)
     return _joined(results)
 
 

@@ -22,11 +22,9 @@ from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.training import TASKS, Recipe, Result, task_of, train
 from keras_resnet.training.recipes import as_recipe
+from keras_resnet.training.tasks import DIRECTIONS
 from keras_resnet.tuning import space as spaces
 from keras_resnet.tuning.budget import Budget, cost, milliseconds
-
-DIRECTIONS = {"accuracy": "max", "mean_absolute_error": "min", "loss": "min"}
-"""Whether more of what the tasks measure is better."""
 
 
 def objectives(source: Source | None = None) -> dict[str, str]:

@@ -16,9 +16,10 @@ import tensorflow as tf
 from keras_resnet import names
 from keras_resnet.checks import check_positive, check_range
 from keras_resnet.data import Source, Split
-from keras_resnet.data.source import source_of, why_others
+from keras_resnet.data.source import source_of
 from keras_resnet.files import as_python, write_text
 from keras_resnet.training import Result, strategies, task_of
+from keras_resnet.training.checkpoints import differences
 from keras_resnet.training.trainer import policy_for
 from keras_resnet.tuning import parallel
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel, objectives
@@ -243,14 +244,11 @@ def _check_same_search(directory, settings):
         shutil.rmtree(directory / FOLDER, ignore_errors=True)
         write_text(directory / _SETTINGS, json.dumps(settings, indent=2))
         return
-    for name in dict.fromkeys([*former, *settings]):
-        if former.get(name) != settings.get(name):
-            why = f": {why_others(former.get(name), settings[name])}" if name == "data" else ""
-            raise ValueError(
-                f"directory {str(directory)!r} holds another search: {name} was "
-                f"{former.get(name)!r}, now it is {settings.get(name)!r}{why}. Choose another "
-                "directory, or give the same arguments to continue that search."
-            )
+    if found := differences(former, settings, images="data"):
+        raise ValueError(
+            f"directory {str(directory)!r} holds another search: {'; '.join(found)}. Choose "
+            "another directory, or give the same arguments to continue that search."
+        )
 
 
 def _line(tuner, trial):

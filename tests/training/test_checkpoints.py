@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import resource
 import shutil
@@ -11,7 +12,8 @@ import numpy as np
 import pytest
 from errors import one_line_error
 
-from keras_resnet.training.checkpoints import Checkpoints, bind
+from keras_resnet import training
+from keras_resnet.training.checkpoints import Checkpoints, bind, differences
 
 
 def net(units=3):
@@ -112,6 +114,18 @@ def test_nothing_is_written_before_they_are_opened(tmp_path, name):
     assert list(stray.parent.iterdir()) == [stray]
     checkpoints.open(net())
     assert [path.name for path in stray.parent.iterdir()] == ["settings.json"]
+
+
+def test_a_field_that_recipes_did_not_have_yet_had_its_default(tmp_path):
+    now = dataclasses.asdict(training.Recipe(epochs=3))
+    then = {name: now[name] for name in now if name not in ("ema", "rates", "milestones")}
+    bind(tmp_path, {"recipe": then})
+    Checkpoints(tmp_path, {}).save(net(), {})
+    bind(tmp_path, {"recipe": now})
+    with one_line_error("other settings: recipe: ema was 0.0, is 0.9; recipe: epochs was 3, is 4"):
+        bind(tmp_path, {"recipe": {**now, "ema": 0.9, "epochs": 4}})
+    of_a_later_version = {"recipe": {**now, "unheard_of": 1}}
+    assert differences(of_a_later_version, {"recipe": now}) == ["recipe: unheard_of was 1, is None"]
 
 
 def test_space_is_looked_for_beforehand(checkpoints, monkeypatch):

@@ -15,6 +15,8 @@ from errors import one_line_error
 
 import keras_resnet
 from keras_resnet import data, training, transfer
+from keras_resnet.files import locked
+from keras_resnet.training.run import Termination
 
 RECIPE = training.Recipe(epochs=3, batch_size=32, learning_rate=0.8)
 QUIETLY = dict(image_size=8, verbose=0)
@@ -57,6 +59,10 @@ class Steps(keras.callbacks.Callback):
 def poison(model):
     kernel = model.get_layer("predictions").kernel
     kernel.assign(kernel * np.nan)
+
+
+def interrupt(_):
+    raise InterruptedError
 
 
 def of(digits, images):
@@ -265,6 +271,92 @@ class TestResumption:
         result = training.train(small.model(), few, recipe, callbacks=[steps], **options)
         assert not steps.taken  # only the validation was left
         assert len(result.history["loss"]) == 3
+
+
+class TestStopping:
+    @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGHUP", 0)])
+    def test_a_signal_saves_the_state(self, digits, tmp_path, name, code):
+        few, recipe = of(digits, 64), training.Recipe(epochs=1, batch_size=32)
+        callbacks = [At(1, 1, lambda _: os.kill(os.getpid(), getattr(signal, name)))]
+        options = dict(checkpoints=tmp_path, **QUIETLY)
+        former = signal.getsignal(getattr(signal, name))
+        with pytest.raises(training.Interrupted, match="after step 1 of 2") as caught:
+            training.train(small.model(), few, recipe, callbacks=callbacks, **options)
+        assert caught.value.code == code
+        assert signal.getsignal(getattr(signal, name)) == former
+        steps = Steps()
+        training.train(small.model(), few, recipe, callbacks=[steps], **options)
+        assert steps.taken == [(1, 2)]
+
+    def test_a_second_ctrl_c_is_obeyed(self, caplog):
+        with Termination(active=True) as termination:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert termination.requested
+            assert "Press Ctrl-C again" in caplog.text
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    def test_what_is_ignored_stays_ignored(self, monkeypatch):
+        """As `nohup` has it."""
+        former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with Termination(active=True) as termination:
+                os.kill(os.getpid(), signal.SIGHUP)
+            assert not termination.requested
+        finally:
+            signal.signal(signal.SIGHUP, former)
+
+    def test_without_checkpoints_ctrl_c_is_pythons(self, digits):
+        callbacks = [At(1, 1, lambda _: os.kill(os.getpid(), signal.SIGINT))]
+        with pytest.raises(KeyboardInterrupt):
+            training.train(small.model(), of(digits, 32), callbacks=callbacks, **QUIETLY)
+
+
+class TestChoosing:
+    @pytest.mark.parametrize("changes", [{"label_smoothing": 0.5}, {"mixup": 0.4}])
+    def test_validation_is_of_plain_labels(self, digits, changes):
+        """However a model was trained, its validation loss can be compared with others'."""
+        recipe, model = training.Recipe(epochs=1, **changes), small.model()
+        result = training.train(model, of(digits, 64), recipe, **QUIETLY)
+        validation = data.batches(digits.validation, image_size=8, channels=1, batch_size=64)
+        loss, _ = model.evaluate(validation, verbose=0)
+        assert result.history["val_loss"] == [pytest.approx(loss, rel=1e-4)]
+
+    def test_smooth_losses_of_an_earlier_version_are_not_compared(self, digits, tmp_path, caplog):
+        few = of(digits, 64)
+        recipe = training.Recipe(epochs=3, label_smoothing=0.1, learning_rate=1e-6)
+        options = dict(checkpoints=tmp_path, **QUIETLY)
+        with pytest.raises(InterruptedError):
+            training.train(small.model(), few, recipe, callbacks=[At(3, 1, interrupt)], **options)
+        progress = max(tmp_path.glob("after-*")) / "progress.json"
+        content = json.loads(progress.read_text())
+        assert content.pop("best_loss") == min(content["history"]["val_loss"])
+        # Lower than any that follows, as smooth losses may be where a model is sure and wrong.
+        content["history"]["val_loss"], content["best_epoch"] = [0.5, 0.6], 1
+        progress.write_text(json.dumps(content))
+        result = training.train(small.model(), few, recipe, **options)
+        assert result.best_epoch == 3
+        assert "label_smoothing=0.1" in caplog.text
+
+    def test_the_model_can_go_on_learning(self, digits, tmp_path):
+        few, recipe = of(digits, 64), training.Recipe(epochs=1, batch_size=64, learning_rate=0.4)
+        for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0"])):
+            model = small.model()
+            training.train(model, few, recipe, strategy, **QUIETLY)
+            model.save(tmp_path / "model.keras")
+            again = keras.models.load_model(tmp_path / "model.keras")
+            assert float(again.optimizer.learning_rate) == pytest.approx(0.1)
+            images, labels = few.train.images.astype("float32"), few.train.labels
+            before = again.evaluate(images, labels, verbose=0)[0]
+            again.fit(images, labels, epochs=3, verbose=0)
+            assert again.evaluate(images, labels, verbose=0)[0] < before
+
+
+class TestLock:
+    def test_a_folder_is_for_one_run_at_a_time(self, digits, tmp_path):
+        with locked(tmp_path / "run"), one_line_error("run' is in use: another process"):
+            training.train(small.model(), digits, checkpoints=tmp_path / "run", **QUIETLY)
+        assert not (tmp_path / "run").exists()
 
 
 class TestDevices:
