@@ -177,6 +177,10 @@ def _machine():
     return digest([socket.gethostname(), namespace], 6)
 
 
+class LockedError(ValueError):
+    """Another process holds a folder."""
+
+
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike) -> Iterator[None]:
     """Hold a folder, so that no other process writes into it at the same time.
@@ -188,7 +192,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
 
     Raises
     ------
-    ValueError
+    LockedError
         At once, if another process holds it. One that is killed holds nothing any more.
 
     Examples
@@ -200,7 +204,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     ...         pass
     Traceback (most recent call last):
         ...
-    ValueError: '...' is in use...
+    keras_resnet.files.LockedError: '...' is in use...
     """
     folder = Path(folder).absolute()
     made = [each for each in (folder, *folder.parents) if not each.exists()]
@@ -209,7 +213,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     try:
         lock.acquire(blocking=False)
     except filelock.Timeout:
-        raise ValueError(
+        raise LockedError(
             f"{str(folder)!r} is in use: another process is writing to it. Wait until that ends, "
             "or choose another folder."
         ) from None

@@ -16,7 +16,11 @@ from keras_resnet.checks import check_positive
 _POLL = 0.1  # seconds
 _LAST_OUTPUT = 5.0  # seconds to wait for the output of a process that has ended
 _USAGE_ERROR = 2  # the exit code of a command that was given wrongly, and will be again
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_INTERRUPTED = 130  # the exit code of a command that Ctrl-C has ended
+# A terminal that is closed sends SIGHUP, which the workers, in sessions of their own, do not get.
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+]
 
 
 def launch(
@@ -31,7 +35,7 @@ def launch(
 
     Each gets an equal share of the machine's GPUs, or of its CPU cores. The first is the chief,
     whose output is that of this process; the output of the others is marked with their numbers.
-    SIGTERM and Ctrl-C are passed on to all of them.
+    All of them get SIGTERM when this process gets that, SIGHUP or Ctrl-C.
 
     Parameters
     ----------
@@ -54,7 +58,7 @@ def launch(
     -------
     int
         0 if all have ended with 0, else the code of the first that has not; for a search, that of
-        its chief.
+        its chief. 130 after Ctrl-C, even if all have ended with 0.
 
     Raises
     ------
@@ -75,16 +79,20 @@ def launch(
         # the other some memory.
         first = {**shares[0], "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
         shares = [first, first, *shares[1:]]
-    stopped = threading.Event()
+    stopped, interrupted = threading.Event(), threading.Event()
     processes, readers = [], []
 
-    def stop(*_):
+    def stop(number=None, _=None):
         stopped.set()
+        if number == signal.SIGINT:
+            interrupted.set()
         for process in processes:
             process.terminate()
 
     main = threading.current_thread() is threading.main_thread()
-    handlers = {each: signal.signal(each, stop) for each in _SIGNALS} if main else {}
+    # Whoever ignores one, as `nohup` does, wants the workers to go on.
+    heard = [each for each in _SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    handlers = {each: signal.signal(each, stop) for each in heard} if main else {}
     try:
         while True:
             processes[:], readers[:] = _start(command, shares, search)
@@ -93,6 +101,8 @@ def launch(
             code = _wait(processes, grace, search)
             for reader in readers:
                 reader.join(_LAST_OUTPUT)
+            if interrupted.is_set():
+                return code or _INTERRUPTED
             if code in (0, _USAGE_ERROR) or stopped.is_set() or restarts < 1:
                 return code
             restarts -= 1

@@ -179,8 +179,9 @@ def test_the_chief_speaks_for_itself_and_others_are_marked(capfd):
     assert errors == "[worker 1] I am 1\n"
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_reaches_all(tmp_path, signal_number):
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130), ("SIGHUP", 0)])
+def test_a_signal_reaches_all(tmp_path, name, code):
+    expected = code
     code = f"""
     import pathlib, signal, sys, time
     def end(*_):
@@ -198,8 +199,8 @@ def test_a_signal_reaches_all(tmp_path, signal_number):
     while len(list(tmp_path.glob("there-*"))) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal_number)
-    assert process.wait(30) == 0
+    process.send_signal(getattr(signal, name))
+    assert process.wait(30) == expected
     assert len(list(tmp_path.glob("ended-*"))) == 2
 
 

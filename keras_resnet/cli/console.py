@@ -50,14 +50,16 @@ def answer(as_json):
     for stream in (sys.stdout, sys.stderr):  # names of files and classes are data
         if isinstance(stream, io.TextIOWrapper):  # notebooks have others
             stream.reconfigure(errors="backslashreplace")
-    with (
-        contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
-        _notices_in_a_line(),
-    ):
-        _import_tensorflow()
-        yield found
-    if as_json and found:  # workers other than the chief have none
-        click.echo(json_text(found, indent=None))
+    try:
+        with (
+            contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+            _notices_in_a_line(),
+        ):
+            _import_tensorflow()
+            yield found
+    finally:  # also of a run that was asked to stop
+        if as_json and found:  # workers other than the chief have none
+            click.echo(json_text(found, indent=None))
 
 
 class _Notices(logging.Handler):

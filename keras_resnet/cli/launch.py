@@ -1,5 +1,6 @@
 """`keras-resnet launch`."""
 
+import itertools
 import sys
 
 import click
@@ -26,8 +27,30 @@ def launch(workers, restarts, command):
     """
     from keras_resnet.launch import launch as start
 
+    if command[0] not in ("train", "tune"):
+        raise ValueError(
+            f"launch: {command[0]!r} would run {workers} times, each on its own: train and tune "
+            "share their work. Give it without launch."
+        )
     search = command[0] == "tune"
-    if command[0] == "train" and not any(each.startswith("--strategy") for each in command):
+    strategy = _strategy(command)
+    if not search and strategy is None:
         command = (*command, "--strategy", "multiworker")
+    elif not search and strategy != "multiworker" and workers > 1:
+        raise ValueError(
+            f"launch: with --strategy {strategy}, {workers} processes would train a model each, "
+            "into one folder: leave it out, for multiworker, or train without launch."
+        )
     command = [sys.executable, "-m", "keras_resnet.cli", *command]
     sys.exit(start(command, workers, restarts, search=search))
+
+
+def _strategy(command):
+    """The last strategy in a command, which is the one that counts; None if there is none."""
+    found = None
+    for name, value in itertools.zip_longest(command, command[1:]):
+        if name == "--strategy":
+            found = value
+        elif name.startswith("--strategy="):
+            found = name.partition("=")[2]
+    return found

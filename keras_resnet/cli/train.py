@@ -153,7 +153,7 @@ def _run(as_json, source, output, changes=(), **given):
         except training.Interrupted as interruption:
             say(interruption)
             found["interrupted"] = str(interruption)
-            return
+            raise
         if record:
             found.update(record.to_json())
             show_training(record)

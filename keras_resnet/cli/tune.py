@@ -95,7 +95,7 @@ def tune(source, output, as_json, changes, **given):
         except training.Interrupted as interruption:
             say(interruption)
             found["interrupted"] = str(interruption)
-            return
+            raise
         if record is None:
             return
         found.update(record.to_json())

@@ -13,7 +13,8 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from keras_resnet import data, training, tuning
+from keras_resnet import data, names, training, tuning
+from keras_resnet.checks import check_range
 from keras_resnet.files import check_labels, locked
 from keras_resnet.layers.view import sides
 from keras_resnet.runs.choices import SEARCH_FILES
@@ -28,6 +29,7 @@ from keras_resnet.runs.guards import (
     policy_of,
 )
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
+from keras_resnet.training.callbacks import check_callbacks, direct
 from keras_resnet.tuning import parallel, records, report
 
 log = logging.getLogger(__name__)
@@ -160,10 +162,10 @@ def tune(
     Raises
     ------
     ValueError
-        For an argument that is unknown or out of range, data that cannot be read, or a folder that
-        holds another search or cannot be written to.
+        For an argument that is unknown or out of range, data that cannot be read, a folder that is
+        in use, holds another search or cannot be written to, or if no trial completed.
     keras_resnet.training.Interrupted
-        On SIGTERM, after the state has been saved.
+        On SIGTERM and Ctrl-C, after the state has been saved.
 
     Examples
     --------
@@ -182,6 +184,16 @@ def tune(
     check_writable(output, output / "search")
     check_files(output, SEARCH_FILES)
     check_run(output / "best", output / "best" / "saved_model")
+    if retrain_epochs != 0:
+        check_range("count", optional=True, retrain_epochs=retrain_epochs)
+    given = {"batch_size": batch_size, "patience": patience}
+    given = {name: value for name, value in given.items() if value is not None}
+    chosen = {names.plain(name) for name in space or ()}
+    for name in given:
+        if names.plain(name) in chosen:
+            raise ValueError(
+                f"{name}={given[name]!r} is a choice of the space as well: give one of them."
+            )
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
@@ -189,6 +201,8 @@ def tune(
     check_labels(images.class_names)
     if not worker and retrain_epochs != 0:
         check_whole(images.test)
+    check_callbacks(callbacks)
+    direct(callbacks, ("loss", *training.task_of(images).metrics), validated=False)
     size = sides(image_size or images.image_size)
     execution: dict[str, Any] = dict(
         strategy=strategy, cache=cache, steps_per_execution=steps_per_execution
@@ -198,13 +212,12 @@ def tune(
         if weights:
             kind = functools.partial(tuning.TransferHyperModel, weights=weights)
             recipe = training.recipe("finetune")
-        given = {"batch_size": batch_size, "patience": patience}
         hypermodel = kind(
             (*size, images.channels),
             len(images.class_names),
             space,
             budget,
-            recipe=recipe.changed(**{name: value for name, value in given.items() if value}),
+            recipe=recipe.changed(**given),
         )
         log.info(
             "%s: %s, %d training and %d validation images.",
@@ -232,6 +245,7 @@ def tune(
             record = tuner.record()
             report.write_report(output, record)
             log.info("%s: report.html, pareto.png, trials.csv", output)
+            records.champion(record)
             if retrain_epochs == 0:
                 return TuneRecord(record, output)
             folder = output / "best"

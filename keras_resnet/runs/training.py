@@ -123,9 +123,9 @@ def train(
     ------
     ValueError
         For an argument that is unknown or out of range, data that cannot be read, a folder that
-        holds another run or cannot be written to, or a loss that becomes NaN.
+        is in use, holds another run or cannot be written to, or a loss that becomes NaN.
     keras_resnet.training.Interrupted
-        On SIGTERM, after the state has been saved.
+        On SIGTERM and Ctrl-C, after the state has been saved.
 
     Examples
     --------

@@ -110,13 +110,7 @@ def devices_of(
     workers, worker = collectives.workers(chosen)
     replicas = chosen.num_replicas_in_sync
     parts = replicas * recipe.accumulation
-    if recipe.batch_size % parts:
-        below = recipe.batch_size // parts * parts
-        raise ValueError(
-            f"batch_size={recipe.batch_size} cannot be divided among {replicas} devices"
-            f"{f' in {recipe.accumulation} parts each' * (recipe.accumulation > 1)}: "
-            f"{f'{below} or ' * (below > 0)}{below + parts} can."
-        )
+    check_divisible(recipe.batch_size, chosen, recipe.accumulation)
     are_few = replicas > 1 and recipe.batch_size // parts < _SMALL_BATCH
     share = dict(
         batch_size=recipe.batch_size // workers,
@@ -126,6 +120,36 @@ def devices_of(
     )
     synchronized = bool(are_few if synchronized is None else synchronized)
     return Devices(chosen, workers, worker, replicas, synchronized, share)
+
+
+def check_divisible(
+    batch_size: int, strategy: tf.distribute.Strategy, accumulation: int = 1
+) -> None:
+    """Make sure that batches can be divided among devices.
+
+    Parameters
+    ----------
+    batch_size : int
+        Images per step.
+    strategy : tf.distribute.Strategy
+        The devices.
+    accumulation : int, default 1
+        Parts in which each takes its images.
+
+    Raises
+    ------
+    ValueError
+        If they cannot.
+    """
+    replicas = strategy.num_replicas_in_sync
+    parts = replicas * accumulation
+    if batch_size % parts:
+        below = batch_size // parts * parts
+        raise ValueError(
+            f"batch_size={batch_size} cannot be divided among {replicas} devices"
+            f"{f' in {accumulation} parts each' * (accumulation > 1)}: "
+            f"{f'{below} or ' * (below > 0)}{below + parts} can."
+        )
 
 
 class Batches:

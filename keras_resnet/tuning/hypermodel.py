@@ -122,9 +122,17 @@ class _HyperModel(keras_tuner.HyperModel):
         Returns
         -------
         str or None
-            None if the model exists and is within the budget.
+            None if the model and its recipe exist and it is within the budget.
         """
         values = self.values(chosen)
+        try:
+            spaces.recipe_of(values, self.recipe)
+        except ValueError as error:
+            return str(error).rstrip(".")
+        return self._over_budget(values, measured)
+
+    def _over_budget(self, values, measured=True):
+        """Say why a model should not be trained, however that would be done."""
         try:
             params, macs = self.cost(values)
         except ValueError as error:
@@ -140,7 +148,8 @@ class _HyperModel(keras_tuner.HyperModel):
         kept, declined = [], []
         for values in itertools.product(*(spaces.options_of(self.space[name]) for name in choices)):
             found = {**smallest, **dict(zip(choices, values, strict=True))}
-            (declined if self.declined(found, measured=False) else kept).append(found)
+            over = self._over_budget(self.values(found), measured=False)
+            (declined if over else kept).append(found)
 
         def multiply_adds(found):
             try:
@@ -148,7 +157,8 @@ class _HyperModel(keras_tuner.HyperModel):
             except ValueError:  # there is no such model
                 return math.inf
 
-        if reason := self.declined(min(kept or declined, key=multiply_adds)):
+        smallest = self.values(min(kept or declined, key=multiply_adds))
+        if reason := self._over_budget(smallest):
             raise ValueError(
                 f"budget={str(self.budget)!r}: no model of the space is within it. For one of the "
                 f"smallest, {reason}. Raise the budget, or allow smaller models."

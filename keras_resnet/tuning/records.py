@@ -104,6 +104,19 @@ def best(record: SearchRecord) -> list[TrialRecord]:
     return sorted(completed, key=lambda trial: (-merit(record, trial), trial.macs))
 
 
+def champion(record: SearchRecord) -> TrialRecord:
+    """The best trial; ValueError if none was completed."""
+    if ranked := best(record):
+        return ranked[0]
+    if not record.trials:
+        raise ValueError(
+            f"the search has no trials: all models that were drawn, {record.declined:,}, are over "
+            "the budget or do not exist."
+        )
+    reasons = [trial.message for trial in record.trials if trial.message]
+    raise ValueError(f"none of the {len(record.trials)} trials completed. {' '.join(reasons[:1])}")
+
+
 def pareto_front(record: SearchRecord) -> list[TrialRecord]:
     """Find the completed trials that no other trial beats, by increasing multiply-adds.
 

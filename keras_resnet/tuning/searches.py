@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -17,26 +18,32 @@ from keras_resnet import names
 from keras_resnet.checks import check_positive, check_range
 from keras_resnet.data import Source, Split
 from keras_resnet.data.source import source_of
-from keras_resnet.files import as_python, write_text
+from keras_resnet.files import as_python, locked, write_text
 from keras_resnet.training import Result, strategies, task_of
 from keras_resnet.training.checkpoints import differences
+from keras_resnet.training.prepare import check_divisible
 from keras_resnet.training.trainer import policy_for
 from keras_resnet.tuning import parallel
+from keras_resnet.tuning import space as spaces
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel, objectives
 from keras_resnet.tuning.oracles import (
     BayesianOptimizationOracle,
     HyperbandOracle,
     RandomSearchOracle,
 )
-from keras_resnet.tuning.records import best, short
-from keras_resnet.tuning.space import is_choice, options_of, recipe_of
+from keras_resnet.tuning.records import best, champion, short
 from keras_resnet.tuning.tuner import FOLDER, Tuner
 
 ALGORITHMS = ("hyperband", "random", "bayesian")
 """The algorithms of `search`."""
 
-_SETTINGS = "search.json"
+_SETTINGS, _CHOSEN = "search.json", "trial.json"
 _ITERATIONS = 10**6  # of Hyperband: the number of trials ends it
+_PLAIN = "of plain labels"
+# Choices that change what training images and their labels are, or how a model sees them.
+_OWN_TRAINING = ("augmentation_strength", "augmentation", "mixup", "label_smoothing", "dropout")
+
+_logger = logging.getLogger(__name__)
 
 
 def search(
@@ -81,7 +88,9 @@ def search(
         earlier.
     objective : str, optional
         What to choose by: "val_loss", "loss", or a metric of the task, such as "val_accuracy",
-        "accuracy", "val_mean_absolute_error". Default: the task's metric on validation images.
+        "accuracy", "val_mean_absolute_error". Those of training images only where the space leaves
+        augmentation, mixup, label smoothing and dropout alone. Default: the task's metric on
+        validation images.
     seed : int, default 0
         Seed of the choices, of weights and of data.
     directory : path, default "runs/search"
@@ -105,7 +114,8 @@ def search(
     Raises
     ------
     ValueError
-        For an argument out of its range, or a directory that holds another search.
+        For an argument out of its range, an objective that trials do not measure alike, or a
+        directory that is in use or holds another search.
     LostChiefError
         If the chief cannot be reached, or no worker asks for a trial.
 
@@ -137,6 +147,7 @@ def search(
             f"objective={objective!r} is not measured for {source.task}: choose one of "
             f"{', '.join(directions)}."
         )
+    _check_comparable(objective, hypermodel.space, Path(directory))
     if hypermodel.classes != len(source.class_names):
         raise ValueError(
             f"hypermodel: classes={hypermodel.classes}, but {source.name} has "
@@ -145,6 +156,8 @@ def search(
     hypermodel.source = source
     if isinstance(strategy, str):
         strategy = strategies.strategy(strategy)
+    for size in spaces.options_of(hypermodel.space.get("batch_size", hypermodel.recipe.batch_size)):
+        check_divisible(size, strategy or tf.distribute.get_strategy())
     settings = {
         # Searches from before there were other tasks do not name theirs.
         **({} if source.task == "classification" else {"task": source.task}),
@@ -169,30 +182,34 @@ def search(
     there = not parallel.is_worker() or parallel.reach_chief(
         timeout, lambda: _finished(directory) >= trials
     )
-    _check_same_search(directory, settings)
-    if not there:
-        return None
-    criterion = keras_tuner.Objective(objective, directions[objective])
-    oracle = _oracle(algorithm, hypermodel, trials, epochs, criterion, seed, timeout)
-    with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner announces what it continues
-        tuner = Tuner(hypermodel, oracle, directory, algorithm, epochs, seed, timeout)
-    if verbose:
-        oracle.ended = lambda trial: print(_line(tuner, trial), flush=True)
-    if not (parallel.is_chief() and oracle.over):
-        tuner.search(source, strategy=strategy, **options)
-    if not parallel.is_worker():
-        write_text(directory / _SETTINGS, json.dumps({**settings, "finished": trials}, indent=2))
-    return tuner
+    with contextlib.nullcontext() if parallel.is_worker() else locked(directory):
+        _check_same_search(directory, settings)
+        if not there:
+            return None
+        criterion = keras_tuner.Objective(objective, directions[objective])
+        oracle = _oracle(algorithm, hypermodel, trials, epochs, criterion, seed, timeout)
+        with contextlib.redirect_stdout(io.StringIO()):  # keras-tuner announces what it continues
+            tuner = Tuner(hypermodel, oracle, directory, algorithm, epochs, seed, timeout)
+        if verbose:
+            oracle.ended = lambda trial: print(_line(tuner, trial), flush=True)
+        if not (parallel.is_chief() and oracle.over):
+            tuner.search(source, strategy=strategy, **options)
+        if not parallel.is_worker():
+            content = json.dumps({**_read(directory), "finished": trials}, indent=2)
+            write_text(directory / _SETTINGS, content)
+        return tuner
 
 
 def _view_settings(hypermodel, source, crop):
     """What tells a search from one of before, when training without windows showed whole images."""
     space = hypermodel.space
-    strengths = options_of(space.get("augmentation_strength", "light"))
-    recipes = [recipe_of({"augmentation_strength": each}, hypermodel.recipe) for each in strengths]
+    strengths = spaces.options_of(space.get("augmentation_strength", "light"))
+    recipes = [
+        spaces.recipe_of({"augmentation_strength": each}, hypermodel.recipe) for each in strengths
+    ]
     windows = all(policy_for(source, recipe).area for recipe in recipes)
     # Models of the other stem have always been tested on whole images.
-    whole = crop == 1.0 or (crop is None and options_of(space.get("stem")) == ["cifar"])
+    whole = crop == 1.0 or (crop is None and spaces.options_of(space.get("stem")) == ["cifar"])
     if whole or (windows and "augmentation" not in space):
         return {}
     return {"view": "the same in training and validation"}
@@ -238,17 +255,39 @@ def _finished(directory):
 def _check_same_search(directory, settings):
     former = _read(directory)
     former.pop("finished", None)
+    loss = former.pop("val_loss", None)
     # A search that ended before its first trial, perhaps by a mistake, may be replaced.
     begun = any((directory / FOLDER).glob("trial_*"))
     if not (former and begun) and not parallel.is_worker():
         shutil.rmtree(directory / FOLDER, ignore_errors=True)
-        write_text(directory / _SETTINGS, json.dumps(settings, indent=2))
+        content = json.dumps({**settings, "val_loss": _PLAIN}, indent=2)
+        write_text(directory / _SETTINGS, content)
         return
     if found := differences(former, settings, images="data"):
         raise ValueError(
             f"directory {str(directory)!r} holds another search: {'; '.join(found)}. Choose "
             "another directory, or give the same arguments to continue that search."
         )
+    if loss != _PLAIN and settings["objective"] == "val_loss":
+        _logger.warning(
+            "%s: an earlier version began this search, whose val_loss had each trial's "
+            "label_smoothing in it. Trials from here on do not compare with those before.",
+            directory,
+        )
+
+
+def _check_comparable(objective, space, directory):
+    """Refuse to choose by what each trial measures in its own way."""
+    own = [name for name in _OWN_TRAINING if name in space and spaces.is_choice(space[name])]
+    if objective.startswith("val_") or not own:
+        return
+    message = (
+        f"objective={objective!r} is measured on training images as each trial changes them "
+        f"({', '.join(own)}): choose val_{objective}, or fix those."
+    )
+    if _read(directory).get("objective") != objective:
+        raise ValueError(message)
+    _logger.warning("%s", message)  # an earlier version began this search
 
 
 def _line(tuner, trial):
@@ -269,8 +308,17 @@ def _line(tuner, trial):
 
 def _chosen(space, values):
     """The chosen values, without fixed ones, in one line."""
-    chosen = ((name, value) for name, value in values.items() if is_choice(space[name]))
+    chosen = ((name, value) for name, value in values.items() if spaces.is_choice(space[name]))
     return ", ".join(f"{name} {short(value)}" for name, value in chosen)
+
+
+def _begin_anew_unless_of(values, folder):
+    """Remove the state of an interrupted retraining of another trial, the best of fewer."""
+    file, chosen = folder / _CHOSEN, json.dumps(dict(values), sort_keys=True)
+    with locked(folder):
+        if file.exists() and file.read_text(encoding="utf-8") != chosen:
+            shutil.rmtree(folder)
+        write_text(file, chosen)
 
 
 def retrain(
@@ -306,13 +354,9 @@ def retrain(
     ValueError
         If no trial of the search was completed.
     """
-    record = tuner.record()
-    if not best(record):
-        failures = [trial.message for trial in record.trials if trial.status == "failed"]
-        raise ValueError(
-            f"none of the {len(record.trials)} trials completed. {' '.join(failures[:1])}"
-        )
-    values = best(record)[0].values
+    values = champion(tuner.record()).values
+    if checkpoints := options.get("checkpoints"):
+        _begin_anew_unless_of(values, Path(checkpoints))
     keras.utils.set_random_seed(seed)
     model = tuner.hypermodel.make(values)
     result = tuner.hypermodel.train(

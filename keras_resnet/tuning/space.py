@@ -136,13 +136,37 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
     if "block" in space:
         known.update(dict.fromkeys(_NET))
     found = dict(space)
-    for name, choice in (changes or {}).items():
-        found[names.find("choice of a space", name, known)] = choice
+    given = {
+        names.find("choice of a space", name, known): choice
+        for name, choice in (changes or {}).items()
+    }
+    found.update(given)
+    if "augmentation_strength" in found:
+        asked = "augmentation_strength" in given
+        found["augmentation_strength"] = _strengths(found, asked)
     for name, choice in found.items():
         _check(name, choice)
         if isinstance(choice, list | tuple) and {int, float} == set(map(type, choice)):
             found[name] = list(map(float, choice))  # keras-tuner takes one type only
     return found
+
+
+def _strengths(space, asked):
+    """Strengths of augmentation that set no field which the space sets as well."""
+    choice = space["augmentation_strength"]
+    clashes = {
+        strength: [name for name in fields if name in space]
+        for strength, fields in AUGMENTATION_STRENGTHS.items()
+    }
+    left = [each for each in options_of(choice) if not clashes.get(each)]
+    if asked and len(left) < len(options_of(choice)):
+        strength = next(each for each in options_of(choice) if clashes.get(each))
+        name = clashes[strength][0]
+        raise ValueError(
+            f"space: augmentation_strength={strength!r} sets {name}, and {name}={space[name]!r} "
+            "does so too: leave one of them out."
+        )
+    return choice if asked else left
 
 
 # What a value of a choice must pass, called with the choice's name as a keyword.

@@ -12,7 +12,7 @@ import keras_tuner
 import tensorflow as tf
 
 from keras_resnet.data import Source
-from keras_resnet.files import write_text, written_beside
+from keras_resnet.files import LockedError, write_text, written_beside
 from keras_resnet.training import DivergedError
 from keras_resnet.tuning import parallel
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel
@@ -108,7 +108,8 @@ class Tuner(keras_tuner.Tuner):
     def _run(self, trial, source, options):
         try:
             self._count_start(Path(self.get_trial_dir(trial.trial_id)))
-            metrics = self.run_trial(trial, source, **options)
+            while (metrics := self._unless_locked(trial, source, options)) is None:
+                time.sleep(_IDLE)
         except (keras_tuner.errors.FailedTrialError, *_FAILURES) as error:
             trial.status = "FAILED"
             trial.message = " ".join(f"{error}".split())[:300] or type(error).__name__
@@ -118,13 +119,21 @@ class Tuner(keras_tuner.Tuner):
             self.oracle.update_trial(trial.trial_id, metrics)
             trial.status = "COMPLETED"
 
+    def _unless_locked(self, trial, source, options):
+        """Run a trial; None if a worker that was given up for its silence still does."""
+        try:
+            return self.run_trial(trial, source, **options)
+        except LockedError:
+            return None
+
     def _count_start(self, folder):
         """Give up a trial that keeps ending its process without any progress.
 
         That happens if it takes all memory, so that the kernel kills it, or if a library crashes.
         """
         file = folder / _STARTS
-        states = sorted(path.name for path in folder.glob("run/**/*") if path.is_dir())
+        found = (path for path in folder.glob("run/**/*") if path.is_dir())
+        states = sorted(path.name for path in found if not path.name.startswith("."))
         starts = json.loads(file.read_text()) if file.exists() else {}
         count = starts["count"] + 1 if starts.get("states") == states else 1
         if count > _MOST_STARTS:

@@ -38,6 +38,13 @@ class TestTune:
         assert result.exit_code == 2
         assert "space: shortcut was" in result.stderr
 
+    def test_a_search_whose_trials_all_failed_is_a_failure(self, tmp_path):
+        command = ["tune", *self.SMALL, "--output", tmp_path, "--retrain-epochs", 0, "--trials", 1]
+        result = run(*command, "--set", "learning_rate=1e30", "--json")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "none of the 1 trials completed. learning_rate=1e+30: the loss" in result.stderr
+        assert (tmp_path / "report.html").exists()
+
     def test_refuses_what_it_cannot_search(self, tmp_path):
         command = ["tune", *self.SMALL, "--output", tmp_path / "run"]
         for options, word in (
@@ -45,6 +52,9 @@ class TestTune:
             (("--set", "shortcut=[]"), "shortcut=() is empty"),
             (("--objective", "val_auc"), "objective='val_auc'"),
             (("--weights", "imagenet"), "choice of a space 'conv2_blocks' is not known"),
+            (("--set", "batch_size=[64,128]"), "batch_size=128 is a choice of the space as well"),
+            (("--set", "mixup=0.2", "--set", "augmentation_strength=medium"), "sets mixup"),
+            (("--retrain-epochs", -1), "retrain_epochs=-1 must be a whole number of at least 1"),
         ):
             result = run(*command, *options)
             assert result.exit_code == 2

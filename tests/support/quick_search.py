@@ -47,7 +47,7 @@ class Quick(tuning.ResNetHyperModel):
         accuracy = int(hashlib.sha256(text.encode()).hexdigest()[:6], 16) / 16**6
         if accuracy < self.failing:
             raise MemoryError("no memory for that")
-        return {"val_accuracy": accuracy, "seconds": self.wait}
+        return {"val_accuracy": accuracy, "val_loss": 1 - accuracy, "seconds": self.wait}
 
 
 def few_images():

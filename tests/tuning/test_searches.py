@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from types import SimpleNamespace
 
 import keras
 import keras_tuner
@@ -15,10 +16,12 @@ from quick_search import ended, few_images, in_a_process, runs, search
 
 import keras_resnet
 from keras_resnet import data, training, tuning
+from keras_resnet.files import LockedError, locked
 from keras_resnet.tuning import hypermodel as hypermodels
 from keras_resnet.tuning import oracles
-from keras_resnet.tuning.records import best
+from keras_resnet.tuning.records import best, champion
 
+FOUR_DEVICES = SimpleNamespace(num_replicas_in_sync=4)
 SMALL = {
     "block": "basic",
     "width": [0.5, 0.75],
@@ -360,9 +363,9 @@ class TestSearch:
     @pytest.mark.parametrize(
         ("change", "name"),
         [
-            ({"seed": 1}, "seed was 0, now it is 1"),
-            ({"epochs": 4}, "epochs was 3, now it is 4"),
-            ({"budget": "params=1e6"}, "budget was '', now it is 'params=1000000'"),
+            ({"seed": 1}, "seed was 0, is 1"),
+            ({"epochs": 4}, "epochs was 3, is 4"),
+            ({"budget": "params=1e6"}, "budget was '', is 'params=1000000'"),
         ],
     )
     def test_another_one_in_its_folder_is_refused(self, tmp_path, change, name):
@@ -402,16 +405,31 @@ class TestSearch:
 
     def test_another_precision_or_weighting_in_its_folder_is_refused(self, tmp_path, monkeypatch):
         search(tmp_path, trials=1, epochs=3)
-        with one_line_error("class_weight was None, now it is {'0': 2.0}"):
+        with one_line_error("class_weight was None, is {'0': 2.0}"):
             search(tmp_path, trials=2, epochs=3, class_weight={0: 2.0})
         monkeypatch.setattr(keras.config, "dtype_policy", lambda: keras.DTypePolicy("bfloat16"))
-        with one_line_error("precision was 'float32', now it is 'bfloat16'"):
+        with one_line_error("precision was 'float32', is 'bfloat16'"):
             search(tmp_path, trials=2, epochs=3)
+
+    def test_fields_that_recipes_did_not_have_yet_do_not_make_another_one(self, tmp_path):
+        search(tmp_path, trials=1, epochs=3)
+        settings = json.loads((tmp_path / "search.json").read_text())
+        del settings["recipe"]["ema"], settings["recipe"]["milestones"]
+        (tmp_path / "search.json").write_text(json.dumps(settings))
+        assert len(search(tmp_path, trials=2, epochs=3).record().trials) == 2
+        settings["recipe"]["momentum"] = 0.5
+        (tmp_path / "search.json").write_text(json.dumps(settings))
+        with one_line_error("recipe: momentum was 0.5, is 0.9"):
+            search(tmp_path, trials=3, epochs=3)
+
+    def test_another_one_at_the_same_time_is_refused(self, tmp_path):
+        with locked(tmp_path), one_line_error("is in use: another process"):
+            search(tmp_path, trials=1, epochs=1)
 
     def test_another_space_in_its_folder_is_refused(self, tmp_path, monkeypatch):
         search(tmp_path, trials=1, epochs=3)
         monkeypatch.setitem(quick_search.CHOICES, "width", [0.5, 2.0])
-        with one_line_error("space: width was [0.5, 1.0], now it is [0.5, 2.0]"):
+        with one_line_error("space: width was [0.5, 1.0], is [0.5, 2.0]"):
             search(tmp_path, trials=2, epochs=3)
 
     @pytest.mark.parametrize(
@@ -421,12 +439,56 @@ class TestSearch:
             ({"trials": 0}, ["trials=0"]),
             ({"algorithm": "grid"}, ["algorithm 'grid'", "hyperband"]),
             ({"timeout": 0}, ["timeout=0"]),
+            ({"objective": "loss"}, ["objective='loss'", "augmentation_strength", "val_loss"]),
+            ({"objective": "accuracy"}, ["objective='accuracy'", "choose val_accuracy"]),
+            (
+                {"space": {"batch_size": [64, 62], "width": 1.0}, "strategy": FOUR_DEVICES},
+                ["batch_size=62 cannot be divided among 4 devices"],
+            ),
         ],
     )
     def test_wrong_arguments_are_named(self, tmp_path, options, words):
         with one_line_error(*words):
             search(tmp_path, **options)
         assert not list(tmp_path.iterdir())
+
+    def test_training_is_compared_where_it_is_the_same(self, tmp_path):
+        space = {**quick_search.CHOICES, "augmentation_strength": "none", "label_smoothing": 0.1}
+        # Quick trials do not measure it.
+        with pytest.raises(ValueError, match=r"Objective value missing .*'accuracy'"):
+            search(tmp_path, trials=1, epochs=1, space=space, objective="accuracy")
+
+    def test_an_earlier_versions_losses_are_not_compared_silently(self, tmp_path, caplog):
+        options = dict(objective="val_loss", epochs=1, algorithm="random")
+        search(tmp_path, trials=1, **options)
+        search(tmp_path, trials=2, **options)
+        assert not caplog.text
+        settings = json.loads((tmp_path / "search.json").read_text())
+        assert settings.pop("val_loss") == "of plain labels"
+        (tmp_path / "search.json").write_text(json.dumps(settings))
+        search(tmp_path, trials=3, **options)
+        assert "do not compare with those before" in caplog.text
+        assert "val_loss" not in json.loads((tmp_path / "search.json").read_text())
+
+    def test_one_without_a_completed_trial_has_no_champion(self, tmp_path):
+        tuner = search(tmp_path, trials=2, epochs=1, failing=2.0)
+        with one_line_error("none of the 2 trials completed. no memory for that"):
+            champion(tuner.record())
+        with one_line_error("the search has no trials: all models that were drawn, 7, are over"):
+            champion(dataclasses.replace(tuner.record(), trials=[], declined=7))
+
+    def test_a_trial_that_another_worker_still_runs_is_waited_for(self, tmp_path, monkeypatch):
+        fit, calls = quick_search.Quick.fit, []
+
+        def first_in_use(*arguments, **options):
+            calls.append(1)
+            if len(calls) == 1:
+                raise LockedError("in use")
+            return fit(*arguments, **options)
+
+        monkeypatch.setattr(quick_search.Quick, "fit", first_in_use)
+        (trial,) = search(tmp_path, trials=1, epochs=1).record().trials
+        assert (trial.status, len(calls)) == ("completed", 2)
 
     def test_is_a_tuner_of_keras_tuner(self, tmp_path, digits):
         space = {**SMALL, "label_smoothing": 0.0}
@@ -458,6 +520,27 @@ class TestSearch:
         )
         tuner.search(digits, verbose=0)
         assert 0 < tuner.oracle.get_best_trials()[0].score <= 1
+
+
+class TestRetraining:
+    def test_goes_on_unless_more_trials_have_found_a_better_model(self, tmp_path, monkeypatch):
+        folder, found_there = tmp_path / "best" / "checkpoints", []
+
+        def train(hypermodel, *_, checkpoints, **options):
+            found_there.append((checkpoints / "after-1").exists())
+            (checkpoints / "after-1").mkdir(exist_ok=True)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(quick_search.Quick, "train", train)
+        options = dict(algorithm="random", epochs=1, seed=2)
+        champions = []
+        for trials in (2, 2, 3, 12):
+            tuner = search(tmp_path, trials=trials, **options)
+            champions.append(champion(tuner.record()).number)
+            with pytest.raises(KeyboardInterrupt):
+                tuning.retrain(tuner, data.load("digits"), checkpoints=folder)
+        assert champions[0] == champions[2] < champions[3]
+        assert found_there == [False, True, True, False]
 
 
 class TestTransfer:

@@ -106,11 +106,46 @@ class TestChoices:
             ({"width": -1}, ["space: width=-1"]),
             ({"label_smoothing": [0.0, 2.0]}, ["space: label_smoothing=2.0"]),
             ({"learning_rate": {"min_value": 1}}, ["learning_rate", "max_value"]),
+            (
+                {"augmentation_strength": ["light", "medium"], "mixup": 0.4},
+                ["augmentation_strength='medium' sets mixup, and mixup=0.4 does so too"],
+            ),
+            (
+                {"augmentation-strength": "none", "augmentation": ["strong", "none"]},
+                ["augmentation_strength='none' sets augmentation"],
+            ),
         ],
     )
     def test_that_are_wrong_are_named(self, change, words):
         with one_line_error(*words):
             tuning.ResNetHyperModel((32, 32, 3), 10, change)
+
+    @pytest.mark.parametrize(
+        ("change", "strengths"),
+        [
+            ({}, ["none", "light", "medium", "strong"]),
+            ({"mixup": 0.4}, ["none", "light", "strong"]),
+            ({"augmentation": ["none", "strong"]}, ["light", "medium"]),
+            ({"mixup": [0.0, 0.4], "augmentation": "none"}, ["light"]),
+            ({"mixup": 0.4, "augmentation_strength": "strong"}, "strong"),
+        ],
+    )
+    def test_set_a_field_of_the_recipe_once(self, change, strengths):
+        space = spaces.changed(tuning.default_space((32, 32, 3)), change)
+        assert space["augmentation_strength"] == strengths
+        fields = {name: spaces.options_of(change[name])[-1] for name in change}
+        for strength in spaces.options_of(strengths):
+            values = {**fields, "augmentation_strength": strength}
+            recipe = spaces.recipe_of(values, Recipe())
+            for name in {"mixup", "augmentation"} & {*change}:
+                assert getattr(recipe, name) == fields[name]
+
+    def test_that_make_no_recipe_are_declined(self):
+        hypermodel = tuning.ResNetHyperModel(
+            (8, 8, 1), 10, {"batch_size": [62, 64], "accumulation": 4}
+        )
+        assert hypermodel.declined({"batch_size": 64}) is None
+        assert "accumulation=4 must divide" in hypermodel.declined({"batch_size": 62})
 
 
 class TestBudget:
