@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -311,6 +311,22 @@ def prepare(
         collectives.alignment(strategy, [] if devices.synchronized else own, mean=True),
         store,
     )
+
+
+def validated_as_before(prepared: Prepared) -> Prepared:
+    """Measure the validation loss of smooth labels, as the earlier epochs of a run did.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The run.
+
+    Returns
+    -------
+    Prepared
+    """
+    objective = replace(prepared.objective, loss=prepared.objective.smoothed_loss)
+    return replace(prepared, validate=validation_function(prepared.net, objective))
 
 
 def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, str]) -> None:

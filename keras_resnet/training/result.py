@@ -51,6 +51,9 @@ class Result:
         For training in stages, the epochs of each.
     checkpoints : pathlib.Path, optional
         Where the state of the run is.
+    smoothed : bool, default False
+        Whether the validation loss is of smooth labels, as in a run that an earlier version began
+        with `label_smoothing`. Otherwise it is of plain labels, and compares with that of others.
     """
 
     history: dict[str, list[float]]
@@ -59,6 +62,7 @@ class Result:
     images_per_second: float = 0.0
     stages: dict[str, int] = field(default_factory=dict)
     checkpoints: Path | None = None
+    smoothed: bool = False
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the history as a CSV file with one line per epoch.

@@ -77,12 +77,12 @@ class State:
         As in `Result`.
     best_epoch : int
         As in `Result`.
-    best_loss : float or None
-        The validation loss of that epoch.
     seconds : float
         Duration of the training.
     finished : bool
         Whether it has ended before its last epoch.
+    smoothed : bool
+        As in `Result`.
     """
 
     epoch: int = 0
@@ -90,18 +90,20 @@ class State:
     totals: list[float] = field(default_factory=list)
     history: dict[str, list[float]] = field(default_factory=dict)
     best_epoch: int = 0
-    best_loss: float | None = None
     seconds: float = 0.0
     finished: bool = False
+    smoothed: bool = False
 
 
-def restored(prepared: Prepared) -> State:
+def restored(prepared: Prepared, smoothed: bool = False) -> State:
     """Go back to the newest checkpoint: in all processes to the chief's.
 
     Parameters
     ----------
     prepared : Prepared
         The run.
+    smoothed : bool, default False
+        As in `Result`, of a run that begins.
 
     Returns
     -------
@@ -117,29 +119,18 @@ def restored(prepared: Prepared) -> State:
     devices, net = prepared.devices, prepared.net
     found = prepared.store.open(net)
     if found is None:
-        found = dataclasses.asdict(State(totals=[0.0] * len(prepared.objective.totals)))
+        totals = [0.0] * len(prepared.objective.totals)
+        found = dataclasses.asdict(State(totals=totals, smoothed=smoothed))
+    # Earlier versions do not say so.
+    found.setdefault("smoothed", prepared.recipe.label_smoothing > 0)
     found, *_ = collectives.exchanged(devices.strategy, found)
     state = State(**found)
-    if "best_loss" not in found and (losses := state.history.get("val_loss")):
-        state.best_loss = _former_best(losses, prepared.recipe)
     # With other devices than before, an epoch may have fewer steps.
     state.step = min(state.step, prepared.batches.steps)
     if devices.workers > 1:
         collectives.alignment(devices.strategy, prepared.variables)()
     _spread(devices.strategy, random_states(net))
     return state
-
-
-def _former_best(losses, recipe):
-    """The lowest validation loss of a run of an earlier version; None if it cannot be compared."""
-    if not recipe.label_smoothing:
-        return min(losses)
-    _logger.warning(
-        "An earlier version began this run, whose validation loss had label_smoothing=%g in it, "
-        "unlike that of the epochs from here on: the best of those is kept.",
-        recipe.label_smoothing,
-    )
-    return None
 
 
 def run(prepared: Prepared, state: State, execution: Execution, termination: Termination) -> float:
@@ -310,9 +301,9 @@ def _validate(prepared, state, termination):
         if not asked:
             if not np.isfinite(logs.get("loss", 0.0)):
                 raise _diverged(prepared, state, state.step)
-            loss = logs.get("loss")
-            if loss is None or state.best_loss is None or loss < state.best_loss:
-                state.best_epoch, state.best_loss = state.epoch + 1, loss
+            best = min(state.history.get("val_loss", ()), default=np.inf)
+            if logs.get("loss", -np.inf) < best:
+                state.best_epoch = state.epoch + 1
                 prepared.store.save_best(prepared.net)
     if asked:
         _save(prepared, state)

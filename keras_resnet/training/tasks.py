@@ -33,6 +33,8 @@ class Objective:
         The loss and the metric that Keras' own `evaluate` is to use.
     classes : int, optional
         Number of classes, if labels have to become probabilities of them.
+    smoothed_loss : callable, optional
+        The loss in validation as earlier versions measured it, for runs that they began.
     """
 
     loss: Callable
@@ -40,6 +42,7 @@ class Objective:
     metrics: Mapping[str, Callable]
     compiled: tuple[str, str]
     classes: int | None = None
+    smoothed_loss: Callable | None = None
 
     @property
     def totals(self) -> tuple[str, ...]:
@@ -266,6 +269,7 @@ class Task:
             self.metrics,
             self.compiled,
             count if soft and self.one_hot else None,
+            self.losses(source, recipe, None, soft),
         )
 
 

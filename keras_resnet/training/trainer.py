@@ -17,7 +17,7 @@ from keras_resnet.layers.view import short
 from keras_resnet.optimizers import check_rates
 from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
-from keras_resnet.training.prepare import devices_of, prepare
+from keras_resnet.training.prepare import devices_of, prepare, validated_as_before
 from keras_resnet.training.recipes import Recipe, as_recipe
 from keras_resnet.training.result import Interrupted, Result
 from keras_resnet.training.run import State, Termination, give_best, lost_workers_named, restored
@@ -150,6 +150,8 @@ def train_on(
     recipe: Recipe,
     strategy: tf.distribute.Strategy | str | None,
     execution: Execution,
+    *,
+    smoothed: bool = False,
 ) -> Result:
     """Train a model as `train` does, with images that are shown in a way that is decided."""
     task, policy = task_of(source), policy_for(source, recipe)
@@ -188,6 +190,7 @@ def train_on(
             **({} if task.name == "classification" else {"task": task.name}),
         },
         execution=execution,
+        smoothed=smoothed,
     )
 
 
@@ -201,6 +204,7 @@ def fit(
     objective: Objective,
     settings: Mapping | None = None,
     execution: Execution | None = None,
+    smoothed: bool = False,
 ) -> Result:
     """Train a model on batches of any kind, and keep the best epoch's weights.
 
@@ -226,6 +230,9 @@ def fit(
     execution : Execution, optional
         As in `train`. What concerns images and classes is up to `training`, `validation` and
         `objective`.
+    smoothed : bool, default False
+        Whether the validation loss is to be of smooth labels: of a stage that follows another one
+        that an earlier version began.
 
     Returns
     -------
@@ -260,7 +267,9 @@ def fit(
             model, training, validation, recipe, objective, devices, settings, execution
         )
         store = prepared.store
-        state = restored(prepared)
+        state = restored(prepared, smoothed)
+        if state.smoothed:
+            prepared = validated_as_before(prepared)
         with Termination(active=folder is not None) as termination:
             speed = take_epochs(prepared, state, execution, termination)
         if termination.requested:  # too late to be noticed within the run
@@ -273,4 +282,5 @@ def fit(
         state.seconds,
         speed,
         checkpoints=None if folder is None else Path(folder),
+        smoothed=state.smoothed,
     )

@@ -59,6 +59,8 @@ def train_head(
     stage: Stage,
     execution: Execution,
     features_folder: str | os.PathLike | None = None,
+    *,
+    smoothed: bool = False,
 ) -> Result:
     """Train a model's head on features that are computed once; one device is enough for that.
 
@@ -149,6 +151,7 @@ def train_head(
         ),
         settings=settings,
         execution=dataclasses.replace(execution, synchronized=None),
+        smoothed=smoothed,
     )
 
 

@@ -101,10 +101,16 @@ def fine_tune(
             here = replace(
                 execution, checkpoints=folder and Path(folder) / f"{number}-{stage.back_to}"
             )
+            # If an earlier version began, stages go on being compared by what it measured.
+            smoothed = any(result.smoothed for result in results.values())
             if stage.views:
-                result = train_head(view, model, source, stage, here, features_folder)
+                result = train_head(
+                    view, model, source, stage, here, features_folder, smoothed=smoothed
+                )
             else:
-                result = train_on(view, model, source, stage.recipe, strategy, here)
+                result = train_on(
+                    view, model, source, stage.recipe, strategy, here, smoothed=smoothed
+                )
             name = f"{number}-{stage.back_to}" if stage.back_to in results else stage.back_to
             results[name] = result
             loss = _loss(result)
@@ -149,4 +155,5 @@ def _joined(results):
         sum(result.seconds for result in results.values()),
         list(results.values())[-1].images_per_second,
         {name: len(result.history["loss"]) for name, result in results.items()},
+        smoothed=any(result.smoothed for result in results.values()),
     )

@@ -322,21 +322,32 @@ class TestChoosing:
         loss, _ = model.evaluate(validation, verbose=0)
         assert result.history["val_loss"] == [pytest.approx(loss, rel=1e-4)]
 
-    def test_smooth_losses_of_an_earlier_version_are_not_compared(self, digits, tmp_path, caplog):
-        few = of(digits, 64)
-        recipe = training.Recipe(epochs=3, label_smoothing=0.1, learning_rate=1e-6)
+    def test_what_an_earlier_version_began_is_measured_as_it_did(self, digits, tmp_path):
+        recipe = training.Recipe(epochs=4, batch_size=32, label_smoothing=0.5, learning_rate=0.8)
         options = dict(checkpoints=tmp_path, **QUIETLY)
-        with pytest.raises(InterruptedError):
-            training.train(small.model(), few, recipe, callbacks=[At(3, 1, interrupt)], **options)
-        progress = max(tmp_path.glob("after-*")) / "progress.json"
-        content = json.loads(progress.read_text())
-        assert content.pop("best_loss") == min(content["history"]["val_loss"])
-        # Lower than any that follows, as smooth losses may be where a model is sure and wrong.
-        content["history"]["val_loss"], content["best_epoch"] = [0.5, 0.6], 1
-        progress.write_text(json.dumps(content))
-        result = training.train(small.model(), few, recipe, **options)
-        assert result.best_epoch == 3
-        assert "label_smoothing=0.1" in caplog.text
+        for epoch in (3, 4):
+            callbacks = [At(epoch, 1, interrupt)]
+            with pytest.raises(InterruptedError):
+                training.train(small.model(), digits, recipe, callbacks=callbacks, **options)
+            progress = max(tmp_path.glob("after-*")) / "progress.json"
+            content = json.loads(progress.read_text())
+            if epoch == 3:
+                assert content.pop("smoothed") is False
+                content["history"]["val_loss"] = [9.0, 9.0]
+                progress.write_text(json.dumps(content))
+            assert content.get("smoothed", True)
+        model = small.model()
+        result = training.train(model, digits, recipe, **options)
+        assert result.smoothed
+        assert result.best_epoch > 2
+        labels = keras.utils.to_categorical(digits.validation.labels, 10)
+        outputs = model.predict(digits.validation.images.astype("float32"), verbose=0)
+        plain, smooth = (
+            float(keras.losses.CategoricalCrossentropy(label_smoothing=smoothing)(labels, outputs))
+            for smoothing in (0.0, 0.5)
+        )
+        assert plain != pytest.approx(smooth, rel=0.01)
+        assert min(result.history["val_loss"]) == pytest.approx(smooth, rel=1e-4)
 
     def test_the_model_can_go_on_learning(self, digits, tmp_path):
         few, recipe = of(digits, 64), training.Recipe(epochs=1, batch_size=64, learning_rate=0.4)
