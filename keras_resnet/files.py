@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import contextlib
+import errno
 import fnmatch
 import functools
 import glob
@@ -30,6 +31,7 @@ LABELS_FILE = "labels.txt"
 
 
 _LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _DAY = 24 * 3600.0
 _being_written = set()  # by this process
 # What is not whole yet says whose it is: `.1f2e3d4c-901-5b6a7f-labels.txt`, by process 901.
@@ -217,7 +219,9 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
             f"{str(folder)!r} is in use: another process is writing to it. Wait until that ends, "
             "or choose another folder."
         ) from None
-    except NotImplementedError:
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
         _logger.warning("%s: its disk knows no locks. Start one process at a time there.", folder)
     try:
         yield

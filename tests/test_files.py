@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import filelock
 import pytest
 
 from keras_resnet.files import locked, remove_leftovers, write_text, written_beside
@@ -149,6 +150,16 @@ def test_a_folder_is_held_by_one_process_at_a_time(tmp_path):
         process.wait()
         with locked(folder), pytest.raises(ValueError, match="in use"), locked(folder):
             pass
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "No locks")])
+def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog, error):
+    def acquire(*_, **options):
+        raise error
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    with locked(tmp_path):
+        assert "its disk knows no locks" in caplog.text
 
 
 def test_a_lock_leaves_nothing_behind(tmp_path):

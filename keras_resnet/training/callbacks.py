@@ -34,7 +34,7 @@ def check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
     >>> from keras_resnet.training.callbacks import check_callbacks
     >>> check_callbacks([keras.callbacks.CSVLogger("history.csv")])
     """
-    if not isinstance(callbacks, Iterable):
+    if not isinstance(callbacks, Sequence):  # an iterator would be used up by looking at it
         raise ValueError(f"callbacks={callbacks!r} must be a list of Keras callbacks.")
     for callback in callbacks:
         name = type(callback).__name__

@@ -32,8 +32,10 @@ def test_what_would_fail_or_be_ignored_is_refused_at_once(make, complaint):
 
 
 def test_callbacks_are_a_list():
-    with one_line_error("callbacks=<keras", "must be a list of Keras callbacks"):
-        training.Execution(callbacks=keras.callbacks.TerminateOnNaN())
+    one = keras.callbacks.TerminateOnNaN()
+    for given in (one, iter([one]), keras.callbacks.CallbackList([one])):
+        with one_line_error("callbacks=<", "must be a list of Keras callbacks"):
+            training.Execution(callbacks=given)
 
 
 @pytest.mark.parametrize(

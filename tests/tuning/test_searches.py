@@ -521,6 +521,15 @@ class TestSearch:
         tuner.search(digits, verbose=0)
         assert 0 < tuner.oracle.get_best_trials()[0].score <= 1
 
+    def test_what_was_half_written_is_no_progress(self, tmp_path):
+        """A trial that is killed whenever it saves is given up."""
+        tuner, folder = search(tmp_path, trials=1, epochs=1), tmp_path / "trial"
+        for start in range(5):
+            tuner._count_start(folder)
+            (folder / "run" / f".{start:08}-1-abcdef-after-1").mkdir(parents=True)
+        with pytest.raises(keras_tuner.errors.FailedTrialError, match="ended 5 times"):
+            tuner._count_start(folder)
+
 
 class TestRetraining:
     def test_goes_on_unless_more_trials_have_found_a_better_model(self, tmp_path, monkeypatch):
