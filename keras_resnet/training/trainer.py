@@ -258,10 +258,9 @@ def fit(
     direct(execution.callbacks, objective.totals[:-1], validated=validation is not None)
     devices = devices_of(strategy, model, recipe, execution.synchronized)
     folder, state, store = execution.checkpoints, State(), None
-    writes = folder is not None and devices.is_chief
     with (
         lost_workers_named(devices, lambda: (state, store)),
-        locked(folder) if writes else contextlib.nullcontext(),
+        locked(folder) if folder and devices.is_chief else contextlib.nullcontext(),
     ):
         prepared = prepare(
             model, training, validation, recipe, objective, devices, settings, execution
