@@ -117,6 +117,12 @@ class TestImagesOfARun:
         del expected[lost]
         assert dict(zip(contents(again.test), again.test.labels, strict=True)) == expected
 
+    def test_are_looked_for_in_the_data_that_was_meant(self, tmp_path, monkeypatch):
+        pets(tmp_path / "digits")
+        monkeypatch.chdir(tmp_path)
+        assert data.load("digits").loaded["source"] == "digits"
+        assert data.load(tmp_path / "digits").loaded["source"] == str(tmp_path / "digits")
+
     def test_of_arrays_are_found_by_their_pixels(self, tmp_path):
         source = data.load("digits", validation=0.3)
         again, missing = found(written(source, tmp_path / "run"), source, *source.splits)
@@ -134,6 +140,12 @@ class TestImagesOfARun:
         source = data.Source("pets", ("cat", "dog"), 3, 9, "none", split, split, split)
         again, _ = found(written(source, tmp_path / "run"), source, "test")
         assert again.test.images == files
+
+    def test_another_table_is_named(self, tmp_path):
+        for text in ("path,label\n0.png,cat\n", "split,image,label,digest\ndev,0.png,cat,0\n"):
+            (tmp_path / "images.csv").write_text(text)
+            with one_line_error("images.csv' is not the list of a run's images"):
+                images_of(tmp_path)
 
     def test_a_split_without_any(self, tmp_path):
         source = pets(tmp_path / "pets").with_all_to_train()

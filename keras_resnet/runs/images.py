@@ -158,8 +158,14 @@ def images_of(model: str | os.PathLike) -> RunImages | None:
         return None
     rows = {name: [] for name in data.SPLITS}
     with _opened(folder / IMAGES_FILE, "r") as file:
-        for row in csv.DictReader(file):
-            rows[row["split"]].append(_Row(**row))
+        try:
+            for row in csv.DictReader(file):
+                rows[row["split"]].append(_Row(**row))
+        except (KeyError, TypeError, csv.Error) as error:
+            raise ValueError(
+                f"{str(folder / IMAGES_FILE)!r} is not the list of a run's images: its first line is "
+                f"{','.join(_Row._fields)}, its splits are {', '.join(rows)}."
+            ) from error
     metrics = folder / METRICS_FILE
     known = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
     return RunImages(folder, rows, known)

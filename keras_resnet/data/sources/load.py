@@ -138,12 +138,12 @@ def load(
     found = kind.read(name, policy, *([task] if len(kind.tasks) > 1 else []))
     for note in found.notes:
         _logger.warning("%s: %s", name, note)
-    return replace(found, loaded={"source": _anywhere(name), **asdict(policy), "task": task})
+    again = name if kind.read is read_digits else _anywhere(name)
+    return replace(found, loaded={"source": again, **asdict(policy), "task": task})
 
 
 def _anywhere(name):
     """A name that means the same in every working folder."""
     prefix = TFDS if name.startswith(TFDS) else ""
     path = name.removeprefix(prefix)
-    is_path = name != "digits" and (os.path.exists(path) or glob.glob(path))
-    return prefix + os.path.abspath(path) if is_path else name
+    return prefix + os.path.abspath(path) if os.path.exists(path) or glob.glob(path) else name
