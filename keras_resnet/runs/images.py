@@ -163,8 +163,8 @@ def images_of(model: str | os.PathLike) -> RunImages | None:
                 rows[row["split"]].append(_Row(**row))
         except (KeyError, TypeError, csv.Error) as error:
             raise ValueError(
-                f"{str(folder / IMAGES_FILE)!r} is not the list of a run's images: its first line is "
-                f"{','.join(_Row._fields)}, its splits are {', '.join(rows)}."
+                f"{str(folder / IMAGES_FILE)!r} is not the list of a run's images: its first line "
+                f"is {','.join(_Row._fields)}, its splits are {', '.join(rows)}."
             ) from error
     metrics = folder / METRICS_FILE
     known = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
