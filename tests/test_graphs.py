@@ -10,7 +10,7 @@ from errors import one_line_error
 from keras import layers
 
 import keras_resnet
-from keras_resnet import graphs
+from keras_resnet import export, graphs
 from keras_resnet.export.folding import fold_batch_norm, in_precision
 from keras_resnet.training.prepare import replicated
 
@@ -512,6 +512,17 @@ def test_files_of_every_kind_keep_predictions_and_wants(tmp_path, suffix, mode, 
         again = change(again, tmp_path)
         assert graphs.wants_of(again) == wants
         np.testing.assert_allclose(again(images, training=False), expected, rtol=1e-5)
+
+
+def test_a_saved_model_keeps_predictions_and_wants(tmp_path):
+    model = net(preprocessing="caffe")
+    again = saved(model, tmp_path)
+    served = export.saved_model(again, tmp_path / "1", image_dtype="uint8", verbose=False)
+    assert served.card["preprocessing"] == "caffe"
+    images = np.random.default_rng(1).integers(0, 256, (2, *IMAGE), dtype="uint8")
+    expected = model(keras_resnet.preprocess_input(images, "caffe"), training=False)
+    found = export.load(served.path)(images)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 class TestWeightsFiles:

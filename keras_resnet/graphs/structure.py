@@ -238,7 +238,8 @@ def _lost(layer, twin):
     for name, value in vars(layer).items():
         if name.startswith("_") or not _is_plain(value):
             continue
-        if not np.array_equal(value, getattr(twin, name, None)):
+        other: Any = getattr(twin, name, None)
+        if not np.array_equal(value, other):
             return name
     return None
 

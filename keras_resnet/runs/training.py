@@ -151,6 +151,7 @@ def train(
         check_run(output, exports)
     images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
     check_labels(images.class_names)
+    training.task_of(images).check_options(changes)
     if balanced and not training.task_of(images).weighted:
         raise ValueError(
             f"balanced=True weights classes or labels; data {images.name!r} has numbers."

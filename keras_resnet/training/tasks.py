@@ -126,7 +126,7 @@ class Task:
     one_hot : bool
         Whether labels are whole numbers that smoothing turns into probabilities.
     weighted : bool
-        Whether classes or labels may be weighted.
+        Whether classes or labels may be weighted, and smoothed.
     batches : callable
         Makes batches of a split, called as `data.batches` is.
     """
@@ -178,6 +178,25 @@ class Task:
             raise ValueError(
                 f"{model.name} takes images that are normalized as {wanted!r}, and a source's are "
                 "raw: build it, or its backbone, with include_preprocessing=True."
+            )
+
+    def check_options(self, options: Mapping[str, object]) -> None:
+        """Make sure that options that somebody has given have an effect.
+
+        Parameters
+        ----------
+        options : mapping of str to value
+            Fields of `Recipe`. Those of a recipe by name may be for other tasks, too.
+
+        Raises
+        ------
+        ValueError
+            If one of them has none for this task.
+        """
+        smoothing = options.get("label_smoothing")
+        if smoothing and not self.weighted:
+            raise ValueError(
+                f"label_smoothing={smoothing!r} is for classes and labels; {self.name} has numbers."
             )
 
     def answers_of(self, model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -222,6 +222,8 @@ class TestMixedUp:
         arguments = ["--data", halves / "how.csv", *SMALL, "--output", tmp_path / "run"]
         line = refused(run("train", *arguments, "--balanced"))
         assert "balanced=True weights classes or labels" in line
+        line = refused(run("train", *arguments, "--set", "label_smoothing=0.1"))
+        assert "label_smoothing=0.1 is for classes and labels" in line
         assert not (tmp_path / "run").exists()
 
     def test_a_run_on_another_task_leaves_nothing_of_the_former(self, halves, tmp_path):
