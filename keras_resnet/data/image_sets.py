@@ -10,6 +10,7 @@
 """
 
 import functools
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +33,14 @@ from keras_resnet.data.images import (
 from keras_resnet.data.readers import Reader, by_index
 from keras_resnet.files import digest
 
+_logger = logging.getLogger(__name__)
+
 SHUFFLE_BUFFER = 10_000
 """Images among which those of a stream are shuffled; the other kinds are shuffled whole."""
 
 _GRAPH_SEED = 87654321  # TensorFlow's own where none is set
 _BRIGHT = 128  # floats that reach it are taken for 0 to 255
+_LOOKED_AT = 1000  # images that tell whether all are nearly black
 
 
 class ImageSet(Protocol):
@@ -435,7 +439,14 @@ def _of_array(images):
             f"images of shape {images.shape} must have the shape (images, height, width, "
             f"channels){fix}."
         )
-    return Arrays(images if images.dtype == np.uint8 else _as_bytes(images))
+    if images.dtype != np.uint8:
+        return Arrays(_as_bytes(images))
+    some = images[:: 1 + len(images) // _LOOKED_AT]
+    if some.size and some.max() == 1:  # a mask, or images that were divided by 255
+        _logger.warning(
+            "images are uint8 from %d to 1, which is nearly black: 255 is white.", some.min()
+        )
+    return Arrays(images)
 
 
 def _as_bytes(images):
@@ -451,7 +462,7 @@ def _as_bytes(images):
             f"images are {images.dtype} from {low:g} to {high:g}; they must be uint8 from 0 to "
             "255. Undo their normalization, or scale them."
         )
-    if kind == "floats" and high < _BRIGHT:
+    if (kind == "floats" and high < _BRIGHT) or high == 1:
         fix = "(255 * images).round()" if high <= 1 else "images.round()"
         raise ValueError(
             f"images are {images.dtype} from {low:g} to {high:g}, which may not be the scale from "

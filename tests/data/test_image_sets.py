@@ -69,6 +69,7 @@ class TestArrays:
             (np.full((2, 4, 4, 1), 16.0), ["from 16 to 16", "images.round().astype('uint8')"]),
             (np.full((2, 4, 4, 1), -1.0), ["from -1 to -1", "Undo their normalization"]),
             (np.full((2, 4, 4, 1), np.nan), ["from nan to nan"]),
+            (np.ones((2, 4, 4, 1), "int64"), ["int64 from 1 to 1", "(255 * images)"]),
             (np.zeros((2, 4, 4, 1), bool), ["images of type bool must be uint8"]),
             (
                 np.zeros((2, 4, 4), "uint8"),
@@ -83,6 +84,16 @@ class TestArrays:
     def test_others_are_refused(self, images, complaints):
         with one_line_error(*complaints):
             data.Split(images, [0, 1])
+
+    def test_bytes_that_are_nearly_black_are_told(self, caplog):
+        data.Split(np.ones((2, 4, 4, 1), "uint8"), [0, 1])
+        assert caplog.messages == [
+            "images are uint8 from 1 to 1, which is nearly black: 255 is white."
+        ]
+        caplog.clear()
+        for value in (0, 2):
+            data.Split(np.full((2, 4, 4, 1), value, "uint8"), [0, 1])
+        assert caplog.messages == []
 
     def test_tensors_will_do(self):
         images = np.arange(32, dtype="uint8").reshape(2, 4, 4, 1)

@@ -141,6 +141,71 @@ class TestClasses:
         assert data.load(table("path,label", *rows)).class_names == ("Paris, Texas", "cat", "dog")
         assert len(data.load(table("path,label", *self.rows(","))).class_names) == 2
 
+    @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+    @pytest.mark.parametrize("header", ["path,label", "label,x,Path", '"path","label"'])
+    def test_cells_may_be_divided_by_semicolons_and_tabs(self, table, delimiter, header):
+        places = [each.strip('"').lower() for each in header.split(",")]
+        rows = [dict(zip(("path", "label"), row.split(","), strict=True)) for row in self.rows()]
+        rows = [delimiter.join(row.get(place, "a") for place in places) for row in rows]
+        source = data.load(table(header.replace(",", delimiter), *rows))
+        assert_is_split_whole(
+            source,
+            [encoded(index) for index in range(30)],
+            [int(index % 3 != 0) for index in range(30)],
+        )
+
+    def test_a_comma_in_a_label_is_no_delimiter_beside_semicolons(self, table):
+        rows = [row.replace(",", ";", 1) for row in self.rows(", small")]
+        source = data.load(table("path;label", *rows))
+        assert source.class_names == ("cat, small", "dog, small")
+        with one_line_error("line 32: more cells", "Quote a cell that has a semicolon in it"):
+            data.load(table("path;label", *rows, "images/1.png;cat;dog"))
+
+    def test_tsv_files(self, table, folder):
+        path = table("path\tlabel", *(row.replace(",", "\t") for row in self.rows()))
+        path = path.rename(folder / "pets.TSV")
+        assert data.load(path).class_names == ("cat", "dog")
+
+    @pytest.mark.parametrize("path", ["filename", "File", "image", "image_path", "file_name"])
+    @pytest.mark.parametrize("label", ["class", "Labels"])
+    def test_columns_of_other_names_are_taken_and_told(self, table, path, label):
+        source = data.load(table(f"{path},{label}", *self.rows()))
+        assert source.class_names == ("cat", "dog")
+        assert source.notes == (
+            f"The column {path.lower()!r} is taken for 'path'.",
+            f"The column {label.lower()!r} is taken for 'label'.",
+        )
+        source = data.load(table(f"path,label,{path},{label}", *self.rows(",x,y")))
+        assert (source.class_names, source.notes) == (("cat", "dog"), ())
+
+    @pytest.mark.parametrize("name", ["Split", " SPLIT ", "set", "data set"])
+    @pytest.mark.parametrize("words", [("Train", "VAL", "Test"), ("training", "dev", "testing")])
+    def test_splits_in_any_case_and_in_any_column(self, table, name, words):
+        rows = [f"{row},{words[index // 10]}" for index, row in enumerate(self.rows())]
+        source = data.load(table(f"path,label,{name}", *rows))
+        for start, split in enumerate(source.splits.values()):
+            assert contents(split) == [encoded(10 * start + index) for index in range(10)]
+        taken = name.strip().lower()
+        told = (f"The column {taken!r} is taken for 'split'.",) if taken != "split" else ()
+        assert source.notes == told
+
+    def test_columns_with_other_words_are_no_splits(self, table):
+        rows = [f"{row},{('train', 'cifar')[index % 2]}" for index, row in enumerate(self.rows())]
+        source = data.load(table("path,label,set", *rows))
+        assert (sum(map(len, source.splits.values())), source.notes) == (30, ())
+
+    def test_labels_are_compared_in_one_form_of_unicode(self, table):
+        names = ("caf\u00e9", "cafe\u0301", "bar")
+        rows = [f"images/{index}.png,{names[index % 3]}" for index in range(30)]
+        assert data.load(table("path,label", *rows)).class_names == ("bar", "caf\u00e9")
+
+    def test_labels_that_may_be_mistakes_are_told(self, table):
+        rows = [f"images/{i}.png,{('Cat', 'cat', 'nan')[i % 3]}" for i in range(30)]
+        assert data.load(table("path,label", *rows)).notes == (
+            "The classes 'Cat' and 'cat' differ in case alone.",
+            "The class 'nan' may be of labels that are missing.",
+        )
+
     def test_a_column_that_is_there_twice(self, table):
         with one_line_error("pets.csv", "two columns 'label'"):
             data.load(table("path,label,Label", *self.rows(",1")))
@@ -270,6 +335,23 @@ class TestNumbers:
         rows = [*self.rows(range(30)), f'images/1.png,"{value}"']
         with one_line_error("pets.csv", f"line 32: {value!r} is not a number"):
             data.load(table("path,value", *rows))
+
+    @pytest.mark.parametrize("others", [[0.5, "1.5"], [3, 4]])
+    @pytest.mark.parametrize("missing", ["nan", "NaN", "N/A", "null"])
+    def test_missing_labels_among_numbers_are_refused(self, table, others, missing):
+        path = table("path,label", *self.rows([*others * 10, missing, *others]))
+        with one_line_error("pets.csv", f"line 22: label {missing!r} is not a number, as all"):
+            data.load(path)
+        with one_line_error(f"line 22: {missing!r} is not a number"):
+            data.load(path, task="regression")
+        rows = self.rows([*others * 10, *[missing] * 4])
+        assert missing in data.load(table("path,label", *rows), task="classification").class_names
+
+    def test_whole_numbers_with_a_point_are_told(self, table):
+        source = data.load(table("path,label", *self.rows(["1.0", "2.0"] * 15)))
+        assert source.task == "regression"
+        assert "Labels such as 1.0 are taken for numbers to predict" in source.notes[0]
+        assert data.load(table("path,label", *self.rows(["1.0", "2.5"] * 15))).notes == ()
 
     def test_have_no_weights_and_no_imbalance(self, table):
         source = data.load(table("path,value", *self.rows(range(30))))
