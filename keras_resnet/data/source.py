@@ -379,8 +379,8 @@ def joined(splits: Iterable[Split]) -> Split:
     -------
     Split
     """
-    full = [split for split in splits if len(split)]
-    return functools.reduce(Split.joined, full)
+    splits = [*splits]
+    return functools.reduce(Split.joined, [each for each in splits if len(each)] or splits[:1])
 
 
 def why_others(former: object, now: object) -> str:

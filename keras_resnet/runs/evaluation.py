@@ -156,6 +156,9 @@ def evaluate(
     _check_same(found, images, os.fspath(model) if source is None else source)
     warn_of_unknowns(found)
     some = joined(images.splits[name] for name in _PARTS[part])
+    if not len(some):
+        held_out = ": the run held out none" if own and part == "validation" else ""
+        raise ValueError(f"data {source!r} has no {part} images{held_out}.")
     with damaged_images_named(some):
         batches = data.batches(some, **vars(view))
         quality = analysis.evaluate(found.predictor, batches, images.class_names, images.task)

@@ -124,6 +124,19 @@ class TestOwnImages:
         assert answer["images"] == 2
         assert answer["split"] == "all"
 
+    def test_other_data_is_split_as_that_of_the_run(self, trained, photographs, tmp_path):
+        output = shutil.copytree(trained[0], tmp_path / "run")
+        metrics = json.loads((output / "metrics.json").read_text())
+        for fraction in (0.4, 0.0):
+            metrics["loaded"]["validation"] = fraction
+            (output / "metrics.json").write_text(json.dumps(metrics))
+            result = run("evaluate", output, "--data", f"{photographs}:val", "--json")
+            if fraction:
+                expected = len(data.load(photographs, validation=fraction).validation)
+                assert json.loads(result.stdout)["images"] == expected
+            else:
+                assert "has no validation images: the run held out none" in refused(result)
+
     def test_a_model_that_is_no_run_wants_data(self, trained, tmp_path):
         shutil.copy(trained[0] / "model.keras", tmp_path / "other.keras")
         for model in (tmp_path / "other.keras", "ResNet18"):
