@@ -180,6 +180,7 @@ def tune(
     1
     """
     policy = policy_of(precision)
+    check_range("index", optional=True, retrain_epochs=retrain_epochs)
     output, worker = Path(output), parallel.is_worker()
     check_writable(output, output / "search")
     check_files(output, SEARCH_FILES)
