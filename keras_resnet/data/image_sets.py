@@ -227,6 +227,7 @@ class Files:
             yield repr((status.st_size, status.st_mtime_ns))
 
     def reader(self, labels: np.ndarray, channels: int) -> Reader:
+        _check_decoded(channels)
         found = []
         for header in read_headers(self.images):
             if isinstance(header, ValueError):
@@ -310,6 +311,7 @@ class Stream:
         yield self.digests()
 
     def reader(self, labels: np.ndarray, channels: int) -> Reader:
+        _check_decoded(channels)
         all_labels = tf.data.Dataset.from_tensor_slices(tf.constant(labels))
 
         def elements(seed=None):
@@ -395,6 +397,15 @@ def _both(images, others):
     if images.known is None or others.known is None:
         return None
     return np.concatenate([images.known, others.known])
+
+
+def _check_decoded(channels):
+    """Raise ValueError for images that no file can be decoded to."""
+    if channels not in (1, 3):
+        raise ValueError(
+            f"channels={channels}: files of images are read as grey images (1) or in color (3); "
+            "others have to be arrays."
+        )
 
 
 def _numbers(count):

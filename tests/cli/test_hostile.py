@@ -166,6 +166,16 @@ class TestSubmissions:
         assert "nothing can be written to" in line
 
 
+def test_a_model_of_other_channels_is_shown_no_files(tmp_path):
+    write_images(tmp_path, 1)
+    small.model(2, channels=2, include_preprocessing=False).save(tmp_path / "model.keras")
+    result = run("predict", tmp_path, tmp_path)
+    assert result.exit_code == 2
+    assert (
+        "channels=2: files of images are read as grey images (1) or in color (3)" in result.output
+    )
+
+
 def test_a_model_with_a_changed_byte_is_named(model, tmp_path):
     write_images(tmp_path, 1)
     contents = bytearray((model / "model.keras").read_bytes())
