@@ -12,8 +12,8 @@ import small
 from errors import one_line_error
 from pictures import write_images
 
-from keras_resnet import data, export, files, runs
-from keras_resnet.runs import guards
+from keras_resnet import data, export, files, runs, training
+from keras_resnet.runs import guards, results
 from keras_resnet.runs.choices import RUN_FILES, RUN_FOLDERS
 
 QUICK = {"model": "CIFARResNet8", "epochs": 1, "batch_size": 256}
@@ -115,6 +115,26 @@ def test_a_damaged_test_image_is_found_first(tmp_path):
     damaged.write_bytes(contents)
     with one_line_error(str(damaged), "on_error='skip' (--on-error skip) leaves it out"):
         runs.train(tmp_path / "data", tmp_path / "run", callbacks=[UNTRAINED], **QUICK)
+
+
+def test_no_model_stands_beside_the_names_of_another(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for name in RUN_FILES:
+        (tmp_path / name).write_text("cat\n")
+    source = small.digits(10, 10)
+    ended = training.Result({"loss": [1.0]}, 1, 1.0, 1.0)
+    arguments = (small.model(), source, ended, tmp_path, tmp_path / "saved_model", "float32")
+    with monkeypatch.context() as full:
+        full.setattr(keras.Model, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            results.write_results(*arguments)
+    assert {file.name for file in tmp_path.iterdir()} == {*RUN_FILES}
+    monkeypatch.setattr(results, "write_images", killed)
+    with pytest.raises(KeyboardInterrupt):
+        results.write_results(*arguments)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.keras"]
 
 
 class TestExport:

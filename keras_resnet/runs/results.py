@@ -6,11 +6,10 @@ from pathlib import Path
 import keras
 
 from keras_resnet import analysis, data, export, graphs
-from keras_resnet.analysis.evaluation import EVALUATIONS
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
 from keras_resnet.files import json_text, write_labels, write_text, written_beside
-from keras_resnet.runs.choices import IMAGES_FILE, METRICS_FILE, MODEL_FILE
+from keras_resnet.runs.choices import METRICS_FILE, MODEL_FILE, RUN_FILES
 from keras_resnet.runs.images import write_images
 from keras_resnet.training import Result, task_of
 
@@ -86,14 +85,13 @@ def write_results(
     """Test a trained model, write what there is of it, and export it."""
     test = data.batches(source.test, **vars(graphs.view_of(model)))
     quality = analysis.evaluate(model, test, source.class_names, source.task)
-    (output / IMAGES_FILE).unlink(missing_ok=True)  # of another model
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
+        for name in RUN_FILES:  # nothing of an earlier run beside this model
+            (output / name).unlink(missing_ok=True)
     write_images(output, source)
     write_labels(output, source.class_names)
     result.save(output / "history.csv")
-    for each in EVALUATIONS.values():  # nothing of an earlier run on another task
-        (output / each.FILE).unlink(missing_ok=True)
     quality.save(output)
     analysis.training_curves(output / "curves.png", result.history, result.stages)
     analysis.prediction_sheet(output / "predictions.png", test, quality)
