@@ -65,6 +65,11 @@ class TestWithoutAHome:
         monkeypatch.setenv("KERAS_RESNET_WEIGHTS", "~/weights")
         assert "'~/weights': this user has" in refused(run("predict", "ResNet18", tmp_path))
 
+    def test_downloads_have_no_place(self, monkeypatch):
+        monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+        line = refused(run("data", "tfds:mnist"))
+        assert "'tfds:mnist': this user has no home directory. Set TFDS_DATA_DIR" in line
+
     def test_a_model_in_a_file_needs_none(self, model, tmp_path):
         write_images(tmp_path, 1)
         assert run("predict", model, tmp_path).exit_code == 0

@@ -49,6 +49,12 @@ def read_tensorflow_dataset(argument: str, policy: SplitPolicy) -> Source:
     name = argument.removeprefix(TFDS)
     if os.path.isdir(name) and not os.path.exists(os.path.join(name, "dataset_info.json")):
         return read_folder(name, policy)
+    homeless = os.path.expanduser("~") == "~"  # where it would be a folder of that name
+    if homeless and not os.path.isdir(name) and not os.environ.get("TFDS_DATA_DIR"):
+        raise ValueError(
+            f"data {argument!r}: this user has no home directory. Set TFDS_DATA_DIR to a "
+            "folder for downloads."
+        )
     check_installed("tfds", "tensorflow_datasets", "importlib_resources")
     import tensorflow_datasets as tfds
 
