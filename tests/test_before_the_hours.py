@@ -123,7 +123,7 @@ def test_no_model_stands_beside_the_names_of_another(tmp_path, monkeypatch):
 
     for name in RUN_FILES:
         (tmp_path / name).write_text("cat\n")
-    source = small.digits(10, 10)
+    source = small.digits()
     ended = training.Result({"loss": [1.0]}, 1, 1.0, 1.0)
     arguments = (small.model(), source, ended, tmp_path, tmp_path / "saved_model", "float32")
     with monkeypatch.context() as full:
