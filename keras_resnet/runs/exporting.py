@@ -117,7 +117,8 @@ def export(
     ------
     ValueError
         For options that do not go together, a model or images that cannot be read, a place that is
-        taken, or an exported model that disagrees with the original.
+        taken or, for a file, has the labels.txt of another model, or an exported model that
+        disagrees with the original.
 
     Examples
     --------
