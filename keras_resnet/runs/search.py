@@ -180,13 +180,11 @@ def tune(
     1
     """
     policy = policy_of(precision)
-    check_range("index", optional=True, retrain_epochs=retrain_epochs)
     output, worker = Path(output), parallel.is_worker()
     check_writable(output, output / "search")
     check_files(output, SEARCH_FILES)
     check_run(output / "best", output / "best" / "saved_model")
-    if retrain_epochs != 0:
-        check_range("count", optional=True, retrain_epochs=retrain_epochs)
+    check_range("index", optional=True, retrain_epochs=retrain_epochs)
     given = {"batch_size": batch_size, "patience": patience}
     given = {name: value for name, value in given.items() if value is not None}
     chosen = {names.plain(name) for name in space or ()}
