@@ -100,11 +100,6 @@ class TestTheFolderOfARun:
             job("digits", tmp_path / "run", callbacks=[UNTRAINED])
 
 
-def test_epochs_of_the_end_of_a_search(tmp_path):
-    with one_line_error("retrain_epochs=-3 must be a whole number of at least 0"):
-        runs.tune("digits", tmp_path, retrain_epochs=-3)
-
-
 def test_a_damaged_test_image_is_found_first(tmp_path):
     for split in data.SPLITS:
         for name in ("cat", "dog"):

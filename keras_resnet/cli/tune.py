@@ -71,7 +71,7 @@ from keras_resnet.cli.quality import show_training
 )
 @click.option(
     "--retrain-epochs",
-    type=click.IntRange(min=0),
+    type=int,
     help="Epochs of the best model at the end; 0 for none.  [default: as long as the longest "
     "trials]",
 )

@@ -57,7 +57,7 @@ class TestTune:
             (("--weights", "imagenet"), "choice of a space 'conv2_blocks' is not known"),
             (("--set", "batch_size=[64,128]"), "batch_size=128 is a choice of the space as well"),
             (("--set", "mixup=0.2", "--set", "augmentation_strength=medium"), "sets mixup"),
-            (("--retrain-epochs", -1), "retrain_epochs=-1 must be a whole number of at least 1"),
+            (("--retrain-epochs", -1), "retrain_epochs=-1 must be a whole number of at least 0"),
         ):
             result = run(*command, *options)
             assert result.exit_code == 2
