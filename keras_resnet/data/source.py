@@ -410,7 +410,7 @@ def why_others(former: object, now: object) -> str:
     )
 
 
-def suggestion(sizes: Sequence[tuple[int, int]], task: Task = "classification") -> dict:
+def suggestion(sizes: Sequence[tuple[int, int]], task: Task = "classification") -> dict[str, Any]:
     """Suggest how to show images, by their sizes.
 
     Parameters
@@ -503,13 +503,15 @@ def source_of(train: Split, validation: Split) -> Source:
     else:
         class_names = tuple(map(str, range(train.labels.shape[1])))
     height, width, channels = shape or (224, 224, 3)
-    # Arrays have a size already, and it may be that of the model.
-    suggested = suggestion([(height, width)], task) | {"image_size": max(height, width)}
+    size = max(height, width)  # that of arrays may be that of the model
+    suggested = suggestion([(height, width)], task)["augmentation"]
     return Source(
         name="split",
         class_names=class_names,
         channels=channels,
-        **suggested,
+        image_size=size,
+        # Searches of before went by the size alone.
+        augmentation="small photograph" if size <= SMALL else suggested,
         train=train,
         validation=validation,
         test=validation.take(np.array([], int)),

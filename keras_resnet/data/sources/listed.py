@@ -56,7 +56,7 @@ def source_of_files(
         damaged += map(str, errors)
         kept = [i for i, header in enumerate(headers) if not isinstance(header, ValueError)]
         if split == "train":
-            sizes = [(headers[i].height, headers[i].width) for i in kept]
+            sizes = [(h.height, h.width) for h in headers if not isinstance(h, ValueError)]
         kept_of[split] = images.take(np.array(kept, int)) if errors else images
     check_counts(path, class_names, kept_of, task, " but damaged ones" if damaged else "")
     whole = complete(kept_of, class_names, policy, task)

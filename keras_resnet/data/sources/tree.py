@@ -82,7 +82,8 @@ def tree(path: str | os.PathLike) -> Tree:
     (0, 1)
     """
     images, folders, pictures, skipped = {}, {}, {}, []
-    todo = [(Path(path), (), frozenset({os.path.realpath(path)}))]
+    start = Path(path), (), frozenset({os.path.realpath(path)})
+    todo: list[tuple[Path, tuple[str, ...], frozenset[str]]] = [start]
     while todo:
         folder, parts, above = todo.pop()
         children = _children(folder)
@@ -102,7 +103,8 @@ def tree(path: str | os.PathLike) -> Tree:
                 pictures[child] = below
             if reason:
                 skipped.append(skipped_line(child, reason))
-    return Tree(*(dict(sorted(each.items())) for each in (images, folders, pictures)), skipped)
+    images, folders, pictures = (dict(sorted(each.items())) for each in (images, folders, pictures))
+    return Tree(images, folders, pictures, skipped)
 
 
 def _children(folder):
