@@ -627,7 +627,8 @@ def _pretrained(architecture, weights, options, usual):
     # Whoever asks for another number of classes wants a new classifier.
     new_head = options.get("classes", usual["classes"]) != usual["classes"]
     model = load.load_source(model, source, new_head=new_head)
-    if source.silent and "preprocessing" not in options:
+    # Of images that are not RGB, there is but one way.
+    if source.silent and "preprocessing" not in options and needed != "tf":
         warn(
             f"{source.argument}: the file does not say how images have to be normalized; "
             f"{needed!r} is assumed. Say it with preprocessing=."
