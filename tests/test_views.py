@@ -213,6 +213,19 @@ class TestAnySize:
         train(model, source)
         assert graphs.view_of(model).image_size == (20, 20)
 
+    @pytest.mark.parametrize("file", ["model.keras", "model.safetensors", "model.weights.h5"])
+    def test_is_shown_what_its_weights_were_trained_with(self, tmp_path, file):
+        model = net()
+        view = graphs.View((24, 40), 0.5, "bicubic", 3)
+        graphs.remember_view(model, view)
+        if file.endswith("keras"):
+            model.save(tmp_path / file)
+        elif file.endswith("h5"):
+            model.save_weights(tmp_path / file)
+        else:
+            keras_resnet.pretrained.to_torch(model, tmp_path / file)
+        assert graphs.view_of(net(weights=tmp_path / file)) == view
+
     @pytest.mark.parametrize("exporter", ["litert", "saved_model"])
     def test_is_not_exported_with_a_guess(self, tmp_path, exporter):
         path = tmp_path / ("new.tflite" if exporter == "litert" else "new")

@@ -6,7 +6,7 @@ from keras_resnet.checks import check_choice
 from keras_resnet.layers import notes
 from keras_resnet.layers.devices import serializable
 from keras_resnet.layers.preprocessing import NORMALIZATIONS
-from keras_resnet.layers.view import checked_view, view_config
+from keras_resnet.layers.view import checked_view, noted, view_config
 
 
 # Keras numbers the layers in a .weights.h5 file by the names of their classes. Under any other name
@@ -63,7 +63,7 @@ class Conv2D(keras.layers.Conv2D):
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.normalization:
-            notes.write(store, preprocessing=self.normalization, crop=self.crop)
+            notes.write(store, preprocessing=self.normalization, **noted(view_config(self)))
 
     def load_own_variables(self, store):
         notes.check(store, self.normalization)

@@ -7,7 +7,7 @@ from keras import ops
 from keras_resnet.checks import check_choice
 from keras_resnet.layers import notes
 from keras_resnet.layers.devices import on_accelerator, serializable, tf
-from keras_resnet.layers.view import checked_view, view_config
+from keras_resnet.layers.view import checked_view, noted, view_config
 
 # Each convention: whether RGB becomes BGR, then mean and standard deviation of the channels, on a
 # scale of 0 to 255. "tf" fits any number of channels.
@@ -84,7 +84,7 @@ class Preprocessing(keras.layers.Layer):
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
-        notes.write(store, preprocessing=self.mode, crop=self.crop)
+        notes.write(store, preprocessing=self.mode, **noted(view_config(self)))
 
     def load_own_variables(self, store):
         notes.check(store, self.mode)

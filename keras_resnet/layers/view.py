@@ -3,6 +3,7 @@
 from keras_resnet.checks import check_choice, check_positive, check_range, is_within
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+VIEW = ("crop", "image_size", "interpolation")
 
 
 def sides(image_size) -> tuple[int, int]:
@@ -46,3 +47,9 @@ def view_config(layer):
         "image_size": None if size is None else [*size],  # Keras writes tuples in a way of its own
         "interpolation": layer.interpolation,
     }
+
+
+def noted(config) -> dict:
+    """What files of weights record of a layer's view: the crop, and what is not the default."""
+    view = {name: config[name] for name in VIEW if name in config}
+    return {name: value for name, value in view.items() if value not in (None, "bilinear")}

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 
 from keras_resnet.graphs import remember
+from keras_resnet.layers.view import VIEW
 from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
@@ -25,8 +26,9 @@ class Source:
         `weights=...`, the start of error messages.
     options : mapping
         Builder options that the weights require.
-    crop : float or None
-        Fraction of an image's shorter side to show to a model with these weights; None if unknown.
+    view : mapping
+        How images are shown to a model with these weights, as far as that is known: `crop`,
+        `image_size` and `interpolation`, as `graphs.remember` takes them.
     row : Weights or None
         The row of the registry, for a tag or a file with a registered name.
     read : callable
@@ -39,7 +41,7 @@ class Source:
 
     argument: str
     options: Mapping[str, Any]
-    crop: float | None
+    view: Mapping[str, Any]
     row: registry.Weights | None
     read: Callable[[bool], Mapping[str, Any]]
     silent: bool = False
@@ -86,7 +88,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
             with _errors_for(f"{argument}: {path}"):
                 return readers.read(path)
 
-        return Source(argument, row.options, row.crop, row, read_tag)
+        return Source(argument, row.options, {"crop": row.crop}, row, read_tag)
 
     with _errors_for(argument):
         exists = path.is_file()
@@ -98,14 +100,14 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     with _errors_for(argument):
         tensors = readers.read(path)
         options = readers.recorded_options(path)
-    crop = options.pop("crop", None)
+    view = {name: options.pop(name) for name in VIEW if name in options}
     row = registry.find_file(path.name)
     if row:
-        options, crop = row.options, row.crop
+        options, view = row.options, {"crop": row.crop}
     elif mapping.is_caffe(tensors):
         options = registry.CAFFE_OPTIONS
     silent = "preprocessing" not in options and mapping.is_of_keras(tensors)
-    return Source(argument, options, crop, row, lambda top: tensors, silent)
+    return Source(argument, options, view, row, lambda top: tensors, silent)
 
 
 def load_weights(
@@ -231,7 +233,7 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     classes = len(class_names(source)) if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))
     mapping.load_tensors(model, tensors, source.argument, new_head=new_head)
-    remember(model, normalization=source.options.get("preprocessing"), crop=source.crop)
+    remember(model, normalization=source.options.get("preprocessing"), **source.view)
     return model
 
 

@@ -28,6 +28,7 @@ from safetensors.numpy import save_file
 
 from keras_resnet.files import written_beside
 from keras_resnet.graphs import remember, wants_of
+from keras_resnet.layers.view import noted
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.pretrained.registry import CAFFE_OPTIONS
 
@@ -391,8 +392,8 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop` that the
-        model wants, as far as the layers determine them.
+        The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop`,
+        `image_size` and `interpolation` that the model wants, as far as the layers determine them.
 
     Examples
     --------
@@ -407,7 +408,7 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for name, argument in (("conv1_conv", "normalization"), ("preprocessing", "mode")):
         config = by_name.get(name, {})
         if config.get(argument) and "crop" in config:
-            options.update(preprocessing=config[argument], crop=config["crop"])
+            options.update(preprocessing=config[argument], **noted(config))
     first = by_name.get("conv3_block1_1_conv", {})
     if tuple(first.get("kernel_size", ())) == (1, 1):
         options["stride_in"] = "1x1" if tuple(first["strides"]) == (2, 2) else "3x3"

@@ -16,7 +16,9 @@ import numpy as np
 import safetensors
 
 from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES
+from keras_resnet.checks import is_count
 from keras_resnet.layers import NORMALIZATIONS, notes
+from keras_resnet.layers.view import INTERPOLATIONS
 from keras_resnet.pretrained import hdf5, mapping
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
@@ -30,6 +32,10 @@ _OPTIONS = {
     "shortcut": lambda kind: kind in SHORTCUTS,
     "preprocessing": lambda mode: mode in (*NORMALIZATIONS,),
     "crop": lambda fraction: isinstance(fraction, int | float) and 0 < fraction <= 1,
+    "image_size": lambda size: (
+        isinstance(size, list) and len(size) == 2 and all(map(is_count, size))
+    ),
+    "interpolation": lambda kind: kind in INTERPOLATIONS,
 }
 
 _SAFE_DTYPES = {
@@ -108,8 +114,8 @@ def recorded_options(path: Path) -> dict[str, Any]:
     -------
     dict
         As from `mapping.options_of`, for a `.keras` file, which contains the layers, or a
-        `.safetensors` file from `to_torch`. A `.weights.h5` file has the preprocessing and the
-        crop. Empty for other files.
+        `.safetensors` file from `to_torch`. A `.weights.h5` file has the preprocessing and what
+        the model is shown. Empty for other files.
 
     Raises
     ------
