@@ -59,13 +59,14 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
     data = tf.io.decode_raw(beginning, "uint8")
     # Most files have no such part, and to walk through one takes as long as decoding a small image.
     mentioned = tf.strings.regex_full_match(beginning, _MENTIONS_EXIF)
-    return tf.case(
+    block = tf.case(
         [
-            (mentioned & begins_as("JPEG", contents), lambda: _in_tiff(_in_jpeg(data))),
-            (mentioned & begins_as("PNG", contents), lambda: _in_tiff(_in_png(data))),
+            (mentioned & begins_as("JPEG", contents), lambda: _in_jpeg(data)),
+            (mentioned & begins_as("PNG", contents), lambda: _in_png(data)),
         ],
-        default=lambda: tf.constant(1, "int64"),
+        default=lambda: data[:0],
     )
+    return tf.cond(tf.size(block) > 0, lambda: _in_tiff(block), lambda: tf.constant(1, "int64"))
 
 
 def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
@@ -176,8 +177,7 @@ def _in_jpeg(data):
         return at + tf.where(fill >= 1, fill, 2 + _number(data, at + 2, 2))
 
     at, found = _walk(2, is_exif, is_last, following)
-    end = at + 2 + _number(data, at + 2, 2)
-    return tf.cond(found, lambda: data[at + 10 : end], lambda: data[:0])
+    return data[at + 10 : tf.where(found, at + 2 + _number(data, at + 2, 2), 0)]
 
 
 def _in_png(data):
@@ -192,14 +192,13 @@ def _in_png(data):
         lambda at: is_named(at, b"IDAT") | is_named(at, b"\0\0\0\0"),
         lambda at: at + 12 + _number(data, at, 4),
     )
-    end = at + 8 + _number(data, at, 4)
-    return tf.cond(found, lambda: data[at + 8 : end], lambda: data[:0])
+    return data[at + 8 : tf.where(found, at + 8 + _number(data, at, 4), 0)]
 
 
 def _walk(start, is_wanted, is_last, following):
     """Walk from part to part of a file: where it ends, and whether at the wanted one."""
     at, _ = tf.while_loop(
-        lambda at, count: ~(is_wanted(at) | is_last(at)) & (count < MOST_PARTS - 1),
+        lambda at, count: ~(is_wanted(at) | is_last(at)) & (count < MOST_PARTS),
         lambda at, count: (following(at), count + 1),
         (tf.constant(start, "int64"), tf.constant(1)),
     )

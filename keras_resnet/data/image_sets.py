@@ -21,11 +21,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data import headers
 from keras_resnet.data.images import (
     decode,
     decode_window,
     header_of,
+    how_to_decode,
     read_header,
     read_headers,
     reason_of,
@@ -324,7 +324,7 @@ class Stream:
             return pairs.shuffle(SHUFFLE_BUFFER, seed=seed)
 
         def arguments(contents):
-            return contents, headers.orientation(contents), headers.quick(contents)
+            return contents, *how_to_decode(contents)
 
         return Reader(
             elements,

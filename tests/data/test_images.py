@@ -1,4 +1,6 @@
+import io
 import os
+import struct
 
 import numpy as np
 import PIL.Image
@@ -194,6 +196,33 @@ class TestHeaders:
             file.write_bytes(changed)
             with pytest.raises(ValueError, match=r"image\.jpg' is not an image that can be read"):
                 data.check_images([file])
+
+    def test_what_only_libjpeg_can_read_is_the_same_everywhere(self, tmp_path, ramp):
+        """Its header is told by libjpeg: it is coded as no other file."""
+        exif = PIL.Image.Exif()
+        exif[EXIF_ORIENTATION] = 6
+        PIL.Image.fromarray(ramp).save(tmp_path / "image.jpg", exif=exif)
+        contents = (tmp_path / "image.jpg").read_bytes().replace(b"\xff\xc0", b"\xff\xc9", 1)
+        (tmp_path / "image.jpg").write_bytes(contents)
+        header = read_header(tmp_path / "image.jpg")
+        assert (header.width, header.height, header.orientation) == (48, 64, 6)
+        shown = []
+        for images in ([tmp_path / "image.jpg"], tf.data.Dataset.from_tensors(contents)):
+            ((image, _),) = data.batches(data.Split(images, [0]), image_size=48)
+            shown.append(image.numpy())
+        np.testing.assert_array_equal(*shown)
+
+    def test_a_huge_image_in_a_stream_is_refused(self, ramp):
+        frames = io.BytesIO()
+        PIL.Image.new("P", (1, 1)).save(frames, "GIF")
+        contents = bytearray(frames.getvalue())
+        at = contents.index(b",")
+        contents[at + 5 : at + 9] = struct.pack("<HH", 12_000, 12_000)  # the screen stays 1 x 1
+        split = data.Split(tf.data.Dataset.from_tensors(bytes(contents)), [0])
+        reason = "it has 144000000 pixels, 100000000 are allowed"
+        with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnknownError), match=reason):
+            list(data.batches(split, image_size=9))
+        assert reason in split.errors()[0]
 
     def test_damage_in_the_middle_shows_in_the_whole(self, tmp_path, ramp):
         PIL.Image.fromarray(ramp).save(tmp_path / "image.png")
