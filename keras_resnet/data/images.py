@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ import tensorflow as tf
 from keras_resnet.data import headers
 from keras_resnet.data.formats import LARGEST_IMAGE, Stored, kind_of, orientation_in, stored
 from keras_resnet.data.readers import cut
+
+_logger = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".bmp", ".dib"),
@@ -466,7 +469,8 @@ def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     Returns
     -------
     list of pathlib.Path
-        In the order of the paths, and in a folder by name.
+        In the order of the paths, and in a folder by name. What else is in a folder, but for hidden
+        files, is left out with a warning.
 
     Raises
     ------
@@ -484,11 +488,17 @@ def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     files = []
     for path in map(Path, paths):
         if path.is_dir():
-            files += sorted(
-                file
-                for file in path.iterdir()
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-            )
+            seen = sorted(file for file in path.iterdir() if not file.name.startswith("."))
+            files += [file for file in seen if file.suffix.lower() in IMAGE_SUFFIXES]
+            others = [file for file in seen if file.suffix.lower() not in IMAGE_SUFFIXES]
+            if others:
+                _logger.warning(
+                    "%s: %d files and folders are not images by their suffix, and left out; the "
+                    "first is %r.",
+                    path,
+                    len(others),
+                    others[0].name,
+                )
         elif path.is_file():
             files.append(path)
         else:

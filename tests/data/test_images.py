@@ -258,3 +258,13 @@ class TestHeaders:
         assert files[0].stat().st_size == files[1].stat().st_size
         files[1].replace(files[0])
         assert read_header(files[0]).orientation == 3
+
+
+def test_what_a_folder_has_beside_images_is_told(tmp_path, caplog):
+    for name in ("a.JFIF", "b.png", "notes.txt", ".hidden.png"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "inner").mkdir()
+    assert [file.name for file in data.image_files([tmp_path])] == ["a.JFIF", "b.png"]
+    (message,) = caplog.messages
+    assert "2 files and folders are not images by their suffix" in message
+    assert "the first is 'inner'" in message
