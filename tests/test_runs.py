@@ -56,13 +56,15 @@ class TestTrain:
         written = {file.name for file in trained.output.iterdir()}
         assert written <= {*RUN_FILES, *RUN_FOLDERS, "saved_model"}  # which are checked first
 
-    def test_prints_nothing(self, tmp_path, capfd):
+    def test_prints_nothing_and_leaves_keras_as_it_was(self, tmp_path, capfd):
         capfd.readouterr()
-        seen = []
+        seen, policy = [], keras.config.dtype_policy().name
         watching = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: seen.append(epoch))
         output = tmp_path / "run"
-        runs.train("digits", output, model="CIFARResNet8", epochs=1, callbacks=[watching])
+        options = {**SMALL, "epochs": 1, "precision": "bfloat16", "callbacks": [watching]}
+        runs.train("digits", output, **options)
         assert seen == [0]
+        assert keras.config.dtype_policy().name == policy
         runs.evaluate(output, "digits")
         image = tmp_path / "image.png"
         PIL.Image.fromarray(np.zeros((8, 8), "uint8")).save(image)
@@ -92,8 +94,3 @@ class TestTrain:
         (tmp_path / "file").write_text("")
         with one_line_error("nothing can be written to"):
             runs.train(tmp_path / "no" / "such" / "data", tmp_path / "file" / "run")
-
-    def test_leaves_the_policy_of_keras_alone(self, tmp_path):
-        policy = keras.config.dtype_policy().name
-        runs.train("digits", tmp_path, precision="bfloat16", **{**SMALL, "epochs": 1})
-        assert keras.config.dtype_policy().name == policy

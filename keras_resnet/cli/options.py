@@ -60,6 +60,9 @@ on_error = click.option(
     show_default=True,
     help="What to do about damaged files.",
 )
+epochs = click.option(
+    "--epochs", type=AT_LEAST_1, help="Passes over the training images.  [default: the recipe's]"
+)
 batch_size = click.option("--batch-size", type=AT_LEAST_1, help="Images per step.")
 precision = click.option(
     "--precision",

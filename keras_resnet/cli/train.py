@@ -17,9 +17,10 @@ from keras_resnet.cli.quality import show_training
     default=".",
     help="Folder to write runs/digits and saved_models/digits into.  [default: this one]",
 )
+@options.epochs
 @options.seed
 @options.as_json
-def demo(output, seed, as_json):
+def demo(output, epochs, seed, as_json):
     """Go the whole way on the handwritten digits that come with the installation.
 
     Trains a CIFARResNet20 on 1,222 real images, reports its accuracy on 359 others, exports a
@@ -37,6 +38,7 @@ def demo(output, seed, as_json):
         label_smoothing=0.1,
         ema=0.95,
         seed=seed,
+        epochs=epochs,
     )
 
 
@@ -59,7 +61,7 @@ def demo(output, seed, as_json):
     "FIELD=VALUE",
     "Another value for a field of the recipe, such as ema=0.99; may be given several times.",
 )
-@click.option("--epochs", type=options.AT_LEAST_1, help="Passes over the training images.")
+@options.epochs
 @options.batch_size
 @click.option(
     "--learning-rate", type=float, help="Highest learning rate, for a batch of 256 images."

@@ -13,7 +13,7 @@ from typing import BinaryIO
 BEGINNINGS = {"JPEG": b"\xff\xd8\xff", "PNG": b"\x89PNG\r\n\x1a\n", "GIF": b"GIF8", "BMP": b"BM"}
 """The first bytes of the files that TensorFlow decodes."""
 
-LARGEST_IMAGE = 100_000_000
+LARGEST_IMAGE = 178_956_970  # where Pillow draws the line
 """Pixels above which an image file is refused: a small one must not fill the memory."""
 
 # How far EXIF is looked for. A file of a million empty segments must not take minutes in a graph.

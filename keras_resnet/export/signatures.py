@@ -5,13 +5,16 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from keras_resnet.data.formats import BEGINNINGS, LARGEST_IMAGE
+from keras_resnet.data.formats import BEGINNINGS
 from keras_resnet.data.headers import begins_as, orientation, pixels, quick
 from keras_resnet.data.images import decode
 from keras_resnet.data.pipeline import middle
 from keras_resnet.export.interface import Interface
 from keras_resnet.graphs import features_of, input_of
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
+
+LARGEST_IMAGE = 100_000_000
+"""Pixels above which a server refuses an image file: many may come at once."""
 
 
 def signatures(

@@ -217,9 +217,9 @@ class TestHeaders:
         PIL.Image.new("P", (1, 1)).save(frames, "GIF")
         contents = bytearray(frames.getvalue())
         at = contents.index(b",")
-        contents[at + 5 : at + 9] = struct.pack("<HH", 12_000, 12_000)  # the screen stays 1 x 1
+        contents[at + 5 : at + 9] = struct.pack("<HH", 14_000, 14_000)  # the screen stays 1 x 1
         split = data.Split(tf.data.Dataset.from_tensors(bytes(contents)), [0])
-        reason = "it has 144000000 pixels, 100000000 are allowed"
+        reason = "it has 196000000 pixels, 178956970 are allowed"
         with pytest.raises((tf.errors.InvalidArgumentError, tf.errors.UnknownError), match=reason):
             list(data.batches(split, image_size=9))
         assert reason in split.errors()[0]

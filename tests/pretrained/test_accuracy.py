@@ -66,7 +66,7 @@ class TestResNet50OfKerasApplications:
         ours = self.probabilities(caffe_file, images)
         np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
 
-    @pytest.mark.parametrize("pooling", [None, "avg"])
+    @pytest.mark.parametrize("pooling", [None, pytest.param("avg", marks=pytest.mark.slow)])
     def test_has_its_features(self, caffe_file, imagenet_samples, pooling):
         images = imagenet_samples[0][:8]
         theirs = keras.applications.ResNet50(weights=caffe_file)
