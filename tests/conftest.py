@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,16 @@ import pytest
 collect_ignore = ["golden/make_golden.py"]
 # They hold fixtures, not examples, and share a name.
 collect_ignore_glob = ["*conftest.py"]
+
+
+@pytest.fixture
+def signals():
+    """Signals as they are at a terminal: in the background, a shell has some of them ignored."""
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    former = {each: signal.signal(each, handler) for each, handler in usual.items()}
+    yield
+    for each, handler in former.items():
+        signal.signal(each, handler)
 
 
 @pytest.fixture(scope="session")

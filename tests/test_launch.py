@@ -179,6 +179,7 @@ def test_the_chief_speaks_for_itself_and_others_are_marked(capfd):
     assert errors == "[worker 1] I am 1\n"
 
 
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 0), ("SIGINT", 130), ("SIGHUP", 0)])
 def test_a_signal_reaches_all(tmp_path, name, code):
     expected = code

@@ -273,6 +273,7 @@ class TestResumption:
         assert len(result.history["loss"]) == 3
 
 
+@pytest.mark.usefixtures("signals")
 class TestStopping:
     @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGHUP", 0)])
     def test_a_signal_saves_the_state(self, digits, tmp_path, name, code):

@@ -150,7 +150,7 @@ class TestSubmissions:
         for file in model.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
         before = (tmp_path / name).read_bytes()
-        line = refused(run("predict", tmp_path, tmp_path, "--csv", tmp_path / name))
+        line = refused(run("predict", tmp_path, tmp_path / "0.png", "--csv", tmp_path / name))
         assert "is something else: choose another name" in line
         assert (tmp_path / name).read_bytes() == before
 
@@ -162,7 +162,8 @@ class TestSubmissions:
         if link:
             path = tmp_path / "out.csv"
             path.symlink_to(pipe)
-        assert "is something else" in refused(run("predict", model, tmp_path, "--csv", path))
+        line = refused(run("predict", model, tmp_path / "0.png", "--csv", path))
+        assert "is something else" in line
         assert pipe.is_fifo()
         assert path.is_symlink() == link
 
@@ -186,7 +187,7 @@ def test_a_model_with_a_changed_byte_is_named(model, tmp_path):
     contents = bytearray((model / "model.keras").read_bytes())
     contents[len(contents) // 2] ^= 1
     (tmp_path / "model.keras").write_bytes(contents)
-    line = refused(run("predict", tmp_path, tmp_path))
+    line = refused(run("predict", tmp_path, tmp_path / "0.png"))
     assert f"{str(tmp_path / 'model.keras')!r} cannot be loaded: Bad CRC-32" in line
 
 
