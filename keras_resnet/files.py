@@ -29,21 +29,21 @@ _logger = logging.getLogger(__name__)
 LABELS_FILE = "labels.txt"
 """The file beside a model that names its classes, one per line."""
 
-
 _LOCK = ".lock"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _DAY = 24 * 3600.0
 _being_written = set()  # by this process
-# What is not whole yet says whose it is: `.1f2e3d4c-901-5b6a7f-labels.txt`, by process 901.
+# A file that is not complete yet names its writer: `.1f2e3d4c-901-5b6a7f-labels.txt` is being
+# written by process 901 of machine 5b6a7f. Earlier versions did not name it.
 _PARTIAL = re.compile(r"\.[0-9a-f]{8}-(\d+)-([0-9a-f]{6})-.+", re.DOTALL)
-_FORMER_PARTIAL = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)  # before it did
+_FORMER_PARTIAL = re.compile(r"\.[0-9a-f]{8}-(.+)", re.DOTALL)
 
 
 @contextlib.contextmanager
 def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file or folder next to its destination, and rename it once it is complete.
 
-    What killed processes have left there is removed.
+    What killed processes left there is removed first.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        If the destination of a folder exists by then, or is a device.
+        If the destination is a device, or that of a folder exists by the time it is complete.
 
     Examples
     --------
@@ -98,19 +98,21 @@ def written_beside(path: str | os.PathLike) -> Iterator[Path]:
 def remove_leftovers(
     folder: str | os.PathLike, names: str | None = None, *, alone: bool = False
 ) -> None:
-    """Remove what processes that were killed in `written_beside` have left in a folder.
+    """Remove what processes that were killed in `written_beside` left in a folder.
 
-    A process of this machine is known to be gone. What one of another machine has left is removed
-    after a day.
+    Whether a process of this machine is gone can be told. What one of another machine left is
+    removed after a day.
 
     Parameters
     ----------
     folder : path
         The folder; it need not exist.
     names : str, optional
-        A pattern of names, such as "after-*", for what earlier versions have left of them.
+        A pattern of destinations, such as "after-*": what earlier versions left of these is removed
+        too.
     alone : bool, default False
-        Whether no other process writes there, as the caller holds a lock: there is no need to wait.
+        Whether no other process writes there, because the caller holds a lock: nothing is waited
+        for.
 
     Examples
     --------
@@ -130,7 +132,7 @@ def remove_leftovers(
     for path in found:
         former = _FORMER_PARTIAL.fullmatch(path.name)
         if written_by := _PARTIAL.fullmatch(path.name):
-            left = alone or _is_of_the_gone(path, int(written_by[1]), written_by[2])
+            left = alone or _writer_is_gone(path, int(written_by[1]), written_by[2])
         elif former and names and fnmatch.fnmatchcase(former[1], names):
             left = alone or _is_old(path)
         else:
@@ -139,18 +141,16 @@ def remove_leftovers(
             _remove(path)
 
 
-def _is_of_the_gone(path, process, machine):
-    """Whether the process that was writing something does so no more."""
-    if machine != _machine() or os.name == "nt":  # whose os.kill would end it
+def _writer_is_gone(path, process, machine):
+    """Whether the process that was writing a file or folder has ended."""
+    if machine != _machine() or os.name == "nt":  # on Windows, os.kill would end it
         return _is_old(path)
-    if process == os.getpid():  # one before this, which had its number
+    if process == os.getpid():  # an earlier one of the same number
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:  # it is somebody else's
-        return False
+    except OSError as error:  # another user's may not be signalled, but is there
+        return isinstance(error, ProcessLookupError)
     return False
 
 
@@ -195,7 +195,7 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     Raises
     ------
     LockedError
-        At once, if another process holds it. One that is killed holds nothing any more.
+        At once, if another process holds it. A process that is killed lets go.
 
     Examples
     --------
@@ -222,15 +222,15 @@ def locked(folder: str | os.PathLike) -> Iterator[None]:
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             raise
-        _logger.warning("%s: its disk knows no locks. Start one process at a time there.", folder)
+        _logger.warning("%s: its disk has no locks. Run only one process at a time there.", folder)
     try:
         yield
     finally:
-        # While it is held, or this might be another's.
+        # Before the release: afterwards the file might be another process's.
         with contextlib.suppress(OSError):
             (folder / _LOCK).unlink()
         lock.release()
-        with contextlib.suppress(OSError):  # which are not empty
+        with contextlib.suppress(OSError):  # folders that are not empty stay
             for each in made:
                 each.rmdir()
 
@@ -247,6 +247,30 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """
     with written_beside(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+def read_text(file: str | os.PathLike) -> str:
+    """Read a text file in UTF-8.
+
+    Parameters
+    ----------
+    file : path
+        The file.
+
+    Returns
+    -------
+    str
+        Its contents, with line breaks as they are and without a byte-order mark.
+
+    Raises
+    ------
+    ValueError
+        For a file that is not text in UTF-8.
+    """
+    try:
+        return Path(file).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{os.fspath(file)!r} is not text in UTF-8: {error}.") from error
 
 
 def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
@@ -269,7 +293,7 @@ def write_labels(folder: str | os.PathLike, labels: Sequence[str]) -> None:
 
 
 def check_labels(labels: Sequence[str]) -> None:
-    """Raise ValueError for names of classes that a labels.txt cannot hold.
+    """Check that a labels.txt can hold the names of classes.
 
     Parameters
     ----------
@@ -279,8 +303,7 @@ def check_labels(labels: Sequence[str]) -> None:
     Raises
     ------
     ValueError
-        For a name that is empty, contains a line break, or is not Unicode, as names of files that
-        are not UTF-8 are not.
+        For a name that is empty or contains a line break, or one of a file whose name is not UTF-8.
     """
     for label in labels:
         if label.splitlines() != [label]:
@@ -289,12 +312,12 @@ def check_labels(labels: Sequence[str]) -> None:
 
 
 def as_python(value: Any) -> Any:
-    """NumPy's numbers, and those in lists, tuples and dictionaries, as Python's own.
+    """Turn NumPy's numbers, also in lists, tuples and dictionaries, into Python's own.
 
     Parameters
     ----------
     value : object
-        A value; what is none of these stays as it is.
+        A value; anything else stays as it is.
 
     Returns
     -------
@@ -317,14 +340,14 @@ def as_python(value: Any) -> Any:
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
-    """A record as JSON, which has no NaN and no infinity: they become null.
+    """Write a record as JSON, which has no NaN and no infinity: they become null.
 
     Parameters
     ----------
     value : object
-        Of dictionaries, lists, strings and numbers, of Python or NumPy.
-    indent : int, optional
-        Blanks that a line is indented by. None for a single line.
+        Dictionaries, lists, strings and numbers, Python's or NumPy's.
+    indent : int, default 2
+        Blanks that a line is indented by; None for a single line.
 
     Returns
     -------
@@ -341,6 +364,7 @@ def json_text(value: Any, indent: int | None = 2) -> str:
 
 
 def _finite(value):
+    """A value with None for what is NaN or infinite."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, list | tuple):
@@ -357,7 +381,7 @@ def read_labels(file: str | os.PathLike) -> list[str]:
     ----------
     file : path
         A text file in UTF-8, a name on each line. A byte-order mark, blanks around names and blank
-        lines at the end do not count.
+        lines at the end are ignored.
 
     Returns
     -------
@@ -378,11 +402,7 @@ def read_labels(file: str | os.PathLike) -> list[str]:
     ...     read_labels(os.path.join(folder, "labels.txt"))
     ['cat', 'dog']
     """
-    try:
-        text = Path(file).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{os.fspath(file)!r} is not text in UTF-8: {error}.") from error
-    labels = [spelled(line) for line in text.rstrip().splitlines()]
+    labels = [spelled(line) for line in read_text(file).rstrip().splitlines()]
     if "" in labels:
         line = labels.index("") + 1
         raise ValueError(f"{os.fspath(file)!r}, line {line}: blank, where a name should be.")

@@ -166,7 +166,7 @@ def test_a_disk_without_locks_is_told(tmp_path, monkeypatch, caplog, error):
 
     monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
     with locked(tmp_path):
-        assert "its disk knows no locks" in caplog.text
+        assert "its disk has no locks" in caplog.text
 
 
 def test_a_lock_leaves_nothing_behind(tmp_path):
