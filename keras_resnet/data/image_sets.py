@@ -29,6 +29,7 @@ from keras_resnet.data.images import (
     read_header,
     read_headers,
     reason_of,
+    version_of,
 )
 from keras_resnet.data.readers import Reader, by_index
 from keras_resnet.files import digest
@@ -39,7 +40,7 @@ SHUFFLE_BUFFER = 10_000
 """Images among which those of a stream are shuffled; the other kinds are shuffled whole."""
 
 _GRAPH_SEED = 87654321  # TensorFlow's own where none is set
-_BRIGHT = 128  # floats that reach it are taken for 0 to 255
+_BRIGHT = 128  # floats that reach it are clearly on the scale from 0 to 255
 _LOOKED_AT = 1000  # images that tell whether all are nearly black
 
 
@@ -50,7 +51,7 @@ class ImageSet(Protocol):
     """The name of the kind, as errors call it."""
 
     scheme: ClassVar[str]
-    """What the fingerprints of such images begin with: another one tells them in another way."""
+    """What fingerprints of such images begin with: those of two schemes cannot be compared."""
 
     @property
     def images(self) -> Any:
@@ -80,10 +81,10 @@ class ImageSet(Protocol):
         ...
 
     def digests(self) -> np.ndarray:
-        """What tells each image from others, wherever it is: 16 hexadecimal digits, as bytes.
+        """16 hexadecimal digits an image, as bytes, which tell it from others wherever it is.
 
-        Of the contents of its file or record, or of its shape and pixels; found once, and known to
-        what is taken of these images.
+        Of the contents of its file or record, or of its shape and pixels. Computed once, and kept
+        by `take` and `joined`.
         """
         ...
 
@@ -345,7 +346,7 @@ class Stream:
 
 
 def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:
-    """Read files in parallel: the digest of the contents of each.
+    """Digest the contents of files, in parallel.
 
     Parameters
     ----------
@@ -355,6 +356,7 @@ def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:
     Returns
     -------
     list of str
+        16 hexadecimal digits a file.
 
     Raises
     ------
@@ -364,10 +366,7 @@ def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:
 
     def attempt(file):
         try:
-            status = os.stat(file)
-            # A folder may take the place of another, with files of the same names, sizes and dates.
-            changed = status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
-            return _digest_of_file(os.path.abspath(file), *changed)
+            return _digest_of_file(os.path.abspath(file), version_of(file))
         except OSError as error:
             raise ValueError(f"{os.fspath(file)!r} cannot be read: {reason_of(error)}.") from error
 
@@ -376,12 +375,13 @@ def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:
 
 
 @functools.lru_cache(maxsize=2**18)
-def _digest_of_file(file, *_changed):
+def _digest_of_file(file, _version):
+    """The digest of a file's contents, read again if the file has changed."""
     return digest([Path(file).read_bytes()])
 
 
 def _once(images, compute):
-    """The digests of images, found at the first call."""
+    """The digests of images, computed at the first call."""
     known = images.known
     if known is None:
         known = np.array([*compute()], "S16")
@@ -390,10 +390,12 @@ def _once(images, compute):
 
 
 def _some(known, indices):
+    """The digests of some images, if they are known."""
     return None if known is None else known[indices]
 
 
 def _both(images, others):
+    """The digests of two sets of images, if those of both are known."""
     if images.known is None or others.known is None:
         return None
     return np.concatenate([images.known, others.known])
@@ -409,6 +411,7 @@ def _check_decoded(channels):
 
 
 def _numbers(count):
+    """The numbers of images, as names."""
     return [str(number) for number in range(count)]
 
 

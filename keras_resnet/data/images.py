@@ -26,18 +26,17 @@ IMAGE_SUFFIXES = (
     *(".gif", ".webp", ".tif", ".tiff"),
 )
 
-# Formats that are read, with the bytes at the end of a complete file where there are such.
-# TensorFlow decodes the first four, but for some bitmaps; Pillow decodes the rest.
+# The bytes at the end of a complete file, for the formats that have such.
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 FORMATS = (*_ENDS, "BMP", "WEBP", "TIFF")
 _USE = ", ".join(FORMATS)
-_TAIL = 1024  # last bytes, which must contain the end: some cameras write something after it
+_TAIL = 1024  # last bytes that must contain the end: some cameras write more after it
 
 _RATIOS = (1, 2, 4, 8)  # by which a JPEG can be reduced as it is decoded
 
-# Tags of TIFF files, and values that they may have.
+# Tags of TIFF files; a photometric interpretation; and the sample formats signed and float.
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
-_WHITE_IS_ZERO, _NOT_FROM_ZERO = 0, {2, 3}  # signed and floats
+_WHITE_IS_ZERO, _NOT_FROM_ZERO = 0, {2, 3}
 
 # For every EXIF orientation: whether the upright image is the stored one with rows and columns
 # swapped, then turned upside down, then mirrored.
@@ -109,11 +108,8 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
     ValueError: '...jpg' is not an image that can be read: ...
     """
     try:
-        status = os.stat(file)
-        # A folder may take the place of another, with files of the same names, sizes and dates.
-        changed = status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
-        return _read_header(os.path.abspath(file), whole, *changed)
-    # Pillow raises whatever its parsers come upon: struct.error, KeyError, MemoryError, ...
+        return _read_header(os.path.abspath(file), whole, version_of(file))
+    # Pillow's parsers raise anything: struct.error, KeyError, MemoryError, ...
     except Exception as error:
         raise ValueError(
             f"{os.fspath(file)!r} is not an image that can be read: {reason_of(error)}."
@@ -121,7 +117,7 @@ def read_header(file: str | os.PathLike, whole: bool = False) -> Header:
 
 
 def header_of(contents: bytes, whole: bool = False) -> Header:
-    """Read the header of the contents of an image file, as `read_header` reads that of the file.
+    """Read the header in the contents of an image file, as `read_header` does in the file.
 
     Parameters
     ----------
@@ -137,7 +133,7 @@ def header_of(contents: bytes, whole: bool = False) -> Header:
     Raises
     ------
     ValueError
-        If they are not those of an image that can be read: "cannot be read: ...".
+        If that is not an image that can be read, with the reason: "cannot be read: ...".
 
     Examples
     --------
@@ -160,9 +156,30 @@ def reason_of(error: Exception) -> str:
     return re.sub(r"\{\{.*?\}\} | \[Op:.*", "", reason.splitlines()[0])
 
 
+def version_of(file: str | os.PathLike) -> tuple[int, ...]:
+    """What is different once a file has changed, or another of its name, size and date is there.
+
+    Parameters
+    ----------
+    file : path
+        The file.
+
+    Returns
+    -------
+    tuple of int
+
+    Raises
+    ------
+    OSError
+        If there is no such file.
+    """
+    status = os.stat(file)
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size
+
+
 @functools.lru_cache(maxsize=2**20)
-def _read_header(file, whole, *_changed):
-    """The header of a file, read again if that has changed."""
+def _read_header(file, whole, _version):
+    """The header of a file, read again if the file has changed."""
     with open(file, "rb") as opened:
         return _header(opened, whole)
 
@@ -179,7 +196,7 @@ def _header(file, whole):
 
 
 def _stated(file):
-    """What an open file says of itself: format, `quick`, the rest, and whether that is certain."""
+    """What an open file says of itself: format, `quick`, `Stored`, and whether that is certain."""
     if not file.read(1):
         raise OSError("the file is empty")
     kind = kind_of(file)
@@ -202,7 +219,7 @@ def _contents(file):
 
 
 def _stored_by_tensorflow(contents, kind):
-    """What TensorFlow says of a file whose size cannot be read off it."""
+    """What TensorFlow says of a file whose header we cannot read."""
     if kind == "JPEG":
         height, width, _ = map(int, tf.io.extract_jpeg_shape(contents))
     else:
@@ -246,7 +263,7 @@ def read_headers(
     Returns
     -------
     list of Header or ValueError
-        For every file its header, or the error that `read_header` raised.
+        The header of each file, or the error that `read_header` raised.
     """
 
     def attempt(file):
@@ -290,7 +307,7 @@ def check_images(files: Iterable[str | os.PathLike], whole: bool = False) -> Non
 
 
 def how_to_decode(contents: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Find out in a pipeline how `decode` has to be called, as `read_header` finds it out.
+    """Find out in a pipeline how to call `decode`, by the rules of `read_header`.
 
     Parameters
     ----------
@@ -422,7 +439,7 @@ def _either(condition, yes, no):
 
 
 def _opened(file):
-    """An image that Pillow decodes, if it is known what its numbers mean."""
+    """An image that Pillow decodes; OSError if nothing says what its numbers mean."""
     try:
         image = PIL.Image.open(file)
     except PIL.UnidentifiedImageError as error:
@@ -469,8 +486,8 @@ def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
     Returns
     -------
     list of pathlib.Path
-        In the order of the paths, and in a folder by name. What else is in a folder, but for hidden
-        files, is left out with a warning.
+        In the order of the paths, and in a folder by name. Anything else in a folder is left out,
+        with a warning unless it is hidden.
 
     Raises
     ------
@@ -493,8 +510,7 @@ def image_files(paths: Iterable[str | os.PathLike]) -> list[Path]:
             others = [file for file in seen if file.suffix.lower() not in IMAGE_SUFFIXES]
             if others:
                 _logger.warning(
-                    "%s: %d files and folders are not images by their suffix, and left out; the "
-                    "first is %r.",
+                    "%s: left out what is not an image by its suffix, %d in all; the first is %r.",
                     path,
                     len(others),
                     others[0].name,

@@ -266,5 +266,4 @@ def test_what_a_folder_has_beside_images_is_told(tmp_path, caplog):
     (tmp_path / "inner").mkdir()
     assert [file.name for file in data.image_files([tmp_path])] == ["a.JFIF", "b.png"]
     (message,) = caplog.messages
-    assert "2 files and folders are not images by their suffix" in message
-    assert "the first is 'inner'" in message
+    assert "what is not an image by its suffix, 2 in all; the first is 'inner'" in message
