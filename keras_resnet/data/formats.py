@@ -21,7 +21,7 @@ SEARCHED = 2**20  # bytes at the beginning
 MOST_PARTS = 1000  # segments or chunks
 MOST_FILL = 2**12  # fill bytes (0xFF) that are skipped as one segment
 EXIF = b"Exif\0\0"
-TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # the first bytes of its block, and the order of all others
+TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # the first bytes of its block, and the byte order after them
 
 ORIENTATION = 0x0112
 """The tag of the orientation."""
@@ -35,6 +35,7 @@ _SIZES = {SHORT: "H", LONG: "I"}
 _BASELINE_TO_PROGRESSIVE = (0xFFC0, 0xFFC1, 0xFFC2)  # frames that every decoder knows
 _APP1, _SCAN, _FILL = 0xFFE1, 0xFFDA, 0xFFFF
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+
 BITMAP_INFO = 40
 """Bytes of the header of a BMP file; older ones are shorter."""
 
@@ -44,16 +45,16 @@ BITMAP_BITS = (24, 32)
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file that TensorFlow decodes says of its image.
+    """What a file says of its image.
 
     Parameters
     ----------
     height, width : int
-        Size in pixels as it is stored.
+        Size in pixels as stored.
     orientation : int
         EXIF orientation, 1 (upright) to 8.
     pixels : int
-        Pixels that decoding takes: of a GIF those of all frames.
+        Pixels that decoding takes: in a GIF those of all frames.
     """
 
     height: int
@@ -63,7 +64,7 @@ class Stored:
 
 
 def kind_of(file: BinaryIO) -> str | None:
-    """Tell whether TensorFlow decodes a file.
+    r"""Tell the format of a file that TensorFlow decodes.
 
     Parameters
     ----------
@@ -74,6 +75,13 @@ def kind_of(file: BinaryIO) -> str | None:
     -------
     str or None
         A key of `BEGINNINGS`; None for a file that is left to Pillow.
+
+    Examples
+    --------
+    >>> import io
+    >>> from keras_resnet.data.formats import kind_of
+    >>> kind_of(io.BytesIO(b"GIF89a")), kind_of(io.BytesIO(b"II*\x00"))
+    ('GIF', None)
     """
     beginning = _read(file, 0, 34)
     kind = next((kind for kind, each in BEGINNINGS.items() if beginning.startswith(each)), None)
@@ -88,7 +96,7 @@ def stored(file: BinaryIO, kind: str) -> Stored | None:
     file : binary file
         The file.
     kind : str
-        What `kind_of` said of it.
+        What `kind_of` says of it.
 
     Returns
     -------
@@ -104,12 +112,12 @@ def orientation_in(tiff: bytes) -> int:
     Parameters
     ----------
     tiff : bytes
-        The block: a TIFF structure. Its first directory counts, and in it what is whole.
+        The block, a TIFF structure. Only whole tags of its first directory count.
 
     Returns
     -------
     int
-        1 (upright) to 8; 1 if there is none, or none that can be read.
+        1 (upright) to 8; 1 without an orientation that can be read.
 
     Examples
     --------
@@ -223,7 +231,7 @@ def _gif(file):
 
 
 def _palette(flags):
-    """Bytes of the table of colours that these flags announce."""
+    """Bytes of the colour table that these flags announce."""
     return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
@@ -242,6 +250,7 @@ def _is_plain_bitmap(beginning):
 
 
 def _big(digits):
+    """The number that bytes are, the highest first."""
     return int.from_bytes(digits, "big")
 
 

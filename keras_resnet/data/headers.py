@@ -20,10 +20,8 @@ from keras_resnet.data.formats import (
     TIFF,
 )
 
-_of_file = tf.function(
-    input_signature=[tf.TensorSpec((), "string")],
-    autograph=False,
-)  # to be traced once, and not anew for every dataset and every export
+# Traced once, and not again for every dataset and every export.
+_of_file = tf.function(input_signature=[tf.TensorSpec((), "string")], autograph=False)
 _MENTIONS_EXIF = r"\C*(Exif|eXIf)\C*"  # the names of such parts in JPEG and PNG files
 
 
@@ -70,7 +68,7 @@ def orientation(contents: tf.Tensor) -> tf.Tensor:
 
 
 def begins_as(kind: str, contents: tf.Tensor) -> tf.Tensor:
-    """Check whether a file begins as those of a format do.
+    """Check whether a file begins like those of a format.
 
     Parameters
     ----------
@@ -99,6 +97,12 @@ def quick(contents: tf.Tensor) -> tf.Tensor:
     Returns
     -------
     bool tensor
+
+    Examples
+    --------
+    >>> from keras_resnet.data.headers import quick
+    >>> bool(quick(b"GIF89a")), bool(quick(b"RIFF"))
+    (True, False)
     """
     data = _bytes(contents, 34)
     size, bits, compression = (_number(data, *each, True) for each in ((14, 4), (28, 2), (30, 4)))
@@ -120,7 +124,7 @@ def pixels(contents: tf.Tensor) -> tf.Tensor:
     Returns
     -------
     int64 tensor
-        Of a GIF those of all its frames.
+        In a GIF those of all frames.
     """
     data = _bytes(contents, 32)
 
@@ -227,9 +231,9 @@ def _in_tiff(block):
 
 def _in_gif(data):
     """The pixels of all frames of a GIF file, and of the one that TensorFlow makes of them."""
-    # Step by step, a file of a million pieces of one byte would take minutes: so every byte is
-    # taken for the beginning of a piece, then of a block, and finds its end by doubling its steps.
-    data = tf.cast(tf.pad(data, [[0, 16]]), "int32")  # read beyond the end, it is 0
+    # Step by step, a file of a million pieces of one byte would take minutes. So every byte is
+    # treated as the beginning of a piece, then of a block, and finds its end by doubling its steps.
+    data = tf.cast(tf.pad(data, [[0, 16]]), "int32")  # zeros beyond the end
     last = tf.size(data) - 16
     place = tf.range(last + 16)
     palettes = tf.where(data >= 0x80, tf.bitwise.left_shift(6, data & 7), 0)
@@ -247,7 +251,7 @@ def _in_gif(data):
     first = tf.minimum(13 + palettes[10], last)
 
     def farther(blocks, jumps, _):
-        """All blocks known so far, and as many behind them."""
+        """All blocks found so far, and as many after them."""
         blocks = tf.concat((blocks, tf.gather(jumps, blocks)), 0)
         jumps, more = _doubled(jumps)
         return blocks, jumps, more & tf.not_equal(tf.gather(jumps, blocks[-1]), blocks[-1])

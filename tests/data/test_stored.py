@@ -183,10 +183,10 @@ class TestFrames:
         assert int(in_graph["pixels"](contents)) == 7 * 50 * 40
 
     def test_of_more_than_the_screen_are_refused(self):
-        """A GIF of 100 pixels by its screen, that decoded to 14,000 x 14,000."""
-        contents = gif((1, 1), (14_000, 14_000))
-        assert contents[6:10] == struct.pack("<HH", 10, 10)
-        assert int(in_graph["pixels"](contents)) > 14_000**2
+        """A GIF of 10 x 10 pixels by its screen that decodes to 14,000 x 14,000."""
+        small, huge = (struct.pack("<HHHH", 0, 0, side, side) for side in (5, 14_000))
+        contents = gif((1, 1), (5, 5)).replace(small, huge)
+        assert int(in_graph["pixels"](contents)) == 14_000**2 + 1
         with pytest.raises(ValueError, match="it has 196000001 pixels, 178956970 are allowed"):
             header_of(contents)
 
