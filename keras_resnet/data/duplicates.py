@@ -1,4 +1,4 @@
-"""Images that are there several times: between splits, or under different labels."""
+"""Images that occur more than once: in two splits, or under different labels."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -26,8 +26,8 @@ def duplicates(
     Returns
     -------
     tuple of str
-        A line for every two splits that have images in common, and one for images that have
-        different labels; nothing for images that are twice in one split, under one label.
+        A line for every two splits that have images in common, and one if there are images with
+        different labels. An image that occurs twice in one split under one label is not mentioned.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def duplicates(
     >>> images = np.arange(12, dtype="uint8").reshape(3, 2, 2, 1)
     >>> splits = {"train": Split(images, [0, 1, 0]), "test": Split(images[1:2], [1])}
     >>> duplicates(splits, ("cat", "dog"))
-    ("1 of 1 test images is a train image too: '0' is '1'.",)
+    ("1 of 1 test images also in train: '0' is '1'.",)
     """
     notes = []
     for (first, images), (second, others) in combinations(splits.items(), 2):
@@ -45,8 +45,7 @@ def duplicates(
         if len(common):
             same = np.flatnonzero(images.digests() == others.digests()[common[0]])
             notes.append(
-                f"{len(common)} of {len(others)} {second} images "
-                f"{f'is a {first} image' if len(common) == 1 else f'are {first} images'} too: "
+                f"{len(common)} of {len(others)} {second} images also in {first}: "
                 f"{_name(others, common[0])} is {_name(images, same[0])}."
             )
     return (*notes, *_contradictions(splits, class_names, task))
@@ -75,4 +74,5 @@ def _contradictions(splits, class_names, task):
 
 
 def _name(split, index):
+    """What to call an image of a split."""
     return repr(split.image_set.names()[index])

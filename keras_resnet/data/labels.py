@@ -17,7 +17,7 @@ import numpy as np
 Task = Literal["classification", "multilabel", "regression"]
 
 BETWEEN = "|"
-"""What is between several labels of an image, in text."""
+"""What separates several labels of an image, in text."""
 
 _EXPECTED = (
     "Expected whole numbers of shape (images,) for classes, 0 and 1 of shape (images, labels) for "
@@ -26,11 +26,11 @@ _EXPECTED = (
 MISSING = ("nan", "NaN", "NAN", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "None", "?", "-")
 """What tables have where a value is missing."""
 
-_NAMED = 3  # pairs of names in notes
+_NAMED = 3  # groups of names in notes
 
 
 def as_labels(labels: Any) -> np.ndarray:
-    """Labels as a split keeps them.
+    """Convert labels to what a split keeps.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def as_labels(labels: Any) -> np.ndarray:
     Raises
     ------
     ValueError
-        For anything that is no label: text, negative classes, NaN.
+        For anything that is not a label: text, negative classes, NaN.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def as_labels(labels: Any) -> np.ndarray:
 
 
 def task_of(labels: np.ndarray) -> Task:
-    """The task that the labels of a split look like.
+    """Tell a task by its labels.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def task_of(labels: np.ndarray) -> Task:
 
 
 def notes_on_names(class_names: Sequence[str]) -> list[str]:
-    """Say which names of classes may be mistakes.
+    """Point out names of classes that may be mistakes.
 
     Parameters
     ----------
@@ -116,20 +116,18 @@ def notes_on_names(class_names: Sequence[str]) -> list[str]:
     --------
     >>> from keras_resnet.data.labels import notes_on_names
     >>> notes_on_names(["Cat", "cat", "dog"])
-    ["The classes 'Cat' and 'cat' differ in case alone."]
+    ["The classes 'Cat' and 'cat' differ only in case."]
     """
     alike, notes = {}, []
     for name in class_names:
         alike.setdefault(name.casefold(), []).append(name)
     same = [names for names in alike.values() if len(names) > 1]
     for names in same[:_NAMED]:
-        notes.append(f"The classes {' and '.join(map(repr, names))} differ in case alone.")
+        notes.append(f"The classes {' and '.join(map(repr, names))} differ only in case.")
     if len(same) > _NAMED:
         notes.append(f"So do {len(same) - _NAMED} more.")
-    for name in class_names:
-        if name in MISSING:
-            notes.append(f"The class {name!r} may be of labels that are missing.")
-    return notes
+    missing = [name for name in class_names if name in MISSING]
+    return [*notes, *(f"The class {name!r} may stand for missing labels." for name in missing)]
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class Labels:
     read : callable
         Takes such texts and the names; returns the labels, or raises ValueError.
     in_every_split : bool
-        Whether each of the names must have images in every split, or only for training.
+        Whether each of the names must have images in every split, or only in train.
     """
 
     noun: str

@@ -4,10 +4,10 @@ import os
 import re
 from collections.abc import Iterable
 
-_SHOWN = 5  # lines of a kind that a summary shows in full
+_SHOWN = 5  # lines of each kind that a summary shows
 _KINDS = 20  # kinds that it shows
 _DAMAGED = re.compile(r"is not an image that can be read|cannot be read")
-# A path as Python's repr writes it, then the reason; after a colon there is more about it.
+# A path as Python's repr writes it, then the reason, in which details follow a colon.
 _LINE = re.compile(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")[:,]? ?(?P<reason>.*)""", re.DOTALL)
 
 
@@ -19,7 +19,7 @@ def skipped_line(path: str | os.PathLike, reason: str) -> str:
     path : path
         What was seen.
     reason : str
-        Why it is not used. What is special about this path comes after a colon.
+        Why it is not used. Details that differ between paths of one kind follow a colon.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def summary(lines: Iterable[str]) -> list[str]:
         kinds.setdefault(re.sub(r"\d+", "N", kind), []).append(line)
     shown = []
     for kind, members in [*kinds.items()][:_KINDS]:
-        # One more takes no more space than saying so.
+        # Showing one more takes no more space than counting it.
         few = members if len(members) <= _SHOWN + 1 else members[:_SHOWN]
         shown += few
         if len(few) < len(members):

@@ -22,11 +22,11 @@ SPLITS = {
 }
 """The splits, and the names that they may have, in any case."""
 
-SMALL = 64
-"""Pixels a side up to which images are small ones, which are not enlarged."""
-
 SPLIT_OF = {alias: split for split, names in SPLITS.items() for alias in names}
 """The split that goes by a name."""
+
+SMALL = 64
+"""Pixels a side up to which images are small: they are not enlarged."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Split:
     ----------
     images : array, list of path, or tf.data.Dataset
         A uint8 array of shape (images, height, width, channels); paths of image files; or a dataset
-        of the contents of image files. Arrays of other types are converted to uint8 if they clearly
-        are from 0 to 255.
+        of the contents of image files. Arrays of other types are converted to uint8 if they are
+        clearly on the scale from 0 to 255.
     labels : array
         Whole numbers of shape (images,) or (images, 1): the index of each image's class. For other
         tasks, 0 and 1 of shape (images, labels), or floats of shape (images,) or (images, numbers).
@@ -117,13 +117,13 @@ class Split:
         return self.image_set.errors()
 
     def digests(self) -> np.ndarray:
-        """Tell each image from others by its contents, wherever it is and whatever its name.
+        """Digest the contents of each image, whatever it is called and wherever it is.
 
         Returns
         -------
         array of bytes
             16 hexadecimal digits an image: of the contents of its file or record, or of its shape
-            and pixels in memory. Found once; files and streams are read for it.
+            and pixels in memory. Computed once; files and streams are read for it.
 
         Raises
         ------
@@ -216,7 +216,7 @@ class Source:
     Raises
     ------
     ValueError
-        For splits that do not fit the names, the channels, the task, or each other.
+        For splits that do not fit the names, the channels, the task or each other.
     """
 
     name: str
@@ -256,7 +256,7 @@ class Source:
                 )
 
     def _checked_names(self):
-        """The names, as they are compared, each of which a labels.txt can hold."""
+        """The names in the spelling in which they are compared."""
         names = tuple(map(label, self.class_names))
         try:
             check_labels(names)
@@ -324,7 +324,7 @@ class Source:
         return dict(enumerate(map(float, counts.sum() / (len(counts) * counts))))
 
     def fingerprint(self) -> str:
-        """Digest what tells whether two sources are the same.
+        """Digest the data: two sources of one fingerprint are the same.
 
         Returns
         -------
@@ -373,45 +373,50 @@ def joined(splits: Iterable[Split]) -> Split:
     Parameters
     ----------
     splits : iterable of Split
-        The splits, of one kind.
+        At least one, all of one kind but for empty ones.
 
     Returns
     -------
     Split
+
+    Raises
+    ------
+    ValueError
+        As `Split.joined` does.
     """
     splits = [*splits]
     return functools.reduce(Split.joined, [each for each in splits if len(each)] or splits[:1])
 
 
 def why_others(former: object, now: object) -> str:
-    """Say why a source has another fingerprint than the one of an earlier run.
+    """Say why a source has another fingerprint than that of an earlier run.
 
     Parameters
     ----------
     former, now : object
-        What `Source.fingerprint` gave.
+        The fingerprints, as `Source.fingerprint` returned them.
 
     Returns
     -------
     str
-        In words that follow on "fingerprint was ..., is ...".
+        Words to follow "fingerprint was ..., is ...".
 
     Examples
     --------
     >>> from keras_resnet.data.source import why_others
     >>> why_others("contents-348d5136aef77177", "contents-0123456789abcdef")
-    'the images, their labels or classes are others'
+    'the images, labels or classes have changed'
     """
     if f"{now}".rpartition("-")[0] == f"{former}".rpartition("-")[0]:
-        return "the images, their labels or classes are others"
+        return "the images, labels or classes have changed"
     return (
-        "it was written when images were known by their names and split in another way, so whether "
-        "they are the same cannot be told"
+        "an earlier version wrote it, which knew images by name and split them differently, so it "
+        "cannot be told whether they are the same"
     )
 
 
 def suggestion(sizes: Sequence[tuple[int, int]], task: Task = "classification") -> dict[str, Any]:
-    """Suggest how to show images, by their sizes.
+    """Suggest how to show images, given their sizes.
 
     Parameters
     ----------
@@ -423,8 +428,8 @@ def suggestion(sizes: Sequence[tuple[int, int]], task: Task = "classification") 
     Returns
     -------
     dict
-        `image_size` and `augmentation`, as in `Source`: if half of them are small, the side that
-        half of them have; 224 otherwise.
+        `image_size` and `augmentation`, as in `Source`: the median of the shorter sides if that of
+        the longer ones is at most `SMALL`, and 224 otherwise.
 
     Examples
     --------
@@ -470,7 +475,7 @@ def numbered(where: str, splits: Sequence[Split]) -> tuple[str, ...]:
 
 
 def source_of(train: Split, validation: Split) -> Source:
-    """Make a source of two splits; what their labels are for is read off them.
+    """Make a source of two splits, whose labels tell the task.
 
     Parameters
     ----------
@@ -480,7 +485,7 @@ def source_of(train: Split, validation: Split) -> Source:
     Returns
     -------
     Source
-        Without images for a test. Classes are called by their numbers.
+        Without test images. Classes are named by their numbers.
 
     Raises
     ------
@@ -510,7 +515,7 @@ def source_of(train: Split, validation: Split) -> Source:
         class_names=class_names,
         channels=channels,
         image_size=size,
-        # Searches of before went by the size alone.
+        # As searches of earlier versions did, which went by the size alone.
         augmentation="small photograph" if size <= SMALL else suggested,
         train=train,
         validation=validation,

@@ -119,7 +119,7 @@ def complete(
     class_names : tuple of str
         The names of the classes, labels or numbers.
     policy : SplitPolicy
-        Seed and fraction.
+        The seed and the fractions.
     task : str, default "classification"
         A key of `LABELS`.
 
@@ -136,7 +136,7 @@ def complete(
     splits, random = dict(found), np.random.default_rng(policy.seed)
     fractions = {"test": policy.test, "validation": policy.validation}
     missing = [name for name in fractions if name not in found]
-    parts = 1 + sum(fractions[name] > 0 for name in missing)  # that the images become
+    parts = 1 + sum(fractions[name] > 0 for name in missing)  # that the images are split into
     for name in missing:
         train, fraction = splits["train"], fractions[name]
         if not fraction:
@@ -154,10 +154,10 @@ def complete(
 
 
 def _by_contents(split, names, task, fraction, salt, others):
-    """Hold out the images whose contents, hashed, are below a threshold.
+    """Hold out the images whose hashed contents are below a threshold.
 
-    Of every class or label the lowest is held out whatever the threshold, and as many of the
-    highest stay as there are `others` that need one.
+    Whatever the threshold, each class or label gives its lowest image, and keeps as many of its
+    highest as there are `others`, splits that still need one.
     """
     kind = LABELS[task]
     digests, which = np.unique(split.digests(), return_inverse=True)

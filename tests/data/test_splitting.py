@@ -208,6 +208,6 @@ class TestFolders:
             write_images(tmp_path / "val" / name, 4, start=1000 * start + 100)
             write_images(tmp_path / "test" / name, 4, start=1000 * start + 8)
         (note,) = data.load(tmp_path).notes
-        assert note.startswith("4 of 8 test images are train images too: ")
+        assert note.startswith("4 of 8 test images also in train: ")
         assert str(tmp_path / "test" / "cat" / "0.png") in note
         assert str(tmp_path / "train" / "cat" / "8.png") in note

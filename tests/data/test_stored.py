@@ -16,12 +16,6 @@ from keras_resnet.data import headers
 from keras_resnet.data.formats import BEGINNINGS, kind_of, orientation_in, stored
 from keras_resnet.data.images import header_of
 
-TRACED = [tf.TensorSpec((), "string")]
-in_graph = {
-    name: tf.function(getattr(headers, name), input_signature=TRACED)
-    for name in ("orientation", "quick", "pixels")
-}
-
 
 def exif(orientation, order=">", kind=3, before=0):
     """A block of EXIF, with so many tags before the orientation."""
@@ -104,12 +98,12 @@ def damaged(draw):
 def test_python_reads_what_a_graph_reads(contents):
     file = io.BytesIO(contents)
     kind = kind_of(file)
-    assert bool(in_graph["quick"](contents)) == (kind is not None)
+    assert bool(headers.quick(contents)) == (kind is not None)
     known = stored(file, kind) if kind else None
     if known:
-        assert int(in_graph["orientation"](contents)) == known.orientation
+        assert int(headers.orientation(contents)) == known.orientation
         if kind != "JPEG":  # whose size libjpeg reads in the graph
-            assert int(in_graph["pixels"](contents)) == known.pixels
+            assert int(headers.pixels(contents)) == known.pixels
 
 
 @settings(max_examples=200, deadline=None)
@@ -151,18 +145,18 @@ class TestExif:
         ):
             assert header_of(contents, whole=True).orientation == expected
         jpeg = with_segment(saved("JPEG"), block)
-        assert int(in_graph["orientation"](jpeg)) == expected
+        assert int(headers.orientation(jpeg)) == expected
 
     def test_what_follows_a_block_is_none_of_it(self):
         tag = exif(6)[10:22]
         contents = with_segment(saved("JPEG"), b"MM\0*\0\0\0\x08\0\x02" + exif(1)[10:22])
         contents = contents.replace(exif(1)[10:22], exif(1)[10:22] + tag, 1)
-        assert int(in_graph["orientation"](contents)) == 1
+        assert int(headers.orientation(contents)) == 1
 
     def test_the_first_directory_counts_and_in_it_what_has_a_meaning(self):
         twice = exif(6, before=1).replace(struct.pack(">HHII", 0x0100, 4, 1, 1), exif(77)[10:22])
         assert orientation_in(twice) == 6
-        assert int(in_graph["orientation"](with_segment(saved("JPEG"), twice))) == 6
+        assert int(headers.orientation(with_segment(saved("JPEG"), twice))) == 6
 
 
 class TestFrames:
@@ -176,17 +170,17 @@ class TestFrames:
         decoded = tf.io.decode_image(contents, channels=3, expand_animations=False)
         header = header_of(contents)
         assert (header.height, header.width) == decoded.shape[:2]
-        assert int(in_graph["pixels"](contents)) >= header.height * header.width
+        assert int(headers.pixels(contents)) >= header.height * header.width
 
     def test_all_count(self):
         contents = gif(*[(50, 40)] * 7)
-        assert int(in_graph["pixels"](contents)) == 7 * 50 * 40
+        assert int(headers.pixels(contents)) == 7 * 50 * 40
 
     def test_of_more_than_the_screen_are_refused(self):
         """A GIF of 10 x 10 pixels by its screen that decodes to 14,000 x 14,000."""
         small, huge = (struct.pack("<HHHH", 0, 0, side, side) for side in (5, 14_000))
         contents = gif((1, 1), (5, 5)).replace(small, huge)
-        assert int(in_graph["pixels"](contents)) == 14_000**2 + 1
+        assert int(headers.pixels(contents)) == 14_000**2 + 1
         with pytest.raises(ValueError, match="it has 196000001 pixels, 178956970 are allowed"):
             header_of(contents)
 
@@ -211,16 +205,16 @@ FLOODS = {
 @pytest.mark.parametrize("kind", FLOODS)
 def test_a_megabyte_of_nothing_takes_no_minute(kind):
     contents = FLOODS[kind]
-    for read in (in_graph["orientation"], in_graph["pixels"], header_of):
+    for read in (headers.orientation, headers.pixels, header_of):
         start = time.process_time()
         read(contents)
         assert time.process_time() - start < 5
-    assert header_of(contents).orientation == int(in_graph["orientation"](contents))
+    assert header_of(contents).orientation == int(headers.orientation(contents))
 
 
 def test_a_few_fill_bytes_hide_no_orientation():
     contents = b"\xff\xd8" + b"\xff" * 5000 + with_segment(saved("JPEG"), exif(6))[2:]
-    assert header_of(contents).orientation == int(in_graph["orientation"](contents)) == 6
+    assert header_of(contents).orientation == int(headers.orientation(contents)) == 6
 
 
 @pytest.mark.parametrize("offset", [0, 4])
@@ -232,7 +226,7 @@ def test_an_old_bitmap_is_left_to_pillow(offset):
     contents += bytes(offset)
     header = header_of(contents, whole=True)
     assert (header.width, header.height, header.quick) == (4, 3, False)
-    assert not bool(in_graph["quick"](contents))
+    assert not bool(headers.quick(contents))
 
 
 def test_encoded_pictures_are_seen():

@@ -246,9 +246,9 @@ class TestRestoring:
     [
         (
             "0123456789abcdef",
-            "images were known by their names",
+            "knew images by name",
         ),
-        ("contents-0123456789abcdef", "the images, their labels or classes are others"),
+        ("contents-0123456789abcdef", "the images, labels or classes have changed"),
     ],
 )
 def test_a_run_on_other_images_does_not_go_on(tmp_path, former, why):

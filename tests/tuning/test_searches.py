@@ -377,8 +377,8 @@ class TestSearch:
         search(tmp_path, trials=1, epochs=3)
         settings = json.loads((tmp_path / "search.json").read_text())
         for former, why in (
-            ("0" * 16, "the images, their labels or classes are others"),
-            ("contents-", "images were known by their names"),
+            ("0" * 16, "the images, labels or classes have changed"),
+            ("contents-", "knew images by name"),
         ):
             (tmp_path / "search.json").write_text(json.dumps({**settings, "data": former}))
             with one_line_error("holds another search", "data was", why):

@@ -202,8 +202,8 @@ class TestClasses:
     def test_labels_that_may_be_mistakes_are_told(self, table):
         rows = [f"images/{i}.png,{('Cat', 'cat', 'nan')[i % 3]}" for i in range(30)]
         assert data.load(table("path,label", *rows)).notes == (
-            "The classes 'Cat' and 'cat' differ in case alone.",
-            "The class 'nan' may be of labels that are missing.",
+            "The classes 'Cat' and 'cat' differ only in case.",
+            "The class 'nan' may stand for missing labels.",
         )
 
     def test_a_column_that_is_there_twice(self, table):

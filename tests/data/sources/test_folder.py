@@ -492,7 +492,7 @@ class TestNames:
 
     def test_that_differ_in_case_alone_are_told(self, put):
         source = data.load(put(*of_classes(".", classes=("Cat", "cat", "dog"))))
-        assert source.notes == ("The classes 'Cat' and 'cat' differ in case alone.",)
+        assert source.notes == ("The classes 'Cat' and 'cat' differ only in case.",)
 
     @pytest.mark.parametrize(
         ("name", "complaint"),
