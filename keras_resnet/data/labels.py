@@ -234,10 +234,15 @@ def _indices(texts, names):
         raise ValueError(f"label {error} is not one of {', '.join(names)}.") from error
 
 
+def labels_in(text: str) -> list[str]:
+    """The labels of an image in a text such as "cat|dog"; an empty one has none."""
+    return [name.strip() for name in text.split(BETWEEN)] if text else []
+
+
 def _read_several(texts, names):
     """Rows of 0 and 1."""
     labels = np.zeros((len(texts), len(names)), "float32")
-    found = _indices([each.split(BETWEEN) if each else [] for each in texts], names)
+    found = _indices([*map(labels_in, texts)], names)
     for row, indices in zip(labels, found, strict=True):
         row[indices] = 1
     return labels

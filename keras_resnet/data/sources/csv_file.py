@@ -11,15 +11,16 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_resnet import names
-from keras_resnet.data.labels import BETWEEN, MISSING, Task
+from keras_resnet.data.labels import BETWEEN, LABELS, MISSING, Task, labels_in
 from keras_resnet.data.source import SPLIT_OF, Source, Split
 from keras_resnet.data.sources.listed import source_of_files
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy, check_classes
+from keras_resnet.files import read_text
 
 _logger = logging.getLogger(__name__)
 
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
-# What the columns may be called, in any case.
+# Names of the columns, in any case; our own comes first.
 _COLUMNS = {
     "path": (
         *("path", "file", "filename", "file_name", "filepath", "filepaths", "file_path"),
@@ -48,8 +49,8 @@ def csv_file(
     ----------
     path : path
         The file, with commas, semicolons or tabs between its cells. A path in it is relative to the
-        file's own folder; a split is "train", "validation" or "test". Columns may have other names
-        that are common, such as filename and class; `Source.notes` then tells which were taken.
+        file's own folder; a split is "train", "validation" or "test". Columns may have other common
+        names, such as filename and class; `Source.notes` then says which were used.
     seed : int, default 0
         Seed of the split, for what the file does not split.
     on_error, validation, task
@@ -71,16 +72,23 @@ def csv_file(
 def read_csv(path: str | os.PathLike, policy: SplitPolicy, task: Task | None = None) -> Source:
     """Do what `csv_file` does, with a policy."""
     path = Path(path)
+    where, notes = f"data {str(path)!r}", []
     if not path.is_file():
         reason = "a folder, not a CSV file" if path.is_dir() else "there is no such file"
-        raise ValueError(f"data {str(path)!r}: {reason}.")
-    where, notes = f"data {str(path)!r}", []
-    rows, column = _rows(path, where, task, notes)
+        raise ValueError(f"{where}: {reason}.")
+    delimiter, header, lines = _table(path, where)
+    place, column = _columns(header, task, where, notes)
+    if "split" not in place and (named := _column_of_splits(header, lines, place, where)):
+        place["split"] = header.index(named)
+        notes.append(f"The column {named!r} is used as 'split'.")
+    rows = _rows(lines, delimiter, header, place, column, where)
+    _check_filled(rows, column, task, where)
     if task is None:
         task = _task_of(rows, column, where, notes)
-    class_names, labels = _READ[task](rows, where)
+    class_names = _NAMES[task](rows, where)
     if task == "classification":
         check_classes(path, class_names, "a line for every image, path,label")
+    labels = LABELS[task].read([row.label for row in rows], class_names)
     listed = {}
     for index, row in enumerate(rows):
         listed.setdefault(row.split, []).append(index)
@@ -102,12 +110,9 @@ class _Row(NamedTuple):
     split: str
 
 
-def _rows(path, where, task, notes):
-    """The lines of the file, and what its column of labels is: "label" or "value"."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{where} is not text in UTF-8: {error}.") from error
+def _table(path, where):
+    """The delimiter of the file, the names of its columns, and its other lines, numbered."""
+    text = read_text(path)
     delimiter = _delimiter(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
@@ -115,12 +120,13 @@ def _rows(path, where, task, notes):
     except csv.Error as error:
         raise ValueError(f"{where}, line {reader.line_num}: {error}.") from error
     header = [column.strip().lower() for column in lines[0][1]] if lines else []
-    place, column = _columns(header, task, where, notes)
-    if "split" not in place and (named := _column_of_splits(header, lines[1:], place, where)):
-        place["split"] = header.index(named)
-        notes.append(f"The column {named!r} is taken for 'split'.")
+    return delimiter, header, lines[1:]
+
+
+def _rows(lines, delimiter, header, place, column, where):
+    """The images of the lines."""
     rows = []
-    for number, cells in lines[1:]:
+    for number, cells in lines:
         if any(map(str.strip, cells[len(header) :])):
             raise ValueError(
                 f"{where}, line {number}: more cells than the first line has columns. Quote a cell "
@@ -132,24 +138,22 @@ def _rows(path, where, task, notes):
             raise ValueError(
                 f"{where}, line {number}: split {split!r} must be one of {', '.join(SPLIT_OF)}."
             )
-        rows.append(
-            _Row(
-                number,
-                cells[place["path"]],
-                names.label(cells[place[column]]),
-                SPLIT_OF[split.lower() or "train"],
-            )
-        )
+        label, split = names.label(cells[place[column]]), SPLIT_OF[split.lower() or "train"]
+        rows.append(_Row(number, cells[place["path"]], label, split))
+    return rows
+
+
+def _check_filled(rows, column, task, where):
+    """Raise ValueError for a line without a path, or without a label where it needs one."""
     several = task == "multilabel" or (task is None and any(BETWEEN in row.label for row in rows))
     for row in rows:
         if not row.file.strip() or not (row.label or several):
             empty = "path" if several else f"path or {column}"
             raise ValueError(f"{where}, line {row.line}: {empty} is empty.")
-    return rows, column
 
 
 def _delimiter(text):
-    """What is between the cells: what gives the first line columns that are known, or most."""
+    """What separates the cells: what gives the first line most known columns, or most at all."""
     first = next((line for line in text.splitlines() if line.strip()), "")
 
     def known(delimiter):
@@ -164,16 +168,8 @@ def _columns(header, task, where, notes):
     place, taken = {}, {}
     for column, known in _COLUMNS.items():
         found = [name for name in header if name in known]
-        # The name that is ours goes before others.
         found = [name for name in found if name == column] or found
-        if len(found) > 1:
-            twice = len({*found}) == 1
-            raise ValueError(
-                f"{where}: two columns {found[0]!r} in its first line."
-                if twice
-                else f"{where}: {' and '.join(map(repr, found))} may both be the column "
-                f"{column!r}. Call one so."
-            )
+        _check_one(column, found, where)
         if found:
             place[column] = header.index(found[0])
             if found[0] != column:
@@ -189,23 +185,31 @@ def _columns(header, task, where, notes):
         )
     for column, name in taken.items():
         if column in ("path", labels):
-            notes.append(f"The column {name!r} is taken for {column!r}.")
+            notes.append(f"The column {name!r} is used as {column!r}.")
     return place, labels
 
 
+def _check_one(column, found, where):
+    """Raise ValueError if several columns could be one."""
+    if len(found) > 1:
+        twice = len({*found}) == 1
+        raise ValueError(
+            f"{where}: two columns {found[0]!r} in its first line."
+            if twice
+            else f"{where}: {' and '.join(map(repr, found))} may both be the column {column!r}. "
+            f"Rename the right one to {column!r}."
+        )
+
+
 def _column_of_splits(header, lines, place, where):
-    """The name of a column that is not called split, but has the names of splits; or None."""
+    """The name of a column that holds names of splits under another name; or None."""
     found = []
     for index, name in enumerate(header):
         cells = {cells[index].strip().lower() for _, cells in lines if len(cells) > index}
         several = len(cells) > 1 and "train" in map(SPLIT_OF.get, cells)
         if several and index not in place.values() and all(map(SPLIT_OF.get, cells)):
             found.append(name)
-    if len(found) > 1:
-        raise ValueError(
-            f"{where}: {' and '.join(map(repr, found))} may both be the column 'split'. Call one "
-            "so."
-        )
+    _check_one("split", found, where)
     return found[0] if found else None
 
 
@@ -222,60 +226,53 @@ def _task_of(rows, column, where, notes):
             raise ValueError(
                 f"{where}, line {missing[0].line}: label {missing[0].label!r} is not a number, as "
                 f"all others are, such as {numbers[0].label} in line {numbers[0].line}. Leave the "
-                "line out, or take all labels for names: task='classification'."
+                "line out, or read all labels as names of classes: task='classification'."
             )
         if not all(_WHOLE.fullmatch(row.label) for row in rows):
             if all(float(row.label).is_integer() for row in rows):
                 notes.append(
-                    f"Labels such as {numbers[0].label} are taken for numbers to predict. If they "
-                    "are names of classes, say task='classification'."
+                    f"Labels such as {numbers[0].label} are read as numbers to predict. If they are "
+                    "names of classes, say task='classification'."
                 )
             return "regression"
         _logger.info(
-            "%s: whole numbers as labels are names of classes. task='regression' takes them as "
-            "numbers to predict.",
+            "%s: labels that are whole numbers are read as names of classes. "
+            "task='regression' reads them as numbers to predict.",
             where,
         )
     return "classification"
 
 
 def _classes(rows, where):
-    """Names of classes, and the class of every row."""
-    class_names = tuple(sorted({row.label for row in rows}))
-    index_of = {name: index for index, name in enumerate(class_names)}
-    return class_names, np.array([index_of[row.label] for row in rows], int)
+    """Names of classes."""
+    return tuple(sorted({row.label for row in rows}))
 
 
 def _several(rows, where):
-    """Names of labels, and which of them every row has."""
-    sets = []
+    """Names of labels, of which an image has any number."""
+    class_names = set()
     for row in rows:
-        found = [name.strip() for name in row.label.split(BETWEEN)] if row.label else []
+        found = labels_in(row.label)
         if not all(found):
             raise ValueError(
                 f"{where}, line {row.line}: label {row.label!r} has nothing beside a "
                 f"{BETWEEN!r}. Expected names with one {BETWEEN!r} between them, "
                 "or nothing."
             )
-        sets.append(set(found))
-    class_names = tuple(sorted(set().union(*sets)))
+        class_names |= {*found}
     if not class_names:
         raise ValueError(f"{where}: no image has a label.")
-    index_of = {name: index for index, name in enumerate(class_names)}
-    labels = np.zeros((len(rows), len(class_names)), "float32")
-    for row, found in zip(labels, sets, strict=True):
-        row[[index_of[name] for name in found]] = 1
-    return class_names, labels
+    return tuple(sorted(class_names))
 
 
 def _numbers(rows, where):
-    """The number of every row."""
+    """What the numbers are called, all of which a label can be."""
     for row in rows:
         if not _NUMBER.fullmatch(row.label) or abs(float(row.label)) > _LARGEST:
             raise ValueError(
                 f"{where}, line {row.line}: {row.label!r} is not a number such as 3, -0.5 or 1e-3."
             )
-    return ("value",), np.array([float(row.label) for row in rows], "float32")
+    return ("value",)
 
 
-_READ = {"classification": _classes, "multilabel": _several, "regression": _numbers}
+_NAMES = {"classification": _classes, "multilabel": _several, "regression": _numbers}

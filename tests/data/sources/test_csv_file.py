@@ -172,8 +172,8 @@ class TestClasses:
         source = data.load(table(f"{path},{label}", *self.rows()))
         assert source.class_names == ("cat", "dog")
         assert source.notes == (
-            f"The column {path.lower()!r} is taken for 'path'.",
-            f"The column {label.lower()!r} is taken for 'label'.",
+            f"The column {path.lower()!r} is used as 'path'.",
+            f"The column {label.lower()!r} is used as 'label'.",
         )
         source = data.load(table(f"path,label,{path},{label}", *self.rows(",x,y")))
         assert (source.class_names, source.notes) == (("cat", "dog"), ())
@@ -186,7 +186,7 @@ class TestClasses:
         for start, split in enumerate(source.splits.values()):
             assert contents(split) == [encoded(10 * start + index) for index in range(10)]
         taken = name.strip().lower()
-        told = (f"The column {taken!r} is taken for 'split'.",) if taken != "split" else ()
+        told = (f"The column {taken!r} is used as 'split'.",) if taken != "split" else ()
         assert source.notes == told
 
     def test_columns_with_other_words_are_no_splits(self, table):
@@ -350,7 +350,7 @@ class TestNumbers:
     def test_whole_numbers_with_a_point_are_told(self, table):
         source = data.load(table("path,label", *self.rows(["1.0", "2.0"] * 15)))
         assert source.task == "regression"
-        assert "Labels such as 1.0 are taken for numbers to predict" in source.notes[0]
+        assert "Labels such as 1.0 are read as numbers to predict" in source.notes[0]
         assert data.load(table("path,label", *self.rows(["1.0", "2.5"] * 15))).notes == ()
 
     def test_have_no_weights_and_no_imbalance(self, table):
