@@ -1,5 +1,6 @@
 """Folders of images."""
 
+import itertools
 import os
 import re
 from collections import defaultdict
@@ -36,11 +37,11 @@ def folder(
     Parameters
     ----------
     path : path
-        The folder. Classes are sorted by name; their images may be in folders of their own. A file
-        is an image by its suffix or its first bytes; others, hidden ones among them, are told in
-        `Source.skipped`. Instead of class folders there may be files like cat.0.jpg, as Kaggle has
-        them. The folders of the splits are called train, validation and test, or alike: Training,
-        val, seg_test. What is in none of them, or tells no class, is in no split.
+        The folder. Classes are sorted by name; their images may be in folders inside. A file is an
+        image by its suffix or its first bytes; all others, also hidden ones, are listed in
+        `Source.skipped`. Instead of class folders there may be files named like cat.0.jpg, as on
+        Kaggle. The folders of the splits are called train, validation and test, or similarly:
+        Training, val, seg_test. Images in none of them, or without a class, are in no split.
     seed : int, default 0
         Seed of the split, for what is not split on disk.
     on_error, validation
@@ -77,33 +78,14 @@ def read_folder(path: str | os.PathLike, policy: SplitPolicy) -> Source:
     layout = _layout(path, found)
     class_names = tuple(sorted(layout.splits["train"]))
     empty = _without_images(found, layout)
-    for place, parts in empty.items():
-        unread = [each for each, below in found.pictures.items() if below[: len(parts)] == parts]
-        if unread:
-            raise ValueError(
-                f"data {str(place)!r}: {len(unread)} images of formats that are not read, such as "
-                f"{unread[0].name!r}, and no others. Convert them to JPEG or PNG, or move the "
-                "folder away."
-            )
+    _check_readable(found, empty)
     check_classes(
         path,
         class_names,
         "class/image, or train/class/image and test/class/image",
         _hint(path, found, layout, empty) if len(class_names) < 2 else "",
     )
-    for split, classes in layout.splits.items():
-        strangers = sorted(set(classes) - set(class_names))
-        lacking = [name for name in class_names if not classes.get(name)]
-        if strangers or lacking:
-            problem = (
-                f"no images of {lacking[0]!r}"
-                if lacking
-                else f"an additional class {strangers[0]!r}"
-            )
-            raise ValueError(
-                f"data {str(path.joinpath(*layout.roots[split]))!r}: {problem}. Expected every "
-                "class in every split."
-            )
+    _check_alike(path, layout, class_names)
     splits = {
         split: Split(
             [file for name in class_names for file in classes[name]],
@@ -117,18 +99,19 @@ def read_folder(path: str | os.PathLike, policy: SplitPolicy) -> Source:
         class_names,
         splits,
         policy,
-        skipped=[
-            *found.skipped,
-            *(skipped_line(file, reason) for file, reason in layout.outside.items()),
+        skipped=[*found.skipped, *itertools.starmap(skipped_line, layout.outside.items())],
+        notes=[
+            *_notes_on_unused(path, found, layout),
+            *_notes_on_classes(layout, empty),
+            *_notes_on_folders_within(found, layout),
         ],
-        notes=_notes(path, found, layout, empty),
     )
 
 
 def _instead_of_a_folder(path):
     """What is wrong with a path that is no folder."""
     if path.name.lower().endswith(_ARCHIVES) and path.exists():
-        return "an archive. Unpack it, and give the folder of what was in it."
+        return "an archive. Unpack it, and load the folder that comes out."
     if path.exists():
         return (
             "a file of a kind that is not read. Expected a folder of images, a CSV file (.csv, "
@@ -138,6 +121,35 @@ def _instead_of_a_folder(path):
         "there is no such folder; it may also be 'digits', 'tfds:NAME', a CSV file or TFRecord "
         "files."
     )
+
+
+def _check_readable(found, empty):
+    """Raise ValueError for a folder with images of formats that are not read, and no others."""
+    for place, parts in empty.items():
+        unread = [each for each, below in found.pictures.items() if below[: len(parts)] == parts]
+        if unread:
+            raise ValueError(
+                f"data {str(place)!r}: {_images(len(unread))} in a format that is not read, such "
+                f"as {unread[0].name!r}, and no others. Convert them to JPEG or PNG, or move the "
+                "folder away."
+            )
+
+
+def _check_alike(path, layout, class_names):
+    """Raise ValueError unless every split has every class and no other."""
+    for split, classes in layout.splits.items():
+        lacking = [name for name in class_names if not classes.get(name)]
+        strangers = sorted({*classes} - {*class_names})
+        if lacking or strangers:
+            problem = (
+                f"no images of {lacking[0]!r}"
+                if lacking
+                else f"an additional class {strangers[0]!r}"
+            )
+            raise ValueError(
+                f"data {str(path.joinpath(*layout.roots[split]))!r}: {problem}. Expected every "
+                "class in every split."
+            )
 
 
 class _Layout(NamedTuple):
@@ -158,13 +170,13 @@ def _layout(path, found):
     for name, split in _named_as_splits(filter(None, tops)).items():
         root = _unwrapped((*start, name), name, tops[name].values())
         classes, outside = _by_class(root, tops[name])
-        # A folder "train" whose images tell no classes is the class of trains.
+        # Without classes inside, a folder "train" is the class of trains.
         if len(classes) > 1 or any(len(parts) > len(root) + 1 for parts in tops[name].values()):
             if split in roots:
                 first = roots[split][len(start)]
                 raise ValueError(
                     f"data {str(path)!r}: the folders {first!r} and {name!r} are both for {split}. "
-                    "Join them, or move one away."
+                    "Merge them, or move one away."
                 )
             roots[split], inside[split] = root, (classes, outside)
     if not roots:
@@ -173,8 +185,8 @@ def _layout(path, found):
     if "train" not in roots:
         names = " and ".join(repr(root[len(start)]) for root in roots.values())
         raise ValueError(
-            f"data {str(path)!r}: {names} is named as a split with class folders, but no folder is "
-            "named train. Call one so; or, if that is the name of a class, another."
+            f"data {str(path)!r}: {names} is named as a split and holds classes, but no folder is "
+            "named train. Name one train; or, if this is a class, give it another name."
         )
     used = {root[len(start)] for root in roots.values()}
     outside = {
@@ -209,7 +221,7 @@ def _named_as_splits(names):
     return {
         name: split
         for around, found in alike.items()
-        # Other words around it must be those of a set for training, too: not a test tube.
+        # With other words around it, there must be one for training too: not a test tube.
         if around == ("", "") or {"train"} < set(found.values())
         for name, split in found.items()
     }
@@ -237,7 +249,7 @@ def _by_class(root, images):
 
 
 def _without_images(found, layout):
-    """Folders where those of classes are, with nothing in them that is an image."""
+    """Folders in the place of classes, without any image in them."""
     roots = {*layout.roots.values(), *(root[:-1] for root in layout.roots.values() if root)}
     lengths = {len(root) + 1 for root in roots}
     filled = {parts[:length] for parts in found.images.values() for length in lengths}
@@ -249,7 +261,7 @@ def _without_images(found, layout):
 
 
 def _hint(path, found, layout, empty):
-    """What may be meant by a folder of fewer than two classes."""
+    """What else may be meant, where there are fewer than two classes."""
     if empty:
         return f" There are no images in {_few(each.name for each in empty)}."
     root = layout.roots["train"]
@@ -262,50 +274,60 @@ def _hint(path, found, layout, empty):
         for file in path.iterdir()
         if re.search(r"\.(csv|tsv|tfrec(ords?)?)\b", file.name.lower())
     ]
-    return f" {_few(files)} can be given itself." if files else ""
+    return f" Perhaps {_few(files)} is meant." if files else ""
 
 
 def _few(names: Iterable[str]) -> str:
-    """Some names in words, however many there are."""
+    """A list of names that stays short, however many there are."""
     names = sorted(map(repr, names))
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _notes(path, found, layout, empty):
-    """What one should know about the images of a folder."""
-    notes = []
+def _images(count):
+    """A number of images, in words."""
+    return f"{count:,} image{'s' * (count != 1)}"
+
+
+def _notes_on_unused(path, found, layout):
+    """Images that are in no split, or not read."""
     unused = defaultdict(list)
     for file, reason in layout.outside.items():
         unused[reason].append(file)
     if found.pictures:
-        unused["of formats that are not read"] = [*found.pictures]
+        unused["in a format that is not read"] = [*found.pictures]
     for reason, files in unused.items():
-        notes.append(
-            f"{len(files):,} images are not used, because they are {reason}; the first is "
+        yield (
+            f"{_images(len(files))} not used, {reason}; the first is "
             f"{str(files[0].relative_to(path))!r}."
         )
+
+
+def _notes_on_classes(layout, empty):
+    """Folders that may be no classes, and are; or may be classes, and are none."""
     if empty:
-        notes.append(f"There are no images in {_few(each.name for each in empty)}.")
-    if "train" in layout.roots and len(layout.splits) == 1:
+        yield f"There are no images in {_few(each.name for each in empty)}."
+    if len(layout.splits) == 1:
         named = [name for name in layout.splits["train"] if name.lower() in SPLIT_OF]
         if named:
-            notes.append(f"{_few(named)} is taken for a class: it is not divided in classes.")
+            yield f"{_few(named)} is used as a class: there are no classes in it."
+
+
+def _notes_on_folders_within(found, layout):
+    """Folders that are one class, and classes that have the same folders in them."""
     spellings, inner = defaultdict(set), defaultdict(set)
-    depths = {split: len(root) for split, root in layout.roots.items()}
     for split, classes in layout.splits.items():
         for name, files in classes.items():
             for file in files:
-                parts = found.images[file][depths[split] :]
+                parts = found.images[file][len(layout.roots[split]) :]
                 if len(parts) > 1:
                     spellings[split, name].add(parts[0])
                     inner[split, name].add(parts[1] if len(parts) > 2 else None)
     for (_, name), folders in spellings.items():
         if len(folders) > 1:
-            notes.append(f"The folders {_few(folders)} are one class, {name!r}.")
+            yield f"The folders {_few(folders)} are one class, {name!r}."
     shared = next(iter(inner.values()), set())
     if len(shared) > 1 and None not in shared and all(each == shared for each in inner.values()):
-        notes.append(
-            f"All of {_few({name for _, name in inner})} have the folders {_few(shared)}. If those "
-            "are the classes, give one of the former, or call these train and test."
+        yield (
+            f"All of {_few({name for _, name in inner})} hold the folders {_few(shared)}. If those "
+            "are the classes, load one of the outer folders, or name them train and test."
         )
-    return notes

@@ -322,8 +322,7 @@ class TestWhatIsFound:
         (line,) = source.skipped
         assert "photo.NEF': a camera's raw image, which is not read; use JPEG" in line
         assert source.notes == (
-            "1 images are not used, because they are of formats that are not read; the first is "
-            "'cat/photo.NEF'.",
+            "1 image not used, in a format that is not read; the first is 'cat/photo.NEF'.",
         )
 
     def test_links_are_followed_but_not_in_a_circle(self, put, tmp_path):
@@ -380,13 +379,13 @@ class TestWhatIsFound:
 
     def test_a_class_of_photographs_that_are_not_read_is_refused(self, put):
         folder = put(*of_classes("."), "cow/0.heic", "cow/1.HEIC")
-        with one_line_error("cow': 2 images of formats that are not read, such as '0.heic'"):
+        with one_line_error("cow': 2 images in a format that is not read, such as '0.heic'"):
             data.load(folder)
 
     def test_images_beside_the_classes_are_told(self, put):
         source = data.load(put(*of_classes("."), "logo.png", "cat.7.png"))
         assert reasons(source) == ["beside the folders of classes."] * 2
-        assert "2 images are not used" in source.notes[0]
+        assert "2 images not used" in source.notes[0]
 
     def test_files_that_are_not_named_after_a_class_are_told(self, put):
         names = [f"{name}.{index}.png" for name in ("cat", "dog") for index in range(5)]
@@ -398,7 +397,7 @@ class TestWhatIsFound:
     def test_tables_in_a_folder_without_classes_are_offered(self, put):
         folder = put("1.png")
         (folder / "labels.csv").write_text("path,label\n")
-        with one_line_error("no folders of images in it", "'labels.csv' can be given itself"):
+        with one_line_error("no folders of images in it", "Perhaps 'labels.csv' is meant"):
             data.load(folder)
 
 
@@ -431,7 +430,7 @@ class TestSplitsOfFolders:
         assert found["test"] == sorted(test)
         assert sorted(found["train"] + found["validation"]) == sorted(train)
         assert reasons(source) == ["in none of the folders of the splits."] * 3
-        assert "3 images are not used" in source.notes[0]
+        assert "3 images not used" in source.notes[0]
 
     def test_a_folder_in_one_of_its_name(self, put):
         folder = put(*of_classes("data/train", "data/test"))
@@ -458,7 +457,7 @@ class TestSplitsOfFolders:
     def test_a_test_of_nothing_but_images_is_taken_for_a_class_and_told(self, put):
         source = data.load(put(*of_classes("."), *(f"test/{index}.png" for index in range(5))))
         assert source.class_names == ("cat", "dog", "test")
-        assert source.notes == ("'test' is taken for a class: it is not divided in classes.",)
+        assert source.notes == ("'test' is used as a class: there are no classes in it.",)
 
     def test_words_for_splits_may_be_in_names_of_classes(self, put):
         names = ("test tube", "bullet train", "train station")
@@ -468,7 +467,7 @@ class TestSplitsOfFolders:
         source = data.load(put(*of_classes("fold1", "fold2")))
         assert source.class_names == ("fold1", "fold2")
         (note,) = source.notes
-        assert "All of 'fold1', 'fold2' have the folders 'cat', 'dog'." in note
+        assert "All of 'fold1', 'fold2' hold the folders 'cat', 'dog'." in note
 
     def test_a_folder_above_is_told(self, put):
         with one_line_error("'pets' is the only class", "data/pets' is meant"):
