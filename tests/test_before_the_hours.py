@@ -203,7 +203,7 @@ class TestWeightsThatAreNaN:
         kernel.assign(np.full(kernel.shape, 3e38, "float32"))
         model.save(tmp_path / "model.keras")
         PIL.Image.fromarray(np.full((8, 8), 200, "uint8")).save(tmp_path / "1.png")
-        with one_line_error("of 359 images, at first for image 0"):
+        with one_line_error("of 359 images; the first is image 0"):
             runs.evaluate(tmp_path, "digits")
         with one_line_error("gives NaN or infinity for 1 of 1 images"):
             runs.predict(tmp_path, tmp_path / "1.png")

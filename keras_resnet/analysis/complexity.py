@@ -1,6 +1,7 @@
 """The paper's table 1 for any model: the size and cost of each stage."""
 
 import collections
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ class StageComplexity:
     parameters : int
         Trainable parameters, including those of shortcuts.
     macs : int
-        Multiply-adds of convolutions (grouped, depthwise, separable and transposed ones, too) and
-        dense layers per image.
+        Multiply-adds per image of convolutions, also grouped, depthwise, separable and transposed
+        ones, and of dense layers.
     """
 
     name: str
@@ -53,8 +54,8 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     Raises
     ------
     ValueError
-        If the height or width of the input is not known, the model contains another, or a layer of
-        another kind has a kernel.
+        If the height or width of the input is not known, the model contains another, or another
+        kind of layer has a kernel.
 
     References
     ----------
@@ -75,9 +76,8 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
         )
     calls = collections.defaultdict(list)
     graph = graphs.plain(model) if isinstance(model, keras.Sequential) else model
-    for nodes in graph._nodes_by_depth.values():
-        for node in nodes:
-            calls[node.operation].append(node)
+    for node in itertools.chain.from_iterable(graph._nodes_by_depth.values()):
+        calls[node.operation].append(node)
     stages = {}
     for layer in model.layers:
         if isinstance(layer, keras.layers.InputLayer) or layer.name == "preprocessing":
@@ -97,7 +97,7 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     return list(stages.values())
 
 
-# Layers by what each of their products of a kernel is for: a position of the output or the input.
+# Layers whose kernel is applied at every position of the output, and of the input.
 _OF_OUTPUTS = (
     *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, keras.layers.Dense),
     *(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D),
@@ -117,13 +117,10 @@ def _macs(layer, inputs, outputs):
         return 0
     if not isinstance(layer, _OF_OUTPUTS + _OF_INPUTS):
         raise ValueError(
-            f"layer {layer.name!r} is a {type(layer).__name__}, whose multiply-adds are not known: "
-            "only those of convolutions and dense layers are."
+            f"layer {layer.name!r}: the multiply-adds of {type(layer).__name__} are not known; "
+            "those of convolutions and dense layers are."
         )
     _, *shape = inputs if isinstance(layer, _OF_INPUTS) else outputs
-    positions = shape[1:] if _channels_first(layer) else shape[:-1]
+    channels_first = getattr(layer, "data_format", None) == "channels_first"
+    positions = shape[1:] if channels_first else shape[:-1]
     return math.prod(positions) * sum(math.prod(kernel.shape) for kernel in kernels)
-
-
-def _channels_first(layer):
-    return getattr(layer, "data_format", None) == "channels_first"

@@ -505,7 +505,7 @@ def submission(
 
 
 def submission_ids(files: Sequence[str | os.PathLike]) -> list[str]:
-    """What a submission calls images: a name for each.
+    """Name each image for a submission.
 
     Parameters
     ----------
@@ -515,8 +515,8 @@ def submission_ids(files: Sequence[str | os.PathLike]) -> list[str]:
     Returns
     -------
     list of str
-        The names of the files without their suffixes. Where two are the same, their paths from the
-        folder that holds all of them; where these are the same, too, with their suffixes.
+        The names of the files without suffixes. If two of these are the same, the paths below the
+        folder that holds all files; if two of these are the same, the paths with suffixes.
 
     Raises
     ------
@@ -534,17 +534,16 @@ def submission_ids(files: Sequence[str | os.PathLike]) -> list[str]:
         raise ValueError(f"files: {str(twice[0])!r} is named twice.")
     folder = os.path.commonpath([path.parent for path in paths]) if paths else ""
     below = [path.relative_to(folder) for path in paths]
-    for ids in (
+    candidates = (
         [path.stem for path in paths],
         [path.with_suffix("").as_posix() for path in below],
-    ):
-        if len({*ids}) == len(ids):
-            return ids
-    return [path.as_posix() for path in below]
+        [path.as_posix() for path in below],
+    )
+    return next(ids for ids in candidates if len({*ids}) == len(ids))
 
 
 def check_finite(outputs: np.ndarray, model: keras.Model) -> np.ndarray:
-    """The outputs of a model, if all of them are numbers.
+    """Check that all outputs of a model are finite.
 
     Parameters
     ----------
@@ -556,17 +555,18 @@ def check_finite(outputs: np.ndarray, model: keras.Model) -> np.ndarray:
     Returns
     -------
     array
+        The same outputs.
 
     Raises
     ------
     ValueError
-        For outputs that are NaN or infinite, of which no class is the likeliest.
+        For outputs that are NaN or infinite: they would still have an `argmax`.
     """
     lost = ~np.isfinite(outputs).all(axis=tuple(range(1, outputs.ndim)))
     if lost.any():
         raise ValueError(
             f"model {model.name!r} gives NaN or infinity for {lost.sum():,} of {len(outputs):,} "
-            f"images, at first for image {lost.argmax()} (counted from 0)."
+            f"images; the first is image {lost.argmax()} (counted from 0)."
         )
     return outputs
 

@@ -53,7 +53,7 @@ class Overview:
     skipped : tuple of str
         Everything that was seen and is not used, with the reason.
     notes : tuple of str
-        What else one should know about the data.
+        What else one should know about the data, as in `Source`.
     """
 
     name: str

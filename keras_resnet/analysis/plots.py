@@ -25,9 +25,9 @@ RIGHT, WRONG = "#1a7f37", "#cf222e"
 
 _DPI = 110
 _FONT = "DejaVu Sans"  # comes with Matplotlib
-# Pixels of a sheet: a place for an image and two lines, the image in it, and between them.
+# Pixels of a sheet: the cell of an image and two lines, the image in it, and the gap between them.
 _CELL, _TILE, _MARGIN = (165, 198), 145, 5
-_LETTERS = 20  # of a line
+_LETTERS = 20  # in a line
 
 
 def contact_sheet(
@@ -85,18 +85,18 @@ def contact_sheet(
 
 
 def _tile(image):
-    """An image in RGB, as large as fits in its place on a sheet."""
+    """An image in RGB, as large as fits into its cell on a sheet."""
     pixels = np.clip(np.asarray(image), 0, 255).astype("uint8")
     picture = PIL.Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
     scale = _TILE / max(picture.size)
     size = [max(1, round(side * scale)) for side in picture.size]
-    # Pixels of small images are to be seen.
+    # The pixels of small images stay visible.
     how = PIL.Image.Resampling.NEAREST if scale > 1 else PIL.Image.Resampling.BOX
     return np.asarray(picture.convert("RGB").resize(size, how))
 
 
 def _short(line, letters=_LETTERS):
-    """A line that is no wider than an image on a sheet."""
+    """A line that is hardly wider than an image on a sheet."""
     return line if len(line) <= letters else f"{line[: letters - 9]}\u2026{line[-8:]}"
 
 
@@ -193,27 +193,28 @@ def _figure(rows, columns, figsize):
 
 
 def _save(figure, path):
-    """Write a figure, whatever letters there are in the names of classes."""
+    """Write a figure, whatever letters the names of classes have."""
     from matplotlib.text import Text
 
     texts = figure.findobj(Text)
     families, unknown = _families("".join(text.get_text() for text in texts))
     for text in texts:
-        text.set_parse_math(False)  # a $ in a name is one
+        text.set_parse_math(False)  # in a name, a $ is a dollar
         text.set_fontfamily(families)
     if unknown:
         _logger.warning(
-            "%s: no font on this machine has the letters %s. Install one, such as Noto Sans CJK.",
+            "%s: no font on this machine has the letters %s. Install one that does, such as Noto "
+            "Sans CJK.",
             os.fspath(path),
             "".join(unknown[:10]) + ("..." if len(unknown) > 10 else ""),
         )
     with written_beside(path) as partial, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # that is what was said
+        warnings.filterwarnings("ignore", message="Glyph")  # as just logged
         figure.savefig(partial, dpi=_DPI, format="png")
 
 
 def _families(text):
-    """Fonts that have the letters of a text between them, and the letters that none has."""
+    """Fonts that together have the letters of a text, and the letters that no font has."""
     from matplotlib import font_manager
 
     fonts = [
@@ -250,7 +251,7 @@ def class_sheet(
     per_class : int, default 8
         Images per row, from all over the split.
     classes : int, default 32
-        Rows at most: of more classes, some from all over the list.
+        Rows at most. Of more classes, some from all over the list are shown.
 
     Examples
     --------

@@ -99,7 +99,7 @@ AUGMENTATIONS = {
 }
 """The policies by name."""
 
-_ASPECT_RATIOS = (3 / 4, 4 / 3)  # of a window, width to height, in units of the result's
+_ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height of a window, relative to that of the result
 
 
 def check_mixes(
@@ -145,7 +145,7 @@ def random_window(size, area, seed, aspect: float = 1.0) -> tf.Tensor:
     seed : int tensor of shape (2,)
         The same seed gives the same window.
     aspect : float, default 1.0
-        Width of what it is resized to, in units of the height.
+        Width divided by height of the result that the window is resized to.
 
     Returns
     -------

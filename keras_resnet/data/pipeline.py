@@ -51,10 +51,10 @@ def batches(
     channels : int, default 3
         Channels that files are decoded to: 1 grey, 3 RGB.
     crop : float, default 1.0
-        Fraction of an image that the result shows, of the sides of the largest window around the
-        centre that has the shape of the result: of a square one, of the image's shorter side.
-        Models for ImageNet are commonly tested on 224 of 256 pixels, 0.875. Ignored by an
-        augmentation that cuts windows of its own.
+        What the result shows, as a fraction of the sides of the largest window in the centre that
+        has the shape of the result; for a square one, of the image's shorter side. Models for
+        ImageNet are commonly tested on 224 of 256 pixels, 0.875. Ignored by an augmentation that
+        cuts windows of its own.
     interpolation : {"bilinear", "bicubic"}, default "bilinear"
         How images are resized.
     batch_size : int, default 32
@@ -293,7 +293,7 @@ def _keep(images, split, cache, target, channels, crop, interpolation):
         return tf.cast(tf.round(image), "uint8")
 
     made_how = short(target), channels, crop
-    if interpolation != "bilinear":  # caches of before do not say how
+    if interpolation != "bilinear":  # which caches of earlier versions do not record
         made_how += (interpolation,)
     return cached(images, split, view, made_how, cache)
 
@@ -304,7 +304,7 @@ def middle(
     image_size: int | tuple[int, int],
     interpolation: str = "bilinear",
 ) -> tf.Tensor:
-    """Crop and resize images for evaluation: a window in the middle, of the shape of the result.
+    """Crop and resize images for evaluation, to a window in the middle of the result's shape.
 
     Parameters
     ----------

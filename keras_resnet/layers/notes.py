@@ -1,4 +1,4 @@
-"""What a layer notes in a .weights.h5 file beside its weights: a file has no configurations."""
+"""Notes of a layer beside its weights in a .weights.h5 file, which has no configurations."""
 
 import json
 
@@ -9,23 +9,25 @@ NAME = "keras_resnet"
 
 
 def write(store, **facts) -> None:
-    """Write a note on what a layer computes with; `store` is what `save_own_variables` is given."""
+    """Note facts about a layer in the `store` that its `save_own_variables` is given."""
     attributes = _attributes(store)
     if attributes is not None:
         attributes[NAME] = np.bytes_(json.dumps(facts))
 
 
 def check(store, normalization: str | None) -> None:
-    """Raise ValueError if the weights in a file are for images that are normalized in another way.
+    """Raise ValueError if the weights in a file are for images that are normalized differently.
 
-    A file of Keras' own, or of an older version of this package, says nothing.
+    A file of Keras or of an earlier version of this package has no note, and passes.
     """
     note = (_attributes(store) or {}).get(NAME)
-    said = normalization if note is None else json.loads(bytes(note)).get("preprocessing")
-    if None not in (said, normalization) and said != normalization:
+    if note is None or normalization is None:
+        return
+    noted = json.loads(bytes(note)).get("preprocessing")
+    if noted not in (None, normalization):
         raise ValueError(
-            f"these weights are for images that are normalized as {said!r}, the model is for "
-            f"{normalization!r}: build it with preprocessing={said!r}."
+            f"these weights are for images that are normalized as {noted!r}, the model is for "
+            f"{normalization!r}: build it with preprocessing={noted!r}."
         )
 
 

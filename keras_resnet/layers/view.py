@@ -1,13 +1,36 @@
 """The view of an image that a model wants to be shown, as its layers save it."""
 
+from collections.abc import Sequence
+
 from keras_resnet.checks import check_choice, check_positive, check_range, is_within
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 VIEW = ("crop", "image_size", "interpolation")
 
 
-def sides(image_size) -> tuple[int, int]:
-    """Height and width, of one number for both or a pair; ValueError for anything else."""
+def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width of an image size.
+
+    Parameters
+    ----------
+    image_size : int or pair of int
+        One number for both, or (height, width).
+
+    Returns
+    -------
+    tuple of (int, int)
+
+    Raises
+    ------
+    ValueError
+        For anything else, and for numbers below 1.
+
+    Examples
+    --------
+    >>> from keras_resnet.layers.view import sides
+    >>> sides(224), sides((96, 160))
+    ((224, 224), (96, 160))
+    """
     pair = image_size if isinstance(image_size, tuple | list) else (image_size, image_size)
     if len(pair) != 2 or not all(is_within("count", side) for side in pair):
         raise ValueError(
@@ -18,7 +41,7 @@ def sides(image_size) -> tuple[int, int]:
 
 
 def short(image_size: tuple[int, int]) -> int | list[int]:
-    """Height and width as JSON has them: one number where they are equal."""
+    """Height and width for JSON: one number if they are equal."""
     height, width = image_size
     return height if height == width else [height, width]
 
@@ -50,6 +73,6 @@ def view_config(layer):
 
 
 def noted(config) -> dict:
-    """What files of weights record of a layer's view: the crop, and what is not the default."""
+    """What files of weights record of a layer's config of a view: the crop, and no defaults."""
     view = {name: config[name] for name in VIEW if name in config}
     return {name: value for name, value in view.items() if value not in (None, "bilinear")}

@@ -103,7 +103,7 @@ def test_a_layer_counts_each_time_that_it_is_called():
 def test_what_is_not_known_is_refused():
     inputs = keras.Input((6, 8, 4))
     model = keras.Model(inputs, layers.EinsumDense("abcd,de->abce", (6, 8, 5))(inputs))
-    with one_line_error("is a EinsumDense, whose multiply-adds are not known"):
+    with one_line_error("the multiply-adds of EinsumDense are not known"):
         complexity(model)
 
 

@@ -132,27 +132,22 @@ def test_training_curves_mark_the_stages(tmp_path):
     assert (plain != staged).any()
 
 
-@pytest.mark.parametrize("name", ["A$$B", "$x$", "a_b^c", "100 %", r"\frac", "x" * 300])
-def test_names_of_classes_are_drawn_as_they_are(tmp_path, name):
-    images = [np.full((8, 8, 3), 255, "uint8")] * 2
-    analysis.contact_sheet(tmp_path / "sheet.png", images, [name, "x"], [True, False])
-    history = {"loss": [1.0, 2.0], name: [1.0, 2.0]}
-    analysis.training_curves(tmp_path / "curves.png", history, {name: 2})
+def test_names_of_classes_may_look_like_mathematics(tmp_path):
+    """Matplotlib raised an error for them."""
+    names = ["A$$B", r"$\frac$", "100 %"]
+    images = [np.full((8, 8, 3), 255, "uint8")] * len(names)
+    analysis.contact_sheet(tmp_path / "sheet.png", images, names)
+    history = {"loss": [1.0, 2.0], names[0]: [1.0, 2.0]}
+    analysis.training_curves(tmp_path / "curves.png", history, {names[1]: 2})
 
 
-def test_letters_that_no_font_has_are_told_once(tmp_path, caplog, recwarn):
+def test_letters_that_no_font_has_are_named_once(tmp_path, caplog, recwarn):
     for names in (["cat", "dog"], ["\u732b", "\u72ac"]):
         images = [np.zeros((8, 8, 3), "uint8")] * 2
         analysis.contact_sheet(tmp_path / "sheet.png", images, names)
     assert not [str(each.message) for each in recwarn if "Glyph" in str(each.message)]
     assert len(caplog.messages) <= 1  # none where a font has them
     assert all("no font on this machine has the letters \u72ac\u732b" in m for m in caplog.messages)
-
-
-def test_letters_are_looked_for_in_all_fonts():
-    families, unknown = analysis.plots._families("cat \u22ff \ue000")
-    assert families[0] == "DejaVu Sans"
-    assert unknown == ["\ue000"] or not unknown
 
 
 def test_grey_is_as_bright_as_it_is(tmp_path):

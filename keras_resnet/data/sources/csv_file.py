@@ -231,8 +231,8 @@ def _task_of(rows, column, where, notes):
         if not all(_WHOLE.fullmatch(row.label) for row in rows):
             if all(float(row.label).is_integer() for row in rows):
                 notes.append(
-                    f"Labels such as {numbers[0].label} are read as numbers to predict. If they are "
-                    "names of classes, say task='classification'."
+                    f"Labels such as {numbers[0].label} are read as numbers to predict. If they "
+                    "are names of classes, say task='classification'."
                 )
             return "regression"
         _logger.info(

@@ -39,12 +39,9 @@ def read_digits(name: str, policy: SplitPolicy) -> Source:
     """Do what `digits` does, with a policy."""
     from sklearn.datasets import load_digits
 
-    notes = []
+    notes = ()
     if os.path.isdir(name):
-        notes.append(
-            f"These are scikit-learn's. There is a folder of that name, too: {'./' + name!r} is "
-            "that."
-        )
+        notes = (f"These are scikit-learn's digits; the folder of that name is {'./' + name!r}.",)
     bunch = load_digits()
     images = np.round(bunch.images * (255 / 16)).astype("uint8")[..., None]
     class_names = tuple(str(name) for name in bunch.target_names)
@@ -54,6 +51,6 @@ def read_digits(name: str, policy: SplitPolicy) -> Source:
         channels=1,
         image_size=16,
         augmentation="handwriting",
-        notes=tuple(notes),
+        notes=notes,
         **complete({"train": Split(images, bunch.target)}, class_names, policy),
     )

@@ -23,7 +23,7 @@ def source_of_files(
     skipped: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Source:
-    """Look at all files of some splits, and make a source of them.
+    """Make a source of the files of some splits, once their headers are read.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def source_of_files(
     policy : SplitPolicy
         What to do about the others, and about files that cannot be read.
     skipped, notes : sequence of str
-        What there is to say already.
+        Lines that the caller has already.
 
     Returns
     -------
@@ -49,15 +49,15 @@ def source_of_files(
     """
     damaged, kept_of, sizes = [], {}, []
     for split, images in splits.items():
-        headers = read_headers(images.image_set.images, whole=policy.on_error == "skip")
-        errors = [header for header in headers if isinstance(header, ValueError)]
+        found = read_headers(images.image_set.images, whole=policy.on_error == "skip")
+        errors = [each for each in found if isinstance(each, ValueError)]
         if errors and policy.on_error == "raise":
             raise errors[0]
         damaged += map(str, errors)
-        kept = [i for i, header in enumerate(headers) if not isinstance(header, ValueError)]
+        headers = {i: each for i, each in enumerate(found) if not isinstance(each, ValueError)}
         if split == "train":
-            sizes = [(h.height, h.width) for h in headers if not isinstance(h, ValueError)]
-        kept_of[split] = images.take(np.array(kept, int)) if errors else images
+            sizes = [(header.height, header.width) for header in headers.values()]
+        kept_of[split] = images.take(np.array([*headers], int)) if errors else images
     check_counts(path, class_names, kept_of, task, " but damaged ones" if damaged else "")
     whole = complete(kept_of, class_names, policy, task)
     return Source(

@@ -27,13 +27,13 @@ class Kind:
     Parameters
     ----------
     matches : callable
-        Takes a name or path: whether it is one of this kind.
+        Takes a name or path; whether it is of this kind.
     read : callable
-        Takes it and a policy, and a task where there are several; returns the source.
+        Takes a name or path and a policy, and the task if there are several; returns the source.
     tasks : tuple of str
         The tasks that its labels may be for.
     named : bool
-        Whether it is called by a name, which a `Path` is not.
+        Whether it goes by a name, which a `Path` is not.
     """
 
     matches: Callable[[str], object]
@@ -108,8 +108,8 @@ def load(
     Returns
     -------
     Source
-        `Source.skipped` tells what was seen and is not used; `Source.notes`, what one should know
-        of the data, which is logged too.
+        `Source.skipped` lists what was seen and is not used; `Source.notes`, which are logged too,
+        say what one should know about the data.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def load(
 
 
 def _anywhere(name):
-    """A name that means the same in every working folder."""
+    """A name that means the same in every working directory."""
     prefix = TFDS if name.startswith(TFDS) else ""
     path = name.removeprefix(prefix)
     return prefix + os.path.abspath(path) if os.path.exists(path) or glob.glob(path) else name

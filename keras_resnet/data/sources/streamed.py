@@ -9,16 +9,16 @@ import tensorflow as tf
 from keras_resnet.data.duplicates import duplicates
 from keras_resnet.data.image_sets import SHUFFLE_BUFFER
 from keras_resnet.data.images import header_of
-from keras_resnet.data.labels import notes_on_names
+from keras_resnet.data.labels import LABELS, notes_on_names
 from keras_resnet.data.source import Source, Split, suggestion
 from keras_resnet.data.splitting import SplitPolicy, check_classes, check_counts, complete
 
-_MEASURED = 1000  # images at the beginning of a stream that say how large all are
-_SORTED = 0.4  # from a random order, 0, to one class after the other, 1
+_MEASURED = 1000  # images at the beginning of a stream whose sizes stand for all
+_SORTED = 0.4  # from 0, a random order, to 1, one class after the other
 
 
 def split_of_stream(where: str, images: tf.data.Dataset, labels: np.ndarray) -> Split:
-    """Make a split, whose errors say `where` its labels come from."""
+    """Make a split; an error says `where` its images and labels come from."""
     try:
         return Split(images, labels)
     except ValueError as error:
@@ -34,7 +34,7 @@ def source_of_stream(
     *,
     notes: Sequence[str] = (),
 ) -> Source:
-    """Make a source of some splits, whose first images say how large they are.
+    """Make a source of some splits, with the size that suits their first images.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def source_of_stream(
     policy : SplitPolicy
         What to do about the others, and about images that cannot be read.
     notes : sequence of str
-        What there is to say already.
+        Notes that the caller has already.
 
     Returns
     -------
@@ -77,11 +77,10 @@ def source_of_stream(
             "each has images."
         )
     for split_name, split in splits.items():
-        if split.labels.max(initial=0) >= len(class_names):
-            raise ValueError(
-                f"data {argument!r}, {split_name}: label {split.labels.max()} is not one of 0 to "
-                f"{len(class_names) - 1}, for which there are names."
-            )
+        try:
+            LABELS["classification"].checked(split.labels, class_names)
+        except ValueError as error:
+            raise ValueError(f"data {argument!r}, {split_name}: {error}") from error
     check_counts(argument, class_names, splits)
     images = splits["train"].image_set.images
     try:
@@ -114,7 +113,7 @@ def _sizes(images):
 
 
 def notes_on_order(labels: np.ndarray, classes: int) -> Iterator[str]:
-    """Say if images are in the order of their classes, farther than shuffling reaches.
+    """Say if images are in the order of their classes, beyond the reach of shuffling.
 
     Parameters
     ----------
@@ -135,20 +134,20 @@ def notes_on_order(labels: np.ndarray, classes: int) -> Iterator[str]:
     >>> len([*notes_on_order(np.repeat([0, 1], 20_000), 2)])
     1
     """
-    shares = np.bincount(labels, minlength=classes) / max(1, len(labels))
+    fractions = np.bincount(labels, minlength=classes) / max(1, len(labels))
 
     def distance(labels):
-        """Of the images in parts of the stream, the fraction that makes them unlike the whole."""
-        parts = np.array_split(labels, max(1, round(len(labels) / SHUFFLE_BUFFER)))
-        counts = [np.bincount(part, minlength=classes) for part in parts]
-        unlike = [np.abs(each - shares * each.sum()) for each in counts]
+        """The fraction of images by which the pieces of a stream differ from the whole."""
+        pieces = np.array_split(labels, max(1, round(len(labels) / SHUFFLE_BUFFER)))
+        counts = [np.bincount(piece, minlength=classes) for piece in pieces]
+        unlike = [np.abs(each - fractions * each.sum()) for each in counts]
         return np.sum(unlike) / 2 / max(1, len(labels))
 
-    # In parts of many classes, some are missing in a random order too.
+    # With many classes, pieces in random order differ too.
     random = distance(np.random.default_rng(0).permutation(labels))
-    if distance(labels) - random > _SORTED * (1 - np.square(shares).sum()):
+    if distance(labels) - random > _SORTED * (1 - np.square(fractions).sum()):
         yield (
             f"The {len(labels):,} training images are in the order of their classes, and a stream "
-            f"is shuffled among {SHUFFLE_BUFFER:,} images at a time: batches hold few classes. "
-            "Write the images in random order."
+            f"is shuffled {SHUFFLE_BUFFER:,} images at a time: batches hold few classes. Write the "
+            "images in random order."
         )

@@ -28,8 +28,8 @@ def tfrecords(
     ----------
     pattern : str
         The path of a file, or a pattern of several. A word such as "test" or "val" in a file's
-        name, or in its folder's if that is part of the pattern, says which split it is; if none is
-        called train, the others are.
+        name, or in its folder's if that is part of the pattern, says which split it is; if no file
+        is named train, those without such a word are.
     seed : int, default 0
         Seed of the split, for what the files do not split.
     on_error, validation
@@ -67,7 +67,7 @@ def read_tfrecords(pattern: str, policy: SplitPolicy) -> Source:
 
 
 def _notes_on_shards(pattern, files):
-    """Refuse a set of shards in which some are missing; say which are there, but not in it."""
+    """Say how many of the shards on disk are used; ValueError for a set in which some are lost."""
     notes, sets = [], defaultdict(lambda: defaultdict(set))
     for file in files:
         if match := _SHARD.fullmatch(file):
@@ -76,8 +76,8 @@ def _notes_on_shards(pattern, files):
         if len(found) > 1:
             counts = " and ".join(sorted(found))
             raise ValueError(
-                f"data {pattern!r}: shards {before}...{after} of {counts}; they are of one set or "
-                "another."
+                f"data {pattern!r}: shards {before}...{after} of {counts}, which are different "
+                "sets. Load one of them."
             )
         ((count, there),) = found.items()
         wanted = {f"{number:0{len(min(there))}}" for number in range(int(count))}
@@ -86,7 +86,7 @@ def _notes_on_shards(pattern, files):
         # A single shard that somebody asks for by its name is what they want.
         if there - wanted or (lost and files != [pattern]):
             problem = f"there is no {lost[0]!r}" if lost else "they are numbered from 0"
-            raise ValueError(f"data {pattern!r}: {len(there)} shards of {int(count)}; {problem}.")
+            raise ValueError(f"data {pattern!r}: {len(there)} of {int(count)} shards; {problem}.")
         if others:
             notes.append(f"{len(there)} of {int(count)} shards {before}...{after} are used.")
     return notes
@@ -104,7 +104,7 @@ def _by_split(pattern, files, notes):
             if len(found) > 1:
                 raise ValueError(
                     f"data {pattern!r}: {file!r} is named after {' and '.join(sorted(found))}. "
-                    "Name it after one."
+                    "Name it after one of them."
                 )
             if found:
                 by_split[found.pop()].append(file)
@@ -124,7 +124,7 @@ def _by_split(pattern, files, notes):
         by_split["train"] = unnamed
     if len(by_split) == 1 and "train" not in by_split:
         ((split, found),) = by_split.items()
-        notes.append(f"There are files for {split} alone, which are split as a whole data set is.")
+        notes.append(f"All files are for {split}; they are split like a whole data set.")
         return {"train": found}
     return by_split
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keras_resnet.data.formats import BEGINNINGS, TIFF
-from keras_resnet.data.images import IMAGE_SUFFIXES
+from keras_resnet.data.images import FORMATS, IMAGE_SUFFIXES
 from keras_resnet.data.skipped import skipped_line
 
-# Folders that systems and programs leave among others.
+# Folders that systems and programs leave behind.
 _OF_SYSTEMS = {
     "__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found", "system volume information",
 }  # fmt: skip
@@ -21,11 +21,12 @@ _UNREAD = (
     ".avif", ".dcm", ".exr", ".hdr", ".heic", ".heif", ".ico", ".j2k", ".jp2", ".jxl", ".pbm",
     ".pgm", ".pnm", ".ppm", ".psd", ".svg", ".tga",
 )  # fmt: skip
-_READ = "JPEG, PNG, GIF, BMP, WEBP or TIFF"
-# Pictures all the same: many begin as a TIFF file does, which holds a thumbnail.
-_PICTURES = dict.fromkeys(_RAW, f"a camera's raw image, which is not read; use {_READ}") | (
-    dict.fromkeys(_UNREAD, f"an image of a format that is not read; use {_READ}")
-)
+_USE = f"use {', '.join(FORMATS)}"
+# By their suffix: many raw images begin like a TIFF file and hold a thumbnail.
+_PICTURES = {
+    **dict.fromkeys(_RAW, f"a camera's raw image, which is not read; {_USE}"),
+    **dict.fromkeys(_UNREAD, f"an image in a format that is not read; {_USE}"),
+}
 _BEGINNING = 18  # bytes that tell a format
 _BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # bytes, by the version of the format
 
@@ -42,7 +43,7 @@ class Tree:
     folders : dict of pathlib.Path to tuple of str
         All folders but hidden ones and those of systems.
     pictures : dict of pathlib.Path to tuple of str
-        Images of formats that are not read.
+        Images in a format that is not read.
     skipped : list of str
         A line for everything else, as in `Source.skipped`, and for the pictures.
     """
@@ -130,7 +131,7 @@ def _no_image(path, entry):
     """Why a file is not taken for an image, if so."""
     if entry.name.startswith("."):
         return "a hidden file"
-    # A link to nothing is an image that cannot be read, which is told later.
+    # A link to nothing counts as an image; reading it fails later, with its name.
     if not entry.is_file() and path.exists():
         return "not a file"
     suffix = path.suffix.lower()
@@ -153,6 +154,6 @@ def _begins_as_image(path):
         any(kind != "BMP" and start.startswith(each) for kind, each in BEGINNINGS.items())
         or start.startswith((*TIFF,))
         or (start.startswith(b"RIFF") and start[8:12] == b"WEBP")
-        # A text may begin with these two letters.
+        # A text may begin with the two letters of a BMP file.
         or (start.startswith(BEGINNINGS["BMP"]) and bmp_header in _BMP_HEADERS)
     )

@@ -61,7 +61,7 @@ class TestWhatPeopleType:
             assert data.load(name).class_names == ("cat", "dog")
         source = data.load("digits")
         assert len(source.class_names) == 10
-        assert "a folder of that name, too: './digits' is that." in source.notes[0]
+        assert "the folder of that name is './digits'." in source.notes[0]
 
     @pytest.mark.parametrize(
         ("name", "complaint"),

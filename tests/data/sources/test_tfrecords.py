@@ -77,7 +77,7 @@ class TestTFRecords:
     def test_a_missing_shard_is_named(self, tmp_path, shards, form):
         (missing,) = {0, 1, 2} - {*shards}
         folder = self.write(tmp_path, *map(form.format, shards))
-        with one_line_error("2 shards of 3; there is no", form.format(missing)):
+        with one_line_error("2 of 3 shards; there is no", form.format(missing)):
             data.load(f"{folder}/*tfrecord*")
 
     def test_some_shards_of_many_are_told(self, tmp_path):
@@ -94,7 +94,7 @@ class TestTFRecords:
         with one_line_error("shards", "of 00001 and 00002"):
             data.load(f"{self.write(tmp_path, *names)}/p.tfrecord-*")
         name = "q.tfrecord-00001-of-00001"
-        with one_line_error("1 shards of 1", "there is no"):
+        with one_line_error("1 of 1 shards", "there is no"):
             data.load(f"{self.write(tmp_path, name)}/q.tfrecord-*")
 
     @pytest.mark.parametrize(
@@ -132,9 +132,7 @@ class TestTFRecords:
     def test_one_split_alone_is_split_and_told(self, tmp_path):
         source = data.load(self.write(tmp_path, "pets_test.tfrecord") / "pets_test.tfrecord")
         assert len(source.train) < 12
-        assert source.notes == (
-            "There are files for test alone, which are split as a whole data set is.",
-        )
+        assert source.notes == ("All files are for test; they are split like a whole data set.",)
 
     @pytest.mark.parametrize("ordered", [True, False])
     @pytest.mark.parametrize("classes", [2, 10, 3000])
@@ -217,7 +215,7 @@ class TestTFRecords:
     def test_labels_without_names_are_refused(self, tmp_path):
         path = write_records(tmp_path / "pets.tfrecord", self.images, self.labels)
         (tmp_path / "labels.txt").write_text("cat\ndog\n")
-        with one_line_error("pets.tfrecord", "label 2 is not one of 0 to 1"):
+        with one_line_error("pets.tfrecord", "label 2 of image 2", "is not one of 0 to 1"):
             data.load(path)
         (tmp_path / "labels.txt").unlink()
         write_records(path, self.images, [label - 1 for label in self.labels])
