@@ -83,25 +83,24 @@ def test_files_are_cropped_around_their_centre(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("suffix", "mode"),
-    [
-        *((".png", mode) for mode in ("1", "L", "LA", "P", "RGB", "RGBA")),
-        *((".jpg", mode) for mode in ("L", "RGB", "CMYK")),
-        (".gif", "P"),
-        (".bmp", "RGB"),
-    ],
-)
-def test_files_of_every_mode_are_read_as_pil_reads_them(tmp_path, suffix, mode, channels):
+def test_files_of_every_mode_are_read_as_pil_reads_them(tmp_path, channels):
     ramp = np.linspace(0, 255, 16 * 16 * 3).reshape(16, 16, 3).astype("uint8")
-    image = PIL.Image.fromarray(ramp).convert(mode)
-    image.save(tmp_path / f"image{suffix}")
-    data.check_images([tmp_path / f"image{suffix}"], whole=True)
-    split = data.Split([tmp_path / f"image{suffix}"], np.array([0]))
-    (ours,), _ = collect(data.batches(split, image_size=16, channels=channels))
-    with PIL.Image.open(tmp_path / f"image{suffix}") as image:
-        theirs = np.asarray(image.convert("RGB").convert("L" if channels == 1 else "RGB"))
-    assert np.abs(ours - theirs.reshape(ours.shape)).mean() < 2
+    modes = {
+        ".png": ("1", "L", "LA", "P", "RGB", "RGBA"),
+        ".jpg": ("L", "RGB", "CMYK"),
+        ".gif": ("P",),
+        ".bmp": ("RGB",),
+    }
+    files = [tmp_path / f"{mode}{suffix}" for suffix in modes for mode in modes[suffix]]
+    for file in files:
+        PIL.Image.fromarray(ramp).convert(file.stem).save(file)
+    data.check_images(files, whole=True)
+    split = data.Split(files, np.zeros(len(files), int))
+    images, _ = collect(data.batches(split, image_size=16, channels=channels))
+    for file, ours in zip(files, images, strict=True):
+        with PIL.Image.open(file) as image:
+            theirs = np.asarray(image.convert("RGB").convert("L" if channels == 1 else "RGB"))
+        assert np.abs(ours - theirs.reshape(ours.shape)).mean() < 2, file.name
 
 
 def test_photographs_are_varied(tmp_path):
@@ -486,23 +485,15 @@ class TestReplicas:
 
 class TestEvaluation:
     @pytest.mark.parametrize(
-        ("way", "interpolation"),
+        ("way", "interpolation", "height", "width", "crop", "image_size"),
         [
-            ("arrays", "bilinear"),
-            ("files", "bilinear"),
-            ("stream", "bilinear"),
-            ("files", "bicubic"),
-        ],
-    )
-    @pytest.mark.parametrize(
-        ("height", "width", "crop", "image_size"),
-        [
-            (64, 96, 0.875, (32, 32)),
-            (96, 64, 0.875, (56, 56)),
-            (40, 40, 1.0, (33, 33)),
-            (16, 24, 0.5, (50, 50)),
-            (64, 96, 0.75, (20, 40)),
-            (60, 80, 1.0, (45, 15)),
+            ("arrays", "bilinear", 64, 96, 0.875, (32, 32)),
+            ("arrays", "bilinear", 96, 64, 0.875, (56, 56)),
+            ("arrays", "bilinear", 40, 40, 1.0, (33, 33)),
+            ("files", "bilinear", 60, 80, 1.0, (45, 15)),
+            ("stream", "bilinear", 64, 96, 0.75, (20, 40)),
+            ("arrays", "bicubic", 64, 96, 0.75, (20, 40)),
+            ("files", "bicubic", 16, 24, 0.5, (50, 50)),
         ],
     )
     def test_is_what_pillow_makes_of_the_middle(
