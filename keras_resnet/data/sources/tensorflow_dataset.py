@@ -25,7 +25,8 @@ def tensorflow_dataset(
     name : str
         Its name, such as "cats_vs_dogs" or "beans:0.1.0", or the folder of a prepared one, or one
         of split/class/image. A data set that is not in tensorflow-datasets' folder
-        (`TFDS_DATA_DIR`) yet is downloaded and prepared.
+        (`TFDS_DATA_DIR`) yet is downloaded and prepared. Splits other than train, validation and
+        test are not used, as `Source.notes` says.
     seed : int, default 0
         Seed of the split, for what the data set does not split.
     on_error, validation
@@ -70,10 +71,16 @@ def read_tensorflow_dataset(argument: str, policy: SplitPolicy) -> Source:
         and isinstance(features.get(label_key), tfds.features.ClassLabel)
     ):
         raise ValueError(f"data {argument!r} has no images with labels, but {', '.join(features)}.")
-    splits = {}
-    for each in builder.info.splits:
-        if each not in SPLIT_OF:
+    splits, notes = {}, []
+    for each, info in builder.info.splits.items():
+        split = SPLIT_OF.get(each.lower())
+        if split is None:
+            notes.append(f"The split {each!r} is not used: {info.num_examples:,} images.")
             continue
+        if split in splits:
+            raise ValueError(
+                f"data {argument!r}: two splits are for {split}, one of them {each!r}."
+            )
         records = builder.as_dataset(
             split=each,
             shuffle_files=False,
@@ -82,10 +89,10 @@ def read_tensorflow_dataset(argument: str, policy: SplitPolicy) -> Source:
             read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
         )
         labels = records.map(lambda record: record[label_key]).as_numpy_iterator()
-        splits[SPLIT_OF[each]] = split_of_stream(
+        splits[split] = split_of_stream(
             f"data {argument!r}, {each}",
             records.map(lambda record: record[image_key]),
             np.fromiter(labels, "int64"),
         )
     class_names = tuple(features[label_key].names)
-    return source_of_stream(argument, builder.name, class_names, splits, policy)
+    return source_of_stream(argument, builder.name, class_names, splits, policy, notes=notes)

@@ -49,7 +49,8 @@ def prepared(offline, tmp_path_factory):
             )
 
         def _split_generators(self, _):
-            return {"train": self._generate_examples(0, 40), "test": self._generate_examples(40, 8)}
+            counts = {"train": (0, 40), "test": (40, 8), "extra": (48, 5)}
+            return {name: self._generate_examples(*each) for name, each in counts.items()}
 
         def _generate_examples(self, start, count):
             for number in range(start, start + count):
@@ -85,6 +86,7 @@ class TestTensorFlowDatasets:
         assert sorted(numbers["test"]) == list(range(40, 48))
         assert sorted(numbers["train"] + numbers["validation"]) == list(range(40))
         assert min(source.validation.counts(2)) >= 1
+        assert source.notes == ("The split 'extra' is not used: 5 images.",)
 
     def test_images_come_as_tensorflow_datasets_gives_them(self, prepared):
         split = data.load(f"tfds:{prepared.data_path}").test
