@@ -78,9 +78,7 @@ def read_tensorflow_dataset(argument: str, policy: SplitPolicy) -> Source:
             notes.append(f"The split {each!r} is not used: {info.num_examples:,} images.")
             continue
         if split in splits:
-            raise ValueError(
-                f"data {argument!r}: two splits are for {split}, one of them {each!r}."
-            )
+            raise ValueError(f"data {argument!r}: {each!r} is a second split for {split}.")
         records = builder.as_dataset(
             split=each,
             shuffle_files=False,
