@@ -58,13 +58,40 @@ def source_of_stream(
     ValueError
         If there are too few images, or classes without a name.
     """
-    splits, skipped = dict(splits), []
+    skipped = ()
     if policy.on_error == "skip":
-        for split_name, split in splits.items():
-            errors = split.errors()
-            skipped += [f"{argument!r}, {split_name}: {error}" for error in errors.values()]
-            if errors:
-                splits[split_name] = split.take(np.setdiff1d(np.arange(len(split)), [*errors]))
+        splits, skipped = _without_damaged(argument, splits)
+    _check_splits(argument, class_names, splits)
+    whole = complete(splits, class_names, policy)
+    return Source(
+        name=name,
+        class_names=class_names,
+        channels=3,
+        **suggestion([*_sizes(splits["train"].image_set.images.take(_MEASURED))]),
+        skipped=tuple(skipped),
+        notes=(
+            *notes,
+            *notes_on_names(class_names),
+            *notes_on_order(whole["train"].labels, len(class_names)),
+            *duplicates(whole, class_names),
+        ),
+        **whole,
+    )
+
+
+def _without_damaged(argument, splits):
+    """The splits without the images that cannot be read, and a line about each of these."""
+    kept, skipped = {}, []
+    for name, split in splits.items():
+        errors = split.errors()
+        skipped += [f"{argument!r}, {name}: {error}" for error in errors.values()]
+        whole = np.setdiff1d(np.arange(len(split)), [*errors])
+        kept[name] = split.take(whole) if errors else split
+    return kept, skipped
+
+
+def _check_splits(argument, class_names, splits):
+    """Raise ValueError for labels that do not fit the names, and if the first image is damaged."""
     if not any(map(len, splits.values())):
         raise ValueError(f"data {argument!r}: no images in it.")
     check_classes(argument, class_names, "images of several classes")
@@ -82,26 +109,10 @@ def source_of_stream(
         except ValueError as error:
             raise ValueError(f"data {argument!r}, {split_name}: {error}") from error
     check_counts(argument, class_names, splits)
-    images = splits["train"].image_set.images
     try:
-        header_of(next(images.as_numpy_iterator()), whole=True)
+        header_of(next(splits["train"].image_set.images.as_numpy_iterator()), whole=True)
     except ValueError as error:
         raise ValueError(f"data {argument!r}: its first image {error}") from error
-    whole = complete(splits, class_names, policy)
-    return Source(
-        name=name,
-        class_names=class_names,
-        channels=3,
-        **suggestion([*_sizes(images.take(_MEASURED))]),
-        skipped=tuple(skipped),
-        notes=(
-            *notes,
-            *notes_on_names(class_names),
-            *notes_on_order(whole["train"].labels, len(class_names)),
-            *duplicates(whole, class_names),
-        ),
-        **whole,
-    )
 
 
 def _sizes(images):
