@@ -9,7 +9,7 @@ from keras_resnet import zoo
 from keras_resnet.analysis import complexity
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", ["ResNet18", "ResNet101", "ResNeXt50_32x4d"])
 def test_totals_are_the_published_ones(name):
     model = zoo.builder(name)(weights=None)
     stages = complexity(model)
