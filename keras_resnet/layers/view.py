@@ -1,14 +1,12 @@
 """The view of an image that a model wants to be shown, as its layers save it."""
 
-from collections.abc import Sequence
-
 from keras_resnet.checks import check_choice, check_positive, check_range, is_within
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 VIEW = ("crop", "image_size", "interpolation")
 
 
-def sides(image_size: int | Sequence[int]) -> tuple[int, int]:
+def sides(image_size: int | tuple[int, int] | list[int]) -> tuple[int, int]:
     """Height and width of an image size.
 
     Parameters

@@ -215,7 +215,7 @@ class TestClasses:
         with caplog.at_level(logging.INFO, "keras_resnet"):
             source = data.load(table("path,label", *rows))
         assert (source.task, source.class_names) == ("classification", ("0", "1", "2"))
-        assert "task='regression' takes them as numbers" in caplog.text
+        assert "task='regression' reads them as numbers" in caplog.text
 
 
 class TestSeveralLabels:
