@@ -240,18 +240,6 @@ class TestRepeats:
         assert len(set(ours.values())) == len(ours) - 1
 
     @pytest.mark.parametrize("way", ["files", "stream"])
-    def test_however_many_threads_decode(self, ways, way):
-        def with_threads(count):
-            options = tf.data.Options()
-            options.threading.private_threadpool_size = count
-            dataset = data.batches(
-                ways[way], image_size=8, augmentation="photograph", epochs=range(2)
-            )
-            return digest(dataset.with_options(options))
-
-        assert with_threads(1) == with_threads(16)
-
-    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
     def test_whatever_the_seed_of_tensorflow_is(self, ways, way):
         def with_seed(seed):
             tf.random.set_seed(seed)
@@ -289,8 +277,7 @@ class TestEpochs:
     @pytest.mark.parametrize(
         ("way", "policy", "some"),
         [
-            ("arrays", "photograph", range(0, 4, 2)),
-            ("files", "photograph", range(2, 4)),
+            ("files", "photograph", range(0, 4, 2)),
             ("stream", "photograph", range(2, 4)),
             ("arrays", "strong", range(2, 4)),
         ],
@@ -304,7 +291,7 @@ class TestEpochs:
             np.testing.assert_array_equal(images, other_images)
             np.testing.assert_array_equal(labels, other_labels)
 
-    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    @pytest.mark.parametrize("way", ["arrays", "stream"])
     def test_each_shows_every_image_in_an_order_of_its_own(self, ways, way):
         batches = self.epochs(ways[way], range(5))
         orders = [
@@ -355,7 +342,7 @@ class TestLength:
 
 
 class TestShards:
-    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    @pytest.mark.parametrize("way", ["arrays", "stream"])
     @pytest.mark.parametrize("policy", [None, "photograph"])
     def test_are_the_epoch_together(self, ways, way, policy):
         options = {"image_size": 8, "batch_size": 4, "augmentation": policy}
@@ -399,7 +386,7 @@ class TestReplicas:
         images = np.arange(count, dtype="uint8").repeat(4).reshape(count, 2, 2, 1)
         return data.Split(images, np.arange(count))
 
-    @settings(max_examples=12, deadline=None, derandomize=True)
+    @settings(max_examples=7, deadline=None, derandomize=True)
     @given(
         count=st.integers(6, 60),
         each=st.integers(1, 4),
@@ -472,7 +459,7 @@ class TestReplicas:
         with one_line_error("first_step=2: an epoch has 2 steps, from 0."):
             data.batches(self.numbered(8), image_size=2, channels=1, batch_size=4, first_step=2)
 
-    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    @pytest.mark.parametrize("way", ["files", "stream"])
     def test_go_on_within_an_epoch(self, ways, way):
         options = dict(image_size=8, batch_size=4, augmentation="photograph", epochs=range(1, 3))
         whole = list(data.batches(ways[way], **options).as_numpy_iterator())
