@@ -14,6 +14,9 @@ from keras_resnet.files import json_text
 CONFUSION_SHOWN = 12
 """Classes up to which a confusion matrix fits on a screen."""
 
+ROWS_SHOWN = 32
+"""Classes that tables and sheets show, however many there are."""
+
 
 class Mistake(click.ClickException):
     """A mistake that the user can fix: one line, exit code 2."""
@@ -126,6 +129,20 @@ def table(title, columns, rows, left=1):
     if title:  # a table's own would be broken to its width
         console.print(title)
     console.print(grid)
+
+
+def extremes(title, values, highest, lowest):
+    """The title of a table and the rows it shows: all, or those of the highest and lowest values.
+
+    `highest` and `lowest` say in the title which rows these are, such as "the most images" and
+    "the fewest".
+    """
+    rows, half = range(len(values)), ROWS_SHOWN // 2
+    if len(values) <= ROWS_SHOWN:
+        return title, [*rows]
+    ascending = sorted(rows, key=values.__getitem__)
+    title += f": the {half} with {highest} and the {half} with {lowest}"
+    return title, sorted([*ascending[:half], *ascending[-half:]])
 
 
 def size(shape):

@@ -7,10 +7,18 @@ import click
 
 import keras_resnet
 from keras_resnet.cli import options
-from keras_resnet.cli.console import Mistake, answer, macs, say, size, table
+from keras_resnet.cli.console import (
+    ROWS_SHOWN,
+    Mistake,
+    answer,
+    extremes,
+    macs,
+    say,
+    size,
+    table,
+)
 
-_ROWS = 32  # classes that are shown: tables and sheets do not grow with the data
-_SHOWN = 10  # images that are shown of a group of the same ones, and such groups
+_SHOWN = 10  # groups of identical images, and images of a group
 
 
 @click.command()
@@ -58,8 +66,9 @@ def data(source, sheet, task, as_json):
         if len(overview.duplicates) > _SHOWN:
             say(f"  and {len(overview.duplicates) - _SHOWN} more")
         if sheet:
-            analysis.class_sheet(sheet, images, classes=_ROWS)
-            of = "every class" if len(images.class_names) <= _ROWS else f"{_ROWS} classes"
+            analysis.class_sheet(sheet, images, classes=ROWS_SHOWN)
+            are_all = len(images.class_names) <= ROWS_SHOWN
+            of = "every class" if are_all else f"{ROWS_SHOWN} classes"
             say(f"{sheet}: some images of {of}")
 
 
@@ -80,14 +89,13 @@ def _show_labels(images, overview):
 
 
 def _show_counts(images, overview, noun, nouns, *others):
-    count, shown = len(images.class_names), range(len(images.class_names))
-    title = f"{images.name}, {count:,} {noun if count == 1 else nouns}"
-    if count > _ROWS:
-        order = sorted(shown, key=lambda index: overview.counts["train"][index])
-        shown = sorted([*order[: _ROWS // 2], *order[-_ROWS // 2 :]])
-        title += (
-            f": the {_ROWS // 2} with most images for training and the {_ROWS // 2} with fewest"
-        )
+    count = len(images.class_names)
+    title, shown = extremes(
+        f"{images.name}, {count:,} {noun if count == 1 else nouns}",
+        overview.counts["train"],
+        "the most training images",
+        "the fewest",
+    )
     rows = [
         [
             overview.class_names[index],

@@ -1,6 +1,6 @@
 """How good a model is, in tables."""
 
-from keras_resnet.cli.console import CONFUSION_SHOWN, say, table
+from keras_resnet.cli.console import CONFUSION_SHOWN, extremes, say, table
 
 
 def show_quality(title, quality, task):
@@ -45,7 +45,7 @@ def _show_values(title, quality):
 
 
 def _scores(title, noun, found):
-    """A row of scores for every class or label."""
+    """A row of scores for every class or label, or for the best and the worst of many."""
     columns = {
         "average_precision": "AP",
         "precision": "precision",
@@ -53,13 +53,16 @@ def _scores(title, noun, found):
         "f1-score": "F1",
     }
     shown = [score for score in columns if score in next(iter(found.values()))]
+    rows = [
+        [name, *(f"{scores[score]:.3f}" for score in shown), int(scores["support"])]
+        for name, scores in found.items()
+    ]
+    f1 = [scores["f1-score"] for scores in found.values()]
+    title, places = extremes(title, f1, "the highest F1", "the lowest")
     table(
         title,
         [noun, *(columns[score] for score in shown), "images"],
-        [
-            [name, *(f"{scores[score]:.3f}" for score in shown), int(scores["support"])]
-            for name, scores in found.items()
-        ],
+        [rows[place] for place in places],
     )
 
 

@@ -80,7 +80,8 @@ class TestData:
         result = run("data", folder, "--sheet", tmp_path / "sheet.png")
         assert result.exit_code == 0, result.output
         lines = result.stdout.splitlines()
-        assert lines[0].startswith("data, 40 classes: the 16 with most images for training and the")
+        title = "data, 40 classes: the 16 with the most training images and the 16 with the fewest"
+        assert lines[0] == title
         assert sum(line.split()[:1] == ["class"] for line in lines) == 1 + 32
         assert any(line.split()[:2] == ["class", "07"] for line in lines)
         assert "40 other files and folders are not used." in lines
