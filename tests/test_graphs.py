@@ -594,7 +594,7 @@ def test_what_a_layer_knows_is_in_every_copy(make, copy):
 class Scaled(layers.Layer):
     """Computes with what no configuration and no weight holds."""
 
-    factor = 1.0
+    factor, blocks, missing = 1.0, [[1], [1, 2]], float("nan")
 
     def call(self, inputs):
         return self.factor * inputs
@@ -611,6 +611,8 @@ class Unfinished(layers.Layer):
 
 def test_what_a_copy_would_lose_is_refused():
     scaled = Scaled(name="scaled")
+    # Neither ragged lists nor NaN, which a class may have for all of its layers, are lost.
+    scaled.blocks, scaled.missing = Scaled.blocks, Scaled.missing
     model = functional(scaled, layers.Conv2D(2, 3))
     fold_batch_norm(model)
     scaled.factor = 3.0

@@ -164,7 +164,7 @@ class TestTraining:
         with caplog.at_level(logging.WARNING):
             train(model, source, image_size=(20, 30), crop=0.5)
         (said,) = (each for each in caplog.messages if "no layer that remembers" in each)
-        assert "it is trained with 20x30 pixels, crop 0.5" in said
+        assert "It is trained with 20x30 pixels, crop 0.5" in said
         model.save(tmp_path / "model.keras")
         for ask in (
             lambda **options: runs.evaluate(tmp_path / "model.keras", folder, **options),

@@ -1,13 +1,16 @@
 """What a Keras model is: its head, what it wants to be shown, its layers in order.
 
 ==================  =================================================================
-`head_of`           what comes out of a model, and the layers between that and its features;
-                    `whole_head_of`, if these are all of them
-`answer_of`         what turns that into answers of a task; `task_of_outputs`, which task
+`head_of`           what comes out of a model, and the layers between that and its features
+`whole_head_of`     all layers of the head, or an error
+`answer_of`         what turns outputs into answers of a task
+`task_of_outputs`   the task that outputs are for
 `features_of`       what enters the head, as a tensor
 `extractor_of`      everything but the head, as a model
 `head_model_of`     the head alone, as a model
-`stages_of`         layers between the strides; `last_stage`, the last ones; `stage_name`
+`stages_of`         the layers between the strides
+`last_stage`        those behind the last stride
+`stage_name`        what the names of a stage's layers begin with
 `wants_of`          the images a model wants: normalization, size, crop, interpolation
 `remember`          change what a model says it wants
 `view_of`           how images are shown to a model, in training, tests and serving
@@ -16,7 +19,7 @@
 `flat_layers`       all layers in order, those of nested models in their place
 `named_layers`      a layer, or those of a stage, by name
 `is_functional`     whether a model is a graph of layers; `check_functional` insists
-`check_weights`     insists on weights that are numbers
+`check_weights`     insists that no weight is NaN
 `plain`             the same layers from one tensor to one tensor
 `twin_of`           a new layer of the same configuration
 `copy_state`        everything that a layer has learned, into another layer

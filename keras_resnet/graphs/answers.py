@@ -1,4 +1,4 @@
-"""What turns the outputs of a model into answers: probabilities of classes or labels, or values."""
+"""From the outputs of a model to answers: probabilities of classes or labels, or values."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,14 +10,14 @@ from keras_resnet.graphs.heads import Head
 
 @dataclass(frozen=True)
 class Answer:
-    """What is missing between the outputs of a model and answers of a task.
+    """What turns the outputs of a model into answers of a task.
 
     Parameters
     ----------
     activation : {"softmax", "sigmoid"}, optional
-        The activation that the model does not have.
+        The activation that the model lacks.
     both : bool, default False
-        Whether that is the probability of the second of two classes, and those of both are wanted.
+        Whether the output is the probability of the second of two classes, and the answer has both.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class Answer:
         return keras.ops.concatenate([1 - outputs, outputs], axis=-1) if self.both else outputs
 
 
-# By task and by what comes out of a model; "linear": of a projection without an activation.
+# By task and by what comes out of a model; "linear" is a projection without an activation.
 _ANSWERS = {
     "classification": {
         "probabilities": Answer(),
@@ -67,7 +67,7 @@ def answer_of(head: Head, task: str) -> Answer | None:
     Returns
     -------
     Answer or None
-        None if they cannot be answers of that task.
+        None if the outputs cannot answer that task.
 
     Examples
     --------
@@ -91,13 +91,22 @@ def task_of_outputs(head: Head, names: int | None) -> str | None:
     head : Head
         The head of a model.
     names : int or None
-        How many names somebody has given: those of classes, unless the model says otherwise. None
-        for no names.
+        How many names were given: of classes, unless the model says otherwise. None for no names.
 
     Returns
     -------
     {"classification", "multilabel", "regression"} or None
         None if neither the model nor the names tell.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from keras_resnet import graphs
+    >>> head = graphs.head_of(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+    >>> graphs.task_of_outputs(head, names=3)
+    'classification'
+    >>> graphs.task_of_outputs(head, names=None) is None
+    True
     """
     if head.output == "unknown":
         of_classes = head.linear and names is not None and names > 1

@@ -324,7 +324,7 @@ def _names_classes(name):
 
 
 def whole_head_of(model: keras.Model) -> tuple[keras.Operation, ...]:
-    """The layers of a model's head, if these are all of it.
+    """Find all layers of a model's head, or refuse.
 
     Parameters
     ----------
@@ -334,13 +334,20 @@ def whole_head_of(model: keras.Model) -> tuple[keras.Operation, ...]:
     Returns
     -------
     tuple of layers
-        None of a model that gives features.
+        Empty for a model that gives features.
 
     Raises
     ------
     ValueError
-        As `head_of` does, and if there may be more of the head behind branches or arithmetic, which
-        `head_of` does not see through.
+        As `head_of` does, and if more of the head may lie before branches or arithmetic, where
+        `head_of` stops.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet import graphs
+    >>> [layer.name for layer in graphs.whole_head_of(keras_resnet.CIFARResNet(8))]
+    ['predictions']
     """
     head = head_of(model)
     if head.output == "features":
@@ -348,25 +355,27 @@ def whole_head_of(model: keras.Model) -> tuple[keras.Operation, ...]:
     learns = [layer for layer in head.layers if getattr(layer, "weights", ())]
     before = _projections_before(head.places[0])
     if not learns or before:
+        of = f", which is made from {', '.join(before[:3])}" if before else ""
         raise ValueError(
-            f"{model.name}: where its head begins cannot be told, as it ends in "
-            f"{_maker(head.places[0]).name}"
-            + (f", which comes of {', '.join(before)}" if before else "")
-            + ". Name the last layer before it, as up_to='NAME'."
+            f"{model.name} does not show where its head begins: it ends in "
+            f"{_maker(head.places[0]).name}{of}. Name the last layer before the head: "
+            "up_to='NAME'."
         )
     return head.layers
 
 
 def _projections_before(place):
     """Names of projections between pooled features and a place that branches lead to."""
-    found, places = {}, [place]
+    found, places, seen = {}, [place], set()
     while places:
         place = places.pop()
-        if len(place.tensor.shape) != 2 or isinstance(_maker(place), POOLING):
+        key, maker = tuple(map(id, place.tensors)), _maker(place)
+        if key in seen or len(place.tensor.shape) != 2 or isinstance(maker, POOLING):
             continue
-        if isinstance(_maker(place), _PROJECTIONS):
-            found[_maker(place).name] = None
-        if isinstance(_maker(place), keras.layers.InputLayer):
+        seen.add(key)  # or residual blocks would double the ways
+        if isinstance(maker, _PROJECTIONS):
+            found[maker.name] = None
+        if isinstance(maker, keras.layers.InputLayer):
             continue
         places += [
             _settled(place.models, (*place.tensors[:-1], each))

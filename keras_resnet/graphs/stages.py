@@ -1,4 +1,4 @@
-"""The stages of a model: what lies between the strides that make its feature maps smaller."""
+"""The stages of a model: the layers between the strides that make its feature maps smaller."""
 
 import itertools
 import re
@@ -8,7 +8,7 @@ import keras
 from keras_resnet.graphs.heads import POOLING, head_of
 from keras_resnet.graphs.structure import check_functional, flat_layers, is_functional, plain
 
-# Steps of these make maps larger.
+# Strides of these make maps larger.
 _UPWARDS = (keras.layers.Conv2DTranspose, keras.layers.UpSampling2D)
 
 
@@ -58,9 +58,9 @@ def stages_of(model: keras.Model) -> tuple[tuple[keras.Layer, ...], ...]:
 
 
 def _walk(model, entering, levels):
-    """How many strides lie before each output of a model: None where it is no feature map.
+    """Count the strides before each output of a model: None for what is not a feature map.
 
-    `levels` is given the same of each layer.
+    The counts of its layers go into `levels`.
     """
     model = plain(model) if isinstance(model, keras.Sequential) else model
     known = {id(each): level for each, level in zip(model.inputs, entering, strict=True)}
@@ -80,9 +80,9 @@ def _walk(model, entering, levels):
 
 
 def _after(node, before):
-    """How many strides lie before the output of a layer."""
+    """Count the strides before the output of a layer; None for what is not a feature map."""
     layer = node.operation
-    # The maps of one pixel within a block, that say which channels to excite, are no stage.
+    # Pooled maps within a block, which say what channels to excite, do not make a stage.
     if not before or isinstance(layer, POOLING) or len(node.outputs[0].shape) != 4:
         return None
     strides = getattr(layer, "strides", 1)
@@ -122,13 +122,24 @@ def last_stage(model: keras.Model) -> tuple[keras.Layer, ...]:
     named = [each for each in last if re.match(r"conv\d+_block", each.name)]
     if not named:
         raise ValueError(
-            f"{model.name} has no stages that strides tell apart: say with the name of a layer "
-            "which is to be the first that learns."
+            f"{model.name} has no strides that would divide it into stages: give the name of the "
+            "first layer that is to learn."
         )
     name = stage_name(named[-1])
     return tuple(itertools.dropwhile(lambda layer: stage_name(layer) != name, last))
 
 
 def stage_name(layer: keras.Layer) -> str:
-    """What the names of a stage's layers begin with in models of this package: "conv4"."""
+    """Tell a layer's stage by its name, as models of this package have it.
+
+    Parameters
+    ----------
+    layer : keras.Layer
+        A layer of a stage.
+
+    Returns
+    -------
+    str
+        What the names of all layers of the stage begin with, such as "conv4".
+    """
     return layer.name.partition("_")[0]

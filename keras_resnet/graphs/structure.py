@@ -42,7 +42,7 @@ def input_of(model: keras.Model) -> object:
 
 
 def check_weights(model: keras.Model) -> None:
-    """Raise ValueError for a model with NaN among its weights, whose answers mean nothing.
+    """Make sure that no weight of a model is NaN.
 
     Parameters
     ----------
@@ -52,14 +52,14 @@ def check_weights(model: keras.Model) -> None:
     Raises
     ------
     ValueError
-        Naming the first of these weights.
+        If one is: the answers of such a model mean nothing.
     """
     for variable in model.weights:
         numbers = np.asarray(keras.ops.convert_to_numpy(variable))
         if numbers.dtype.kind not in "biuSUO" and np.isnan(numbers).any():
             raise ValueError(
-                f"model {model.name!r}: its weights {variable.path!r} are NaN, as those of a "
-                "training that failed: take others."
+                f"model {model.name!r}: its weights {variable.path!r} are NaN, as after a training "
+                "that diverged. Use other weights."
             )
 
 
@@ -177,16 +177,24 @@ def twin_of(layer: Any, **changes) -> Any:
     Returns
     -------
     keras.Layer
-        A `Lambda` layer itself, of which Keras makes no other, and so any operation without state.
+        The layer itself if it is a `Lambda`, which Keras cannot make again, or if it is no layer:
+        neither has state.
 
     Raises
     ------
     ValueError
-        If the layer's configuration does not make one.
+        If the layer's configuration is not enough to make one.
 
     See Also
     --------
     copy_state : Copy what the layer has learned.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from keras_resnet import graphs
+    >>> graphs.twin_of(keras.layers.Dense(3, name="head"), units=5).units
+    5
     """
     if isinstance(layer, keras.layers.Lambda) or not isinstance(layer, keras.Layer):
         return layer
@@ -195,7 +203,7 @@ def twin_of(layer: Any, **changes) -> Any:
     except (NotImplementedError, TypeError) as error:
         raise ValueError(
             f"layer {layer.name!r} is a {type(layer).__name__}, which cannot be copied: its "
-            "get_config() has to return all that its class needs to make one."
+            "get_config() must return every argument that its class needs."
         ) from error
 
 
@@ -210,11 +218,11 @@ def copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
     Raises
     ------
     ValueError
-        If a layer of somebody's own computes with a value that is in neither its weights nor its
-        configuration, so that it would be lost.
+        If a custom layer has a value that is in neither its weights nor its configuration, and
+        would be lost.
     """
-    # As for a file. `get_weights` is not all: a `Normalization` computes with constants that it
-    # makes of its weights when they are loaded, and a lookup with a vocabulary.
+    # As for a file. `get_weights` is not enough: a `Normalization` computes with constants that it
+    # makes from its weights when they are loaded, and a lookup with its vocabulary.
     for inner, its_twin in zip(layer._flatten_layers(), twin._flatten_layers(), strict=True):
         state = {}
         inner.save_own_variables(state)
@@ -226,26 +234,39 @@ def copy_state(layer: keras.Layer, twin: keras.Layer) -> None:
         if lost := _lost(inner, its_twin):
             raise ValueError(
                 f"layer {inner.name!r} is a {type(inner).__name__}, whose attribute {lost!r} is in "
-                "neither its weights nor what its get_config() returns: a copy would compute "
-                "something else, and so would a saved model."
+                "neither its weights nor its get_config(): a copy, or a saved model, would compute "
+                "something else."
             )
 
 
 def _lost(layer, twin):
-    """The name of a value that a layer has and its copy has not; None if there is none."""
+    """The first attribute whose value a layer's copy does not have; None if there is none."""
     if type(layer).__module__.partition(".")[0] in ("keras", "keras_resnet"):
         return None  # these are known to carry what they need
-    for name, value in vars(layer).items():
-        if name.startswith("_") or not _is_plain(value):
-            continue
-        other: Any = getattr(twin, name, None)
-        if not np.array_equal(value, other):
-            return name
-    return None
+    values = ((name, value) for name, value in vars(layer).items() if not name.startswith("_"))
+    return next(
+        (
+            name
+            for name, value in values
+            if _is_plain(value) and not _same(value, getattr(twin, name, None))
+        ),
+        None,
+    )
+
+
+def _same(value, other):
+    """Whether two values are equal; lists need not be rectangular, and NaN is equal to NaN."""
+    if isinstance(value, list | tuple):
+        are_lists = isinstance(other, list | tuple) and len(value) == len(other)
+        return are_lists and all(map(_same, value, other))
+    if isinstance(value, float) and value != value:
+        return isinstance(other, float) and other != other
+    are_floats = isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    return np.array_equal(value, other, equal_nan=are_floats)
 
 
 def _is_plain(value):
-    """Whether something is a number, a text or an array."""
+    """Whether something is a number, a string or an array, or consists of them."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
     return isinstance(value, bool | int | float | str | np.ndarray | np.generic)

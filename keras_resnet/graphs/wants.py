@@ -1,4 +1,4 @@
-"""The images that a model wants to be shown, and those that it is shown."""
+"""How images are shown to a model: what it wants, and what it gets."""
 
 import logging
 from dataclasses import dataclass
@@ -190,7 +190,7 @@ def view_of(
 
 
 def remember_view(model: keras.Model, view: View) -> None:
-    """Make a model remember how images are shown to it; warn where it cannot.
+    """Make a model remember how images are shown to it, and warn if it cannot.
 
     Parameters
     ----------
@@ -203,13 +203,11 @@ def remember_view(model: keras.Model, view: View) -> None:
     asked = {name: getattr(view, name) for name in ("image_size", "crop", "interpolation")}
     changes = {name: value for name, value in asked.items() if value != getattr(wants, name)}
     if changes and not remember(model, **changes):
-        later = f"crop {wants.crop:.4g}" if wants.image_size else "no size that they know"
         _logger.warning(
-            "%s has no layer that remembers how images are shown to it: it is trained with %s; "
-            "evaluate, predict and export use %s, unless image_size and crop are given.",
+            "%s has no layer that remembers how images are shown to it. It is trained with %s: "
+            "give evaluate, predict and export the same image_size and crop.",
             model.name,
             view,
-            later,
         )
 
 

@@ -168,7 +168,7 @@ class TestStagesOfOtherModels:
         inputs = keras.Input((8, 8, 3))
         x = keras.layers.Conv2D(4, 3)(keras.layers.Conv2D(4, 3)(inputs))
         model = transfer.classifier(keras.Model(inputs, x, name="flat"), 2)
-        with one_line_error("flat has no stages that strides tell apart"):
+        with one_line_error("flat has no strides that would divide it into stages"):
             transfer.unfreeze(model, back_to="last")
 
 
@@ -208,11 +208,16 @@ def summed(*last):
     return keras.Model(pooled.input, x)
 
 
+def residual(x):
+    return keras.layers.Add()([keras.layers.Dense(5)(x), x])
+
+
 HIDDEN_HEADS = {
     "arithmetic": lambda: nested_net([keras.layers.Dense(3), lambda x: 2 * x + 1]),
     "average": lambda: averaged(*(keras.layers.Dense(3, "softmax") for _ in range(2))),
     "average of logits": lambda: keras.Sequential([summed(), keras.layers.Softmax()]),
     "branches within": lambda: summed(keras.layers.Dense(3, "softmax")),
+    "residual blocks": lambda: summed(*[residual] * 40),  # 2 ** 40 ways through them
 }
 
 
@@ -221,7 +226,7 @@ def test_a_head_that_cannot_be_told_is_not_frozen(make):
     """Everything was frozen, or what had not learned yet."""
     model = make()
     before = len(model.trainable_variables)
-    with one_line_error("where its head begins cannot be told", "up_to='NAME'"):
+    with one_line_error("does not show where its head begins", "up_to='NAME'"):
         transfer.freeze(model)
     assert len(model.trainable_variables) == before
     transfer.freeze(model, up_to="conv4")
