@@ -127,12 +127,12 @@ class LayerwiseSGD(keras.optimizers.SGD):
 
     @property
     def _has_replicas(self):
-        """Whether gradients are those of a share of the batch; TensorFlow's alone may be."""
+        """Whether each gradient is of a replica's part of the batch, as only with TensorFlow."""
         strategy = getattr(self, "_distribution_strategy", None)
         return strategy is not None and strategy.num_replicas_in_sync > 1
 
     def _clip_gradients(self, grads):
-        """Clip the gradients of the whole batch, of a share of it later."""
+        """Clip gradients, unless they still have to be summed over replicas."""
         return grads if self._has_replicas else super()._clip_gradients(grads)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):

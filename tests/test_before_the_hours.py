@@ -40,7 +40,7 @@ class TestTheFolderOfARun:
     @pytest.mark.parametrize("name", ["a[b]c", "back\\slash"])
     @pytest.mark.parametrize("job", [runs.train, runs.tune])
     def test_from_which_tensorflow_cannot_load(self, tmp_path, name, job):
-        with one_line_error("TensorFlow takes [ and \\ for those of a pattern"):
+        with one_line_error("TensorFlow reads [ and \\ as parts of a pattern"):
             job("digits", tmp_path / name, callbacks=[UNTRAINED])
         assert not list(tmp_path.iterdir())
 
@@ -52,7 +52,7 @@ class TestTheFolderOfARun:
             (runs.tune, "digits", name),
             (runs.export, "model.keras", name),
         ):
-            with one_line_error("must be a folder of this machine"):
+            with one_line_error("must be a folder on this machine"):
                 job(*arguments)
         assert not list(tmp_path.iterdir())
 
@@ -87,7 +87,7 @@ class TestTheFolderOfARun:
     def test_on_a_full_disk(self, tmp_path, monkeypatch):
         usage = guards.shutil.disk_usage(tmp_path)
         monkeypatch.setattr(guards.shutil, "disk_usage", lambda path: usage._replace(free=2**19))
-        with pytest.raises(OSError, match=r"a model needs 1 MiB, 0 MiB are free\. Make room"):
+        with pytest.raises(OSError, match=r"a model needs 1 MiB, only 0 MiB are free\. Make room"):
             runs.train("digits", tmp_path / "run", callbacks=[UNTRAINED], **QUICK)
 
     @pytest.mark.parametrize("name", ["two\nlines", "caf\udce9"])
@@ -156,7 +156,7 @@ class TestExport:
         other = tmp_path / "other"
         other.mkdir()
         (other / "labels.txt").write_text(labels)
-        with one_line_error("its labels.txt is that of another model: choose another folder"):
+        with one_line_error("its labels.txt is that of another model. Choose another folder"):
             runs.export(tmp_path / "model.keras", other, format=format)
         assert [(file.name, file.read_text()) for file in other.iterdir()] == [
             ("labels.txt", labels)

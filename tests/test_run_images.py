@@ -83,7 +83,7 @@ class TestImagesOfARun:
         assert missing == {"changed": 1, "gone": 1}
         assert_same(again.test, kept)
         shutil.rmtree(tmp_path / "pets")
-        with one_line_error("none of its", "test images is where it was", "--data"):
+        with one_line_error("none of its", "test images is still there", "--data"):
             found(its, source, "test")
 
     def test_stay_those_of_the_run_when_there_are_more(self, tmp_path):

@@ -12,8 +12,8 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 @click.option(
     "--data",
     "source",
-    help='Data, as for `train`; after a colon, the split, if not "test", or "all".  '
-    "[default: the images of the run]",
+    help="Data, as for `train`; pets:validation is a split of it, pets:all all of it.  [default: "
+    "the run's own images]",
 )
 @click.option(
     "--split",
@@ -26,10 +26,10 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 @options.on_error
 @options.as_json
 def evaluate(model, source, as_json, **given):
-    """Test a trained MODEL on labelled images, such as pets, pets:validation or pets:all.
+    """Test a trained MODEL on labelled images, the test images of its run or others.
 
-    MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name. The
-    folder of a run knows its own images, and needs no data.
+    MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's name. A
+    run knows its own images; anything else needs --data.
     """
     with answer(as_json) as found:
         from keras_resnet import runs

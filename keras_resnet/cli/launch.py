@@ -29,8 +29,8 @@ def launch(workers, restarts, command):
 
     if command[0] not in ("train", "tune"):
         raise ValueError(
-            f"launch: {command[0]!r} would run {workers} times, each on its own: train and tune "
-            "share their work. Give it without launch."
+            f"launch: {command[0]!r} would run {workers} times over; only train and tune share "
+            "their work. Run it without launch."
         )
     search = command[0] == "tune"
     strategy = _strategy(command)
@@ -39,14 +39,14 @@ def launch(workers, restarts, command):
     elif not search and strategy != "multiworker" and workers > 1:
         raise ValueError(
             f"launch: with --strategy {strategy}, {workers} processes would train a model each, "
-            "into one folder: leave it out, for multiworker, or train without launch."
+            "all in one folder. Leave --strategy out, for multiworker, or train without launch."
         )
     command = [sys.executable, "-m", "keras_resnet.cli", *command]
     sys.exit(start(command, workers, restarts, search=search))
 
 
 def _strategy(command):
-    """The last strategy in a command, which is the one that counts; None if there is none."""
+    """The last strategy of a command, which is the one that counts; None if it has none."""
     found = None
     for name, value in itertools.zip_longest(command, command[1:]):
         if name == "--strategy":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from keras_resnet.cli.console import Mistake
 from keras_resnet.runs.choices import PRECISIONS, TASKS
 
 AT_LEAST_1 = click.IntRange(min=1)
@@ -17,12 +18,11 @@ FRACTION = click.FloatRange(0, 1)
 
 
 class ImageSize(click.ParamType):
-    """Height and width in pixels."""
+    """Height and width in pixels: one number for both, or HxW."""
 
     name = "size"
 
-    def convert(self, value, param, ctx):
-        """One number for both, or a pair."""
+    def convert(self, value, param, ctx):  # noqa: D102
         if not re.fullmatch(r"0*[1-9]\d*(x0*[1-9]\d*)?", value):
             self.fail(f"{value!r} must be 224, or height x width, such as 96x160.", param, ctx)
         pair = tuple(map(int, value.split("x")))
@@ -75,13 +75,17 @@ cache = click.option("--cache", help='Keep decoded images: "memory", or a folder
 timeout = {"type": click.FloatRange(0, min_open=True), "show_default": True}
 
 
-def _trained(context, parameter, value):
-    from keras_resnet.cli.console import Mistake
+def _or_none(context, parameter, value):
+    """What people type for no weights."""
+    return None if value and value.lower() == "none" else value
 
-    if value and value.lower() == "none":
+
+def _trained(context, parameter, value):
+    """Weights that have learned something."""
+    if value and _or_none(context, parameter, value) is None:
         raise Mistake(
-            f"--weights {value}: a model without weights knows nothing. Leave it out for the "
-            "builder's first."
+            f"--weights {value}: a model without weights knows nothing. Leave --weights out for "
+            "the builder's first."
         )
     return value
 
@@ -112,13 +116,8 @@ def shown(command):
 
 def weights_to_tune(text):
     """Weights to begin with, if there are any."""
-    return click.option(
-        "--weights",
-        callback=lambda context, parameter, value: (
-            None if value and value.lower() == "none" else value
-        ),
-        help=f"{text}: a tag of `weights`, or a file.  [default: none, from scratch]",
-    )
+    help = f"{text}: a tag of `weights`, or a file.  [default: none, from scratch]"
+    return click.option("--weights", callback=_or_none, help=help)
 
 
 def output(text):
@@ -135,8 +134,6 @@ def assignments(metavar, text):
 
 
 def _assigned(context, parameter, given):
-    from keras_resnet.cli.console import Mistake
-
     changes = {}
     for assignment in given:
         name, equals, value = assignment.partition("=")

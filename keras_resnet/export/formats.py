@@ -74,8 +74,8 @@ def litert(
         "int8" those of `calibrate`, otherwise made-up ones, for which outputs are compared but no
         classes.
     agreement : float, default 0.95
-        Fraction of `images` for which the exported model has to give the same answer; of those of
-        `calibrate`, which are few, less two standard errors.
+        Fraction of `images` for which the exported model has to give the same answer. Verified on
+        `calibrate`, which has few images, it may be two standard errors less.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -213,7 +213,7 @@ def _new_file(path, suffix):
 
 
 def _by_chance(fraction, count):
-    """Two standard errors of a fraction of so many images."""
+    """Two standard errors of a fraction, found on so many images."""
     return 2 * math.sqrt(max(fraction * (1 - fraction), 0.0) / count)
 
 
@@ -227,7 +227,7 @@ def _check_calibration(images, model):
     if not tf.TensorShape(expected).is_compatible_with(np.shape(images)):
         raise ValueError(f"calibrate has the shape {np.shape(images)}; the model takes {expected}.")
     if not np.isfinite(images).all():
-        raise ValueError("calibrate holds NaN or infinity, of which there are no ranges.")
+        raise ValueError("calibrate holds NaN or infinite values: leave these images out.")
 
 
 def _converted(model, interface, precision, calibrate):

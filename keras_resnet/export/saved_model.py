@@ -27,7 +27,7 @@ from keras_resnet.resnet import deep_graphs
 
 _logger = logging.getLogger("keras_resnet")
 
-_OF_PATTERNS = "[\\"
+_OF_PATTERNS = {"[", "\\"}
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
@@ -201,7 +201,7 @@ def next_version(folder: str | os.PathLike) -> Path:
 
 
 def place_of(path: str | os.PathLike) -> Path:
-    """The folder that a model is written to, which does not exist yet.
+    """Find the folder to write a model to, which does not exist yet.
 
     Parameters
     ----------
@@ -220,10 +220,10 @@ def place_of(path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     check_unicode(path=str(path))
-    if {*str(path)} & {*_OF_PATTERNS}:
+    if _OF_PATTERNS & {*str(path)}:
         raise ValueError(
-            f"path {str(path)!r}: TensorFlow takes [ and \\ for those of a pattern, and could not "
-            "load the model: choose a folder without."
+            f"path {str(path)!r}: TensorFlow reads [ and \\ as parts of a pattern and could not "
+            "load the model. Choose a path without them."
         )
     existing = next(each for each in [path, *path.absolute().parents] if os.path.lexists(each))
     if not existing.is_dir():
@@ -249,7 +249,7 @@ def place_of(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def full_disk_named(path: str | os.PathLike) -> Iterator[None]:
-    """Raise TensorFlow's errors of writing as OSError, with the path that the user knows.
+    """Raise OSError, with the path that the user knows, where TensorFlow cannot write.
 
     Parameters
     ----------

@@ -129,7 +129,7 @@ def _decoded(contents, number, channels):
     contents = _checked(
         contents, known, "image", number, f"is none of {formats}: it has", size, "bytes."
     )
-    reason = "is a BMP file of other pixels than 24 or 32 plain bits."
+    reason = "is a BMP file whose pixels are not 24 or 32 plain bits."
     contents = _checked(contents, quick(contents), "image", number, reason)
     count = pixels(contents)
     allowed = f"pixels, {LARGEST_IMAGE} are allowed."

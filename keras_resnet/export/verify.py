@@ -36,7 +36,7 @@ _ANSWERS: dict[Output, Answer] = {
     "features": "values",
     "unknown": "values",
 }
-_COARSE = 0.01  # a tolerance
+_COARSE = 0.01  # a tolerance from which on a precision is not exact
 _SAME_VALUE = 0.1  # of the range of the original's values
 
 _BATCH_SIZE = 16
@@ -67,8 +67,8 @@ class Verification:
         What an answer is: the likeliest class, all labels with a probability above 0.5, or values
         within a tenth of the range that the original's have.
     alike : bool, default False
-        Whether the original's outputs for made-up images are so alike that these cannot tell a
-        right export from a wrong one.
+        Whether the original's outputs for made-up images are too much alike to tell a right export
+        from a wrong one.
     """
 
     runtime: str
@@ -255,8 +255,8 @@ def verify_export(
         alike = bool(np.ptp(outputs, axis=0).max() <= tolerance * np.abs(outputs).max())
     if alike:
         _logger.warning(
-            "%s gives nearly the same for all made-up images, so these cannot show whether the "
-            "export is right: verify it with images of the data, as images=.",
+            "%s gives nearly the same outputs for all made-up images, which cannot show whether the "
+            "export is right: verify it with images of your own, images=.",
             model.name,
         )
     return dataclasses.replace(result, made_up=tolerance is not None, alike=alike)
@@ -265,9 +265,9 @@ def verify_export(
 def _made_up(spec, interface, exact):
     """Blurred noise, which is more like photographs than plain noise.
 
-    Of a model that does not say how it wants images, half of them are raw: what is right for the
-    others may leave it with next to nothing to see. With less than an `exact` precision they would
-    differ where the exported model is right, too.
+    If the model does not say how it wants images normalized, half of them are raw: normalized ones
+    may be all but black to it. Not unless the precision is `exact`, though: outputs for raw images
+    may be large, and differ by more than the tolerance where the export is right.
     """
     count, *sides, channels = spec.shape
     count = -(-_BATCH_SIZE // count) * count if count else _BATCH_SIZE

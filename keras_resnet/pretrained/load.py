@@ -35,8 +35,8 @@ class Source:
         Takes whether the classifier is needed, and returns the tensors by their names in the file.
         For a tag, finds the file first.
     silent : bool, default False
-        Whether the weights do not say how images have to be normalized, as those of Keras without
-        the layers. PyTorch's models are trained on images that are normalized as "torch".
+        Whether the file does not say how images have to be normalized, as Keras' files of weights
+        alone do not. PyTorch's models are trained on images that are normalized as "torch".
     """
 
     argument: str

@@ -548,18 +548,18 @@ def _check_names(model, slots, tensors):
 
 
 def _of_several(slots, tensors):
-    """A hint at models within the file, such as MoCo's, of which one would fit."""
+    """A hint at the models in a file such as MoCo's, one of which would fit."""
     first = next(iter(slots))
     within = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
-    # Their heads may be others, of two tensors or none.
+    # Their heads, of two tensors, may differ or be missing.
     within = [
         each for each in within if sum(each + name in tensors for name in slots) + 2 >= len(slots)
     ]
     if not within:
         return ""
     return (
-        f" The file has them under {' and '.join(map(repr, within[:3]))}: take the tensors of one "
-        "of these, without that beginning of their names, for load_state_dict."
+        f" The file has them under {' and '.join(map(repr, within[:3]))}: remove one of these "
+        "prefixes from the names of its tensors, and pass these to load_state_dict."
     )
 
 

@@ -18,7 +18,7 @@ from keras_resnet.runs.models import answering, load_model, warn_of_unknowns
 from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
 
-_MISSING = {"changed": "have changed since the training", "gone": "are not there any more"}
+_MISSING = {"changed": "have changed since training", "gone": "are gone"}
 _PARTS = {**{name: (name,) for name in data.SPLITS}, "all": tuple(data.SPLITS)}
 
 
@@ -39,10 +39,10 @@ class EvaluateRecord:
     trained_on : int, optional
         How many of these images the model was trained on; None if that is not known.
     changed, gone : int
-        For the run's own images: how many are others now, and how many are not there any more.
-        These are left out.
+        Of the run's own images, how many have changed since training, and how many are gone. These
+        are left out.
     notes : tuple of str
-        What one should know of the images, a line each.
+        What to know about the images, one line each.
     """
 
     model: keras.Model
@@ -137,20 +137,16 @@ def evaluate(
     own = None if weights else images_of(model)
     if source is None and own is None:
         raise ValueError(
-            f"model {os.fspath(model)!r} has no {IMAGES_FILE} beside it that says which images it "
-            "was trained and tested on: say which to look at, --data (source=)."
+            f"model {os.fspath(model)!r} has no {IMAGES_FILE} beside it that lists its images: "
+            "give the images to test on, --data (source=)."
         )
     found = load_model(model, weights, task)
     view = graphs.view_of(found.model, image_size=image_size, crop=crop)
     part, missing = asked or "test", {}
-    if source is None:
-        assert own is not None
+    if own and source is None:
         images, missing = own.find(_PARTS[part], found.names, found.task or task)
     else:
-        # The run may have held out another fraction than usual; all images need not be split.
-        fractions = {"validation": own.validation} if own else {}
-        fractions = {"validation": 0.0, "test": 0.0} if part == "all" else fractions
-        images = _images(source, on_error, task, found.task, fractions)
+        images = _images(source, on_error, task, found.task, _held_out(part, own))
     if found.task is None:
         found = answering(found.model, found.names if found.named else None, images.task)
     _check_same(found, images, os.fspath(model) if source is None else source)
@@ -187,8 +183,15 @@ def _split_of(source, split):
     return (name, alias) if colon and alias in _PARTS else (source, None)
 
 
+def _held_out(part, own):
+    """The fractions that data without splits is divided by: those of the run; none for all."""
+    if part == "all":
+        return {"validation": 0.0, "test": 0.0}
+    return {"validation": own.validation} if own else {}
+
+
 def _seen(own, some):
-    """How many images a run was trained on, and chose its best epoch on, if it says so."""
+    """How many images a run was trained on and chose its best epoch on, if that is known."""
     if own is None:
         return None, None
     digests = some.digests()
@@ -196,21 +199,21 @@ def _seen(own, some):
 
 
 def _on_others(images, missing, source):
-    """Lines about images that were not looked at."""
+    """Lines about images that are left out."""
     for what, count in missing.items():
         if count:
-            yield f"{count} of the run's images {_MISSING[what]}: they are left out."
+            yield f"Left out: {count} of the run's images {_MISSING[what]}."
     count, total = len(images.test), sum(map(len, images.splits.values()))
     if source is not None and count < total:
-        yield f"These are {count} of {total} images, the test images: {source}:all is all of them."
+        yield f"These are the {count} test images of {total}. {source}:all tests on all of them."
 
 
 def _on_those_seen(part, some, trained_on, chosen_on):
-    """A line about images that a model knows although that is not what they are for."""
+    """A line about images that the model has seen, where they should be new to it."""
     if (trained_on and part != "train") or (chosen_on and part not in ("train", "validation")):
         yield (
-            f"Of these {len(some)} images, the model was trained on {trained_on}, and its best "
-            f"epoch was chosen on {chosen_on}."
+            f"Of these {len(some)} images, {trained_on} were used to train the model, and "
+            f"{chosen_on} to choose its best epoch."
         )
 
 

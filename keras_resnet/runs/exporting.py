@@ -117,8 +117,8 @@ def export(
     ------
     ValueError
         For options that do not go together, a model or images that cannot be read, a place that is
-        taken or, for a file, has the labels.txt of another model, or an exported model that
-        disagrees with the original.
+        taken or, for a file, holds another model's labels.txt, or an exported model that disagrees
+        with the original.
 
     Examples
     --------
@@ -182,13 +182,13 @@ def export(
 
 
 def _check_labels_beside(folder, labels):
-    """Make sure that a file's labels.txt is not, or will not be, that of another model."""
+    """Make sure that a folder has no labels.txt, or that of the model to be written into it."""
     file = folder / LABELS_FILE
     if labels:
         check_labels(labels)
     if file.exists() and read_labels(file) != labels:
         raise ValueError(
-            f"output {str(folder)!r}: its {LABELS_FILE} is that of another model: choose another "
+            f"output {str(folder)!r}: its {LABELS_FILE} is that of another model. Choose another "
             "folder."
         )
 

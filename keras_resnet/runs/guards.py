@@ -36,14 +36,16 @@ def check_backend() -> None:
             import keras
 
             chosen = keras.backend.backend()
-        except (ImportError, ValueError) as error:  # another one, which a keras.json names
-            chosen = f"of keras.json ({error})"
+        except (ImportError, ValueError) as error:  # for another one, which a keras.json names
+            raise ValueError(
+                f"Keras cannot be imported ({error}): this needs KERAS_BACKEND=tensorflow."
+            ) from error
     if chosen != "tensorflow":
         raise ValueError(f"KERAS_BACKEND={chosen}: this needs KERAS_BACKEND=tensorflow.")
 
 
 def job(function: Job) -> Job:
-    """A function that needs Keras on TensorFlow, and is given Python's numbers for NumPy's."""
+    """Make a job of a function: the backend is checked, and NumPy's numbers become Python's."""
 
     @functools.wraps(function)
     def checked(*arguments: Any, **options: Any) -> Any:
@@ -67,7 +69,8 @@ def check_files(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         if (folder / name).is_dir():
             raise ValueError(
-                f"output {str(folder)!r}: {name}, which is to be written, is a folder there."
+                f"output {str(folder)!r}: {name}, which is to be written, is a folder: remove it, "
+                "or choose another output."
             )
 
 
@@ -77,7 +80,7 @@ def check_space(model: "keras.Model", *folders: Path) -> None:
     for folder in folders:
         if (free := shutil.disk_usage(_existing(folder)).free) < needed:
             raise OSError(
-                f"output {str(folder)!r}: a model needs {needed / 2**20:,.0f} MiB, "
+                f"output {str(folder)!r}: a model needs {needed / 2**20:,.0f} MiB, only "
                 f"{free / 2**20:,.0f} MiB are free. Make room, or choose another disk."
             )
 
@@ -92,8 +95,8 @@ def check_writable(*folders: Path) -> None:
     for folder in folders:
         if _ELSEWHERE.match(str(folder)):
             raise ValueError(
-                f"output {str(folder)!r} must be a folder of this machine, without ~ or an address "
-                "such as gs://."
+                f"output {str(folder)!r} must be a folder on this machine, not an address such as "
+                "gs://, nor begin with ~."
             )
         existing = _existing(folder)
         try:
@@ -131,15 +134,16 @@ def damaged_images_named(*splits: "Split", may_skip: bool = True) -> Iterator[No
 
     try:
         yield
-    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError) as error:
+    except (tf.errors.InvalidArgumentError, tf.errors.UnknownError):
         for split in splits:
             check_whole(split, may_skip)
-        raise error
+        raise
 
 
 def check_whole(split: "Split", may_skip: bool = True) -> None:
-    """Raise ValueError for an image that cannot be decoded to its end."""
-    for reason in split.errors().values():
+    """Raise ValueError for the first image that cannot be decoded to its end."""
+    reason = next(iter(split.errors().values()), None)
+    if reason is not None:
         remedy = " on_error='skip' (--on-error skip) leaves it out." if may_skip else ""
         raise ValueError(f"{reason}{remedy}")
 

@@ -1,4 +1,4 @@
-"""The images of a run: what it was trained on, and what it is tested on, in images.csv."""
+"""The images of a run: what it was trained on and tested on, listed in images.csv."""
 
 import csv
 import json
@@ -53,7 +53,7 @@ def _opened(path, mode):
 
 @dataclass(frozen=True)
 class RunImages:
-    """What a run knows of its images.
+    """What a run knows about its images.
 
     Parameters
     ----------
@@ -80,8 +80,11 @@ class RunImages:
 
     def find(
         self, wanted: tuple[str, ...], class_names: tuple[str, ...], task: str | None
-    ) -> "tuple[data.Source, dict[str, int]]":
-        """The images that are still as they were, and how many of the `wanted` splits are not."""
+    ) -> tuple[data.Source, dict[str, int]]:
+        """The images that are unchanged, and how many of the `wanted` splits have changed or gone.
+
+        Raises ValueError if none is left.
+        """
         rows = [row for name in wanted for row in self.rows[name]]
         what = " and ".join(wanted)
         if not rows:
@@ -91,13 +94,13 @@ class RunImages:
         source, missing = find(wanted, class_names, task)
         if sum(missing.values()) == len(rows):
             raise ValueError(
-                f"run {str(self.folder)!r}: none of its {len(rows)} {what} images is where it was "
-                f"and what it was. Say where there are images to test on: --data (source=)."
+                f"run {str(self.folder)!r}: none of its {len(rows)} {what} images is still there "
+                "and unchanged. Give other images to test on, --data (source=)."
             )
         return source, missing
 
     def _in_files(self, wanted, class_names, task):
-        """The files that are there and have not changed; those of other splits are not read."""
+        """The files that are still there and unchanged; those of other splits are not read."""
         splits, missing = {}, {"changed": 0, "gone": 0}
         for name, rows in self.rows.items():
             there = [os.path.isfile(row.image) or name not in wanted for row in rows]
@@ -121,11 +124,11 @@ class RunImages:
         ), missing
 
     def _in_data(self, wanted, class_names, task):
-        """The images of the data, loaded again, that have the same contents."""
+        """The images with the same contents in the data, which is loaded again."""
         if not self.metrics.get("loaded"):
             raise ValueError(
-                f"run {str(self.folder)!r}: {METRICS_FILE} does not say where its images are. Say "
-                "it: --data (source=)."
+                f"run {str(self.folder)!r}: {METRICS_FILE} does not say where its images are. Give "
+                "them, --data (source=)."
             )
         source = data.load(**self.metrics["loaded"])
         whole, places = joined(source.splits.values()), defaultdict(list)
@@ -152,7 +155,7 @@ def _labels(rows, class_names, task):
 
 
 def images_of(model: str | os.PathLike) -> RunImages | None:
-    """What the run of a model knows of its images; None if there is no run, or one of before."""
+    """What a model's run knows about its images; None without a run, or for one that lists none."""
     folder = Path(model).parent if Path(model).name == MODEL_FILE else Path(model)
     if not (folder / IMAGES_FILE).is_file():
         return None

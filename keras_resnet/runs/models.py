@@ -141,7 +141,7 @@ def _numbered(task, units):
 
 @deep_graphs()
 def _ended(model, answer):
-    """A model with a last layer that says what comes out."""
+    """A model with a last layer that says what its outputs are."""
     inputs, outputs = model.inputs[0], model.outputs[0]
     layer = (
         keras.layers.Activation(answer.activation, dtype="float32")
@@ -186,7 +186,7 @@ def warn_of_unknowns(found: Answering) -> None:
 def some_images(split: data.Split, options: Mapping, count: int) -> np.ndarray:
     """Images from all over a split, as `data.batches` makes them."""
     if not len(split):
-        raise ValueError("the split to look at has no images.")
+        raise ValueError("there are no images to take some from: the split is empty.")
     some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
     return np.concatenate([images for images, _ in data.batches(split.take(some), **options)])
 

@@ -40,7 +40,7 @@ class PredictRecord:
     csv : pathlib.Path, optional
         The file that was written.
     skipped : tuple of str, default ()
-        The damaged images that were left out, and why.
+        Why damaged images were left out, a line for each.
     """
 
     files: tuple[Path, ...]
@@ -237,4 +237,6 @@ def _check_place(csv, files, model):
     taken = {path.resolve() for path in (*files, model, model / MODEL_FILE, model / LABELS_FILE)}
     no_file = csv.exists() and not csv.is_file()
     if no_file or csv.resolve() in taken:
-        raise ValueError(f"csv={str(csv)!r} is something else: choose another name.")
+        raise ValueError(
+            f"csv={str(csv)!r} would replace something other than a CSV file: choose another name."
+        )

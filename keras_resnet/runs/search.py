@@ -185,14 +185,7 @@ def tune(
     check_files(output, SEARCH_FILES)
     check_run(output / "best", output / "best" / "saved_model")
     check_range("index", optional=True, retrain_epochs=retrain_epochs)
-    given = {"batch_size": batch_size, "patience": patience}
-    given = {name: value for name, value in given.items() if value is not None}
-    chosen = {names.plain(name) for name in space or ()}
-    for name in given:
-        if names.plain(name) in chosen:
-            raise ValueError(
-                f"{name}={given[name]!r} is a choice of the space as well: give one of them."
-            )
+    changes = _changes(space, batch_size=batch_size, patience=patience)
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy)
@@ -216,7 +209,7 @@ def tune(
             len(images.class_names),
             space,
             budget,
-            recipe=recipe.changed(**given),
+            recipe=recipe.changed(**changes),
         )
         log.info(
             "%s: %s, %d training and %d validation images.",
@@ -263,3 +256,13 @@ def tune(
             )
         shutil.rmtree(folder / "checkpoints")
     return TuneRecord(record, output, trained)
+
+
+def _changes(space, **options):
+    """The options that are given, as fields of the recipe; none may be a choice of the space."""
+    given = {name: value for name, value in options.items() if value is not None}
+    chosen = {names.plain(name) for name in space or ()}
+    for name, value in given.items():
+        if names.plain(name) in chosen:
+            raise ValueError(f"{name}={value!r} is a choice of the space as well: give one only.")
+    return given

@@ -1,4 +1,4 @@
-"""Keras' callbacks in runs of this package: which can be used, and what they can watch."""
+"""Keras' callbacks in runs of this package: which ones work, and what they can watch."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ _REFUSED = {
 
 
 def check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
-    """Refuse what would fail, or do something else than it says, in the middle of a run.
+    """Refuse callbacks that would fail, or not do what they say, in the middle of a run.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
     Raises
     ------
     ValueError
-        For what is no callback, or one whose work is the recipe's.
+        For something other than a callback, or one whose work is the recipe's.
 
     Examples
     --------
@@ -54,9 +54,9 @@ def check_callbacks(callbacks: Sequence[keras.callbacks.Callback]) -> None:
 def direct(
     callbacks: Iterable[keras.callbacks.Callback], metrics: Sequence[str], validated: bool
 ) -> None:
-    """Tell callbacks whether more of what they watch is better.
+    """Tell callbacks whether more of what they watch is better, or refuse them.
 
-    With `mode="auto"`, Keras finds that out from metrics of its own training alone.
+    With `mode="auto"`, Keras can find out only in a training of its own.
 
     Parameters
     ----------
@@ -65,12 +65,12 @@ def direct(
     metrics : sequence of str
         What the run measures, such as "loss" and "accuracy".
     validated : bool
-        Whether it does so on validation images, too: "val_accuracy".
+        Whether it measures the same on validation images, such as "val_accuracy".
 
     Raises
     ------
     ValueError
-        For one that watches something else.
+        For a callback that watches something else.
 
     Examples
     --------

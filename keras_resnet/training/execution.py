@@ -22,8 +22,8 @@ class Execution:
         Height and width in pixels to train with, one number for both. Default: the model's, or the
         source's where the model takes any.
     crop : float, optional
-        Fraction of the images that validation shows, as in `data.batches`, and training where the
-        augmentation cuts no windows. Default: what the model remembers; without windows, all.
+        Fraction of an image to show in validation, as in `data.batches`, and in training if the
+        augmentation cuts no windows. Default: what the model remembers; without windows, all of it.
     seed : int, default 0
         Seed for the order and augmentation of the images.
     cache : "memory" or path, optional

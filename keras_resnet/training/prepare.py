@@ -125,7 +125,7 @@ def devices_of(
 def check_divisible(
     batch_size: int, strategy: tf.distribute.Strategy, accumulation: int = 1
 ) -> None:
-    """Make sure that batches can be divided among devices.
+    """Make sure that batches can be divided among devices, and into parts.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def check_divisible(
     strategy : tf.distribute.Strategy
         The devices.
     accumulation : int, default 1
-        Parts in which each takes its images.
+        Parts in which each device takes its images.
 
     Raises
     ------
@@ -330,9 +330,9 @@ def validated_as_before(prepared: Prepared) -> Prepared:
 
 
 def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, str]) -> None:
-    """Compile a trained model for Keras' own methods, with the optimizer that a recipe begins with.
+    """Compile a trained model for Keras' own methods, with a new optimizer of its recipe.
 
-    The one that it was trained with has come to the end of its schedule, and learns nothing more.
+    The optimizer that it was trained with has come to the end of its schedule, at a rate of 0.
 
     Parameters
     ----------
@@ -381,7 +381,7 @@ def replicated(
     Raises
     ------
     ValueError
-        If a layer computes with what a copy would lose.
+        If a copy of a layer would lose something that it computes with.
     """
     twins = {}
 

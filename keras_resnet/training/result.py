@@ -52,8 +52,8 @@ class Result:
     checkpoints : pathlib.Path, optional
         Where the state of the run is.
     smoothed : bool, default False
-        Whether the validation loss is of smooth labels, as in a run that an earlier version began
-        with `label_smoothing`. Otherwise it is of plain labels, and compares with that of others.
+        Whether the validation loss is of smooth labels, as in a run with `label_smoothing` that an
+        earlier version began. Otherwise it is of plain labels, as in all other runs.
     """
 
     history: dict[str, list[float]]

@@ -22,7 +22,7 @@ from keras_resnet.training.result import DivergedError, Interrupted
 
 _logger = logging.getLogger(__name__)
 
-# What asks a run to stop, and the exit code once it has. A terminal that is closed sends SIGHUP.
+# The signals that stop a run, and its exit codes. A terminal that is closed sends SIGHUP.
 _SIGNALS = {"SIGTERM": 0, "SIGHUP": 0, "SIGINT": 130}
 
 
@@ -103,7 +103,7 @@ def restored(prepared: Prepared, smoothed: bool = False) -> State:
     prepared : Prepared
         The run.
     smoothed : bool, default False
-        As in `Result`, of a run that begins.
+        As in `Result`, for a run that begins.
 
     Returns
     -------

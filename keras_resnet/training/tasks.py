@@ -116,7 +116,7 @@ class Task:
     metrics : mapping of str to callable
         What is measured of each image beside the loss, given labels and outputs.
     plausible : callable
-        Whether outputs of a model that does not say what they are, an array, can be answers.
+        Whether the outputs of a model that does not say what they are, an array, can be answers.
     decide : callable
         Makes predictions, in the form of labels, of outputs: both arrays.
     describe : callable
@@ -181,22 +181,23 @@ class Task:
             )
 
     def check_options(self, options: Mapping[str, object]) -> None:
-        """Make sure that options that somebody has given have an effect.
+        """Make sure that options that were given have an effect.
 
         Parameters
         ----------
         options : mapping of str to value
-            Fields of `Recipe`. Those of a recipe by name may be for other tasks, too.
+            Fields of `Recipe` that were given one by one; a recipe by name may suit other tasks.
 
         Raises
         ------
         ValueError
-            If one of them has none for this task.
+            If one of them has no effect on this task.
         """
         smoothing = options.get("label_smoothing")
         if smoothing and not self.weighted:
             raise ValueError(
-                f"label_smoothing={smoothing!r} is for classes and labels; {self.name} has numbers."
+                f"label_smoothing={smoothing!r} is for classes and labels, not for {self.name}: "
+                "leave it out."
             )
 
     def answers_of(self, model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -36,8 +36,8 @@ def train(
 ) -> Result:
     """Train a model on a source's training images, and keep the best epoch's weights.
 
-    The model remembers the size and the crop of the images for tests and serving.
-    Afterwards the model is compiled with the recipe's optimizer, at its highest learning rate.
+    The model remembers the size and the crop of the images for tests and serving. Afterwards it is
+    compiled with the recipe's optimizer, at its highest learning rate.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ def train(
         The data. Its test images are not used. If it has no validation images, the weights of the
         last epoch are kept.
     recipe : Recipe or str, optional
-        How to train, or a key of `RECIPES`. Default: `Recipe()`. Where its augmentation cuts no
-        windows, training shows of the images what tests show: all, unless a crop is given.
+        How to train, or a key of `RECIPES`. Default: `Recipe()`. If its augmentation cuts no
+        windows, training and tests show the same: the whole image, unless a crop is given.
     strategy : tf.distribute.Strategy or str, optional
         The devices, or an argument for `keras_resnet.training.strategy`; "multiworker" and "cpu:N"
         have to be chosen before the model is made. Each device takes an equal part of every batch.
@@ -109,14 +109,19 @@ def view_for(model: keras.Model, source: Source, recipe: Recipe, execution: Exec
     source : Source
         The data.
     recipe : Recipe
-        With the augmentation: windows leave the model's crop to tests; without them, both show the
-        whole image.
+        The recipe. If its augmentation cuts windows, tests keep the model's crop; if not, both
+        show the whole image.
     execution : Execution
-        With the size and the crop that are asked for.
+        With `image_size` and `crop`, if they are given.
 
     Returns
     -------
     View
+
+    Raises
+    ------
+    ValueError
+        As `graphs.view_of` does.
     """
     size, crop = execution.image_size, execution.crop
     if size is None and model.inputs[0].shape[1:3] == (None, None):
@@ -127,15 +132,39 @@ def view_for(model: keras.Model, source: Source, recipe: Recipe, execution: Exec
 
 
 def policy_for(source: Source, recipe: Recipe) -> Augmentation:
-    """How a recipe varies the training images of a source."""
+    """Decide how a recipe varies the training images of a source.
+
+    Parameters
+    ----------
+    source : Source
+        The data, with a default augmentation.
+    recipe : Recipe
+        The recipe, which may have another one, and mixup.
+
+    Returns
+    -------
+    Augmentation
+    """
     policy = policy_of(recipe.augmentation or source.augmentation) or Augmentation()
     return policy.with_mixup(recipe.mixup)
 
 
 def view_settings(view: View, policy: Augmentation) -> dict[str, Any]:
-    """What checkpoints and features know of a view."""
+    """Describe a view, as checkpoints and kept features record it.
+
+    Parameters
+    ----------
+    view : View
+        How images are shown.
+    policy : Augmentation
+        How training images are varied.
+
+    Returns
+    -------
+    dict of str to JSON value
+    """
     settings = {"image_size": short(view.image_size), "crop": view.crop}
-    # Runs of before say less, where it means what it meant then.
+    # Earlier versions recorded no more. Where that still means the same, their runs go on.
     if view.crop != 1.0 and not policy.area:
         settings["training_crop"] = view.crop
     if view.interpolation != "bilinear":
@@ -153,7 +182,21 @@ def train_on(
     *,
     smoothed: bool = False,
 ) -> Result:
-    """Train a model as `train` does, with images that are shown in a way that is decided."""
+    """Train a model as `train` does, once it is decided how images are shown.
+
+    Parameters
+    ----------
+    view : View
+        How images are shown, in training and in validation.
+    model, source, recipe, strategy, execution
+        As in `train`.
+    smoothed : bool, default False
+        As in `fit`.
+
+    Returns
+    -------
+    Result
+    """
     task, policy = task_of(source), policy_for(source, recipe)
     shown = {**vars(view), "cache": execution.cache}
 
@@ -231,8 +274,8 @@ def fit(
         As in `train`. What concerns images and classes is up to `training`, `validation` and
         `objective`.
     smoothed : bool, default False
-        Whether the validation loss is to be of smooth labels: of a stage that follows another one
-        that an earlier version began.
+        Whether the validation loss is to be of smooth labels, as in an earlier stage that an
+        earlier version began.
 
     Returns
     -------

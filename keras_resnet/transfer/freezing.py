@@ -26,9 +26,8 @@ def freeze(model: keras.Model, up_to: str | None = None) -> None:
     Raises
     ------
     ValueError
-        If the model has no such layer or stage, or is not functional. Without `up_to`, if what it
-        gives is no features, and its head cannot be told from what comes before, as where
-        projections are added up.
+        If the model has no such layer or stage, or is not functional. Without `up_to`, if the model
+        does not show where its head begins, as where it adds projections up.
 
     See Also
     --------
@@ -65,7 +64,7 @@ def unfreeze(model: keras.Model, back_to: str | None = None, normalization: bool
         A functional model.
     back_to : str, optional
         Name of a layer or of a stage, such as "conv5", whose first layer is the first that learns,
-        or "last" for the last stage: of any model, the layers behind the last stride. Default: all
+        or "last" for the last stage, the layers behind the last stride of any model. Default: all
         layers.
     normalization : bool, default True
         Whether BatchNormalization layers before the head learn, too, and update their moving

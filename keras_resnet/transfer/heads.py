@@ -161,7 +161,7 @@ def _kept_of(backbone):
         return old.entering(len(old.layers))
     if old.output == "unknown" and not old.layers and len(old.features.shape) == 2:
         logger.warning(
-            "%s: what it gives is not known to be features; the new head is put on it as it is.",
+            "%s: its outputs may not be features; the new head is put on them as they are.",
             backbone.name,
         )
     if old.output == "features" or not old.layers:

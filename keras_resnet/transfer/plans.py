@@ -87,13 +87,22 @@ def plan_for(model: keras.Model, plan: Sequence[Stage]) -> list[Stage]:
     Returns
     -------
     list of Stage
-        "last" by its name, if it has one, and `DISCRIMINATIVE` rates by the names of layers, if the
-        model has other stages than this package's.
+        "last" becomes the name of that stage, if it has one, and `DISCRIMINATIVE` rates name
+        layers, if the model's stages are not named as in this package.
 
     Raises
     ------
     ValueError
-        For a stage or a learning rate of what the model does not have.
+        For a stage or a learning rate for layers that the model does not have.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet.transfer.plans import Stage, plan_for
+    >>> from keras_resnet.training import Recipe
+    >>> (stage,) = plan_for(keras_resnet.CIFARResNet(8), [Stage("last", Recipe())])
+    >>> stage.back_to
+    'conv4'
     """
     found = []
     for stage in plan:
@@ -109,7 +118,7 @@ def plan_for(model: keras.Model, plan: Sequence[Stage]) -> list[Stage]:
 
 
 def _name_of_last(model):
-    """What the names of the last stage's layers begin with, and no others; else "last"."""
+    """The beginning of the names of the last stage's layers, if it is theirs alone; else "last"."""
     last = [layer for layer in graphs.last_stage(model) if layer.weights]
     name = graphs.stage_name(last[0])
     named = [each for each in graphs.flat_layers(model) if each.name.startswith(f"{name}_")]
@@ -117,7 +126,7 @@ def _name_of_last(model):
 
 
 def _rates_for(model, rates):
-    """The same rates for a model of other stages."""
+    """Learning rates for a model whose stages may have other names than this package's."""
     if rates != DISCRIMINATIVE:
         check_rates(rates, model)
         return rates

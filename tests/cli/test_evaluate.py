@@ -85,8 +85,8 @@ class TestOwnImages:
         (output / "images.csv").write_text(table)
         result = run("evaluate", output)
         assert result.exit_code == 0, result.output
-        assert "1 of the run's images have changed since the training" in result.stdout
-        assert "1 of the run's images are not there any more" in result.stdout
+        assert "1 of the run's images have changed since training" in result.stdout
+        assert "1 of the run's images are gone" in result.stdout
         answer = json.loads(run("evaluate", output, "--json").stdout)
         assert (answer["changed"], answer["gone"], answer["images"]) == (1, 1, len(others))
 
@@ -105,14 +105,14 @@ class TestOwnImages:
         )
         assert (answer["images"], answer["trained_on"]) == (120, trained_on)
         result = run("evaluate", output, "--data", folder)
-        assert f"These are {len(now.test)} of 120 images" in result.stdout
-        assert f"{folder}:all is all of them" in result.stdout
+        assert f"These are the {len(now.test)} test images of 120." in result.stdout
+        assert f"{folder}:all tests on all of them" in result.stdout
         assert (
             json.loads(run("evaluate", output, "--data", folder, "--json").stdout)["trained_on"]
             == 0
         )
         result = run("evaluate", output, "--data", f"{folder}:train")
-        assert "the model was trained on" not in result.stdout
+        assert "to train the model" not in result.stdout
 
     def test_all_of_a_few_can_be_tested_on(self, trained, photographs, tmp_path):
         output, _ = trained
@@ -140,4 +140,4 @@ class TestOwnImages:
     def test_a_model_that_is_no_run_wants_data(self, trained, tmp_path):
         shutil.copy(trained[0] / "model.keras", tmp_path / "other.keras")
         for model in (tmp_path / "other.keras", "ResNet18"):
-            assert "say which to look at, --data" in refused(run("evaluate", model))
+            assert "give the images to test on, --data" in refused(run("evaluate", model))

@@ -31,7 +31,7 @@ def test_what_would_be_done_twice_is_refused(started, command):
 )
 def test_workers_that_know_nothing_of_each_other_are_refused(started, strategy):
     line = refused(run("launch", "--workers", 2, "--", "train", "--data", "digits", *strategy))
-    assert "2 processes would train a model each, into one folder" in line
+    assert "2 processes would train a model each, all in one folder" in line
     assert not started
     result = run("launch", "--workers", 1, "--", "train", "--data", "digits", *strategy)
     assert result.exit_code == 0, result.output

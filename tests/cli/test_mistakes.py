@@ -151,7 +151,7 @@ class TestSubmissions:
             (tmp_path / file.name).write_bytes(file.read_bytes())
         before = (tmp_path / name).read_bytes()
         line = refused(run("predict", tmp_path, tmp_path / "0.png", "--csv", tmp_path / name))
-        assert "is something else: choose another name" in line
+        assert "would replace something other than a CSV file: choose another name" in line
         assert (tmp_path / name).read_bytes() == before
 
     @pytest.mark.parametrize("link", [True, False])
@@ -163,7 +163,7 @@ class TestSubmissions:
             path = tmp_path / "out.csv"
             path.symlink_to(pipe)
         line = refused(run("predict", model, tmp_path / "0.png", "--csv", path))
-        assert "is something else" in line
+        assert "would replace something" in line
         assert pipe.is_fifo()
         assert path.is_symlink() == link
 
