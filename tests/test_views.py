@@ -181,7 +181,7 @@ class TestTraining:
         assert not any("no layer that remembers" in each for each in caplog.messages)
 
     @pytest.mark.parametrize(
-        ("learn", "options"), [(train, {}), (train, {"crop": 0.875}), (fine_tune, {"crop": 0.875})]
+        ("learn", "options"), [(train, {}), (fine_tune, {"crop": 0.875})]
     )
     def test_a_run_of_before_is_not_mixed_with_one_of_now(self, folder, tmp_path, learn, options):
         """Then it trained on whole images, and validated on 7/8 of them."""

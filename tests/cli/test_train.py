@@ -113,35 +113,36 @@ class TestTrain:
         assert reason in refused(run("train", *arguments, *options))
         assert not (tmp_path / "run").exists()
 
-    def test_takes_recipe_shortcut_and_fraction_of_validation(self, photographs, tmp_path):
-        arguments = ["--data", photographs, "--model", "CIFARResNet8", "--image-size", 16, "--json"]
+    def test_takes_records_and_its_options_together(self, tmp_path):
+        images, labels = [encoded(number) for number in range(40)], [0, 1] * 20
+        records = write_records(tmp_path / "pets.tfrecord.gz", images, labels)
+        arguments = ["--data", records, "--model", "CIFARResNet8", "--image-size", 8, "--json"]
         arguments += ["--recipe", "modern", "--set", "milestones=[0.5]", "--epochs", 1]
-        arguments += ["--shortcut", "none", "--validation", 0.3, "--output", tmp_path, "--profile"]
-        result = run("train", *arguments, "--set", "batch-size=4")
+        arguments += ["--shortcut", "none", "--validation", 0.3, "--precision", "bfloat16"]
+        arguments += ["--output", tmp_path / "run", "--profile", "--set", "batch-size=4"]
+        result = run("train", *arguments)
         assert result.exit_code == 0, result.output
-        model = keras.saving.load_model(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "run" / "model.keras")
         assert not any(isinstance(layer, keras.layers.Add) for layer in model.layers)
+        assert model.get_layer("conv1_conv").compute_dtype == "bfloat16"
         training, validation = re.search(
             r"(\d+) training, (\d+) validation", result.stderr
         ).groups()
-        asked_for = data.load(photographs, validation=0.3)
+        asked_for = data.load(records, validation=0.3)
         assert (int(training), int(validation)) == (len(asked_for.train), len(asked_for.validation))
-        assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+        assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
     def test_without_validation_the_last_epoch_is_kept(self, photographs, tmp_path):
+        keras_resnet.CIFARResNet(8, include_preprocessing=True).save(tmp_path / "model.keras")
         arguments = ["--data", photographs, "--model", "CIFARResNet8", "--image-size", 16]
-        arguments += ["--validation", 0, "--epochs", 3, "--output"]
-        scratch, stages = tmp_path / "scratch", tmp_path / "stages"
-        for output, *options in (
-            (scratch,),
-            (stages, "--weights", scratch / "model.keras"),
-        ):
-            result = run("train", *arguments, output, *options)
-            assert result.exit_code == 0, result.output
-            assert ", 0 validation and" in result.stdout
-            names, *epochs = (output / "history.csv").read_text().splitlines()
-            assert "val_" not in names
-            assert json.loads((output / "metrics.json").read_text())["best_epoch"] == len(epochs)
+        arguments += ["--weights", tmp_path / "model.keras", "--validation", 0, "--epochs", 3]
+        result = run("train", *arguments, "--output", tmp_path / "run")
+        assert result.exit_code == 0, result.output
+        assert ", 0 validation and" in result.stdout
+        names, *epochs = (tmp_path / "run" / "history.csv").read_text().splitlines()
+        assert "val_" not in names
+        metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+        assert metrics["best_epoch"] == len(epochs) == 3
 
     def test_damaged_files_are_skipped_and_told(self, photographs, tmp_path):
         folder = copied(photographs, tmp_path / "images", one=20, zero=8)
@@ -186,21 +187,6 @@ class TestTrain:
             )
         else:
             assert seen["class_weight"] is None
-
-    def test_half_precision_and_records_will_do(self, tmp_path):
-        images, labels = [encoded(number) for number in range(40)], [0, 1] * 20
-        records = write_records(tmp_path / "pets.tfrecord.gz", images, labels)
-        arguments = ["--model", "CIFARResNet8", "--image-size", 8, "--epochs", 1]
-        try:
-            result = run(
-                "train", "--data", records, *arguments, "--precision", "bfloat16",
-                "--output", tmp_path / "run",
-            )  # fmt: skip
-        finally:
-            keras.config.set_dtype_policy("float32")
-        assert result.exit_code == 0, result.output
-        model = keras.saving.load_model(tmp_path / "run" / "model.keras")
-        assert model.get_layer("conv1_conv").compute_dtype == "bfloat16"
 
     @pytest.mark.parametrize(
         ("arguments", "complaint"),

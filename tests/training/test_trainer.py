@@ -221,11 +221,16 @@ class TestResumption:
         with one_line_error("precision was 'float32', is 'bfloat16, float32'"):
             training.train(small.model(dtype="mixed_bfloat16"), digits, recipe, **options)
 
-    @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
+    # The state in float16 is that of the others, and a scale of the loss.
+    @pytest.mark.parametrize(
+        "dtype",
+        [
+            pytest.param("float32", marks=pytest.mark.slow),
+            pytest.param("mixed_bfloat16", marks=pytest.mark.slow),
+            "mixed_float16",
+        ],
+    )
     def test_works_in_every_precision(self, digits, tmp_path, dtype):
-        def interrupt(model):
-            raise InterruptedError
-
         few, recipe = of(digits, 128), training.Recipe(epochs=2, ema=0.9)
         expected = training.train(small.model(dtype=dtype), few, recipe, **QUIETLY)
         options = dict(checkpoints=tmp_path, **QUIETLY)
@@ -271,6 +276,13 @@ class TestResumption:
         result = training.train(small.model(), few, recipe, callbacks=[steps], **options)
         assert not steps.taken  # only the validation was left
         assert len(result.history["loss"]) == 3
+
+
+def test_without_validation_the_last_epoch_is_kept(digits):
+    few = dataclasses.replace(of(digits, 64), validation=digits.validation.take(np.arange(0)))
+    result = training.train(small.model(), few, training.Recipe(epochs=2), **QUIETLY)
+    assert result.best_epoch == 2
+    assert not any(name.startswith("val_") for name in result.history)
 
 
 @pytest.mark.usefixtures("signals")
