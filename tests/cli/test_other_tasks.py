@@ -81,11 +81,11 @@ class TestSeveralLabels:
         choices = [word for each in fixed for word in ("--set", each)]
         found = answer(
             *("tune", "--data", halves / "how.csv", "--task", "regression", *choices),
-            *("--trials", 2, "--epochs", 1, "--image-size", 16, "--output", tmp_path),
+            *("--trials", 1, "--epochs", 1, "--image-size", 16, "--output", tmp_path),
+            *("--retrain-epochs", 0),
         )
-        assert found["trials"] == 2
+        assert found["trials"] == 1
         assert found["best"]["score"] > 0
-        assert "r2" in found
         assert "val_mean_absolute_error (minimum)" in (tmp_path / "report.html").read_text()
 
     def test_evaluation_repeats_them(self, which, halves):
@@ -226,12 +226,6 @@ class TestMixedUp:
         assert "label_smoothing=0.1 is for classes and labels" in line
         assert not (tmp_path / "run").exists()
 
-    def test_a_run_on_another_task_leaves_nothing_of_the_former(self, halves, tmp_path):
-        for table, source in (("per_label.csv", "which.csv"), ("residuals.csv", "how.csv")):
-            arguments = ["--data", halves / source, *SMALL, "--epochs", 1, "--output", tmp_path]
-            answer("train", *arguments)
-            assert [path.name for path in tmp_path.glob("[cpr]*.csv")] == [table]
-
     def test_one_label_or_none_is_evaluated(self, which, halves, tmp_path):
         model = keras.saving.load_model(which[0] / "model.keras", compile=False)
         outputs = keras.layers.Dense(1, "sigmoid")(model.layers[-2].output)
@@ -255,13 +249,14 @@ class TestMixedUp:
             csv.writer(file).writerows(
                 [["path", "label"], *([name, round(float(value) / 50)] for name, value in rows)]
             )
-        arguments = ["--data", path, *SMALL, "--epochs", 1, "--output", tmp_path / "run"]
+        for name in ("confusion.csv", "per_label.csv"):  # of earlier runs, on other tasks
+            (tmp_path / name).write_text("")
+        arguments = ["--data", path, *SMALL, "--epochs", 1, "--output", tmp_path]
         found = answer("train", *arguments, "--task", "regression")
         assert found["task"] == "regression"
+        assert [path.name for path in tmp_path.glob("[cpr]*.csv")] == ["residuals.csv"]
         # The model knows what its labels are.
-        assert answer("evaluate", tmp_path / "run", "--data", path)["r2"] == pytest.approx(
-            found["r2"]
-        )
+        assert answer("evaluate", tmp_path, "--data", path)["r2"] == pytest.approx(found["r2"])
         assert answer("data", path, "--task", "regression")["task"] == "regression"
 
     def test_data_are_looked_over_by_task(self, halves):

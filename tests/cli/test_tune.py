@@ -34,13 +34,6 @@ class TestTune:
         assert json.loads(again.stdout)["best"] == answer["best"]
         assert "Trial" not in again.stderr.split("Best of")[0]
 
-    def test_refuses_another_search_in_its_folder(self, tmp_path):
-        command = ["tune", *self.SMALL, "--output", tmp_path, "--retrain-epochs", 0, "--trials"]
-        assert run(*command, 1).exit_code == 0
-        result = run(*command, 2, "--set", "shortcut=B")
-        assert result.exit_code == 2
-        assert "space: shortcut was" in result.stderr
-
     def test_a_search_whose_trials_all_failed_is_a_failure(self, tmp_path):
         command = ["tune", *self.SMALL, "--output", tmp_path, "--retrain-epochs", 0, "--trials", 1]
         result = run(*command, "--set", "learning_rate=1e30", "--json")
