@@ -16,7 +16,7 @@ from keras_resnet.checks import check_positive
 _POLL = 0.1  # seconds
 _LAST_OUTPUT = 5.0  # seconds to wait for the output of a process that has ended
 _USAGE_ERROR = 2  # the exit code of a command that was given wrongly, and will be again
-_INTERRUPTED = 130  # the exit code of a command that Ctrl-C has ended
+_INTERRUPTED = 130  # the exit code of a command that was ended with Ctrl-C
 # A terminal that is closed sends SIGHUP, which the workers, in sessions of their own, do not get.
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
@@ -35,7 +35,7 @@ def launch(
 
     Each gets an equal share of the machine's GPUs, or of its CPU cores. The first is the chief,
     whose output is that of this process; the output of the others is marked with their numbers.
-    All of them get SIGTERM when this process gets that, SIGHUP or Ctrl-C.
+    If this process gets SIGTERM, SIGHUP or Ctrl-C, all of them get SIGTERM.
 
     Parameters
     ----------

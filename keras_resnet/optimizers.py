@@ -8,7 +8,7 @@ _NOT_DECAYED = ("bias", "gamma", "beta")
 
 
 def name_of_rate(rates: Mapping[str, float], path: str) -> str | None:
-    """Find which of some learning rates is for a variable.
+    """Find the learning rate for a variable.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def name_of_rate(rates: Mapping[str, float], path: str) -> str | None:
     Returns
     -------
     str or None
-        A key of `rates`; None if none is.
+        A key of `rates`; None if none is for it.
 
     Examples
     --------

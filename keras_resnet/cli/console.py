@@ -32,11 +32,11 @@ def mistakes_in_a_line():
     except ValueError as error:
         raise Mistake(" ".join(str(error).split())) from error
     except (OSError, ImportError) as error:
-        if isinstance(error, BrokenPipeError):  # of `| head`: click ends without a word
+        if isinstance(error, BrokenPipeError):  # as with `| head`: click ends without a word
             raise
         raise click.ClickException(" ".join(str(error).split())) from error
     except Exception as error:
-        # TensorFlow, whose error the second is, may not be imported.
+        # The second is TensorFlow's, which may not be imported.
         if not (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"):
             raise
         reason = next(iter(str(error).splitlines()), "")

@@ -78,7 +78,8 @@ def show_skipped(source):
     if source.skipped:
         from keras_resnet.data.skipped import summary
 
-        say(f"{len(source.skipped)} files were skipped:")
+        count = len(source.skipped)
+        say("1 file was skipped:" if count == 1 else f"{count:,} files were skipped:")
         for reason in summary(source.skipped):
             say(f"  {reason}")
 

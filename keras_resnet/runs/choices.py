@@ -24,10 +24,10 @@ RUN_FILES = (
 """All files that training may write into the folder of a run."""
 
 SEARCH_FILES = ("report.html", "pareto.png", "trials.csv")
-"""All files that a search writes into its own."""
+"""All files that a search writes into its folder."""
 
 RUN_FOLDERS = ("checkpoints", "logs", "profile")
-"""The folders in that of a run, besides the SavedModel's."""
+"""All folders in the folder of a run, but the SavedModel's."""
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """What feature maps are computed in, as Keras calls it."""

@@ -122,7 +122,7 @@ class _HyperModel(keras_tuner.HyperModel):
         Returns
         -------
         str or None
-            None if the model and its recipe exist and it is within the budget.
+            None if there are such a model and recipe, and the model is within the budget.
         """
         values = self.values(chosen)
         try:
@@ -132,7 +132,7 @@ class _HyperModel(keras_tuner.HyperModel):
         return self._over_budget(values, measured)
 
     def _over_budget(self, values, measured=True):
-        """Say why a model should not be trained, however that would be done."""
+        """Say why a model should not be trained, whatever the recipe."""
         try:
             params, macs = self.cost(values)
         except ValueError as error:

@@ -105,13 +105,28 @@ def best(record: SearchRecord) -> list[TrialRecord]:
 
 
 def champion(record: SearchRecord) -> TrialRecord:
-    """The best trial; ValueError if none was completed."""
+    """Find the best trial.
+
+    Parameters
+    ----------
+    record : SearchRecord
+        The search.
+
+    Returns
+    -------
+    TrialRecord
+
+    Raises
+    ------
+    ValueError
+        If no trial was completed, with the reason of the first failure.
+    """
     if ranked := best(record):
         return ranked[0]
     if not record.trials:
         raise ValueError(
-            f"the search has no trials: all models that were drawn, {record.declined:,}, are over "
-            "the budget or do not exist."
+            f"the search has no trials: all {record.declined:,} models that were drawn are over the "
+            "budget or cannot be built."
         )
     reasons = [trial.message for trial in record.trials if trial.message]
     raise ValueError(f"none of the {len(record.trials)} trials completed. {' '.join(reasons[:1])}")

@@ -158,25 +158,7 @@ def search(
         strategy = strategies.strategy(strategy)
     for size in spaces.options_of(hypermodel.space.get("batch_size", hypermodel.recipe.batch_size)):
         check_divisible(size, strategy or tf.distribute.get_strategy())
-    settings = {
-        # Searches from before there were other tasks do not name theirs.
-        **({} if source.task == "classification" else {"task": source.task}),
-        "algorithm": algorithm,
-        "epochs": epochs,
-        "objective": objective,
-        "seed": seed,
-        "input_shape": list(hypermodel.input_shape),
-        "classes": hypermodel.classes,
-        "budget": str(hypermodel.budget),
-        "recipe": asdict(hypermodel.recipe),
-        "data": source.fingerprint(),
-        "precision": keras.config.dtype_policy().name,
-        "weights": getattr(hypermodel, "weights", None),
-        **{name: options.get(name) for name in ("crop", "class_weight")},
-        **_view_settings(hypermodel, source, options.get("crop")),
-        **{f"space: {name}": choice for name, choice in hypermodel.space.items()},
-    }
-    settings = json.loads(json.dumps(as_python(settings), default=str))
+    settings = _settings(hypermodel, source, algorithm, epochs, objective, seed, options)
     directory = Path(directory)
     # A worker needs the settings that its chief writes.
     there = not parallel.is_worker() or parallel.reach_chief(
@@ -200,15 +182,38 @@ def search(
         return tuner
 
 
+def _settings(hypermodel, source, algorithm, epochs, objective, seed, options):
+    """What must stay the same when a search goes on, as it is written to its folder."""
+    settings = {
+        # Searches from before there were other tasks do not name theirs.
+        **({} if source.task == "classification" else {"task": source.task}),
+        "algorithm": algorithm,
+        "epochs": epochs,
+        "objective": objective,
+        "seed": seed,
+        "input_shape": list(hypermodel.input_shape),
+        "classes": hypermodel.classes,
+        "budget": str(hypermodel.budget),
+        "recipe": asdict(hypermodel.recipe),
+        "data": source.fingerprint(),
+        "precision": keras.config.dtype_policy().name,
+        "weights": getattr(hypermodel, "weights", None),
+        **{name: options.get(name) for name in ("crop", "class_weight")},
+        **_view_settings(hypermodel, source, options.get("crop")),
+        **{f"space: {name}": choice for name, choice in hypermodel.space.items()},
+    }
+    return json.loads(json.dumps(as_python(settings), default=str))
+
+
 def _view_settings(hypermodel, source, crop):
-    """What tells a search from one of before, when training without windows showed whole images."""
+    """What tells a search from an earlier version's, whose tests showed less than its training."""
     space = hypermodel.space
     strengths = spaces.options_of(space.get("augmentation_strength", "light"))
     recipes = [
         spaces.recipe_of({"augmentation_strength": each}, hypermodel.recipe) for each in strengths
     ]
     windows = all(policy_for(source, recipe).area for recipe in recipes)
-    # Models of the other stem have always been tested on whole images.
+    # Models with the stem for small images have always been tested on whole images.
     whole = crop == 1.0 or (crop is None and spaces.options_of(space.get("stem")) == ["cifar"])
     if whole or (windows and "augmentation" not in space):
         return {}
@@ -277,13 +282,13 @@ def _check_same_search(directory, settings):
 
 
 def _check_comparable(objective, space, directory):
-    """Refuse to choose by what each trial measures in its own way."""
+    """Refuse an objective that each trial measures in its own way."""
     own = [name for name in _OWN_TRAINING if name in space and spaces.is_choice(space[name])]
     if objective.startswith("val_") or not own:
         return
     message = (
         f"objective={objective!r} is measured on training images as each trial changes them "
-        f"({', '.join(own)}): choose val_{objective}, or fix those."
+        f"({', '.join(own)}): choose val_{objective}, or fix these choices."
     )
     if _read(directory).get("objective") != objective:
         raise ValueError(message)
@@ -312,8 +317,8 @@ def _chosen(space, values):
     return ", ".join(f"{name} {short(value)}" for name, value in chosen)
 
 
-def _begin_anew_unless_of(values, folder):
-    """Remove the state of an interrupted retraining of another trial, the best of fewer."""
+def _start_over_unless_of(values, folder):
+    """Remove the state of an interrupted retraining, if it was of another trial."""
     file, chosen = folder / _CHOSEN, json.dumps(dict(values), sort_keys=True)
     with locked(folder):
         if file.exists() and file.read_text(encoding="utf-8") != chosen:
@@ -356,7 +361,7 @@ def retrain(
     """
     values = champion(tuner.record()).values
     if checkpoints := options.get("checkpoints"):
-        _begin_anew_unless_of(values, Path(checkpoints))
+        _start_over_unless_of(values, Path(checkpoints))
     keras.utils.set_random_seed(seed)
     model = tuner.hypermodel.make(values)
     result = tuner.hypermodel.train(

@@ -152,7 +152,7 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
 
 
 def _strengths(space, asked):
-    """Strengths of augmentation that set no field which the space sets as well."""
+    """The strengths of augmentation that set no field which the space sets as well."""
     choice = space["augmentation_strength"]
     clashes = {
         strength: [name for name in fields if name in space]
@@ -164,7 +164,7 @@ def _strengths(space, asked):
         name = clashes[strength][0]
         raise ValueError(
             f"space: augmentation_strength={strength!r} sets {name}, and {name}={space[name]!r} "
-            "does so too: leave one of them out."
+            "does so, too: leave one of them out."
         )
     return choice if asked else left
 

@@ -120,7 +120,7 @@ class Tuner(keras_tuner.Tuner):
             trial.status = "COMPLETED"
 
     def _unless_locked(self, trial, source, options):
-        """Run a trial; None if a worker that was given up for its silence still does."""
+        """Run a trial; None while a silent worker, given up for lost, is still running it."""
         try:
             return self.run_trial(trial, source, **options)
         except LockedError:

@@ -474,7 +474,7 @@ class TestSearch:
         tuner = search(tmp_path, trials=2, epochs=1, failing=2.0)
         with one_line_error("none of the 2 trials completed. no memory for that"):
             champion(tuner.record())
-        with one_line_error("the search has no trials: all models that were drawn, 7, are over"):
+        with one_line_error("the search has no trials: all 7 models that were drawn are over"):
             champion(dataclasses.replace(tuner.record(), trials=[], declined=7))
 
     def test_a_trial_that_another_worker_still_runs_is_waited_for(self, tmp_path, monkeypatch):

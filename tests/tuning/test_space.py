@@ -108,7 +108,7 @@ class TestChoices:
             ({"learning_rate": {"min_value": 1}}, ["learning_rate", "max_value"]),
             (
                 {"augmentation_strength": ["light", "medium"], "mixup": 0.4},
-                ["augmentation_strength='medium' sets mixup, and mixup=0.4 does so too"],
+                ["augmentation_strength='medium' sets mixup, and mixup=0.4 does so, too"],
             ),
             (
                 {"augmentation-strength": "none", "augmentation": ["strong", "none"]},
