@@ -40,15 +40,15 @@ class InterruptAfter(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def expected(digits):
-    """What a run over PLAN leads to that nothing interrupts."""
-    return transfer.fine_tune(small_net(), digits, PLAN, verbose=0)
+def uninterrupted(digits):
+    """A model after all of PLAN, and the result."""
+    model = small_net()
+    return model, transfer.fine_tune(model, digits, PLAN, verbose=0)
 
 
 class TestFineTune:
-    def test_goes_through_its_stages(self, digits):
-        model = small_net()
-        result = transfer.fine_tune(model, digits, PLAN, verbose=0)
+    def test_goes_through_its_stages(self, uninterrupted):
+        model, result = uninterrupted
         assert result.stages == {"head": 3, "conv4": 2, "all": 2}
         losses = result.history["val_loss"]
         assert len(losses) == 7
@@ -76,8 +76,9 @@ class TestFineTune:
         ],
     )
     def test_an_interrupted_run_goes_on_as_it_would_have_gone(
-        self, digits, expected, tmp_path, epochs
+        self, digits, uninterrupted, tmp_path, epochs
     ):
+        _, expected = uninterrupted
         options = dict(checkpoints=tmp_path, verbose=0)
         with pytest.raises(InterruptionError):
             transfer.fine_tune(
@@ -100,7 +101,7 @@ class TestFineTune:
 
     def test_features_of_another_run_are_not_taken_for_these(self, digits, tmp_path):
         plan, options = PLAN[:1], dict(checkpoints=tmp_path, verbose=0)
-        transfer.fine_tune(small_net(), digits, plan, crop=1.0, **options)
+        expected = transfer.fine_tune(small_net(), digits, plan, crop=1.0, **options)
         with one_line_error("interrupted run of other settings", "crop was 1.0, is 0.5"):
             transfer.fine_tune(small_net(), digits, plan, crop=0.5, **options)
         # Killed between the features and the first checkpoint:
@@ -108,7 +109,6 @@ class TestFineTune:
         folder = tmp_path / "1-head"
         folder.mkdir()
         np.savez(folder / "features.npz", "other settings", *[np.zeros(1)] * 4)
-        expected = transfer.fine_tune(small_net(), digits, plan, crop=1.0, verbose=0)
         result = transfer.fine_tune(small_net(), digits, plan, crop=1.0, **options)
         np.testing.assert_allclose(
             result.history["val_loss"], expected.history["val_loss"], rtol=0.02
