@@ -655,4 +655,3 @@ def test_state_that_is_more_than_weights_is_copied():
     twin.build(layer._build_input_shape)
     graphs.copy_state(layer, twin)
     assert float(twin(np.full((1, 1, 1, 1), 5.0))[0, 0, 0, 0]) == pytest.approx(1)
-

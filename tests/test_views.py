@@ -180,9 +180,7 @@ class TestTraining:
             train(foreign(24, 24), data.load(folder))
         assert not any("no layer that remembers" in each for each in caplog.messages)
 
-    @pytest.mark.parametrize(
-        ("learn", "options"), [(train, {}), (fine_tune, {"crop": 0.875})]
-    )
+    @pytest.mark.parametrize(("learn", "options"), [(train, {}), (fine_tune, {"crop": 0.875})])
     def test_a_run_of_before_is_not_mixed_with_one_of_now(self, folder, tmp_path, learn, options):
         """Then it trained on whole images, and validated on 7/8 of them."""
         source = data.load(folder)

@@ -255,8 +255,8 @@ def verify_export(
         alike = bool(np.ptp(outputs, axis=0).max() <= tolerance * np.abs(outputs).max())
     if alike:
         _logger.warning(
-            "%s gives nearly the same outputs for all made-up images, which cannot show whether the "
-            "export is right: verify it with images of your own, images=.",
+            "%s gives nearly the same outputs for all made-up images, which cannot show whether "
+            "the export is right: verify it with images of your own, images=.",
             model.name,
         )
     return dataclasses.replace(result, made_up=tolerance is not None, alike=alike)

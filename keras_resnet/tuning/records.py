@@ -125,8 +125,8 @@ def champion(record: SearchRecord) -> TrialRecord:
         return ranked[0]
     if not record.trials:
         raise ValueError(
-            f"the search has no trials: all {record.declined:,} models that were drawn are over the "
-            "budget or cannot be built."
+            f"the search has no trials: all {record.declined:,} models that were drawn are over "
+            "the budget or cannot be built."
         )
     reasons = [trial.message for trial in record.trials if trial.message]
     raise ValueError(f"none of the {len(record.trials)} trials completed. {' '.join(reasons[:1])}")
