@@ -231,7 +231,7 @@ class _File:
             return None
         kind, size = self.unpack("B3xI", datatype)
         if kind & 15 != 3 or size > _LONGEST_TEXT:
-            raise ValueError(f"the HDF5 file is damaged: {wanted.decode()!r} is no text.")
+            raise ValueError(f"the HDF5 file is damaged: {wanted.decode()!r} is not text.")
         return bytes(self.content[data : data + size]).rstrip(b"\0").decode()
 
     def shape(self, start):

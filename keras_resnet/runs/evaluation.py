@@ -118,7 +118,7 @@ def evaluate(
     ------
     ValueError
         For a model or data that cannot be read, data of another task or other classes than the
-        model's, or no data for a model that is no run of `train` or `tune`.
+        model's, or no data for a model that is not in the folder of a run.
 
     Examples
     --------

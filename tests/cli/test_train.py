@@ -25,7 +25,7 @@ def copied(photographs, folder, **counts):
 
 
 class TestDemo:
-    # All its epochs, and two, with which it is as good as a model can be by then.
+    # All its epochs take long; two show that every step works, and that it learns.
     @pytest.mark.parametrize(
         ("epochs", "accuracy"), [pytest.param(None, 0.98, marks=pytest.mark.slow), (2, 0.2)]
     )
