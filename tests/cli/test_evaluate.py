@@ -49,7 +49,7 @@ class TestEvaluate:
         arguments = [output, "--data", f"{table}:validation", "--on-error", "skip"]
         result = run("evaluate", *arguments)
         assert result.exit_code == 0, result.output
-        assert "1 files were skipped:" in result.stdout
+        assert "1 file was skipped:" in result.stdout
         answer = json.loads(run("evaluate", *arguments, "--json").stdout)
         assert (answer["data"], answer["split"], answer["images"]) == ("images", "validation", 4)
 
