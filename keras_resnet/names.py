@@ -3,7 +3,7 @@
 import difflib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
@@ -50,6 +50,30 @@ def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
         f"{argument} {name!r} is not known. Did you mean {by_plain_name[nearest[0]]}? There are "
         f"{', '.join(by_plain_name.values())}{note}."
     )
+
+
+def some(names: Sequence[str], most: int = 3) -> str:
+    """List the first of many names, and count the others.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names; of a long one, only the beginning is shown.
+    most : int, default 3
+        Names to list.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from keras_resnet import names
+    >>> names.some(["ant", "bee", "cat", "dog", "emu"])
+    'ant, bee, cat and 2 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(name[:80] for name in names[:most]) + more
 
 
 def plain(name: str) -> str:

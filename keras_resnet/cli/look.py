@@ -51,15 +51,15 @@ def data(source, sheet, task, as_json):
             size, (overview.smallest, overview.largest, overview.median)
         )
         say(f"Pixels: {smallest} to {largest}, median {median}.")
-        say(f"{len(overview.damaged)} images cannot be read.")
+        say(f"Images that cannot be read: {len(overview.damaged)}.")
         for reason in summary(overview.damaged):
             say(f"  {reason}")
         others = [line for line in overview.skipped if not is_damaged(line)]
         if others:
-            say(f"{len(others)} other files and folders are not used.")
+            say(f"Files and folders that are not used: {len(others)}.")
             for reason in summary(others):
                 say(f"  {reason}")
-        say(f"{len(overview.duplicates)} images are in more than one split.")
+        say(f"Images that are in more than one split: {len(overview.duplicates)}.")
         for group in overview.duplicates[:_SHOWN]:
             more = f" and {len(group) - _SHOWN} more" if len(group) > _SHOWN else ""
             say(f"  the same: {', '.join(group[:_SHOWN])}{more}")

@@ -29,6 +29,7 @@ from safetensors.numpy import save_file
 from keras_resnet.files import written_beside
 from keras_resnet.graphs import remember, wants_of
 from keras_resnet.layers.view import noted
+from keras_resnet.names import some
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.pretrained.registry import CAFFE_OPTIONS
 
@@ -205,7 +206,7 @@ def load_tensors(
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{argument}: {' '.join(str(error).split())}") from error
     if broken:
-        warn(f"{argument}: NaN or infinity in {_some(broken)}.")
+        warn(f"{argument}: NaN or infinity in {some(broken)}.")
     for name, (variable, axes) in slots.items():
         with np.errstate(over="ignore"):  # already warned
             array = np.asarray(tensors[name], variable.dtype)
@@ -439,7 +440,7 @@ def _slots(model: keras.Model, naming: str) -> dict[str, _Slot]:
         if unknown := [variable.name for variable in layer.weights if variable.name not in parts]:
             raise ValueError(
                 f"layer {layer.name} of {model.name} is quantized or has an adapter: it has "
-                f"{_some(unknown)}, which the original ResNets do not have."
+                f"{some(unknown)}, which the original ResNets do not have."
             )
         for index, variable in enumerate(layer.weights):
             torch_name, axes = parts[variable.name]
@@ -543,8 +544,8 @@ def _check_names(model, slots, tensors):
         if theirs != ours and theirs:
             hint = f" The tensors look like a model with {theirs} layers; {model.name} has {ours}."
     if missing:
-        raise ValueError(f"missing tensors that {model.name} needs: {_some(missing)}.{hint}")
-    raise ValueError(f"unexpected tensors for {model.name}: {_some(unknown)}.{hint}")
+        raise ValueError(f"missing tensors that {model.name} needs: {some(missing)}.{hint}")
+    raise ValueError(f"unexpected tensors for {model.name}: {some(unknown)}.{hint}")
 
 
 def _of_several(slots, tensors):
@@ -594,9 +595,3 @@ def _depth(tensors):
     if not blocks:
         return 0
     return 2 + (3 * blocks if sizes[1, 1] >= 2 * blocks else blocks)
-
-
-def _some(names, most=3):
-    """List the first names, and count the others."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(name[:80] for name in names[:most]) + more

@@ -8,7 +8,7 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import analysis, data, graphs
+from keras_resnet import analysis, data, graphs, names
 from keras_resnet.checks import check_choice
 from keras_resnet.data.source import SPLIT_OF, joined
 from keras_resnet.runs.choices import IMAGES_FILE
@@ -19,6 +19,7 @@ from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
 
 _MISSING = {"changed": "have changed since training", "gone": "are gone"}
+_FEW = 10  # names that an error lists
 _PARTS = {**{name: (name,) for name in data.SPLITS}, "all": tuple(data.SPLITS)}
 
 
@@ -246,7 +247,14 @@ def _check_same(found, images, source):
                 f"{len(found.names)}."
             )
     elif images.class_names != found.names:
+        theirs, known = images.class_names, found.names
         raise ValueError(
-            f"data {source!r} has the {task_of(images).labels} {', '.join(images.class_names)}; "
-            f"the model knows {', '.join(found.names)}."
+            f"data {source!r} has the {task_of(images).labels} {_unlike(theirs, known)}; the model "
+            f"knows {_unlike(known, theirs)}."
         )
+
+
+def _unlike(some, others):
+    """Some names, of many those that are not among the others."""
+    different = [name for name in some if name not in {*others}]
+    return names.some(different if different and len(some) > _FEW else some, _FEW)

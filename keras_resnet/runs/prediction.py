@@ -14,6 +14,7 @@ from keras_resnet.checks import check_choice, check_positive
 from keras_resnet.data.images import read_headers
 from keras_resnet.files import LABELS_FILE
 from keras_resnet.names import label as spelled
+from keras_resnet.names import some
 from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.runs.guards import check_writable, damaged_images_named, job
 from keras_resnet.runs.models import load_model, warn_of_unknowns
@@ -202,7 +203,7 @@ def predict(
         raise ValueError(f"{given} is for classes and labels; {found.model.name!r} gives values.")
     positive = positive and spelled(positive)
     if positive and positive not in found.names:
-        raise ValueError(f"positive={positive!r}: the model knows {', '.join(found.names)}.")
+        raise ValueError(f"positive={positive!r}: the model knows {some(found.names, 10)}.")
     warn_of_unknowns(found)
     split = data.Split(files, np.zeros(len(files), int))
     with damaged_images_named(split, may_skip=False):

@@ -44,10 +44,10 @@ class TestData:
         cats, dogs = counts["train"]
         assert f"The largest class has {cats / dogs:.1f} times" in result.stdout
         assert "Pixels: 12x9 to 12x9, median 12x9." in result.stdout
-        assert "2 images cannot be read." in result.stdout
+        assert "Images that cannot be read: 2." in result.stdout
         for damaged in ("train/cat/zz.png", "test/cat/zz.png"):
             assert f"{str(pets / damaged)!r} is not an image that can be read" in result.stdout
-        assert "1 images are in more than one split." in result.stdout
+        assert "Images that are in more than one split: 1." in result.stdout
         (same,) = (line for line in result.stdout.splitlines() if "the same" in line)
         for copy in ("train/cat/2.png", "test/cat/same.png"):
             assert str(pets / copy) in same
@@ -84,7 +84,7 @@ class TestData:
         assert lines[0] == title
         assert sum(line.split()[:1] == ["class"] for line in lines) == 1 + 32
         assert any(line.split()[:2] == ["class", "07"] for line in lines)
-        assert "40 other files and folders are not used." in lines
+        assert "Files and folders that are not used: 40." in lines
         assert lines[-1].endswith("some images of 32 classes")
         assert len(lines) < 60
         answer = json.loads(run("data", folder, "--json").stdout)
@@ -97,7 +97,7 @@ class TestData:
         path = write_records(tmp_path / "pets.tfrecord.gz", images, labels)
         result = run("data", path)
         assert result.exit_code == 0, result.output
-        assert "1 images cannot be read." in result.stdout
+        assert "Images that cannot be read: 1." in result.stdout
         assert re.search(r"(train|validation|test): image \d+ .* cannot", result.stdout)
 
     def test_mistakes_are_one_line(self, tmp_path):

@@ -15,7 +15,7 @@ from keras_resnet.data.source import SPLIT_OF, SPLITS, Source, Split
 from keras_resnet.data.sources.listed import source_of_files
 from keras_resnet.data.sources.tree import tree
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy, check_classes
-from keras_resnet.names import label
+from keras_resnet.names import label, some
 
 _KAGGLE = re.compile(r"(?P<class>[^.]+)\.\d+\.\w+")  # cat.0.jpg
 # A word for a split, and what is before and after it: seg_train, training_set, val2017.
@@ -279,8 +279,7 @@ def _hint(path, found, layout, empty):
 
 def _few(names: Iterable[str]) -> str:
     """A list of names that stays short, however many there are."""
-    names = sorted(map(repr, names))
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return some(sorted(map(repr, names)))
 
 
 def _images(count):
