@@ -388,6 +388,15 @@ class TestWants:
         assert graphs.wants_of(functional(layers.Rescaling(1 / 255), net())).normalization is None
         assert graphs.wants_of(functional(lambda x: x / 255, net())).normalization is None
 
+    @pytest.mark.parametrize(
+        "before", [layers.Rescaling(255), lambda x: 255 * x, lambda x: x[..., ::-1]]
+    )
+    def test_are_not_raw_where_something_else_makes_them_raw(self, before):
+        model = functional(before, net(include_preprocessing=True))
+        assert graphs.wants_of(model).normalization is None
+        moved = functional(layers.RandomBrightness(0.1), net(include_preprocessing=True))
+        assert graphs.wants_of(moved).normalization == "raw"
+
     def test_of_other_models_are_unknown(self):
         model = functional(layers.Conv2D(2, 3), layers.GlobalAveragePooling2D())
         assert graphs.wants_of(model) == graphs.Wants(None, IMAGE[:2], 1.0, "bilinear", 3)

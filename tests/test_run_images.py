@@ -4,14 +4,17 @@ import csv
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from errors import one_line_error
 from pictures import encoded, write_images, write_records
 from splits import contents
 
-from keras_resnet import data
+import keras_resnet
+from keras_resnet import data, runs
 from keras_resnet.runs.images import images_of
 from keras_resnet.runs.images import write_images as write_run_images
 
@@ -130,8 +133,9 @@ class TestImagesOfARun:
         for name, split in source.splits.items():
             assert sorted(again.splits[name].digests()) == sorted(split.digests())
 
-    def test_names_that_are_no_text_are_kept(self, tmp_path):
-        name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    @pytest.mark.parametrize("name", [b"caf\xe9.png", b"a\rb.png", b"a\nb,c.png"])
+    def test_strange_names_are_kept(self, tmp_path, name):
+        name = os.path.join(os.fsencode(tmp_path), name)
         with open(name, "wb") as file:
             file.write(encoded(0))
         write_images(tmp_path, 1)
@@ -157,3 +161,18 @@ class TestImagesOfARun:
         its = written(source, tmp_path / "run")
         with one_line_error("label 'cat' is not one of katze, hund"):
             its.find(("test",), ("katze", "hund"), "classification")
+
+
+def test_images_in_memory_and_in_files_cannot_be_compared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = data.load("digits")
+    written(digits, tmp_path / "run")
+    net = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 1), include_preprocessing=True)
+    net.save(tmp_path / "run" / "model.keras")
+    for index, label in enumerate(digits.train.labels[:50]):
+        (tmp_path / "digits" / f"{label}").mkdir(parents=True, exist_ok=True)
+        image = PIL.Image.fromarray(digits.train.images[index, ..., 0])
+        image.save(tmp_path / "digits" / f"{label}" / f"{index}.png")
+    record = runs.evaluate("run", Path("digits:all"))  # a folder, as a path is
+    assert (record.to_json()["images"], record.trained_on) == (50, None)
+    assert runs.evaluate("run", "digits:all").trained_on == 1222

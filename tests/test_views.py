@@ -224,6 +224,24 @@ class TestAnySize:
             keras_resnet.pretrained.to_torch(model, tmp_path / file)
         assert graphs.view_of(net(weights=tmp_path / file)) == view
 
+    @pytest.mark.parametrize("file", ["model.keras", "model.safetensors", "model.weights.h5"])
+    def test_is_shown_what_weights_of_a_model_of_one_size_were_trained_with(self, tmp_path, file):
+        options = {"input_shape": (16, 24, 3), "classes": 2, "include_preprocessing": True}
+        model = keras_resnet.CIFARResNet(8, **options)
+        graphs.remember_view(model, graphs.view_of(model, crop=0.75))
+        if file.endswith("h5"):
+            model.save_weights(tmp_path / file)
+        elif file.endswith("keras"):
+            model.save(tmp_path / file)
+        else:
+            keras_resnet.pretrained.to_torch(model, tmp_path / file)
+        image = tmp_path / "image.png"
+        image.write_bytes(encoded(0, height=90, width=140))
+        split = data.Split([image], [0])
+        expected = model.predict(data.batches(split, **vars(graphs.view_of(model))), verbose=0)
+        found = runs.predict("CIFARResNet8", image, weights=tmp_path / file)
+        np.testing.assert_allclose(found.outputs, expected, atol=1e-6)
+
     @pytest.mark.parametrize("exporter", ["litert", "saved_model"])
     def test_is_not_exported_with_a_guess(self, tmp_path, exporter):
         path = tmp_path / ("new.tflite" if exporter == "litert" else "new")

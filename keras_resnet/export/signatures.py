@@ -49,10 +49,19 @@ def signatures(
     def shown(images):
         return middle(images, interface.crop, interface.image_size, interface.interpolation)
 
+    def resized(images):
+        """Images of another size; bicubic ones stay between black and white, as in evaluations."""
+        images = shown(images)
+        overshoots = interface.interpolation == "bicubic" and interface.image_dtype == "float32"
+        if not (overshoots and interface.preprocessing):
+            return images
+        black, white = (normalize(tf.fill((1, 1, 1, channels), shade)) for shade in (0.0, 255.0))
+        return tf.clip_by_value(images, black, white)
+
     def ask(part, images):
         images = _some(images)
         if interface.resize:
-            images = shown(images)
+            images = resized(images)
         # The server does not compare what comes with what the signature promises.
         images = tf.ensure_shape(images, (interface.batch_size, *sides, channels))
         if interface.image_dtype == "uint8":

@@ -29,6 +29,11 @@ _BEFORE_NORMALIZED = (
 )
 
 
+# Layers that make other numbers of images. (Functions do, but those that only move pixels.)
+_OTHER_NUMBERS = (keras.layers.Lambda, keras.layers.Normalization, keras.layers.Rescaling)
+_SAME_NUMBERS = ("Cast", "Pad", "Resize")
+
+
 @dataclass(frozen=True)
 class Wants:
     """The images that a model wants to be shown.
@@ -202,7 +207,8 @@ def remember_view(model: keras.Model, view: View) -> None:
     wants = wants_of(model)
     asked = {name: getattr(view, name) for name in ("image_size", "crop", "interpolation")}
     changes = {name: value for name, value in asked.items() if value != getattr(wants, name)}
-    if changes and not remember(model, **changes):
+    # A size that the input has anyway is in no file of weights, unless the layer says it.
+    if not remember(model, **asked) and changes:
         _logger.warning(
             "%s has no layer that remembers how images are shown to it. It is trained with %s: "
             "give evaluate, predict and export the same image_size and crop.",
@@ -268,13 +274,18 @@ def _input_shape(model):
 def _holder(model) -> Any:
     """The layer that says what a model wants; None if there is none.
 
-    A first convolution speaks of what enters it. Where something before it changes the images, that
-    is not what enters the model.
+    They speak of what enters them. Where something before them changes the images, that is not what
+    enters the model.
     """
     operations = list(flat_operations(model))
     for operation in operations:
         if isinstance(operation, Preprocessing):
             return operation
+        is_function = not isinstance(operation, keras.Layer)
+        if is_function and type(operation).__name__ not in _SAME_NUMBERS:
+            break
+        if isinstance(operation, _OTHER_NUMBERS):
+            break
     for operation in operations:
         if isinstance(operation, Conv2D):
             return operation if operation.normalization else None

@@ -4,12 +4,14 @@ import contextlib
 import functools
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import keras
 
 from keras_resnet import analysis, data, graphs, names
 from keras_resnet.checks import check_choice
+from keras_resnet.data.image_sets import Arrays
 from keras_resnet.data.source import SPLIT_OF, joined
 from keras_resnet.runs.choices import IMAGES_FILE
 from keras_resnet.runs.guards import damaged_images_named, job
@@ -181,7 +183,9 @@ def _split_of(source, split):
         return source, split
     name, colon, last = os.fspath(source or "").rpartition(":")
     alias = SPLIT_OF.get(last, last)
-    return (name, alias) if colon and alias in _PARTS else (source, None)
+    if not colon or alias not in _PARTS:
+        return source, None
+    return (name if isinstance(source, str) else Path(name)), alias
 
 
 def _held_out(part, own):
@@ -193,7 +197,7 @@ def _held_out(part, own):
 
 def _seen(own, some):
     """How many images a run was trained on and chose its best epoch on, if that is known."""
-    if own is None:
+    if own is None or own.in_memory != (some.image_set.kind == Arrays.kind):
         return None, None
     digests = some.digests()
     return own.among(digests, "train"), own.among(digests, "validation")

@@ -35,7 +35,7 @@ def write_images(folder: Path, source: data.Source) -> None:
         written_beside(folder / IMAGES_FILE) as partial,
         _opened(partial, "w") as file,
     ):
-        table = csv.writer(file, lineterminator="\n")
+        table = csv.writer(file)  # whose own ends of lines have it quote those in names
         table.writerow(_Row._fields)
         for name, split in source.splits.items():
             images = split.image_set.names()
@@ -73,6 +73,11 @@ class RunImages:
     def validation(self) -> float:
         """The fraction of the training images that was held out for validation."""
         return (self.metrics.get("loaded") or {}).get("validation", VALIDATION)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its images are arrays, whose digests are none of files."""
+        return (self.metrics.get("loaded") or {}).get("source") == "digits"
 
     def among(self, digests: np.ndarray, split: str) -> int:
         """How many of some images the run has in a split."""

@@ -65,8 +65,10 @@ def load_model(
     name = os.fspath(model)
     build = zoo.builder(name)
     weights = weights or keras_resnet.list_weights(name)[0].tag
-    labels = load.class_names(load.find(weights, name))
-    net = build(weights=weights, classes=len(labels), include_preprocessing=True)
+    source = load.find(weights, name)
+    labels, size = load.class_names(source), source.view.get("image_size")
+    shape: dict[str, Any] = {"input_shape": (*size, 3)} if size else {}
+    net = build(weights=weights, classes=len(labels), include_preprocessing=True, **shape)
     graphs.check_weights(net)
     return answering(net, labels, task)
 

@@ -15,7 +15,7 @@ from keras_resnet.data.images import read_headers
 from keras_resnet.files import LABELS_FILE
 from keras_resnet.names import label as spelled
 from keras_resnet.names import some
-from keras_resnet.runs.choices import MODEL_FILE
+from keras_resnet.runs.choices import MODEL_FILE, RUN_FILES
 from keras_resnet.runs.guards import check_writable, damaged_images_named, job
 from keras_resnet.runs.models import load_model, warn_of_unknowns
 from keras_resnet.training import TASKS
@@ -204,6 +204,8 @@ def predict(
     positive = positive and spelled(positive)
     if positive and positive not in found.names:
         raise ValueError(f"positive={positive!r}: the model knows {some(found.names, 10)}.")
+    if positive and found.names.count(positive) > 1:
+        raise ValueError(f"positive={positive!r} is the name of several classes of the model.")
     warn_of_unknowns(found)
     split = data.Split(files, np.zeros(len(files), int))
     with damaged_images_named(split, may_skip=False):
@@ -232,12 +234,14 @@ def _readable(files, on_error):
 
 
 def _check_place(csv, files, model):
-    """Make sure that a submission can be written, and replaces neither an image nor a model."""
+    """Make sure that a submission can be written, and replaces no image and nothing of a model."""
     submission_ids(files)
     check_writable(csv.parent)
-    taken = {path.resolve() for path in (*files, model, model / MODEL_FILE, model / LABELS_FILE)}
+    folder = model if model.is_dir() else model.parent
+    beside = RUN_FILES if (folder / MODEL_FILE).exists() else (LABELS_FILE,)
+    taken = {path.resolve() for path in (*files, model, *(folder / name for name in beside))}
     no_file = csv.exists() and not csv.is_file()
     if no_file or csv.resolve() in taken:
         raise ValueError(
-            f"csv={str(csv)!r} would replace something other than a CSV file: choose another name."
+            f"csv={str(csv)!r} would replace what is no submission: choose another name."
         )

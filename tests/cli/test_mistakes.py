@@ -136,6 +136,16 @@ class TestSubmissions:
         options = ["--csv", tmp_path / "out.csv", "--positive", "cafe\u0301"]
         assert run("predict", model, tmp_path, *options).exit_code == 0
 
+    def test_refuse_a_class_whose_name_another_has(self, model, tmp_path):
+        write_images(tmp_path, 1)
+        for file in model.iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        names = (tmp_path / "labels.txt").read_text().splitlines()
+        (tmp_path / "labels.txt").write_text("\n".join([names[0], *names[:-1]]))
+        options = ["--csv", tmp_path / "out.csv", "--positive", names[0]]
+        line = refused(run("predict", tmp_path, tmp_path / "0.png", *options))
+        assert "is the name of several classes" in line
+
     def test_have_one_line_for_an_image(self, model, tmp_path):
         write_images(tmp_path, 2)
         line = refused(
@@ -144,14 +154,18 @@ class TestSubmissions:
         assert "1.png' is named twice" in line
         assert not (tmp_path / "out.csv").exists()
 
-    @pytest.mark.parametrize("name", ["0.png", "model.keras", "labels.txt"])
-    def test_replace_nothing_else(self, model, tmp_path, name):
+    @pytest.mark.parametrize("given", ["", "model.keras", "other.keras"])
+    @pytest.mark.parametrize("name", ["0.png", "model.keras", "labels.txt", "images.csv"])
+    def test_replace_nothing_else(self, model, tmp_path, name, given):
         write_images(tmp_path, 1)
         for file in model.iterdir():
             (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "images.csv").write_text("those of the run")
+        (tmp_path / "other.keras").write_bytes((tmp_path / "model.keras").read_bytes())
         before = (tmp_path / name).read_bytes()
-        line = refused(run("predict", tmp_path, tmp_path / "0.png", "--csv", tmp_path / name))
-        assert "would replace something other than a CSV file: choose another name" in line
+        options = [tmp_path / "0.png", "--csv", tmp_path / name]
+        line = refused(run("predict", tmp_path / given, *options))
+        assert "would replace what is no submission: choose another name" in line
         assert (tmp_path / name).read_bytes() == before
 
     @pytest.mark.parametrize("link", [True, False])
@@ -163,7 +177,7 @@ class TestSubmissions:
             path = tmp_path / "out.csv"
             path.symlink_to(pipe)
         line = refused(run("predict", model, tmp_path / "0.png", "--csv", path))
-        assert "would replace something" in line
+        assert "would replace what is no submission" in line
         assert pipe.is_fifo()
         assert path.is_symlink() == link
 

@@ -12,8 +12,9 @@ from exported import encoded, signatures
 from keras import layers
 
 import keras_resnet
-from keras_resnet import data, export
+from keras_resnet import data, export, graphs
 from keras_resnet.data.sources import Split
+from keras_resnet.layers import Preprocessing
 
 EXIF_ORIENTATION = 0x0112
 SIZE = 32
@@ -291,6 +292,18 @@ class TestImages:
         expected = model.predict(data.batches(split, image_size=SIZE), verbose=0)
         answer = served["serving_default"](given)["probabilities"]
         np.testing.assert_allclose(answer, expected, rtol=1e-3, atol=1e-5)
+
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_bicubic_ones_stay_between_black_and_white(self, tmp_path, inside):
+        model = net(include_preprocessing=inside)
+        graphs.remember(model, interpolation="bicubic")
+        normalize = (lambda images: images) if inside else Preprocessing(model.preprocessing)
+        served = signatures(model, tmp_path, resize=True)
+        given = images(2, 50, 81, 3)
+        split = Split(given, np.zeros(2, "int64"))
+        ((shown, _),) = data.batches(split, **vars(graphs.view_of(model)))
+        answer = served["serving_default"](normalize(given.astype("float32")))["probabilities"]
+        np.testing.assert_allclose(answer, model(normalize(shown)), rtol=1e-4, atol=1e-6)
 
     def test_any_size_where_the_model_takes_any(self, tmp_path):
         model = net(input_shape=(None, None, 3))

@@ -32,6 +32,7 @@ _COLUMNS = {
 }
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"[+-]?\d+")
+_COMMA = re.compile(r"[+-]?\d+,\d+")
 _LARGEST = float(np.finfo("float32").max)
 
 
@@ -78,10 +79,10 @@ def read_csv(path: str | os.PathLike, policy: SplitPolicy, task: Task | None = N
         raise ValueError(f"{where}: {reason}.")
     delimiter, header, lines = _table(path, where)
     place, column = _columns(header, task, where, notes)
-    if "split" not in place and (named := _column_of_splits(header, lines, place, where)):
+    if "split" not in place and (named := _column_of_splits(header, lines, place, where, notes)):
         place["split"] = header.index(named)
         notes.append(f"The column {named!r} is used as 'split'.")
-    rows = _rows(lines, delimiter, header, place, column, where)
+    rows = _rows(lines, delimiter, header, place, column, where, notes)
     _check_filled(rows, column, task, where)
     if task is None:
         task = _task_of(rows, column, where, notes)
@@ -123,9 +124,9 @@ def _table(path, where):
     return delimiter, header, lines[1:]
 
 
-def _rows(lines, delimiter, header, place, column, where):
+def _rows(lines, delimiter, header, place, column, where, notes):
     """The images of the lines."""
-    rows = []
+    rows, blank = [], 0
     for number, cells in lines:
         if any(map(str.strip, cells[len(header) :])):
             raise ValueError(
@@ -140,6 +141,9 @@ def _rows(lines, delimiter, header, place, column, where):
             )
         label, split = names.label(cells[place[column]]), SPLIT_OF[split.lower() or "train"]
         rows.append(_Row(number, cells[place["path"]], label, split))
+        blank += "split" in place and not cells[place["split"]].strip()
+    if blank:
+        notes.append(f"{blank:,} lines name no split; they are for training.")
     return rows
 
 
@@ -201,14 +205,21 @@ def _check_one(column, found, where):
         )
 
 
-def _column_of_splits(header, lines, place, where):
+def _column_of_splits(header, lines, place, where, notes):
     """The name of a column that holds names of splits under another name; or None."""
     found = []
     for index, name in enumerate(header):
-        cells = {cells[index].strip().lower() for _, cells in lines if len(cells) > index}
-        several = len(cells) > 1 and "train" in map(SPLIT_OF.get, cells)
-        if several and index not in place.values() and all(map(SPLIT_OF.get, cells)):
+        cells = {cells[index].strip().lower() for _, cells in lines if len(cells) > index} - {""}
+        if index in place.values() or len(cells) < 2 or "train" not in map(SPLIT_OF.get, cells):
+            continue
+        splits = cells & {*SPLIT_OF}
+        if splits == cells:
             found.append(name)
+        elif len(splits) > 1:
+            notes.append(
+                f"The column {name!r} is not used: it has {' and '.join(sorted(splits))}, but also "
+                f"{min(cells - splits)!r}, which is no split. To use it, rename it to 'split'."
+            )
     _check_one("split", found, where)
     return found[0] if found else None
 
@@ -239,6 +250,12 @@ def _task_of(rows, column, where, notes):
             "%s: labels that are whole numbers are read as names of classes. "
             "task='regression' reads them as numbers to predict.",
             where,
+        )
+    commas = [row for row in rows if _COMMA.fullmatch(row.label)]
+    if commas and all(_WHOLE.fullmatch(row.label.replace(",", "", 1)) for row in rows):
+        notes.append(
+            f"Labels such as {commas[0].label!r} are read as names of classes. Numbers to "
+            "predict have a decimal point."
         )
     return "classification"
 

@@ -57,13 +57,24 @@ def read_tfrecords(pattern: str, policy: SplitPolicy) -> Source:
     notes = _notes_on_shards(pattern, files)
     by_split = _by_split(pattern, files, notes)
     splits = {split: _records(pattern, split, names) for split, names in by_split.items()}
-    labels_file = Path(files[0]).with_name(LABELS_FILE)
-    if labels_file.is_file():
-        class_names = tuple(read_labels(labels_file))
-    else:
+    class_names = _names_beside(pattern, files)
+    if class_names is None:
         class_names = numbered(f"data {pattern!r}", [*splits.values()])
     name = re.split(r"[_\-.*?\[]", Path(files[0] if len(files) == 1 else pattern).name)[0]
     return source_of_stream(pattern, name or "tfrecords", class_names, splits, policy, notes=notes)
+
+
+def _names_beside(pattern, files):
+    """The names in the labels.txt beside the files; None if there is none."""
+    beside = dict.fromkeys(Path(file).with_name(LABELS_FILE) for file in files)
+    found = {file: tuple(read_labels(file)) for file in beside if file.is_file()}
+    for file, class_names in found.items():
+        if class_names != next(iter(found.values())):
+            raise ValueError(
+                f"data {pattern!r}: {str(file)!r} has other names than {str(next(iter(found)))!r}, "
+                "or in another order. One number can be one class only."
+            )
+    return next(iter(found.values()), None)
 
 
 def _notes_on_shards(pattern, files):

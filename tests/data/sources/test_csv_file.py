@@ -189,6 +189,29 @@ class TestClasses:
         told = (f"The column {taken!r} is used as 'split'.",) if taken != "split" else ()
         assert source.notes == told
 
+    @pytest.mark.parametrize("name", ["split", "set"])
+    def test_lines_without_a_split_are_for_training_and_told(self, table, name):
+        words = ["train", "test", ""]
+        rows = [f"{row},{words[index // 10]}" for index, row in enumerate(self.rows())]
+        source = data.load(table(f"path,label,{name}", *rows))
+        assert sorted(contents(source.test)) == sorted(map(encoded, range(10, 20)))
+        assert "10 lines name no split; they are for training." in source.notes
+
+    def test_numbers_with_a_decimal_comma_are_names_and_told(self, table):
+        rows = [f"images/{index}.png;{index % 3},5" for index in range(30)]
+        assert data.load(table("path;label", *rows)).notes == (
+            "Labels such as '0,5' are read as names of classes. Numbers to predict have a "
+            "decimal point.",
+        )
+
+    def test_a_column_of_splits_and_other_words_is_told(self, table):
+        words = ["train", "test", "unused"]
+        rows = [f"{row},{words[index // 10]}" for index, row in enumerate(self.rows())]
+        assert data.load(table("path,label,set", *rows)).notes == (
+            "The column 'set' is not used: it has test and train, but also 'unused', which is no "
+            "split. To use it, rename it to 'split'.",
+        )
+
     def test_columns_with_other_words_are_no_splits(self, table):
         rows = [f"{row},{('train', 'cifar')[index % 2]}" for index, row in enumerate(self.rows())]
         source = data.load(table("path,label,set", *rows))

@@ -129,6 +129,19 @@ class TestTFRecords:
         with one_line_error(complaint):
             data.load(f"{folder}/*.tfrecord")
 
+    @pytest.mark.parametrize("first", ["cat\ndog\ncow\n", None])
+    def test_names_are_those_beside_every_file(self, tmp_path, first):
+        for split in ("test", "train"):
+            (tmp_path / split).mkdir()
+            self.write(tmp_path / split, "pets.tfrecord")
+        if first:
+            (tmp_path / "test" / "labels.txt").write_text(first)
+        (tmp_path / "train" / "labels.txt").write_text("cat\ndog\ncow\n")
+        assert data.load(f"{tmp_path}/*/pets.tfrecord").class_names == ("cat", "dog", "cow")
+        (tmp_path / "test" / "labels.txt").write_text("dog\ncat\ncow\n")
+        with one_line_error("labels.txt' has other names than", "or in another order"):
+            data.load(f"{tmp_path}/*/pets.tfrecord")
+
     def test_one_split_alone_is_split_and_told(self, tmp_path):
         source = data.load(self.write(tmp_path, "pets_test.tfrecord") / "pets_test.tfrecord")
         assert len(source.train) < 12
