@@ -7,15 +7,8 @@ import time
 
 import filelock
 import pytest
-from errors import one_line_error
 
-from keras_resnet.files import (
-    locked,
-    read_labels,
-    remove_leftovers,
-    write_text,
-    written_beside,
-)
+from keras_resnet.files import locked, remove_leftovers, write_text, written_beside
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -176,26 +169,3 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     with locked(tmp_path / "runs" / "first"):
         (tmp_path / "runs" / "first" / "file").write_text("")
     assert names_in(tmp_path / "runs" / "first") == ["file"]
-
-
-class TestLabels:
-    @pytest.mark.parametrize(
-        "text", ["cat\ndog", "\ufeffcat\ndog\n", "cat\r\ndog\r\n\r\n", " cat \ndog\t\n \n\n"]
-    )
-    def test_marks_blanks_and_empty_lines_at_the_end_do_not_count(self, tmp_path, text):
-        (tmp_path / "labels.txt").write_bytes(text.encode())
-        assert read_labels(tmp_path / "labels.txt") == ["cat", "dog"]
-
-    def test_are_in_one_form_of_unicode(self, tmp_path):
-        (tmp_path / "labels.txt").write_text("cafe\u0301\n", encoding="utf-8")
-        assert read_labels(tmp_path / "labels.txt") == ["caf\u00e9"]
-
-    def test_a_blank_line_between_names_is_refused(self, tmp_path):
-        (tmp_path / "labels.txt").write_text("cat\n\ndog\n")
-        with one_line_error("labels.txt", "line 2: blank"):
-            read_labels(tmp_path / "labels.txt")
-
-    def test_another_encoding_is_refused(self, tmp_path):
-        (tmp_path / "labels.txt").write_bytes("käse\n".encode("latin-1"))
-        with one_line_error("labels.txt", "is not text in UTF-8"):
-            read_labels(tmp_path / "labels.txt")

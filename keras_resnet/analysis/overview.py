@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from keras_resnet.data import Source
 from keras_resnet.data.skipped import is_damaged
-from keras_resnet.files import digest
 
 
 @dataclass(frozen=True)
@@ -94,14 +93,13 @@ def overview(source: Source) -> Overview:
     """
     sizes, found, damaged = [], {}, [line for line in source.skipped if is_damaged(line)]
     for split_name, split in source.splits.items():
-        for index, (name, contents, size) in enumerate(split.image_set.inspect()):
+        looked_at = zip(split.image_set.inspect(), split.digests(), strict=True)
+        for index, ((name, size), contents) in enumerate(looked_at):
             if size is None:
                 damaged.append(f"{split_name}: image {index} cannot be read.")
                 continue
             label = name or f"image {index}"
-            found.setdefault(digest([contents], length=32), []).append(
-                (split_name, f"{split_name}: {label}")
-            )
+            found.setdefault(contents, []).append((split_name, f"{split_name}: {label}"))
             sizes.append(size)
     sizes.sort(key=math.prod)
     return Overview(

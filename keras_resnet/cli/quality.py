@@ -86,7 +86,7 @@ def show_skipped(source):
 
 def show_training(record):
     """Print how a trained model does, and what was written."""
-    from keras_resnet.files import LABELS_FILE
+    from keras_resnet.data.labels_file import LABELS_FILE
     from keras_resnet.runs.choices import MODEL_FILE
 
     show_quality("Test images", record.evaluation, record.source.task)

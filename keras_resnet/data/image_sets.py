@@ -104,8 +104,8 @@ class ImageSet(Protocol):
         """Access for the input pipeline."""
         ...
 
-    def inspect(self) -> Iterator[tuple[str, bytes, tuple[int, int] | None]]:
-        """Name, bytes and (width, height) of every image; None for the size of a damaged one."""
+    def inspect(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
+        """Name and (width, height) of every image; None for the size of a damaged one."""
         ...
 
 
@@ -172,9 +172,9 @@ class Arrays:
             images = tf.constant(self.images)
         return by_index(labels, lambda index: tf.gather(images, index))
 
-    def inspect(self) -> Iterator[tuple[str, bytes, tuple[int, int] | None]]:
+    def inspect(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
         for image in self.images:
-            yield "", image.tobytes(), image.shape[1::-1]
+            yield "", image.shape[1::-1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,10 +247,10 @@ class Files:
 
         return by_index(labels, lambda index: decode(*arguments(index), channels=channels), window)
 
-    def inspect(self) -> Iterator[tuple[str, bytes, tuple[int, int] | None]]:
+    def inspect(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
         for file in self.images:
             header = read_header(file)
-            yield os.fspath(file), Path(file).read_bytes(), (header.width, header.height)
+            yield os.fspath(file), (header.width, header.height)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,14 +335,14 @@ class Stream:
             ),
         )
 
-    def inspect(self) -> Iterator[tuple[str, bytes, tuple[int, int] | None]]:
+    def inspect(self) -> Iterator[tuple[str, tuple[int, int] | None]]:
         for contents in self.images.as_numpy_iterator():
             try:
                 header = header_of(contents, whole=True)
             except ValueError:
-                yield "", contents, None
+                yield "", None
             else:
-                yield "", contents, (header.width, header.height)
+                yield "", (header.width, header.height)
 
 
 def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:

@@ -118,10 +118,10 @@ def notes_on_names(class_names: Sequence[str]) -> list[str]:
     >>> notes_on_names(["Cat", "cat", "dog"])
     ["The classes 'Cat' and 'cat' differ only in case."]
     """
-    alike, notes = {}, []
+    spellings, notes = {}, []
     for name in class_names:
-        alike.setdefault(name.casefold(), []).append(name)
-    same = [names for names in alike.values() if len(names) > 1]
+        spellings.setdefault(name.casefold(), []).append(name)
+    same = [names for names in spellings.values() if len(names) > 1]
     for names in same[:_NAMED]:
         notes.append(f"The classes {' and '.join(map(repr, names))} differ only in case.")
     if len(same) > _NAMED:

@@ -12,7 +12,8 @@ import tensorflow as tf
 from keras_resnet.checks import check_choice, check_range
 from keras_resnet.data.image_sets import ImageSet, image_set
 from keras_resnet.data.labels import LABELS, Task, as_labels, task_of
-from keras_resnet.files import check_labels, digest
+from keras_resnet.data.labels_file import check_labels
+from keras_resnet.files import digest
 from keras_resnet.names import label
 
 SPLITS = {

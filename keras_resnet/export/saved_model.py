@@ -14,6 +14,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from keras_resnet.checks import check_unicode
+from keras_resnet.data.labels_file import check_labels, write_labels
 from keras_resnet.export.card import CARD_FILE, Exported, model_card
 from keras_resnet.export.folding import Precision, fold_batch_norm, in_precision
 from keras_resnet.export.interface import interface_of
@@ -21,7 +22,7 @@ from keras_resnet.export.runtimes import is_version, versions
 from keras_resnet.export.signatures import signatures
 from keras_resnet.export.verify import verify_export
 from keras_resnet.export.warmup import write_requests
-from keras_resnet.files import check_labels, json_text, write_labels, write_text, written_beside
+from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.graphs import plain
 from keras_resnet.resnet import deep_graphs
 

@@ -9,14 +9,8 @@ from typing import Any, Literal
 from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.checks import check_range
-from keras_resnet.files import (
-    LABELS_FILE,
-    check_labels,
-    json_text,
-    read_labels,
-    write_labels,
-    write_text,
-)
+from keras_resnet.data.labels_file import LABELS_FILE, check_labels, read_labels, write_labels
+from keras_resnet.files import json_text, write_text
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
 from keras_resnet.runs.models import load_model, normalized, some_images

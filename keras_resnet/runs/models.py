@@ -14,7 +14,7 @@ import numpy as np
 import keras_resnet
 from keras_resnet import data, graphs, zoo
 from keras_resnet.data.labels import Task
-from keras_resnet.files import LABELS_FILE, read_labels
+from keras_resnet.data.labels_file import LABELS_FILE, read_labels
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 from keras_resnet.pretrained import load
 from keras_resnet.resnet import deep_graphs

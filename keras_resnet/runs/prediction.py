@@ -12,7 +12,7 @@ from keras_resnet import analysis, data, graphs
 from keras_resnet.analysis.evaluation import check_finite, submission_ids
 from keras_resnet.checks import check_choice, check_positive
 from keras_resnet.data.images import read_headers
-from keras_resnet.files import LABELS_FILE
+from keras_resnet.data.labels_file import LABELS_FILE
 from keras_resnet.names import label as spelled
 from keras_resnet.names import some
 from keras_resnet.runs.choices import MODEL_FILE, RUN_FILES

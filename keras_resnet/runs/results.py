@@ -6,9 +6,10 @@ from pathlib import Path
 import keras
 
 from keras_resnet import analysis, data, export, graphs
+from keras_resnet.data.labels_file import write_labels
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
-from keras_resnet.files import json_text, write_labels, write_text, written_beside
+from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.runs.choices import METRICS_FILE, MODEL_FILE, RUN_FILES
 from keras_resnet.runs.images import write_images
 from keras_resnet.training import Result, task_of

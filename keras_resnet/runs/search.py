@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from keras_resnet import data, names, training, tuning
 from keras_resnet.checks import check_range
-from keras_resnet.files import check_labels, locked
+from keras_resnet.data.labels_file import check_labels
+from keras_resnet.files import locked
 from keras_resnet.layers.view import sides
 from keras_resnet.runs.choices import SEARCH_FILES
 from keras_resnet.runs.guards import (

@@ -13,8 +13,9 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import data, names, training, transfer, zoo
+from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
-from keras_resnet.files import check_labels, locked
+from keras_resnet.files import locked
 from keras_resnet.layers.view import sides
 from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.runs.guards import (

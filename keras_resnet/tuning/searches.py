@@ -114,7 +114,7 @@ def search(
     Raises
     ------
     ValueError
-        For an argument out of its range, an objective that trials do not measure alike, or a
+        For an argument out of its range, an objective that trials measure in different ways, or a
         directory that is in use or holds another search.
     LostChiefError
         If the chief cannot be reached, or no worker asks for a trial.

@@ -14,8 +14,9 @@ import tensorflow as tf
 from commands import refused, run, table_of
 from pictures import write_damaged, write_images
 
-from keras_resnet import files, runs
+from keras_resnet import runs
 from keras_resnet.cli.console import answer, mistakes_in_a_line
+from keras_resnet.data.labels_file import write_labels
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def model(tmp_path_factory):
     """A folder with a model of two classes of photographs."""
     folder = tmp_path_factory.mktemp("model")
     small.model(2, channels=3).save(folder / "model.keras")
-    files.write_labels(folder, ["café", "thé"])
+    write_labels(folder, ["café", "thé"])
     return folder
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data.images import reason_of
+from keras_resnet.data.labels_file import LABELS_FILE, read_labels
 from keras_resnet.data.source import SPLIT_OF, Source, numbered
 from keras_resnet.data.sources.streamed import source_of_stream, split_of_stream
 from keras_resnet.data.splitting import VALIDATION, OnError, SplitPolicy
-from keras_resnet.files import LABELS_FILE, read_labels
 
 _SHARD = re.compile(r"(?P<before>.*\D|)(?P<number>\d+)-of-(?P<of>\d+)(?P<after>\D.*|)")
 _SPLIT_OF = SPLIT_OF | {"trainval": "train", "testdev": "test"}
@@ -108,7 +108,7 @@ def _by_split(pattern, files, notes):
     fixed = len(Path(re.split(r"[*?\[]", pattern)[0] + "x").parts) - 1
     by_split, unnamed = defaultdict(list), []
     for file in files:
-        # Where the files of all splits are called alike, their folders may not be.
+        # Where files of different splits share a name, their folders tell them apart.
         for part in reversed(Path(file).parts[fixed:] if len(files) > 1 else [Path(file).name]):
             words = re.findall(r"[A-Z]*[a-z]+|[A-Z]+", part)
             found = {_SPLIT_OF[word.lower()] for word in words if word.lower() in _SPLIT_OF}

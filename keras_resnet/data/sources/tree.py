@@ -84,9 +84,9 @@ def tree(path: str | os.PathLike) -> Tree:
     """
     images, folders, pictures, skipped = {}, {}, {}, []
     start = Path(path), (), frozenset({os.path.realpath(path)})
-    todo: list[tuple[Path, tuple[str, ...], frozenset[str]]] = [start]
-    while todo:
-        folder, parts, above = todo.pop()
+    waiting: list[tuple[Path, tuple[str, ...], frozenset[str]]] = [start]
+    while waiting:
+        folder, parts, above = waiting.pop()
         children = _children(folder)
         if parts and not children:
             skipped.append(skipped_line(folder, "an empty folder"))
@@ -97,7 +97,7 @@ def tree(path: str | os.PathLike) -> Tree:
                 reason = _no_folder(child) or (real in above and "a link to a folder that it is in")
                 if not reason:
                     folders[child] = below
-                    todo.append((child, below, above | {real}))
+                    waiting.append((child, below, above | {real}))
             elif not (reason := _no_image(child, entry)):
                 images[child] = below
             elif reason in _PICTURES.values():

@@ -1,0 +1,37 @@
+"""A room of the package imports only from the rooms before it."""
+
+import ast
+from pathlib import Path
+
+import keras_resnet
+
+ROOMS = (
+    *("files", "names", "checks", "optimizers", "launch", "initialization", "layers", "blocks"),
+    *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
+    *("analysis", "export", "tuning", "runs", "cli"),
+)
+PACKAGE = Path(keras_resnet.__file__).parent
+
+
+def imported(file):
+    """The rooms that a file imports from, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("keras_resnet"):
+            _, _, path = node.module.partition(".")
+            yield from [path.partition(".")[0]] if path else [each.name for each in node.names]
+
+
+def test_import_only_from_rooms_before_them():
+    wrong = [
+        f"{file.relative_to(PACKAGE)} imports {other}"
+        for room in ROOMS
+        for file in [*PACKAGE.glob(f"{room}.py"), *(PACKAGE / room).rglob("*.py")]
+        for other in imported(file)
+        if other in ROOMS and ROOMS.index(other) > ROOMS.index(room)
+    ]
+    assert not wrong
+
+
+def test_are_all_listed():
+    there = {path.stem for path in PACKAGE.glob("[!_]*") if path.suffix in ("", ".py")}
+    assert there == {*ROOMS}
