@@ -8,7 +8,7 @@ import keras_resnet
 ROOMS = (
     *("files", "names", "checks", "optimizers", "launch", "initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
-    *("analysis", "export", "tuning", "runs", "cli"),
+    *("analysis", "detection", "export", "tuning", "runs", "cli"),
 )
 PACKAGE = Path(keras_resnet.__file__).parent
 
