@@ -9,15 +9,15 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import analysis, data, graphs, names
+from keras_resnet import data, graphs, names
 from keras_resnet.checks import check_choice
 from keras_resnet.data.image_sets import Arrays
 from keras_resnet.data.source import SPLIT_OF, joined
 from keras_resnet.runs.choices import IMAGES_FILE
 from keras_resnet.runs.guards import damaged_images_named, job
 from keras_resnet.runs.images import images_of
+from keras_resnet.runs.kinds import Quality, kind_of
 from keras_resnet.runs.models import answering, load_model, warn_of_unknowns
-from keras_resnet.runs.results import Quality
 from keras_resnet.training import task_of
 
 _MISSING = {"changed": "have changed since training", "gone": "are gone"}
@@ -159,8 +159,7 @@ def evaluate(
         held_out = ": the run held out none" if own and part == "validation" else ""
         raise ValueError(f"data {source!r} has no {part} images{held_out}.")
     with damaged_images_named(some):
-        batches = data.batches(some, **vars(view))
-        quality = analysis.evaluate(found.predictor, batches, images.class_names, images.task)
+        quality = kind_of(images).tested(found.predictor, some, images, view)
     trained_on, chosen_on = _seen(own, some)
     return EvaluateRecord(
         found.model,

@@ -5,16 +5,15 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet import analysis, data, export, graphs
+from keras_resnet import analysis, data
 from keras_resnet.data.labels_file import write_labels
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.runs.choices import METRICS_FILE, MODEL_FILE, RUN_FILES
 from keras_resnet.runs.images import write_images
+from keras_resnet.runs.kinds import Quality, kind_of
 from keras_resnet.training import Result, task_of
-
-Quality = analysis.Evaluation | analysis.MultiLabelEvaluation | analysis.RegressionEvaluation
 
 
 @dataclass(frozen=True)
@@ -84,8 +83,8 @@ def write_results(
     precision: str,
 ) -> TrainRecord:
     """Test a trained model, write what there is of it, and export it."""
-    test = data.batches(source.test, **vars(graphs.view_of(model)))
-    quality = analysis.evaluate(model, test, source.class_names, source.task)
+    kind = kind_of(source)
+    quality = kind.tested(model, source.test, source)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
         for name in RUN_FILES:  # nothing of an earlier run beside this model
@@ -95,15 +94,8 @@ def write_results(
     result.save(output / "history.csv")
     quality.save(output)
     analysis.training_curves(output / "curves.png", result.history, result.stages)
-    analysis.prediction_sheet(output / "predictions.png", test, quality)
-    exported = export.saved_model(
-        model,
-        exports,
-        source.class_names,
-        images=next(iter(test))[0].numpy(),
-        agreement=1.0 if precision == "float32" else 0.9,
-        verbose=False,
-    )
+    kind.drawn(output / "predictions.png", model, source.test, quality)
+    exported = kind.exported(model, exports, source, precision)
     record = TrainRecord(model, source, result, quality, output, exported)
     write_text(output / METRICS_FILE, json_text(record.to_json()) + "\n")
     return record

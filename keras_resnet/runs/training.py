@@ -4,10 +4,10 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import keras
 import tensorflow as tf
@@ -16,7 +16,6 @@ from keras_resnet import data, names, training, transfer, zoo
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
-from keras_resnet.layers.view import sides
 from keras_resnet.runs.choices import MODEL_FILE
 from keras_resnet.runs.guards import (
     check_run,
@@ -27,6 +26,7 @@ from keras_resnet.runs.guards import (
     job,
     policy_of,
 )
+from keras_resnet.runs.kinds import Order, kind_of
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training import collectives
 from keras_resnet.training.checkpoints import bind
@@ -139,9 +139,14 @@ def train(
     """
     keras_policy = policy_of(precision)
     changes, execution, policy = _sorted(options)
-    plan, learn = _plan(weights, recipe, changes)
-    build = zoo.builder(model)
-    kind = None if shortcut is None else names.find("shortcut", shortcut, SHORTCUTS)
+    if isinstance(recipe, str):
+        recipe = names.find("recipe", recipe, training.RECIPES)
+    if shortcut is not None:
+        shortcut = names.find("shortcut", shortcut, SHORTCUTS)
+    zoo.builder(model)
+    base = training.RECIPES[recipe] if isinstance(recipe, str) else recipe or training.Recipe()
+    base.changed(**changes)  # tells mistakes before the data is read
+    order = Order(model, weights, recipe, changes, shortcut, dropout, balanced)
     output = Path(output)
     exports = output / "saved_model" if exports is None else Path(exports)
     # Before TensorFlow computes anything, which ends the choice of devices.
@@ -157,10 +162,12 @@ def train(
         raise ValueError(
             f"balanced=True weights classes or labels; data {images.name!r} has numbers."
         )
-    execution = replace(execution, image_size=execution.image_size or images.image_size)
+    kind = kind_of(images)
+    plan, learn = kind.planned(order)
+    execution = kind.executed(execution, images)
     with computing_in(keras_policy), locked(output) if chief else contextlib.nullcontext():
         keras.utils.set_random_seed(execution.seed)
-        net = _built(build, images, weights, dropout, kind, execution.image_size)
+        net = kind.built(order, images, execution)
         if chief:
             check_space(net, output, exports)
             check_whole(images.test)  # the others are seen in the first epoch
@@ -201,33 +208,10 @@ def _sorted(options):
         {name: given[name] for name in group if name in given}
         for group in (_RECIPE, _EXECUTION, _DATA)
     )
+    if of_recipe.get("augmentation") is not None:
+        found = names.find("augmentation", of_recipe["augmentation"], data.AUGMENTATIONS)
+        of_recipe["augmentation"] = found
     return of_recipe, training.Execution(**{"verbose": 0, **of_execution}), SplitPolicy(**of_data)
-
-
-def _plan(weights, recipe, changes) -> tuple[Any, Callable]:
-    """How to train, and the function that does."""
-    if changes.get("augmentation") is not None:
-        found = names.find("augmentation", changes["augmentation"], data.AUGMENTATIONS)
-        changes = {**changes, "augmentation": found}
-    if isinstance(recipe, str):
-        recipe = names.find("recipe", recipe, training.RECIPES)
-        recipe = None if weights and recipe == "finetune" else training.RECIPES[recipe]
-    if weights and recipe is None:
-        return transfer.stages(**changes), transfer.fine_tune
-    return (recipe or training.Recipe()).changed(**changes), training.train
-
-
-def _built(build, images, weights, dropout, shortcut, size):
-    """A model for the task of the images, which takes them raw."""
-    options: dict[str, Any] = dict(
-        input_shape=(*sides(size), images.channels), include_preprocessing=True
-    )
-    if shortcut is not None:
-        options["shortcut"] = None if shortcut == "none" else shortcut
-    if images.task == "classification" and not (weights or dropout):
-        return build(weights=None, classes=len(images.class_names), **options)
-    backbone = build(weights=weights, include_top=False, **options)
-    return transfer.model_for(backbone, images, dropout)
 
 
 def _logged(execution, output, profile):

@@ -1,0 +1,147 @@
+"""What the jobs do, by the task of the data: a row of `KINDS`, asked once, at the door."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_resnet import analysis, data, export, graphs, training, transfer, zoo
+from keras_resnet.layers.view import sides
+from keras_resnet.training import Execution, Recipe
+
+Quality = analysis.Evaluation | analysis.MultiLabelEvaluation | analysis.RegressionEvaluation
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be trained, as it was asked for.
+
+    Parameters
+    ----------
+    model : str
+        Name of a builder.
+    weights : str or path, optional
+        Weights to begin with.
+    recipe : Recipe or str, optional
+        How to train.
+    changes : mapping of str to value
+        Fields of the recipe that were given one by one.
+    shortcut : str, optional
+        Shortcuts of the model; "none" is the plain network.
+    dropout : float
+        Fraction of the features to drop.
+    balanced : bool
+        Whether to weight classes equally.
+    """
+
+    model: str
+    weights: Any
+    recipe: Recipe | str | None
+    changes: Mapping[str, Any]
+    shortcut: str | None
+    dropout: float
+    balanced: bool
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the jobs treat the data of a task, and the models for it.
+
+    Parameters
+    ----------
+    executed : callable
+        Takes the execution that was asked for and the source; returns the one to train with.
+    built : callable
+        Makes a model that takes raw images of an order, a source and the execution.
+    planned : callable
+        Says how to train, given the order, and the function that does.
+    tested : callable
+        Tests a model on a split of a source, given the view of its images, or None for its own.
+    drawn : callable
+        Writes the picture of some predictions to a path, given the model, the split and how the
+        model does on that.
+    exported : callable
+        Writes a SavedModel, given the model, the folder, the source and the precision.
+    """
+
+    executed: Callable[[Execution, data.Source], Execution]
+    built: Callable[[Order, data.Source, Execution], keras.Model]
+    planned: Callable[[Order], tuple[Any, Callable]]
+    tested: Callable[..., Quality]
+    drawn: Callable[[Path, keras.Model, data.Split, Quality], None]
+    exported: Callable[[keras.Model, Path, data.Source, str], export.Exported]
+
+
+def kind_of(source: data.Source) -> Kind:
+    """How the jobs treat a source."""
+    return KINDS[source.task]
+
+
+def _sized(execution, source):
+    """Images have the size that suits the data, unless another is given."""
+    return replace(execution, image_size=execution.image_size or source.image_size)
+
+
+def _classifier(order, source, execution):
+    """A model with an answer for a whole image."""
+    build = zoo.builder(order.model)
+    options: dict[str, Any] = dict(
+        input_shape=(*sides(execution.image_size), source.channels), include_preprocessing=True
+    )
+    if order.shortcut is not None:
+        options["shortcut"] = None if order.shortcut == "none" else order.shortcut
+    if source.task == "classification" and not (order.weights or order.dropout):
+        return build(weights=None, classes=len(source.class_names), **options)
+    backbone = build(weights=order.weights, include_top=False, **options)
+    return transfer.model_for(backbone, source, order.dropout)
+
+
+def _in_stages(order):
+    """Weights are fine-tuned in stages; without, all layers are trained at once."""
+    recipe = training.RECIPES[order.recipe] if isinstance(order.recipe, str) else order.recipe
+    if order.weights and (recipe is None or order.recipe == "finetune"):
+        return transfer.stages(**order.changes), transfer.fine_tune
+    return (recipe or Recipe()).changed(**order.changes), training.train
+
+
+def _batches(model, split, view=None):
+    """A split as a model is shown it."""
+    return data.batches(split, **vars(view or graphs.view_of(model)))
+
+
+def _answers_tested(model, split, source, view=None):
+    return analysis.evaluate(model, _batches(model, split, view), source.class_names, source.task)
+
+
+def _answers_drawn(path, model, split, quality):
+    analysis.prediction_sheet(path, _batches(model, split), quality)
+
+
+def _classifier_exported(model, folder, source, precision):
+    return export.saved_model(
+        model,
+        folder,
+        source.class_names,
+        images=next(iter(_batches(model, source.test)))[0].numpy(),
+        agreement=1.0 if precision == "float32" else 0.9,
+        verbose=False,
+    )
+
+
+_OF_IMAGES = Kind(
+    executed=_sized,
+    built=_classifier,
+    planned=_in_stages,
+    tested=_answers_tested,
+    drawn=_answers_drawn,
+    exported=_classifier_exported,
+)
+
+KINDS: dict[str, Kind] = {
+    "classification": _OF_IMAGES,
+    "multilabel": _OF_IMAGES,
+    "regression": _OF_IMAGES,
+}
+"""How the jobs treat data, by its task."""
