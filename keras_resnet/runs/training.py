@@ -141,12 +141,11 @@ def train(
     changes, execution, policy = _sorted(options)
     if isinstance(recipe, str):
         recipe = names.find("recipe", recipe, training.RECIPES)
-    if shortcut is not None:
-        shortcut = names.find("shortcut", shortcut, SHORTCUTS)
+    kind_of_shortcut = shortcut and names.find("shortcut", shortcut, SHORTCUTS)
     zoo.builder(model)
     base = training.RECIPES[recipe] if isinstance(recipe, str) else recipe or training.Recipe()
     base.changed(**changes)  # tells mistakes before the data is read
-    order = Order(model, weights, recipe, changes, shortcut, dropout, balanced)
+    order = Order(model, weights, recipe, changes, kind_of_shortcut, dropout, balanced)
     output = Path(output)
     exports = output / "saved_model" if exports is None else Path(exports)
     # Before TensorFlow computes anything, which ends the choice of devices.
