@@ -77,10 +77,11 @@ def test_ignored_boxes_are_neither_found_nor_missed():
 def test_images_without_boxes_are_all_background():
     nothing = tf.zeros((2, 3), "bool")
     matches = match(
-        tf.zeros((1, 5, 4)) + (0.0, 0.0, 9.0, 9.0), Truth(tf.zeros((2, 3, 4)), nothing, nothing),
+        tf.tile([[[0.0, 0.0, 9.0, 9.0]]], (1, 5, 1)), Truth(tf.zeros((2, 3, 4)), nothing, nothing),
         foreground=0.7, background=0.3, low_quality=True,
     )  # fmt: skip
-    assert matches.negative.numpy().all() and not matches.positive.numpy().any()
+    assert matches.negative.numpy().all()
+    assert not matches.positive.numpy().any()
 
 
 def test_memory_does_not_grow_with_the_number_of_boxes():
@@ -123,15 +124,14 @@ def test_samples_are_as_many_as_there_may_be(seed, images, candidates, size, fra
         positives, negatives = index[valid & its], index[valid & ~its]
         are_positive = matches.positive[image].numpy()
         are_negative = matches.negative[image].numpy()
-        assert are_positive[positives].all() and are_negative[negatives].all()
+        assert are_positive[positives].all()
+        assert are_negative[negatives].all()
         assert len(positives) == min(are_positive.sum(), int(size * fraction))
         assert len(negatives) == min(are_negative.sum(), size - len(positives))
         for chosen, among in ((positives, are_positive), (negatives, are_negative)):
             assert len({*chosen}) == len(chosen)
             others = np.setdiff1d(np.flatnonzero(among), chosen)
-            assert (
-                not len(others) or not len(chosen) or chance[others].max() <= chance[chosen].min()
-            )
+            assert chance[others].max(initial=0) <= chance[chosen].min(initial=1)
 
 
 def test_chances_are_of_the_image_alone_and_spread_evenly():
