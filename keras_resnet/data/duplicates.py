@@ -53,19 +53,21 @@ def duplicates(
 
 def _contradictions(splits, class_names, task):
     """A line about images that have different labels, if there are any."""
+    kind = LABELS[task]
     digests = np.concatenate([split.digests() for split in splits.values()])
-    labels = np.concatenate([split.labels for split in splits.values()])
-    _, which = np.unique(digests, return_inverse=True)
-    _, label = np.unique(labels, axis=0, return_inverse=True)
-    kinds = np.unique(np.stack([which, label.reshape(-1)], axis=1), axis=0)
+    labels = kind.joined([split.labels for split in splits.values()])
+    _, which, count = np.unique(digests, return_inverse=True, return_counts=True)
+    several = count[which] > 1
+    _, label = np.unique(labels[several], axis=0, return_inverse=True)
+    kinds = np.unique(np.stack([which[several], label.reshape(-1)], axis=1), axis=0)
     torn = np.flatnonzero(np.bincount(kinds[:, 0]) > 1)
     if len(torn):
         places = [(split, index) for split in splits.values() for index in range(len(split))]
         of_first = np.flatnonzero(which == torn[0])
         differs = next(index for index in of_first if (labels[index] != labels[of_first[0]]).any())
+        shown = kind.shown or kind.written
         written = [
-            f"{_name(*places[i])} ({LABELS[task].written(labels[i], class_names)})"
-            for i in (of_first[0], differs)
+            f"{_name(*places[i])} ({shown(labels[i], class_names)})" for i in (of_first[0], differs)
         ]
         yield (
             f"{len(torn)} {'image has' if len(torn) == 1 else 'images have'} different labels: "

@@ -5,6 +5,7 @@ classification    int64 of shape (images,)        the index of each image's clas
 multilabel        float32 of (images, labels)     1 for the labels that an image has, 0 otherwise
 regression        float32 of (images,) or         the numbers to predict
                   (images, numbers)
+detection         float32 of (images, rows, 6)    the boxes around objects, as in `boxes`
 ================  ==============================  =============================================
 """
 
@@ -14,14 +15,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-Task = Literal["classification", "multilabel", "regression"]
+from keras_resnet.data import boxes
+
+Task = Literal["classification", "multilabel", "regression", "detection"]
 
 BETWEEN = "|"
 """What separates several labels of an image, in text."""
 
 _EXPECTED = (
     "Expected whole numbers of shape (images,) for classes, 0 and 1 of shape (images, labels) for "
-    "several labels an image, or floats for numbers to predict"
+    "several labels an image, floats for numbers to predict, or floats of shape (images, rows, 6) "
+    "for boxes"
 )
 MISSING = ("nan", "NaN", "NAN", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "None", "?", "-")
 """What tables have where a value is missing."""
@@ -58,7 +62,8 @@ def as_labels(labels: Any) -> np.ndarray:
         return labels.astype("int64")
     if labels.ndim == 2 and labels.shape[1] == 1 and labels.dtype.kind in "biu":
         labels = labels[:, 0]
-    if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
+    are_boxes = labels.ndim == 3 and labels.shape[2] == boxes.COLUMNS
+    if labels.dtype.kind not in "biuf" or not (labels.ndim in (1, 2) or are_boxes):
         hint = "; number the names: np.unique(labels, return_inverse=True)[1]"
         raise ValueError(
             f"labels of type {labels.dtype} and shape {labels.shape} are not understood. "
@@ -95,6 +100,8 @@ def task_of(labels: np.ndarray) -> Task:
     """
     if labels.dtype.kind != "f":
         return "classification"
+    if labels.ndim == 3:
+        return "detection"
     several = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
     return "multilabel" if several else "regression"
 
@@ -142,7 +149,7 @@ class Labels:
         Takes labels as a split has them and the names; returns the labels of this kind or raises
         ValueError.
     counts : callable
-        Takes labels and the number of names; returns the images of each.
+        Takes labels and the number of names; returns the images, or boxes, of each.
     groups : callable
         Takes labels and the number of names; returns the indices of the images of each.
     written : callable
@@ -151,6 +158,10 @@ class Labels:
         Takes such texts and the names; returns the labels, or raises ValueError.
     in_every_split : bool
         Whether each of the names must have images in every split, or only in train.
+    joined : callable, optional
+        Takes labels of several splits; returns them as one array. Default: as they are.
+    shown : callable, optional
+        Takes what `written` does; returns a text for people. Default: the same one.
     """
 
     noun: str
@@ -160,6 +171,8 @@ class Labels:
     written: Callable[[np.ndarray, tuple[str, ...]], str]
     read: Callable[[list[str], tuple[str, ...]], np.ndarray]
     in_every_split: bool
+    joined: Callable[[Sequence[np.ndarray]], np.ndarray] = np.concatenate
+    shown: Callable[[np.ndarray, tuple[str, ...]], str] | None = None
 
 
 def _classes(labels, class_names):
@@ -281,6 +294,17 @@ LABELS: dict[str, Labels] = {
         written=lambda label, _: BETWEEN.join(map(str, np.atleast_1d(label).tolist())),
         read=_read_numbers,
         in_every_split=True,
+    ),
+    "detection": Labels(
+        noun="class",
+        checked=boxes.check_boxes,
+        counts=boxes.count_boxes,
+        groups=boxes.images_with,
+        written=boxes.write_boxes,
+        read=boxes.read_boxes,
+        in_every_split=False,
+        joined=boxes.joined,
+        shown=boxes.summary,
     ),
 }
 """What labels are, by the task."""

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.checks import check_choice, check_range
+from keras_resnet.data.boxes import CLASS
 from keras_resnet.data.image_sets import ImageSet, image_set
 from keras_resnet.data.labels import LABELS, Task, as_labels, task_of
 from keras_resnet.data.labels_file import check_labels
@@ -42,7 +43,8 @@ class Split:
         clearly on the scale from 0 to 255.
     labels : array
         Whole numbers of shape (images,) or (images, 1): the index of each image's class. For other
-        tasks, 0 and 1 of shape (images, labels), or floats of shape (images,) or (images, numbers).
+        tasks, 0 and 1 of shape (images, labels), floats of shape (images,) or (images, numbers), or
+        boxes of shape (images, rows, 6) as in `keras_resnet.data.boxes`.
 
     Attributes
     ----------
@@ -95,15 +97,15 @@ class Split:
         Returns
         -------
         list of int
-            For several labels an image, the images that have each. See `Source.counts` for any
-            task.
+            For several labels an image, the images that have each; of boxes, the boxes. See
+            `Source.counts` for any task.
 
         Raises
         ------
         ValueError
             For a label that is not one of so many classes.
         """
-        task = "classification" if self.labels.ndim == 1 else "multilabel"
+        task = ("classification", "multilabel", "detection")[self.labels.ndim - 1]
         labels = LABELS[task].checked(self.labels, tuple(map(str, range(classes))))
         return LABELS[task].counts(labels, classes).tolist()
 
@@ -182,7 +184,9 @@ class Split:
                 f"a split of {self.image_set.kind} cannot be joined with one of "
                 f"{other.image_set.kind}."
             )
-        labels = np.concatenate([self.labels, other.labels])
+        boxes = self.labels.ndim == other.labels.ndim == 3
+        join = LABELS["detection"].joined if boxes else np.concatenate
+        labels = join([self.labels, other.labels])
         return Split(self.image_set.joined(other.image_set), labels)
 
 
@@ -207,8 +211,8 @@ class Source:
     skipped : tuple of str
         Everything that was seen and is not used, a line each, "'path': reason". See
         `keras_resnet.data.skipped.summary`.
-    task : {"classification", "multilabel", "regression"}, default "classification"
-        What the labels are: the class of an image, the labels that it has, or numbers.
+    task : {"classification", "multilabel", "regression", "detection"}, default "classification"
+        What the labels are: the class of an image, the labels that it has, numbers, or boxes.
     notes : tuple of str
         What one should know about the data before training on it, a line each.
     loaded : dict, optional
@@ -294,7 +298,8 @@ class Source:
         Returns
         -------
         dict of str to list of int
-            For every split, in the order of `class_names`; for numbers, all images of the split.
+            For every split, in the order of `class_names`; for numbers, all images of the split;
+            for boxes, the boxes of every class that are not ignored.
         """
         counts, names = LABELS[self.task].counts, len(self.class_names)
         return {name: counts(split.labels, names).tolist() for name, split in self.splits.items()}
@@ -504,6 +509,9 @@ def source_of(train: Split, validation: Split) -> Source:
     task, shape = task_of(train.labels), train.image_set.shape
     if task == "classification":
         class_names = numbered("splits", [train, validation])
+    elif task == "detection":
+        highest = max(split.labels[..., CLASS].max(initial=0) for split in (train, validation))
+        class_names = tuple(map(str, range(int(highest) + 1)))
     elif train.labels.ndim == 1:
         class_names = ("value",)
     else:

@@ -59,7 +59,7 @@ class TestChecks:
             ([0, 1], {"names": ["a", "b\nc"]}, ["'b\\nc' must be one line"]),
             ([0.0, 1.0], {}, ["labels are float32", "astype('int64')", "task='regression'"]),
             (np.eye(2), {}, ["shape (2, 2)", "np.argmax(labels, axis=1)", "task='multilabel'"]),
-            ([0, 1], {"task": "detection"}, ["task='detection' must be one of 'classification'"]),
+            ([0, 1], {"task": "captions"}, ["task='captions' must be one of 'classification'"]),
             ([0, 1], {"task": "multilabel"}, ["shape (2,)", "of shape (images, 2)"]),
             (np.eye(3), {"task": "multilabel"}, ["shape (3, 3)", "of shape (images, 2)"]),
             (0.5 + np.eye(2), {"task": "multilabel"}, ["labels[0, 0]=1.5 must be 1", "or 0"]),

@@ -15,6 +15,7 @@ from keras_resnet.data.sources.digits import read_digits
 from keras_resnet.data.sources.folder import read_folder
 from keras_resnet.data.sources.tensorflow_dataset import TFDS, read_tensorflow_dataset
 from keras_resnet.data.sources.tfrecords import read_tfrecords
+from keras_resnet.data.sources.voc import is_voc, read_voc
 from keras_resnet.data.splitting import TEST, VALIDATION, OnError, SplitPolicy
 
 _logger = logging.getLogger(__name__)
@@ -49,9 +50,16 @@ KINDS = (
          read_tfrecords),
     Kind(lambda name: name.lower().endswith((".csv", ".tsv")), read_csv, tuple(LABELS)),
     Kind(lambda name: re.search(r"[*?]", name) and not os.path.isdir(name), read_tfrecords),
+    Kind(is_voc, read_voc, ("detection",)),
     Kind(lambda name: True, read_folder),
 )  # fmt: skip
 """The kinds of sources. The first that matches is taken."""
+
+_HAS = {
+    "classification": "has one class an image. Images with several labels, or with numbers, are "
+    "listed in a CSV file; boxes in one too, in COCO's JSON, or in a folder like Pascal VOC's",
+    "detection": "has boxes, which are task='detection'",
+}
 
 
 def load(
@@ -131,10 +139,7 @@ def load(
     called = isinstance(source, str)
     kind = next(kind for kind in KINDS if kind.matches(name) and (called or not kind.named))
     if task not in (None, *kind.tasks):
-        raise ValueError(
-            f"task={task!r}: data {name!r} has one class an image. Images with several labels, or "
-            "with numbers, are listed in a CSV file."
-        )
+        raise ValueError(f"task={task!r}: data {name!r} {_HAS[kind.tasks[0]]}.")
     found = kind.read(name, policy, *([task] if len(kind.tasks) > 1 else []))
     for note in found.notes:
         _logger.warning("%s: %s", name, note)

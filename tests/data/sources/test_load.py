@@ -26,7 +26,7 @@ def pets(tmp_path_factory):
         ({"validation": float("nan")}, "validation=nan must be a number of at least 0 and below 1"),
         ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
         ({"seed": 0.5}, "seed=0.5 must be a whole number of at least 0"),
-        ({"task": "detection"}, "task='detection' must be one of None, 'classification'"),
+        ({"task": "captions"}, "task='captions' must be one of None, 'classification'"),
     ],
 )
 def test_options_are_checked(options, complaint):
@@ -34,7 +34,7 @@ def test_options_are_checked(options, complaint):
         data.load("digits", **options)
 
 
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
+@pytest.mark.parametrize("task", ["multilabel", "regression", "detection"])
 def test_folders_have_classes_alone(pets, task):
     for source in (pets, "digits"):
         with one_line_error(f"task={task!r}", "one class an image", "CSV file"):

@@ -1,0 +1,279 @@
+"""Boxes around the objects in images, as the labels of a split.
+
+The labels of an image are rows of `COLUMNS` numbers: x1, y1, x2, y2 in pixels of the upright image
+(0 is the left or upper edge of the first pixel, so that x2 - x1 is the width), the class, and 1 for
+a box that is neither learned from nor counted: a crowd of COCO, a difficult object of Pascal VOC.
+Images have different numbers of boxes; rows that an image does not need are `UNUSED`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+COLUMNS = 6
+CLASS, IGNORED = 4, 5
+"""Columns of the class, and of whether a box is ignored."""
+
+UNUSED = (0, 0, 0, 0, -1, 0)
+"""The row where there is no box."""
+
+
+def used(labels: np.ndarray) -> np.ndarray:
+    """Tell which rows are boxes.
+
+    Parameters
+    ----------
+    labels : array of shape (..., 6)
+        The labels.
+
+    Returns
+    -------
+    bool array of shape (...)
+    """
+    return labels[..., CLASS] >= 0
+
+
+def counted(labels: np.ndarray) -> np.ndarray:
+    """Tell which rows are boxes that are learned from and counted: not ignored.
+
+    Parameters
+    ----------
+    labels : array of shape (..., 6)
+        The labels.
+
+    Returns
+    -------
+    bool array of shape (...)
+    """
+    return used(labels) & (labels[..., IGNORED] == 0)
+
+
+def padded(boxes: Iterable[Sequence | np.ndarray], most: int = 0) -> np.ndarray:
+    """Put the boxes of images into one array.
+
+    Parameters
+    ----------
+    boxes : iterable of array of shape (any number, 6)
+        The boxes of every image.
+    most : int, default 0
+        Rows of an image, if that is more than the largest number of boxes, or than 1.
+
+    Returns
+    -------
+    float32 array of shape (images, rows, 6)
+
+    Examples
+    --------
+    >>> from keras_resnet.data.boxes import padded
+    >>> padded([[(0, 0, 9, 9, 2, 0)], []])[:, :, 4]
+    array([[ 2.],
+           [-1.]], dtype=float32)
+    """
+    boxes = [*boxes]
+    labels = np.empty((len(boxes), max(1, most, *map(len, boxes)), COLUMNS), "float32")
+    labels[:] = UNUSED
+    for row, found in zip(labels, boxes, strict=True):
+        if len(found):
+            row[: len(found)] = found
+    return labels
+
+
+def joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Put labels of images together, whatever the numbers of their rows.
+
+    Parameters
+    ----------
+    parts : sequence of array of shape (images, rows, 6)
+        The labels.
+
+    Returns
+    -------
+    float32 array of shape (images, rows, 6)
+    """
+    most = max(part.shape[1] for part in parts)
+    return np.concatenate([padded(part, most) for part in parts])
+
+
+def check_boxes(labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+    """Check the labels of a split.
+
+    Parameters
+    ----------
+    labels : array
+        The labels as a user passed them.
+    class_names : tuple of str
+        The names of the classes.
+
+    Returns
+    -------
+    float32 array of shape (images, rows, 6)
+
+    Raises
+    ------
+    ValueError
+        For another shape, and for boxes that are none.
+    """
+    if not len(labels):
+        return padded([])
+    if labels.ndim != 3 or labels.shape[2] != COLUMNS:
+        raise ValueError(
+            f"labels of shape {labels.shape}; task='detection' takes floats of shape (images, "
+            f"rows, {COLUMNS}): x1, y1, x2, y2 in pixels, the class, and 1 for a box to ignore."
+        )
+    if not labels.shape[1]:
+        return padded(labels)
+    is_box, (x1, y1, x2, y2, kind, ignored) = used(labels), np.moveaxis(labels, -1, 0)
+    last = len(class_names) - 1
+    for wrong, reason in (
+        ((kind != np.round(kind)) | (kind < -1), "the class must be a whole number from 0 on"),
+        (kind > last, f"the class is not one of 0 to {last}, for which there are names"),
+        (~np.isin(ignored, (0, 1)), "the last number must be 1 for a box to ignore, or 0"),
+        (~is_box & (labels != UNUSED).any(-1), "a row without a box is 0, 0, 0, 0, -1, 0"),
+        (is_box & ((x2 <= x1) | (y2 <= y1)), "x2 must be more than x1, and y2 more than y1"),
+        (is_box & ((x1 < 0) | (y1 < 0)), "a box begins at 0 or later, inside the image"),
+    ):
+        if wrong.any():
+            image, row = map(int, np.argwhere(wrong)[0])
+            numbers = ", ".join(f"{number:g}" for number in labels[image, row])
+            raise ValueError(f"labels[{image}, {row}]=({numbers}): {reason}.")
+    corners = labels[is_box][:, :CLASS]
+    if len(corners) and corners.max() <= 1 and (corners % 1).any():
+        raise ValueError(
+            "all boxes are between 0 and 1; they must be in pixels: multiply x by the width of the "
+            "image and y by its height."
+        )
+    return labels
+
+
+def count_boxes(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Count the boxes of every class, but for those to ignore.
+
+    Parameters
+    ----------
+    labels : array of shape (images, rows, 6)
+        The labels.
+    classes : int
+        The number of classes.
+
+    Returns
+    -------
+    int array of shape (classes,)
+    """
+    return np.bincount(labels[counted(labels)][:, CLASS].astype(int), minlength=classes)
+
+
+def images_with(labels: np.ndarray, classes: int) -> list[np.ndarray]:
+    """List the images with boxes of every class, but for those to ignore.
+
+    Parameters
+    ----------
+    labels : array of shape (images, rows, 6)
+        The labels.
+    classes : int
+        The number of classes.
+
+    Returns
+    -------
+    list of int array
+        The indices of the images, ascending.
+    """
+    image, row = np.nonzero(counted(labels))
+    kinds = labels[image, row, CLASS]
+    return [np.unique(image[kinds == kind]) for kind in range(classes)]
+
+
+def write_boxes(label: np.ndarray, class_names: Sequence[str]) -> str:
+    """Write the boxes of an image as text, which `read_boxes` reads.
+
+    Parameters
+    ----------
+    label : array of shape (rows, 6)
+        The labels of the image.
+    class_names : sequence of str
+        The names of the classes.
+
+    Returns
+    -------
+    str
+        JSON: [x1, y1, x2, y2, name] for every box, with true at the end of one to ignore.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.data.boxes import write_boxes
+    >>> write_boxes(np.array([[0, 0, 9, 4.5, 1, 0]], "float32"), ("cat", "dog"))
+    '[[0, 0, 9, 4.5, "dog"]]'
+    """
+    listed = [
+        [*map(_number, box[:CLASS]), class_names[int(box[CLASS])], *[True] * int(box[IGNORED])]
+        for box in label[used(label)]
+    ]
+    return json.dumps(listed, ensure_ascii=False)
+
+
+def _number(number):
+    """A float32 in as few digits as tell it from others."""
+    return int(number) if number == int(number) else float(str(number))
+
+
+def read_boxes(texts: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    """Read the boxes of images that `write_boxes` wrote.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        A text for each image.
+    class_names : sequence of str
+        The names of the classes.
+
+    Returns
+    -------
+    float32 array of shape (images, rows, 6)
+
+    Raises
+    ------
+    ValueError
+        For anything else, and for names that are none of the classes.
+    """
+    index_of = {name: index for index, name in enumerate(class_names)}
+
+    def boxes(text):
+        try:
+            for *corners, name, ignored in ([*box, False][:6] for box in json.loads(text)):
+                x1, y1, x2, y2 = map(float, corners)
+                yield x1, y1, x2, y2, index_of[name], bool(ignored)
+        except KeyError as error:
+            raise ValueError(f"label {error} is not one of {', '.join(class_names)}.") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"label {text[:80]!r} is no list of boxes, [[x1, y1, x2, y2, name], ...]."
+            ) from error
+
+    return padded([[*boxes(text)] for text in texts])
+
+
+def summary(label: np.ndarray, class_names: Sequence[str]) -> str:
+    """Say in a few words which boxes an image has.
+
+    Parameters
+    ----------
+    label : array of shape (rows, 6)
+        The labels of the image.
+    class_names : sequence of str
+        The names of the classes.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.data.boxes import summary
+    >>> summary(np.array([[0, 0, 9, 4, 1, 0], [4, 4, 8, 8, 1, 0]]), ("cat", "dog"))
+    '2 dog'
+    """
+    kinds, counts = np.unique(label[used(label)][:, CLASS].astype(int), return_counts=True)
+    found = (f"{count} {class_names[kind]}" for kind, count in zip(kinds, counts, strict=True))
+    return ", ".join(found) or "no boxes"
