@@ -1,0 +1,36 @@
+"""Objects in images: Faster R-CNN over any backbone of the family.
+
+===============  ==================================================================
+`FasterRCNN`     builds a detector over a backbone
+`Options`        what it is built with, by torchvision's names
+`detect`         the objects in images of any sizes
+`parts_of`       the layers of a detector; `is_detector` tells whether a model is one
+===============  ==================================================================
+
+A detector is an ordinary functional model of eight layers: `transform` → `features` → `rpn`,
+`anchors` → `proposals` → `roi_align` → `box_head` → `detections`.
+"""
+
+from keras_resnet.detection.anchors import Anchors
+from keras_resnet.detection.detect import detect
+from keras_resnet.detection.detections import Detections
+from keras_resnet.detection.faster_rcnn import HEADS, FasterRCNN, Parts, is_detector, parts_of
+from keras_resnet.detection.options import Options
+from keras_resnet.detection.proposals import Proposals
+from keras_resnet.detection.roi_align import RoIAlign
+from keras_resnet.detection.transform import Transform
+
+__all__ = [
+    "HEADS",
+    "Anchors",
+    "Detections",
+    "FasterRCNN",
+    "Options",
+    "Parts",
+    "Proposals",
+    "RoIAlign",
+    "Transform",
+    "detect",
+    "is_detector",
+    "parts_of",
+]

@@ -1,0 +1,78 @@
+"""The objects that are found: what the box head's answers become."""
+
+import keras
+import tensorflow as tf
+
+from keras_resnet.detection.boxes import WEIGHTS, clip, decode, have_sides
+from keras_resnet.detection.options import OfDetector, serializable
+
+_SMALLEST = 1e-2  # pixels a side of a detection
+
+
+@serializable
+class Detections(OfDetector):
+    """The most probable objects, in pixels of the images that came in.
+
+    Takes logits of the background and the classes for every proposal; deltas for each of them; the
+    proposals, and how many each image has; and the sizes of the images in the batch and before.
+    Returns a dict of
+
+    - `boxes`, of shape (images, detections, 4): x1, y1, x2, y2;
+    - `scores`, of shape (images, detections): probabilities, the highest first;
+    - `labels`, of shape (images, detections): classes, from 0;
+    - `count`, of shape (images,): how many there are. Behind them boxes and scores are 0, and
+      labels are -1.
+
+    Parameters
+    ----------
+    options : Options or dict
+        `box_score_thresh`, `box_nms_thresh` and `box_detections_per_img` are used.
+    **kwargs
+        `name` and other arguments of `keras.layers.Layer`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet import detection
+    >>> layer = detection.Detections(detection.Options(box_detections_per_img=1))
+    >>> proposals = np.array([[[8.0, 8, 24, 24]]])
+    >>> sizes = [[64, 64]], [[32, 32]]
+    >>> found = layer([[-4.0, 4.0]], np.zeros((1, 8)), proposals, [1], *sizes)
+    >>> found["boxes"].numpy().tolist(), found["labels"].numpy().tolist()
+    ([[[4.0, 4.0, 12.0, 12.0]]], [[0]])
+    """
+
+    def call(self, logits, deltas, proposals, counts, resized, sizes):
+        options, most = self.options, self.options.box_detections_per_img
+        shape = tf.shape(proposals)
+        classes = logits.shape[-1] - 1
+        scores = tf.reshape(tf.nn.softmax(logits), (shape[0], shape[1], classes + 1))[..., 1:]
+        deltas = tf.reshape(deltas, (shape[0], shape[1], classes + 1, 4))[:, :, 1:]
+        boxes = clip(decode(deltas, proposals[:, :, None], WEIGHTS), resized)
+        wanted = tf.sequence_mask(counts, shape[1])[..., None] & have_sides(boxes, _SMALLEST)
+        found = tf.image.combined_non_max_suppression(
+            tf.cast(boxes, "float32"),
+            tf.cast(tf.where(wanted, scores, 0.0), "float32"),
+            max_output_size_per_class=most,
+            max_total_size=most,
+            iou_threshold=options.box_nms_thresh,
+            score_threshold=options.box_score_thresh,
+            clip_boxes=False,
+        )
+        factors = tf.cast(sizes, "float32") / tf.cast(resized, "float32")
+        there = tf.sequence_mask(found.valid_detections, most)
+        return {
+            "boxes": found.nmsed_boxes * tf.gather(factors, (1, 0, 1, 0), axis=1)[:, None],
+            "scores": found.nmsed_scores,
+            "labels": tf.where(there, tf.cast(found.nmsed_classes, "int32"), -1),
+            "count": found.valid_detections,
+        }
+
+    def compute_output_spec(self, logits, deltas, proposals, counts, resized, sizes):
+        images, most = proposals.shape[0], self.options.box_detections_per_img
+        return {
+            "boxes": keras.KerasTensor((images, most, 4), "float32"),
+            "scores": keras.KerasTensor((images, most), "float32"),
+            "labels": keras.KerasTensor((images, most), "int32"),
+            "count": keras.KerasTensor((images,), "int32"),
+        }
