@@ -1,9 +1,9 @@
-"""A reader for PyTorch checkpoints, without PyTorch and without running anything in them.
+"""A reader for checkpoints of PyTorch and detectron2, without running anything in them.
 
 There are three formats, which torch/serialization.py describes. Since PyTorch 1.6, a checkpoint is
 a ZIP archive with a pickle in `data.pkl` and one member of numbers per storage. Before that, it was
 five pickles in a row, followed by the numbers. Before 0.1.10, when torchvision published its first
-files, it was a TAR archive with four members.
+files, it was a TAR archive with four members. detectron2's `.pkl` is one pickle of NumPy arrays.
 """
 
 import io
@@ -17,6 +17,7 @@ import numpy as np
 
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.unpickle import (
+    Array,
     Parameter,
     Storage,
     StorageFinder,
@@ -33,9 +34,12 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 # Keys under which training scripts put a state dict into a larger checkpoint.
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 
+# The key under which Detectron, before detectron2, put all tensors of a detector.
+_CAFFE2 = "blobs"
+
 
 def read_pytorch(path: Path) -> dict[str, np.ndarray]:
-    """Read the state dict in a PyTorch checkpoint of any of the three formats.
+    """Read the state dict in a PyTorch checkpoint, or in a pickle of NumPy arrays.
 
     Parameters
     ----------
@@ -46,7 +50,7 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to numpy.ndarray
-        In PyTorch's layout; read-only views of the memory-mapped file.
+        In PyTorch's layout; read-only. Views of the memory-mapped file if it is PyTorch's.
 
     Raises
     ------
@@ -100,7 +104,11 @@ def read_archive(archive: Archive) -> dict[str, np.ndarray]:
     tensors = _state_dict(interpret(pickle, StorageFinder()))
 
     offsets = {}
-    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    storages = {
+        tensor.storage.key: tensor.storage
+        for tensor in tensors.values()
+        if isinstance(tensor, Tensor)
+    }
     for key, storage in storages.items():
         offsets[key], size = archive.span(f"{root}data/{key}")
         if size != storage.count * storage.dtype.itemsize:
@@ -112,7 +120,10 @@ def read_archive(archive: Archive) -> dict[str, np.ndarray]:
 def _read_before_1_6(path):
     """Read the second format: magic number, version, machine, checkpoint, keys, numbers."""
     content = mapped(path)
-    if interpret(content) != _MAGIC:
+    first = interpret(content)
+    if isinstance(first, dict):  # a pickle of arrays, and nothing else
+        return _arrays(_state_dict(first), content, {})
+    if first != _MAGIC:
         raise ValueError("the file is a pickle, but not a PyTorch checkpoint.")
     version, machine = interpret(content), interpret(content)
     if version != 1001 or not isinstance(machine, dict) or machine.get("little_endian") is not True:
@@ -197,19 +208,26 @@ def _skip_storage(content: mmap.mmap, storage: Storage) -> int:
     return offset
 
 
-def _state_dict(checkpoint: Any) -> dict[str, Tensor]:
-    """Find the tensor descriptions in a checkpoint."""
+def _state_dict(checkpoint: Any) -> dict[str, Tensor | np.ndarray]:
+    """Find the arrays and the descriptions of tensors in a checkpoint."""
     if not isinstance(checkpoint, dict):
         raise ValueError("the file has no state dict: save model.state_dict(), not the model.")
+    if isinstance(checkpoint.get(_CAFFE2), dict):
+        raise ValueError(
+            "the file is from Detectron 1 (Caffe2), whose models differ in more than names. Use "
+            "detectron2's model of the same name."
+        )
     for wrapper in _WRAPPERS:
         if isinstance(checkpoint.get(wrapper), dict):
             checkpoint = checkpoint[wrapper]
             break
+    values = {Parameter: lambda each: each.tensor, Array: lambda each: each.value}
     tensors = {
-        name: each.tensor if isinstance(each, Parameter) else each
-        for name, each in checkpoint.items()
+        name: values.get(type(each), lambda each: each)(each) for name, each in checkpoint.items()
     }
-    tensors = {name: each for name, each in tensors.items() if isinstance(each, Tensor)}
+    tensors = {
+        name: each for name, each in tensors.items() if isinstance(each, (Tensor, np.ndarray))
+    }
     if not tensors:
         raise ValueError("the file has no state dict: it contains no named tensors.")
     return tensors
@@ -219,6 +237,9 @@ def _arrays(tensors, content, offsets):
     """Make views of the file from tensor descriptions and the offsets of their storages."""
     arrays = {}
     for name, tensor in tensors.items():
+        if isinstance(tensor, np.ndarray):
+            arrays[name] = tensor
+            continue
         storage, bytes_each = tensor.storage, tensor.storage.dtype.itemsize
         steps = zip(tensor.shape, tensor.strides, strict=True)
         last = tensor.offset + sum((size - 1) * stride for size, stride in steps)

@@ -61,8 +61,8 @@ def read(path: Path) -> Mapping[str, Any]:
     Parameters
     ----------
     path : path
-        A PyTorch checkpoint (`.pth` or `.th`, in any of its formats), `.safetensors`, an `.h5` file
-        of keras.applications, `.weights.h5` or `.keras`.
+        A PyTorch checkpoint (`.pth` or `.th`, in any of its formats), a pickle of NumPy arrays
+        (`.pkl`), `.safetensors`, an `.h5` file of keras.applications, `.weights.h5` or `.keras`.
 
     Returns
     -------
@@ -98,7 +98,8 @@ def read(path: Path) -> Mapping[str, Any]:
         archive = Archive(path)
         return read_keras(path) if _KERAS_WEIGHTS in archive.names() else read_archive(archive)
     raise ValueError(
-        "unknown format, none of PyTorch's checkpoints, .safetensors, .h5, .weights.h5 or .keras."
+        "unknown format, none of PyTorch's checkpoints, detectron2's .pkl, .safetensors, .h5, "
+        ".weights.h5 or .keras."
     )
 
 

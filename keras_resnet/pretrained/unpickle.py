@@ -1,11 +1,13 @@
-"""A restricted unpickler for PyTorch checkpoints that never runs code.
+"""A restricted unpickler for checkpoints of PyTorch and detectron2 that never runs code.
 
 A pickle is a program, and unpickling an untrusted one runs arbitrary code. Here, `pickletools` only
 parses the program, and this module executes the few instructions that a state dict needs. They can
-create nothing but containers, numbers, strings and descriptions of tensors.
+create nothing but containers, numbers, strings, NumPy arrays of numbers, which are views of bytes
+in the pickle, and descriptions of tensors.
 """
 
 import dataclasses
+import math
 import pickletools
 from collections.abc import Callable
 from typing import Any
@@ -26,21 +28,10 @@ STORAGES = {
     "torch.BoolStorage": np.dtype("bool"),
 }
 
-# Other globals that the pickle of a state dict may reference.
-_ORDERED_DICT = "collections.OrderedDict"
-_REBUILD_TENSOR = ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2")
-_REBUILD_PARAMETER = "torch._utils._rebuild_parameter"
-_PARAMETER = "torch.nn.parameter.Parameter"  # before PyTorch 0.2
-# Tensor types in files of that time: like the names of storages, with "Tensor" at the end.
-_TENSOR_TYPES = {name.replace("Storage", "Tensor") for name in STORAGES}
-_ALLOWED = {
-    _ORDERED_DICT,
-    *_REBUILD_TENSOR,
-    _REBUILD_PARAMETER,
-    _PARAMETER,
-    *STORAGES,
-    *_TENSOR_TYPES,
-}
+# Data types of NumPy arrays in a pickle, without the byte order.
+_NUMBERS = ("b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8")
+
+_NDARRAY = "numpy.ndarray"
 
 # ResNet-1202 with its optimizer state takes about 400,000.
 _MOST_INSTRUCTIONS = 5_000_000
@@ -71,6 +62,42 @@ class Parameter:
 
     tensor: Tensor | None
 
+    def build(self, machine: "_Machine", state: Any) -> None:
+        """Take the tensor from the state in a pickle."""
+        if len(expect(tuple, state)) == 5:
+            self.tensor = expect(Tensor, state[0])
+
+
+@dataclasses.dataclass(slots=True, eq=False)
+class Array:
+    """A NumPy array: none until its state is set."""
+
+    value: np.ndarray | None = None
+
+    def build(self, machine: "_Machine", state: Any) -> None:
+        """Make the array from the state in a pickle."""
+        if self.value is not None or len(expect(tuple, state)) != 5:
+            raise TypeError
+        _, shape, dtype, fortran, content = state
+        order = "F" if expect((bool, int), fortran) else "C"
+        self.value = _array(machine, content, dtype, shape, order)
+
+
+@dataclasses.dataclass(slots=True)
+class _DType:
+    """A NumPy data type."""
+
+    dtype: np.dtype
+
+    def build(self, machine: "_Machine", state: Any) -> None:
+        """Take the byte order from the state in a pickle."""
+        if len(expect(tuple, state)) < 5:
+            raise TypeError
+        _, order, *fields = state[:5]
+        if order not in ("<", ">", "|", "=") or any(each is not None for each in fields):
+            raise TypeError
+        self.dtype = self.dtype.newbyteorder(order)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Global:
@@ -93,8 +120,8 @@ def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
     Returns
     -------
     object
-        An object made of dicts, lists, tuples, strings, numbers, `Storage`, `Tensor` and
-        `Parameter`.
+        An object made of dicts, lists, tuples, strings, bytes, numbers, `Storage`, `Tensor`,
+        `Parameter` and `Array`.
 
     Raises
     ------
@@ -127,7 +154,7 @@ def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
                 raise ValueError("the pickle is too long for a state dict.")
             _INSTRUCTIONS[opcode](machine, argument)
         return machine.stack.pop()
-    except (IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+    except (LookupError, TypeError, OverflowError, MemoryError, UnicodeError) as error:
         raise ValueError("the file is damaged: its pickle is invalid.") from error
 
 
@@ -188,6 +215,14 @@ class _Machine:
 
     def __init__(self, find):
         self.stack, self.memo, self.find = [], {}, find
+        self._encoded = {}
+
+    def encode(self, text):
+        """Return the bytes that a string stands for, always the same object."""
+        # A pickle can refer to one long string many times.
+        if id(text) not in self._encoded:
+            self._encoded[id(text)] = text, expect(str, text).encode("latin-1")
+        return self._encoded[id(text)][1]
 
     def pop_group(self):
         """Pop everything above the last mark, and the mark."""
@@ -264,16 +299,14 @@ class _Machine:
     def call(self, _):
         """Replace a function and its arguments with the result."""
         arguments, function = expect(tuple, self.stack.pop()), expect(_Global, self.stack.pop())
-        self.stack.append(_call(function.name, arguments))
+        self.stack.append(expect(Callable, _ALLOWED[function.name])(self, *arguments))
 
     def build(self, _):
         """Set the state of an object."""
         state, target = self.stack.pop(), self.stack[-1]
-        if not isinstance(target, Parameter):
-            # PyTorch stores module versions as attributes of its OrderedDict: ignore them.
-            expect(dict, target)
-        elif len(expect(tuple, state)) == 5:
-            target.tensor = expect(Tensor, state[0])
+        # PyTorch stores module versions as attributes of its OrderedDict: ignore them.
+        if not isinstance(target, dict):
+            expect((Parameter, Array, _DType), target).build(self, state)
 
 
 def _key(key):
@@ -283,20 +316,104 @@ def _key(key):
     return key if isinstance(key, str) else str(expect((int, float), key))
 
 
-def _call(name, arguments):
-    """Return what the PyTorch function of this name would create."""
-    if name == _ORDERED_DICT and len(arguments) < 2:
-        pairs = [expect(list, pair) for pair in expect(list, arguments[0])] if arguments else []
-        if any(len(pair) != 2 for pair in pairs):
-            raise TypeError
-        return {_key(key): value for key, value in pairs}
-    if name == _PARAMETER:
-        return Parameter(expect(Tensor, arguments[0]) if arguments else None)
-    if name == _REBUILD_PARAMETER:
-        return expect(Tensor, arguments[0])
-    if name in _REBUILD_TENSOR and len(arguments) >= 4:
-        return tensor_of(*arguments[:4])
-    raise TypeError
+def _ordered_dict(machine, pairs=None):
+    """A dict of pairs, each of them a list."""
+    pairs = [] if pairs is None else [expect(list, pair) for pair in expect(list, pairs)]
+    if any(len(pair) != 2 for pair in pairs):
+        raise TypeError
+    return {_key(key): value for key, value in pairs}
+
+
+def _parameter(machine, tensor=None, *_):
+    """A tensor's wrapper, whose state may be set later."""
+    return Parameter(None if tensor is None else expect(Tensor, tensor))
+
+
+def _dtype(machine, name, *flags):
+    """A data type of numbers."""
+    plain = expect(str, name).lstrip("<>=|")
+    if plain not in _NUMBERS:
+        raise ValueError(
+            f"the pickle has an array of data type {name[:80]!r}, not of real numbers; no code was "
+            "run."
+        )
+    if any(not isinstance(flag, int) for flag in flags):
+        raise TypeError
+    return _DType(np.dtype(name[-len(plain) - 1 :]))
+
+
+def _array(machine, content, dtype, shape, order):
+    """A view of bytes in the pickle, of exactly their size."""
+    if isinstance(content, str):  # Python 2, or protocol 2
+        content = machine.encode(content)
+    content, dtype = expect((bytes, bytearray), content), expect(_DType, dtype).dtype
+    if len(expect(tuple, shape)) > 32 or any(type(size) is not int or size < 0 for size in shape):
+        raise TypeError
+    if math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(
+            f"the file is damaged: an array of shape {str(shape)[:80]} has {len(content)} bytes."
+        )
+    try:
+        array = np.ndarray(shape, dtype, content, order=order)
+    except ValueError as error:  # for 0 numbers, the other sizes may be too large
+        raise TypeError from error
+    array.flags.writeable = False
+    return array
+
+
+def _new_array(machine, kind, shape, _):
+    """An array that is empty until its state is set."""
+    if expect(_Global, kind).name != _NDARRAY or expect(tuple, shape) not in ((), (0,)):
+        raise TypeError
+    return Array()
+
+
+def _from_buffer(machine, content, dtype, shape, order):
+    """An array of protocol 5."""
+    if order not in ("C", "F"):
+        raise TypeError
+    return Array(_array(machine, content, dtype, shape, order))
+
+
+def _encode(machine, text, encoding):
+    """Bytes, as Python 3 writes them for protocol 2."""
+    if encoding not in ("latin1", "latin-1"):
+        raise TypeError
+    return machine.encode(text)
+
+
+# What the pickle of a state dict may name: functions and classes, by what stands for them when they
+# are called; None if they may not be called.
+_ALLOWED: dict[str, Callable[..., Any] | None] = {
+    "collections.OrderedDict": _ordered_dict,
+    **dict.fromkeys(
+        ["torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"],
+        lambda machine, storage, offset, shape, strides, *_: tensor_of(
+            storage, offset, shape, strides
+        ),
+    ),
+    "torch._utils._rebuild_parameter": lambda machine, tensor, *_: expect(Tensor, tensor),
+    "torch.nn.parameter.Parameter": _parameter,  # before PyTorch 0.2
+    **dict.fromkeys(STORAGES),
+    # Tensor types in files of that time.
+    **dict.fromkeys(name.replace("Storage", "Tensor") for name in STORAGES),
+    _NDARRAY: None,
+    "numpy.dtype": _dtype,
+    # By the name of the package before and since NumPy 2.
+    **{
+        f"numpy.{core}.{name}": function
+        for core in ("core", "_core")
+        for name, function in {
+            "multiarray._reconstruct": _new_array,
+            "multiarray.scalar": lambda machine, dtype, content: Array(
+                _array(machine, content, dtype, (), "C")
+            ),
+            "numeric._frombuffer": _from_buffer,
+        }.items()
+    },
+    "_codecs.encode": _encode,
+    **dict.fromkeys(["__builtin__.bytes", "builtins.bytes"], lambda machine: b""),
+}
 
 
 def _push_new(kind):
@@ -315,12 +432,13 @@ def _push_tuple_of(length):
     return push
 
 
-# All instructions that PyTorch uses in the pickle of a state dict, with protocols 2 to 5.
+# All instructions that PyTorch and NumPy use in the pickle of a state dict, with protocols 2 to 5.
 _INSTRUCTIONS = {
     **dict.fromkeys(["PROTO", "FRAME", "STOP"], _Machine.nothing),
     **dict.fromkeys(["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"], _Machine.push),
     **dict.fromkeys(["BINUNICODE", "SHORT_BINUNICODE"], _Machine.push),
     **dict.fromkeys(["BINSTRING", "SHORT_BINSTRING"], _Machine.push),  # Python 2
+    **dict.fromkeys(["BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"], _Machine.push),
     "NONE": _Machine.push,
     "NEWTRUE": lambda machine, _: machine.push(True),
     "NEWFALSE": lambda machine, _: machine.push(False),

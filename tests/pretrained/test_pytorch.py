@@ -1,5 +1,4 @@
 import contextlib
-import copyreg
 import io
 import pickle
 import re
@@ -8,7 +7,6 @@ import struct
 import sys
 import tarfile
 import time
-import tracemalloc
 import zipfile
 import zlib
 from collections import OrderedDict
@@ -30,6 +28,19 @@ from checkpoints import (
 )
 from errors import one_line_error
 from golden import rule
+from pickles import (
+    NESTED,
+    as_pickle,
+    attacks,
+    dict_of,
+    extension,  # noqa: F401
+    laughs,
+    little_memory,
+    number,
+    numbers,
+    refused,
+    text,
+)
 
 from keras_resnet.pretrained.pytorch import read_pytorch
 
@@ -69,22 +80,6 @@ def assert_same(arrays, expected):
     for name, array in expected.items():
         assert (arrays[name].dtype, arrays[name].shape) == (array.dtype, array.shape), name
         np.testing.assert_array_equal(arrays[name], array)
-
-
-def refused():
-    """Expect an error of one line, whatever it says."""
-    return one_line_error(" ")
-
-
-@contextlib.contextmanager
-def little_memory(most=2**22):
-    """Expect that no more than this is allocated, however much a file claims."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < most
-    finally:
-        tracemalloc.stop()
 
 
 class TestReading:
@@ -197,21 +192,6 @@ class TestRefusal:
                 read(content[:length])
 
 
-# Below, pickles are written instruction by instruction: what no pickler would write.
-
-
-def text(string):
-    return b"X" + struct.pack("<I", len(string)) + string.encode()
-
-
-def number(value):
-    return pickle.dumps(value, 2)[2:-1]
-
-
-def numbers(values):
-    return b"(" + b"".join(map(number, values)) + b"t"
-
-
 def storage(count=24, key="0", kind="torch FloatStorage", identity="storage"):
     named = "c{}\n{}\n".format(*kind.split()).encode()
     return b"(" + text(identity) + named + text(key) + text("cpu") + number(count) + b"NtQ"
@@ -223,14 +203,6 @@ STORAGE = storage()
 def tensor(shape=(24,), strides=(1,), offset=0, storage=STORAGE):
     rebuild = b"ctorch._utils\n_rebuild_tensor\n"
     return rebuild + b"(" + storage + number(offset) + numbers(shape) + numbers(strides) + b"tR"
-
-
-def dict_of(**fragments):
-    return b"}(" + b"".join(text(name) + value for name, value in fragments.items()) + b"u"
-
-
-def as_pickle(fragment):
-    return b"\x80\x04" + fragment + b"."
 
 
 # Each format around a pickle, with the storage that `tensor` takes its numbers from.
@@ -273,38 +245,6 @@ class TestInstructions:
         state = OrderedDict(TENSORS)
         state._metadata = OrderedDict({"": {"version": 1}, "bn1": {"version": 2}})
         assert_same(read(write(state)), TENSORS)
-
-
-def attacks(marker):
-    """Fragments of pickles that make a file, by what makes them dangerous."""
-    command = text(f"touch {marker}")
-    code = text(f"open({str(marker)!r}, 'w').close()")
-    system = b"cposix\nsystem\n"
-    # tuple.__new__(tuple, map.__new__(map, system, [command])): nothing but new objects.
-    new_map = b"cbuiltins\nmap\n" + system + b"](" + command + b"e\x86"
-    new_tuple = b"cbuiltins\ntuple\n"
-    return {
-        "GLOBAL": system + command + b"\x85R",
-        "GLOBAL of os": b"cos\nsystem\n" + command + b"\x85R",
-        "GLOBAL of builtins": b"cbuiltins\neval\n" + code + b"\x85R",
-        "GLOBAL of attributes": b"cshutil\nos.system\n" + command + b"\x85R",
-        "STACK_GLOBAL": text("posix") + text("system") + b"\x93" + command + b"\x85R",
-        "INST": b"(" + command + b"iposix\nsystem\n",
-        "OBJ": b"(" + system + command + b"o",
-        "NEWOBJ": new_tuple + new_map + b"\x81\x85\x81",
-        "NEWOBJ_EX": new_tuple + new_map + b"}\x92\x85}\x92",
-        "EXT1": b"\x82\xf0" + command + b"\x85R",
-        "EXT2": b"\x83\xf0\x00" + command + b"\x85R",
-        "EXT4": b"\x84\xf0\x00\x00\x00" + command + b"\x85R",
-    }
-
-
-@pytest.fixture
-def extension():
-    """What the EXT instructions stand for."""
-    copyreg.add_extension("posix", "system", 0xF0)
-    yield
-    copyreg.remove_extension("posix", "system", 0xF0)
 
 
 @pytest.mark.usefixtures("extension")
@@ -364,7 +304,6 @@ class TestRefusalOfInstructions:
             "torch.storage._load_from_bytes",
             "collections.namedtuple",
             "collections.OrderedDict.fromkeys",
-            "numpy.core.multiarray._reconstruct",
             "builtins.getattr",
             "__main__.Model",
         ],
@@ -530,14 +469,6 @@ class TestTensors:
             old, new = pickle.dumps(["0"], 2), as_pickle(keys)
             with refused():
                 read(legacy_of(pickle_, {"0": WEIGHT.ravel()}).replace(old, new))
-
-
-NESTED = b")" + b"\x85" * 100_000  # a tuple of a tuple of a tuple ...
-
-
-def laughs(times):
-    """A tuple of twice a tuple of twice a tuple ...: little to build, much to look at."""
-    return b")" + b"".join(b"q%ch%c\x86" % (each, each) for each in range(times))
 
 
 class TestGreed:

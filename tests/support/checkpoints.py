@@ -223,6 +223,12 @@ def tar_of(members):
     return file.getvalue()
 
 
+def as_arrays(arrays, protocol=3):
+    """A pickle of NumPy arrays, as detectron2 publishes its models."""
+    content = {"model": arrays, "__author__": "Detectron2", "matching_heuristics": True}
+    return pickle.dumps(content, protocol)
+
+
 def as_safetensors(arrays):
     """Arrays as a `.safetensors` file."""
     return safetensors.numpy.save({name: array.copy() for name, array in arrays.items()})
@@ -275,6 +281,7 @@ WRITERS = {
     ".pth": _write_bytes(as_zip),
     ".th": _write_bytes(as_legacy),
     ".tar.pth": _write_bytes(as_tar),
+    ".pkl": _write_bytes(as_arrays),
     ".safetensors": _write_bytes(as_safetensors),
     ".h5": write_keras_2,
     ".model.h5": _write_model,
