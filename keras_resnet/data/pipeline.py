@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Callable
 from typing import overload
 
 import tensorflow as tf
@@ -112,22 +113,13 @@ def batches(
     TensorShape([32, 16, 16, 1])
     """
     height, width = target = sides(image_size)
-    check_positive(batch_size=batch_size, replicas=replicas)
     policy = policy_of(augmentation)
     check_range("crop", crop=crop)
     check_choice(INTERPOLATIONS, interpolation=interpolation)
+    sizes = checked_sizes(split, batch_size, shard, replicas, at_least, first_step)
     parts, part = shard
-    if not 0 <= part < parts:
-        raise ValueError(f"shard={shard!r} must be (number of parts, which one, counted from 0).")
-    if not len(split):
-        raise ValueError("split has no images.")
     if policy:
         check_mixes(policy, split.labels, classes, f"augmentation={augmentation!r}")
-    sizes = batch_sizes(len(split), batch_size, shard, replicas, at_least)
-    if first_step and not 0 <= first_step < len(sizes) // replicas:
-        raise ValueError(
-            f"first_step={first_step!r}: an epoch has {len(sizes) // replicas} steps, from 0."
-        )
 
     images = split.image_set.reader(split.labels, channels)
     area = policy.area if policy else None
@@ -150,9 +142,8 @@ def batches(
             image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
         return tf.ensure_shape(image, (*target, channels))
 
-    def epoch(number, first_step=0):
+    def epoch(epoch_seed, first_step):
         """One pass over the images."""
-        epoch_seed = seed + _PRIME * number
         dataset = images.elements(epoch_seed) if policy else images.elements()
         dataset = dataset.enumerate().shard(parts, part).skip(first_step * batch_size)
 
@@ -173,25 +164,9 @@ def batches(
         right = replicas == 1 and max(rest, default=0) <= batch_size
         return dataset if right else dataset.rebatch(rest)
 
-    length = len(sizes)
     if policy is None:
-        dataset = epoch(0)
-    elif epochs is None:
-        drawn = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-        dataset = drawn.map(lambda number: number % 2**31).flat_map(epoch)
-    else:
-        dataset = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step)
-        length = length * len(epochs) - first_step * replicas
-        if first_step:
-            begun = dataset.take(1).flat_map(lambda number: epoch(number, first_step))
-            dataset = begun.concatenate(dataset.skip(1).flat_map(epoch))
-        else:
-            dataset = dataset.flat_map(epoch)
-    options = tf.data.Options()
-    # Without a shard, tf.distribute shards the batches, not the files.
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+        return one_after_another(epoch, len(sizes), seed, range(1))
+    return one_after_another(epoch, len(sizes), seed, epochs, first_step, replicas)
 
 
 @overload
@@ -276,6 +251,91 @@ def batch_sizes(
         mine = len(range(step * whole + part, last, parts))
         sizes += [mine // replicas + (replica < mine % replicas) for replica in range(replicas)]
     return [size for size in sizes if size]
+
+
+def checked_sizes(
+    split: Split,
+    batch_size: int,
+    shard: tuple[int, int],
+    replicas: int,
+    at_least: int,
+    first_step: int,
+) -> list[int]:
+    """Count the images in every batch of an epoch of a split.
+
+    Parameters
+    ----------
+    split, batch_size, shard, replicas, at_least, first_step
+        As in `batches`.
+
+    Returns
+    -------
+    list of int
+        As `batch_sizes` returns it.
+
+    Raises
+    ------
+    ValueError
+        For an empty split, or one of fewer images than devices; or an argument out of its range.
+    """
+    check_positive(batch_size=batch_size, replicas=replicas)
+    parts, part = shard
+    if not 0 <= part < parts:
+        raise ValueError(f"shard={shard!r} must be (number of parts, which one, counted from 0).")
+    if not len(split):
+        raise ValueError("split has no images.")
+    sizes = batch_sizes(len(split), batch_size, shard, replicas, at_least)
+    if first_step and not 0 <= first_step < len(sizes) // replicas:
+        raise ValueError(
+            f"first_step={first_step!r}: an epoch has {len(sizes) // replicas} steps, from 0."
+        )
+    return sizes
+
+
+def one_after_another(
+    epoch: Callable,
+    length: int,
+    seed: int,
+    epochs: range | None,
+    first_step: int = 0,
+    replicas: int = 1,
+) -> tf.data.Dataset:
+    """Chain epochs, each of which depends on its number and the seed alone.
+
+    Parameters
+    ----------
+    epoch : callable
+        Makes the batches of an epoch of its seed and the number of steps to skip.
+    length : int
+        Batches of an epoch, each of the parts for several replicas counted.
+    seed, epochs, first_step, replicas
+        As in `batches`.
+
+    Returns
+    -------
+    tf.data.Dataset
+        Of known length, some batches ahead of whoever reads it.
+    """
+
+    def numbered(number, first_step=0):
+        return epoch(seed + _PRIME * number, first_step)
+
+    if epochs is None:
+        drawn = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
+        dataset = drawn.map(lambda number: number % 2**31).flat_map(numbered)
+    else:
+        dataset = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step)
+        length = length * len(epochs) - first_step * replicas
+        if first_step:
+            begun = dataset.take(1).flat_map(lambda number: numbered(number, first_step))
+            dataset = begun.concatenate(dataset.skip(1).flat_map(numbered))
+        else:
+            dataset = dataset.flat_map(numbered)
+    options = tf.data.Options()
+    # Without a shard, tf.distribute shards the batches, not the files.
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(length))
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
 def _keep(images, split, cache, target, channels, crop, interpolation):
