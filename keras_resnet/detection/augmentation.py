@@ -1,0 +1,308 @@
+"""How images with boxes in them are varied: named policies.
+
+Each image is varied by itself, before it is padded to a batch, by numbers that follow from its seed
+alone. Keras' layers do neither: they vary whole batches, with their padding, and draw from a state
+that advances. Besides, their `RandomCrop` swaps the x and y offsets of boxes (keras#23518).
+"""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from keras_resnet.checks import check_choice, check_range
+from keras_resnet.data.boxes import CLASS, IGNORED, UNUSED
+
+_CHANCES = (
+    *("scale", "tall", "wide", "box", "top", "left", "row", "column"),
+    *("turn", "upside_down", "flip", "brightness", "contrast", "saturation"),
+)
+_STREAM = 1  # apart from what training draws from the same seed
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A policy for images with boxes.
+
+    Parameters
+    ----------
+    flip : bool, default False
+        Mirror half of the images, left to right.
+    upside_down : bool, default False
+        Mirror half of the images, top to bottom.
+    turns : bool, default False
+        Turn images by 0, 90, 180 or 270 degrees.
+    scale : tuple of (float, float), optional
+        Show everything this many times as large, from the smallest to the largest factor; half as
+        often as twice. Above 1, a window of the image is cut out; below 1, the image shrinks, and
+        its mean color surrounds it. A detector resizes what it is shown, so that resizing alone
+        would change nothing.
+    crop : tuple of (float, float), optional
+        Cut out a window whose height and whose width are fractions of the image's between these.
+    visible : float, default 0.3
+        Boxes of which a window shows the center, or this fraction of their area, are clipped to
+        it; the others are left out. Ignored boxes stay as long as anything of them is shown. If an
+        image has boxes, every window shows the center of one.
+    brightness, contrast, saturation : float, default 0
+        Change the colors by factors of up to 1 minus and 1 plus this.
+
+    Raises
+    ------
+    ValueError
+        For a number out of its range.
+
+    References
+    ----------
+    Ghiasi et al., Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation,
+    CVPR 2021: scale jitter.
+
+    Examples
+    --------
+    >>> from keras_resnet import detection
+    >>> detection.Augmentation(flip=True, scale=(0.5, 2.0)).visible
+    0.3
+    """
+
+    flip: bool = False
+    upside_down: bool = False
+    turns: bool = False
+    scale: tuple[float, float] | None = None
+    crop: tuple[float, float] | None = None
+    visible: float = 0.3
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self):
+        for name, kind in (("scale", "positive"), ("crop", "crop")):
+            bounds = getattr(self, name)
+            if bounds is None:
+                continue
+            if not isinstance(bounds, (tuple, list)) or len(bounds) != 2:
+                raise ValueError(f"{name}={bounds!r} must be None, or (smallest, largest).")
+            for bound in bounds:
+                check_range(kind, **{name: bound})
+            if bounds[0] > bounds[1]:
+                raise ValueError(f"{name}={bounds!r} must be (smallest, largest), in this order.")
+        check_range("fraction", visible=self.visible)
+        for name in ("brightness", "contrast", "saturation"):
+            check_range("fraction", **{name: getattr(self, name)})
+
+
+AUGMENTATIONS = {
+    "none": Augmentation(),  # only shuffled
+    "mirrored": Augmentation(flip=True),
+    # Large scale jitter, but in no photograph a tenth of the size: most data sets are smaller than
+    # the one that this was made for.
+    "photograph": Augmentation(
+        flip=True,
+        scale=(0.5, 2.0),
+        crop=(0.75, 1.0),
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+    ),
+    # Under a microscope there is no up, and the magnification is the same from slide to slide; the
+    # stain and the light are not.
+    "cells": Augmentation(
+        flip=True,
+        upside_down=True,
+        turns=True,
+        scale=(0.8, 1.25),
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+    ),
+}
+"""The policies by name."""
+
+
+def policy_of(augmentation: str | Augmentation | None) -> Augmentation | None:
+    """Look up a policy.
+
+    Parameters
+    ----------
+    augmentation : str or Augmentation, optional
+        A key of `AUGMENTATIONS`, or a policy itself.
+
+    Returns
+    -------
+    Augmentation or None
+        None for None.
+
+    Raises
+    ------
+    ValueError
+        If there is no such policy.
+    """
+    if augmentation is None or isinstance(augmentation, Augmentation):
+        return augmentation
+    check_choice((None, *AUGMENTATIONS), augmentation=augmentation)
+    return AUGMENTATIONS[augmentation]
+
+
+def varied(
+    policy: Augmentation, image: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Vary an image, and the boxes in it.
+
+    Parameters
+    ----------
+    policy : Augmentation
+        How.
+    image : uint8 tensor of shape (height, width, 3)
+        The image.
+    rows : float32 tensor of shape (rows, 6)
+        The boxes in it, as in `keras_resnet.data.boxes`.
+    seed : int tensor of shape (2,)
+        The same seed varies the same image in the same way.
+
+    Returns
+    -------
+    tuple of (image, rows)
+        The image may have another size. Boxes that it no longer shows have become rows without.
+    """
+    seed = tf.random.experimental.stateless_fold_in(seed, _STREAM)
+    drawn = tf.unstack(tf.random.stateless_uniform((len(_CHANCES),), seed))
+    chance = dict(zip(_CHANCES, drawn, strict=True))
+    for step in (_cut, _shrink, _turn, _recolor):
+        image, rows = step(policy, image, rows, chance)
+    return image, tf.where(rows[:, CLASS, None] >= 0, rows, tf.constant(UNUSED, "float32"))
+
+
+def _factor(policy, chance):
+    """How many times as large things become."""
+    low, high = policy.scale
+    return low * (high / low) ** chance["scale"]
+
+
+def _between(bounds, chance):
+    """A number between two."""
+    return bounds[0] + (bounds[1] - bounds[0]) * chance
+
+
+def _whole(low, high, chance):
+    """A whole number from `low` to `high`."""
+    return tf.minimum(low + tf.floor(chance * (high - low + 1)), high)
+
+
+def _size(image):
+    """Height and width, as float32."""
+    return tf.cast(tf.shape(image)[:2], "float32")
+
+
+def _cut(policy, image, rows, chance):
+    """Cut out a window, which shows the center of one of the boxes, if there are any."""
+    if policy.crop is None and (policy.scale is None or policy.scale[1] <= 1):
+        return image, rows
+    size = _size(image)
+    sides = size
+    if policy.scale:
+        sides /= tf.maximum(_factor(policy, chance), 1.0)
+    if policy.crop:
+        sides *= [_between(policy.crop, chance[name]) for name in ("tall", "wide")]
+    sides = tf.clip_by_value(tf.round(sides), 1.0, size)
+
+    boxes, classes, ignored = rows[:, :4], rows[:, CLASS], rows[:, IGNORED]
+    centers = (boxes[:, 1::-1] + boxes[:, 3:1:-1]) / 2  # y, x
+    choices = tf.boolean_mask(centers, (classes >= 0) & (ignored == 0))
+    count = tf.cast(tf.shape(choices)[0], "float32")
+    # Without boxes, a window shows any place; the row that this appends is chosen only then.
+    choices = tf.concat((choices, size[None] / 2), 0)
+    last = tf.maximum(count - 1, 0.0)
+    shown = tf.gather(choices, tf.cast(_whole(0.0, last, chance["box"]), "int32"))
+    shown = tf.clip_by_value(shown, 0.0, size)
+    low = tf.where(count > 0, tf.maximum(tf.math.ceil(shown - sides), 0.0), 0.0)
+    high = size - sides
+    high = tf.where(count > 0, tf.minimum(tf.floor(shown), high), high)
+    corner = _whole(low, high, tf.stack((chance["top"], chance["left"])))
+
+    (top, left), (height, width) = (tf.unstack(tf.cast(x, "int32")) for x in (corner, sides))
+    image = image[top : top + height, left : left + width]
+    moved = boxes - tf.tile(corner[::-1], [2])
+    clipped = tf.clip_by_value(moved, 0.0, tf.tile(sides[::-1], [2]))
+    centers -= corner
+    centered = tf.reduce_all((centers >= 0) & (centers <= sides), axis=1)
+    left_over = tf.math.divide_no_nan(_area(clipped), _area(moved))
+    enough = (left_over > 0) & ((ignored > 0) | (left_over >= policy.visible))
+    enough |= centered & (ignored == 0)
+    classes = tf.where(enough, classes, -1.0)
+    return image, tf.concat((clipped, tf.stack((classes, ignored), 1)), 1)
+
+
+def _area(boxes):
+    """The areas of boxes."""
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _shrink(policy, image, rows, chance):
+    """Shrink the image, somewhere on a canvas of its size and its mean color."""
+    if policy.scale is None or policy.scale[0] >= 1:
+        return image, rows
+    size = _size(image)
+    sides = tf.round(size * tf.minimum(_factor(policy, chance), 1.0))
+    sides = tf.clip_by_value(sides, 1.0, size)
+    corner = _whole(0.0, size - sides, tf.stack((chance["row"], chance["column"])))
+
+    def on_canvas():
+        height_width = tf.cast(sides, "int32")
+        # Averaging is slow, and matters little for factors down to a half.
+        small = tf.image.resize(image, height_width, antialias=policy.scale[0] < 0.5)
+        mean = tf.reduce_mean(small, axis=(0, 1))
+        before = tf.cast(corner, "int32")
+        margins = tf.stack((before, tf.shape(image)[:2] - height_width - before), 1)
+        return _in_bytes(tf.pad(small - mean, tf.pad(margins, ((0, 1), (0, 0)))) + mean)
+
+    image = tf.cond(tf.reduce_any(sides < size), on_canvas, lambda: image)
+    factors, moves = tf.tile((sides / size)[::-1], [2]), tf.tile(corner[::-1], [2])
+    return image, tf.concat((rows[:, :4] * factors + moves, rows[:, 4:]), 1)
+
+
+def _turn(policy, image, rows, chance):
+    """Turn and mirror: swap rows and columns, then turn upside down, then mirror."""
+    quarter = tf.floor(4 * chance["turn"]) if policy.turns else 0.0
+    upside_down = (quarter == 1) | (quarter == 2)
+    mirrored = quarter >= 2
+    if policy.upside_down:
+        upside_down ^= chance["upside_down"] < 0.5
+    if policy.flip:
+        mirrored ^= chance["flip"] < 0.5
+    boxes = rows[:, :4]
+    if policy.turns:
+        swapped = (quarter == 1) | (quarter == 3)
+        image = tf.cond(swapped, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        boxes = tf.where(swapped, tf.gather(boxes, (1, 0, 3, 2), axis=1), boxes)
+    height, width = tf.unstack(_size(image))
+    x1, y1, x2, y2 = tf.unstack(boxes, axis=1)
+    if policy.turns or policy.upside_down:
+        image = tf.cond(upside_down, lambda: tf.reverse(image, (0,)), lambda: image)
+        y1, y2 = tf.where(upside_down, height - y2, y1), tf.where(upside_down, height - y1, y2)
+    if policy.turns or policy.flip:
+        image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
+        x1, x2 = tf.where(mirrored, width - x2, x1), tf.where(mirrored, width - x1, x2)
+    return image, tf.concat((tf.stack((x1, y1, x2, y2), 1), rows[:, 4:]), 1)
+
+
+def _recolor(policy, image, rows, chance):
+    """Change brightness, contrast and saturation, in this order."""
+    names = ("brightness", "contrast", "saturation")
+    if not any(getattr(policy, name) for name in names):
+        return image, rows
+    brightness, contrast, saturation = (
+        1 + getattr(policy, name) * (2 * chance[name] - 1) for name in names
+    )
+    image = tf.minimum(tf.cast(image, "float32") * brightness, 255.0)
+    mean = tf.reduce_mean(_grey(image))
+    image = tf.clip_by_value(mean + contrast * (image - mean), 0.0, 255.0)
+    grey = _grey(image)
+    return _in_bytes(grey + saturation * (image - grey)), rows
+
+
+def _grey(image):
+    """The brightness of every pixel."""
+    return tf.reduce_sum(image * _LUMA, axis=-1, keepdims=True)
+
+
+def _in_bytes(image):
+    """Pixels as uint8."""
+    return tf.saturate_cast(tf.round(image), "uint8")
