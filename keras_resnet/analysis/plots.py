@@ -25,9 +25,9 @@ RIGHT, WRONG = "#1a7f37", "#cf222e"
 
 _DPI = 110
 _FONT = "DejaVu Sans"  # comes with Matplotlib
-# Pixels of a sheet: the cell of an image and two lines, the image in it, and the gap between them.
-_CELL, _TILE, _MARGIN = (165, 198), 145, 5
-_LETTERS = 20  # in a line
+# Pixels of a sheet: what the cell of an image is larger than it, for two lines, and the gap.
+_AROUND, _MARGIN = (20, 53), 5
+_LETTERS = 20  # in a line over an image of 145 pixels
 
 
 def contact_sheet(
@@ -36,6 +36,8 @@ def contact_sheet(
     captions: Sequence[str],
     right: Sequence[bool] | np.ndarray | None = None,
     columns: int = 8,
+    *,
+    side: int = 145,
 ) -> None:
     """Save images with captions as one PNG file.
 
@@ -51,6 +53,8 @@ def contact_sheet(
         Whether each caption is right: it is set in green or in red. Default: all in black.
     columns : int, default 8
         Images per row.
+    side : int, default 145
+        Pixels of the longer side of an image on the sheet.
 
     Examples
     --------
@@ -65,31 +69,33 @@ def contact_sheet(
     from matplotlib.figure import Figure
 
     rows = -(-len(images) // columns)
-    width, height = columns * _CELL[0], rows * _CELL[1]
+    cell = (side + _AROUND[0], side + _AROUND[1])
+    width, height = columns * cell[0], rows * cell[1]
+    letters = _LETTERS * side // 145
     figure = Figure(figsize=(width / _DPI, height / _DPI))
     for index, (image, caption) in enumerate(zip(images, captions, strict=False)):
         row, column = divmod(index, columns)
-        middle, bottom = (column + 0.5) * _CELL[0], height - (row + 1) * _CELL[1] + _MARGIN
-        tile = _tile(image)
-        figure.figimage(tile, middle - tile.shape[1] // 2, bottom + (_TILE - tile.shape[0]) // 2)
+        middle, bottom = (column + 0.5) * cell[0], height - (row + 1) * cell[1] + _MARGIN
+        tile = _tile(image, side)
+        figure.figimage(tile, middle - tile.shape[1] // 2, bottom + (side - tile.shape[0]) // 2)
         colour = "black" if right is None else RIGHT if right[index] else WRONG
         figure.text(
             middle / width,
-            (bottom + _TILE + _MARGIN) / height,
-            "\n".join(map(_short, caption.split("\n"))),
+            (bottom + side + _MARGIN) / height,
+            "\n".join(_short(line, letters) for line in caption.split("\n")),
             horizontalalignment="center",
             fontsize=9,
             color=colour,
         )
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _tile(image):
+def _tile(image, side):
     """An image in RGB, as large as fits into its cell on a sheet."""
     pixels = np.clip(np.asarray(image), 0, 255).astype("uint8")
     picture = PIL.Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    scale = _TILE / max(picture.size)
-    size = [max(1, round(side * scale)) for side in picture.size]
+    scale = side / max(picture.size)
+    size = [max(1, round(each * scale)) for each in picture.size]
     # The pixels of small images stay visible.
     how = PIL.Image.Resampling.NEAREST if scale > 1 else PIL.Image.Resampling.BOX
     return np.asarray(picture.convert("RGB").resize(size, how))
@@ -181,7 +187,7 @@ def training_curves(
         axis.set_ylabel(_short(metric.replace("_", " "), 2 * _LETTERS))
         axis.grid(alpha=0.3)
         axis.legend()
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def _figure(rows, columns, figsize):
@@ -192,12 +198,20 @@ def _figure(rows, columns, figsize):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _save(figure, path):
-    """Write a figure, whatever letters the names of classes have."""
+def save_figure(figure: Any, path: str | os.PathLike) -> None:
+    """Write a figure as a PNG file, whatever letters the names of classes have.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    path : path
+        The file; replaced if it exists.
+    """
     from matplotlib.text import Text
 
     texts = figure.findobj(Text)
-    families, unknown = _families("".join(text.get_text() for text in texts))
+    families, unknown = font_families("".join(text.get_text() for text in texts))
     for text in texts:
         text.set_parse_math(False)  # in a name, a $ is a dollar
         text.set_fontfamily(families)
@@ -213,8 +227,20 @@ def _save(figure, path):
         figure.savefig(partial, dpi=_DPI, format="png")
 
 
-def _families(text):
-    """Fonts that together have the letters of a text, and the letters that no font has."""
+def font_families(text: str) -> tuple[list[str], list[str]]:
+    """Find fonts that together have the letters of a text.
+
+    Parameters
+    ----------
+    text : str
+        The text.
+
+    Returns
+    -------
+    tuple of (list of str, list of str)
+        Names of fonts, each of which has letters that those before it have not; and the letters
+        that no font on this machine has.
+    """
     from matplotlib import font_manager
 
     fonts = [
