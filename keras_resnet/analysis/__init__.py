@@ -1,6 +1,7 @@
 """Models, data and predictions as numbers and pictures."""
 
 from keras_resnet.analysis.complexity import StageComplexity, complexity
+from keras_resnet.analysis.drawing import draw_boxes
 from keras_resnet.analysis.evaluation import (
     EVALUATIONS,
     Evaluation,
@@ -27,6 +28,7 @@ __all__ = [
     "class_sheet",
     "complexity",
     "contact_sheet",
+    "draw_boxes",
     "evaluate",
     "overview",
     "prediction_sheet",
