@@ -5,6 +5,7 @@
 `Options`        what it is built with, by torchvision's names
 `detect`         the objects in images of any sizes
 `parts_of`       the layers of a detector; `is_detector` tells whether a model is one
+`losses`         what a detector gets wrong
 ===============  ==================================================================
 
 A detector is an ordinary functional model of eight layers: `transform` → `features` → `rpn`,
@@ -15,6 +16,7 @@ from keras_resnet.detection.anchors import Anchors
 from keras_resnet.detection.detect import detect
 from keras_resnet.detection.detections import Detections
 from keras_resnet.detection.faster_rcnn import HEADS, FasterRCNN, Parts, is_detector, parts_of
+from keras_resnet.detection.loss import losses
 from keras_resnet.detection.options import Options
 from keras_resnet.detection.proposals import Proposals
 from keras_resnet.detection.roi_align import RoIAlign
@@ -32,5 +34,6 @@ __all__ = [
     "Transform",
     "detect",
     "is_detector",
+    "losses",
     "parts_of",
 ]
