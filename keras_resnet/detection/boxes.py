@@ -1,14 +1,12 @@
 """Boxes as x1, y1, x2, y2 in pixels: what is done to them.
 
-Conversions and IoU are those of `keras.utils.bounding_boxes`. Its clipping leaves out classes and
-batches of images of several sizes, and its decoding overflows for large deltas: hence `clip` and
-the bound in `decode`.
+`keras.utils.bounding_boxes` encodes and decodes, too, but in float32 whatever comes, and its
+decoding overflows for large deltas; its clipping takes one size for all images.
 """
 
 import math
 
 import tensorflow as tf
-from keras.utils import bounding_boxes
 
 LARGEST_SCALE = math.log(1000.0 / 16)
 """The logarithm of how much larger than its anchor a box may be decoded to be."""
@@ -44,9 +42,8 @@ def encode(boxes: tf.Tensor, anchors: tf.Tensor, weights=(1.0, 1.0, 1.0, 1.0)) -
     >>> encode(tf.constant([[5.0, 0, 15, 10]]), tf.constant([[0.0, 0, 10, 10]])).numpy().tolist()
     [[0.5, 0.0, 0.0, 0.0]]
     """
-    deltas = bounding_boxes.encode_box_to_deltas(
-        anchors, boxes, anchor_format="xyxy", box_format="xyxy", encoding_format="center_xywh"
-    )
+    (centers, sides), (places, shapes) = _centered(boxes), _centered(anchors)
+    deltas = tf.concat([(centers - places) / shapes, tf.math.log(sides / shapes)], -1)
     return deltas * tf.constant(weights, deltas.dtype)
 
 
@@ -65,11 +62,17 @@ def decode(deltas: tf.Tensor, anchors: tf.Tensor, weights=(1.0, 1.0, 1.0, 1.0)) 
     tensor of shape (..., 4)
         No box is larger than 62.5 times its anchor.
     """
-    deltas = deltas / tf.constant(weights, deltas.dtype)
-    deltas = tf.concat([deltas[..., :2], tf.minimum(deltas[..., 2:], LARGEST_SCALE)], -1)
-    return bounding_boxes.decode_deltas_to_boxes(
-        anchors, deltas, anchor_format="xyxy", box_format="xyxy", encoded_format="center_xywh"
-    )
+    moves, scales = tf.split(deltas / tf.constant(weights, deltas.dtype), 2, -1)
+    places, shapes = _centered(anchors)
+    centers = places + moves * shapes
+    half = tf.exp(tf.minimum(scales, LARGEST_SCALE)) * shapes / 2
+    return tf.concat([centers - half, centers + half], -1)
+
+
+def _centered(boxes):
+    """Centres, and widths and heights."""
+    first, last = tf.split(boxes, 2, -1)
+    return (first + last) / 2, last - first
 
 
 def clip(boxes: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:

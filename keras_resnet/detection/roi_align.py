@@ -142,9 +142,8 @@ def by_crops(features, boxes, owners, bins, ratio=2, aligned=False) -> tf.Tensor
     padded = tf.concat([padded[:, :, :1], padded, padded[:, :, -1:]], 2)
     last = tf.cast(tf.shape(padded)[1:3] - 1, first.dtype)
     begin, end = (first + 1.0) / last, (first + step * (bins * ratio - 1) + 1.0) / last
-    points = tf.image.crop_and_resize(
-        padded, tf.concat([begin, end], -1), owners, (bins * ratio, bins * ratio)
-    )
+    windows = tf.cast(tf.concat([begin, end], -1), "float32")
+    points = tf.image.crop_and_resize(padded, windows, owners, (bins * ratio, bins * ratio))
     points = tf.cast(points, features.dtype)
     return tf.nn.avg_pool2d(points, ratio, ratio, "VALID") if ratio > 1 else points
 

@@ -3,7 +3,6 @@
 import dataclasses
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from keras_resnet.detection.options import Options, serializable
@@ -93,8 +92,6 @@ def resized_sizes(sizes: tf.Tensor, min_size: int, max_size: int) -> tf.Tensor:
     >>> resized_sizes([[100, 140]], 128, 192).numpy().tolist()
     [[128, 179]]
     """
-    sides = tf.cast(sizes, "float32")
-    smallest, largest = np.float32(min_size), np.float32(max_size)
-    scale = tf.minimum(smallest / tf.reduce_min(sides, -1), largest / tf.reduce_max(sides, -1))
-    resized = tf.floor(tf.cast(sizes, "float64") * tf.cast(scale, "float64")[:, None])
-    return tf.maximum(tf.cast(resized, "int32"), 1)
+    sides = tf.cast(sizes, "float64")  # in which torchvision's Python computes
+    scale = tf.minimum(min_size / tf.reduce_min(sides, -1), max_size / tf.reduce_max(sides, -1))
+    return tf.maximum(tf.cast(tf.floor(sides * scale[:, None]), "int32"), 1)
