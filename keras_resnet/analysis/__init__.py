@@ -1,5 +1,6 @@
 """Models, data and predictions as numbers and pictures."""
 
+from keras_resnet.analysis.box_sheet import box_sheet
 from keras_resnet.analysis.complexity import StageComplexity, complexity
 from keras_resnet.analysis.drawing import draw_boxes
 from keras_resnet.analysis.evaluation import (
@@ -25,6 +26,7 @@ __all__ = [
     "Overview",
     "RegressionEvaluation",
     "StageComplexity",
+    "box_sheet",
     "class_sheet",
     "complexity",
     "contact_sheet",
