@@ -276,7 +276,8 @@ def checked_sizes(
     Raises
     ------
     ValueError
-        For an empty split, or one of fewer images than devices; or an argument out of its range.
+        For an empty split, or one of fewer images than devices; a batch of fewer images than
+        devices; or an argument out of its range.
     """
     check_positive(batch_size=batch_size, replicas=replicas)
     parts, part = shard
@@ -284,6 +285,11 @@ def checked_sizes(
         raise ValueError(f"shard={shard!r} must be (number of parts, which one, counted from 0).")
     if not len(split):
         raise ValueError("split has no images.")
+    if batch_size < replicas:
+        raise ValueError(
+            f"batch_size={batch_size} is too small for replicas={replicas}, each of which needs an "
+            "image of every batch."
+        )
     sizes = batch_sizes(len(split), batch_size, shard, replicas, at_least)
     if first_step and not 0 <= first_step < len(sizes) // replicas:
         raise ValueError(

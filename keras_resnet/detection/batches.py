@@ -115,8 +115,11 @@ def batches(
         return _padded(dataset, sizes[first_step * replicas :], replicas)
 
     if policy is None:
-        return one_after_another(epoch, len(sizes), seed, range(1))
-    return one_after_another(epoch, len(sizes), seed, epochs, first_step, replicas)
+        dataset = one_after_another(epoch, len(sizes), seed, range(1))
+    else:
+        dataset = one_after_another(epoch, len(sizes), seed, epochs, first_step, replicas)
+    # Last, so that batches that wait take up a quarter of the memory.
+    return dataset.map(lambda inputs, labels: (_in_float(inputs), labels))
 
 
 def _with_rows(split):
@@ -156,10 +159,7 @@ def _padded(dataset, sizes, replicas):
         reduce_func=lambda _, window: window.map(lambda _, each: each).padded_batch(largest),
         window_size_func=lambda step: tf.gather(steps, step),
     )
-    if replicas > 1:
-        dataset = dataset.rebatch(sizes)
-    # Only now, so that batches that wait take up a quarter of the memory.
-    return dataset.map(lambda inputs, labels: (_in_float(inputs), labels))
+    return dataset.rebatch(sizes) if replicas > 1 else dataset
 
 
 def _in_float(inputs):
