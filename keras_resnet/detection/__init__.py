@@ -6,6 +6,7 @@
 `detect`         the objects in images of any sizes
 `parts_of`       the layers of a detector; `is_detector` tells whether a model is one
 `losses`         what a detector gets wrong
+`batches`        images of a split and the boxes in them, varied as `AUGMENTATIONS` tell
 ===============  ==================================================================
 
 A detector is an ordinary functional model of eight layers: `transform` → `features` → `rpn`,
@@ -13,6 +14,8 @@ A detector is an ordinary functional model of eight layers: `transform` → `fea
 """
 
 from keras_resnet.detection.anchors import Anchors
+from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation
+from keras_resnet.detection.batches import batches
 from keras_resnet.detection.detect import detect
 from keras_resnet.detection.detections import Detections
 from keras_resnet.detection.faster_rcnn import HEADS, FasterRCNN, Parts, is_detector, parts_of
@@ -23,8 +26,10 @@ from keras_resnet.detection.roi_align import RoIAlign
 from keras_resnet.detection.transform import Transform
 
 __all__ = [
+    "AUGMENTATIONS",
     "HEADS",
     "Anchors",
+    "Augmentation",
     "Detections",
     "FasterRCNN",
     "Options",
@@ -32,6 +37,7 @@ __all__ = [
     "Proposals",
     "RoIAlign",
     "Transform",
+    "batches",
     "detect",
     "is_detector",
     "losses",
