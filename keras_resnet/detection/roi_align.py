@@ -143,6 +143,8 @@ def by_crops(features, boxes, owners, bins, ratio=2, aligned=False) -> tf.Tensor
     last = tf.cast(tf.shape(padded)[1:3] - 1, first.dtype)
     begin, end = (first + 1.0) / last, (first + step * (bins * ratio - 1) + 1.0) / last
     windows = tf.cast(tf.concat([begin, end], -1), "float32")
+    if features.dtype == "bfloat16":  # which the operation does not take
+        padded = tf.cast(padded, "float32")
     points = tf.image.crop_and_resize(padded, windows, owners, (bins * ratio, bins * ratio))
     points = tf.cast(points, features.dtype)
     return tf.nn.avg_pool2d(points, ratio, ratio, "VALID") if ratio > 1 else points
