@@ -103,14 +103,14 @@ def proposal_network(
         ),
     ]
     inputs = [keras.Input((None, None, channels), name=f"level{n}") for n in range(levels)]
-    flat = [layers.Reshape((-1,)), layers.Reshape((-1, 4))]
+    flat = [layers.Reshape(shape, dtype=_exact()) for shape in ((-1,), (-1, 4))]
     found = []
     for x in inputs:
         for layer in hidden:
             x = layer(x)
         found.append([shape(end(x)) for end, shape in zip(ends, flat, strict=True)])
     outputs = [
-        layers.Concatenate(1)(of_levels) if levels > 1 else of_levels[0]
+        layers.Concatenate(1, dtype=_exact())(of_levels) if levels > 1 else of_levels[0]
         for of_levels in zip(*found, strict=True)
     ]
     return keras.Model(inputs, outputs, name="rpn")
