@@ -220,7 +220,7 @@ def test_int8_is_judged_by_the_images_that_calibrate_it(tmp_path, monkeypatch):
     exported = export.litert(small.model(), tmp_path / "a.tflite", agreement=0.5, **options)
     assert (exported.verification.images, exported.verification.made_up) == (32, False)
     # Of so few images, chance alone takes some away.
-    module = sys.modules["keras_resnet.export.verify"]
+    module = sys.modules["keras_resnet.export.comparison"]
     monkeypatch.setattr(module, "_same", lambda *_: np.arange(32) < 29)
     options["agreement"] = 0.95
     export.litert(small.model(), tmp_path / "b.tflite", **options)

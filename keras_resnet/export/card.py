@@ -10,9 +10,10 @@ import keras
 import tensorflow as tf
 
 import keras_resnet
+from keras_resnet.export.comparison import Verification
+from keras_resnet.export.detectors import DetectorInterface
 from keras_resnet.export.folding import unfoldable
 from keras_resnet.export.interface import Interface
-from keras_resnet.export.verify import Verification
 from keras_resnet.layers.view import short
 
 CARD_FILE = "model_card.json"
@@ -46,7 +47,7 @@ class Exported(os.PathLike):
 
 def model_card(
     model: keras.Model,
-    interface: Interface,
+    interface: Interface | DetectorInterface,
     precision: str,
     verification: Verification | None,
 ) -> dict:
@@ -56,7 +57,7 @@ def model_card(
     ----------
     model : keras.Model
         The original model.
-    interface : Interface
+    interface : Interface or DetectorInterface
         How clients call it.
     precision : str
         The precision that it computes in.

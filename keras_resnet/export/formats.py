@@ -15,7 +15,7 @@ import tensorflow as tf
 from keras_resnet.checks import check_choice
 from keras_resnet.export.card import Exported, model_card
 from keras_resnet.export.folding import fold_batch_norm, in_precision
-from keras_resnet.export.interface import interface_of
+from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.runtimes import check_installed
 from keras_resnet.export.saved_model import full_disk_named
 from keras_resnet.export.verify import verify_export
@@ -25,6 +25,7 @@ from keras_resnet.resnet import deep_graphs
 
 LiteRTPrecision = Literal["float32", "float16", "dynamic", "int8"]
 LITERT_PRECISIONS = get_args(LiteRTPrecision)
+_NAMES = {"litert": "a LiteRT file", "onnx": "an ONNX file"}
 _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX", "LOGISTIC"]
 
 
@@ -108,7 +109,7 @@ def litert(
     ...     os.path.getsize(new) < 3 * net.count_params()
     True
     """
-    interface = _interface(model, labels, batch_size, image_size)
+    interface = _interface(model, "litert", labels, batch_size, image_size)
     path = _new_file(path, ".tflite")
     check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
@@ -167,7 +168,7 @@ def onnx(
     ImportError
         If the converter is not installed, or, to verify, ONNX Runtime.
     """
-    interface = _interface(model, labels, batch_size, image_size)
+    interface = _interface(model, "onnx", labels, batch_size, image_size)
     path = _new_file(path, ".onnx")
     check_installed("onnx", "tf2onnx", *(["onnxruntime"] if verified else []))
     model = plain(model)
@@ -189,9 +190,15 @@ def onnx(
     return exported
 
 
-def _interface(model, labels, batch_size, image_size):
+def _interface(model, format, labels, batch_size, image_size):
+    kind = kind_of(model)
+    if format not in kind.formats:
+        raise ValueError(
+            f"model {model.name!r} is a {kind.name}, which cannot be written as {_NAMES[format]}: "
+            "write a SavedModel, export.saved_model (--format saved_model)."
+        )
     nothing_else = dict.fromkeys(("preprocessing", "crop"))
-    return interface_of(
+    return kind.interface(
         model,
         labels=labels,
         batch_size=batch_size,

@@ -27,6 +27,9 @@ OUTPUT_NAMES: dict[Output, str] = {
 }
 """What the output of an exported model is called, by what comes out of it."""
 
+TOP = 5
+"""Number of labels in the answer to an image file."""
+
 
 @dataclass(frozen=True)
 class Interface:
@@ -94,12 +97,7 @@ def interface_of(model: keras.Model, **asked) -> Interface:
         If the model is not a functional model of images, has weights that are NaN, or does not fit
         what was asked for.
     """
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            f"KERAS_BACKEND={keras.backend.backend()}: export needs KERAS_BACKEND=tensorflow."
-        )
-    check_functional(model)
-    check_weights(model)
+    check_exportable(model)
     if len(model.inputs) > 1 or len(model.outputs) > 1 or len(model.inputs[0].shape) != 4:
         raise ValueError(
             f"model {model.name!r} must take one batch of images (batch, height, width, channels) "
@@ -138,6 +136,23 @@ def interface_of(model: keras.Model, **asked) -> Interface:
     return interface
 
 
+def check_exportable(model: keras.Model) -> None:
+    """Raise ValueError for a backend or a model that nothing can be exported of."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND={keras.backend.backend()}: export needs KERAS_BACKEND=tensorflow."
+        )
+    check_functional(model)
+    check_weights(model)
+
+
+def check_names(labels: Sequence[str]) -> None:
+    """Raise ValueError for names that are no strings."""
+    for label in labels:
+        if not isinstance(label, str):
+            raise ValueError(f"labels: {label!r} must be a str.")
+
+
 def _kind_of(model, labels):
     """What comes out of a model, as far as it, or the names of its outputs, tell."""
     head = head_of(model)
@@ -160,6 +175,4 @@ def _check_labels(model, interface):
     binary = interface.kind in ("multilabel", "logits")
     if count != units and not (binary and count in _counts(units)):
         raise ValueError(f"labels: {count} names came for the {units} outputs of {model.name}.")
-    for label in interface.labels:
-        if not isinstance(label, str):
-            raise ValueError(f"labels: {label!r} must be a str.")
+    check_names(interface.labels)

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_resnet.checks import check_positive
+from keras_resnet.export.comparison import check_images
+from keras_resnet.export.kinds import kind_of_loaded
 from keras_resnet.export.runtimes import load
-from keras_resnet.export.verify import check_images
+from keras_resnet.layers.view import sides
 
 _TURN = 0.2  # seconds, at least, of a model's turn
 _WARM_UP = 3  # calls that do not count
@@ -52,8 +54,10 @@ class Latency:
 def latencies(
     exported: Sequence[str | os.PathLike],
     images: np.ndarray | None = None,
-    batch_sizes: Sequence[int] = (1, 16),
+    batch_sizes: Sequence[int] | None = None,
     seconds: float = 5.0,
+    *,
+    image_size: int | tuple[int, int] | None = None,
 ) -> list[Latency]:
     """Time exported models in turns, so that they share what disturbs the machine.
 
@@ -63,10 +67,14 @@ def latencies(
         SavedModels, .tflite and .onnx files.
     images : array of shape (images, height, width, channels), optional
         Images as the models take them, repeated if there are too few. Default: noise.
-    batch_sizes : sequence of int, default (1, 16)
-        Images per batch, for models that take any number.
+    batch_sizes : sequence of int, optional
+        Images per batch, for models that take any number. Default: 1 and 16; with a detector among
+        the models, 1.
     seconds : float, default 5.0
         Time for each model and batch size.
+    image_size : int or tuple of (int, int), optional
+        Height and width of the noise, for models that take any size. Default: 224x224; for a
+        detector 600x800.
 
     Returns
     -------
@@ -93,8 +101,12 @@ def latencies(
     """
     if isinstance(exported, str | os.PathLike):
         exported = [exported]
-    for batch_size in batch_sizes:
+    for batch_size in batch_sizes or ():
         check_positive(batch_size=batch_size)
+    if image_size is not None:
+        image_size = sides(image_size)
+        if images is not None:
+            raise ValueError(f"image_size={image_size!r} is for noise: images have their own size.")
     if not seconds > 0:
         raise ValueError(f"seconds={seconds!r} must be above 0.")
     if not exported:
@@ -103,9 +115,12 @@ def latencies(
     for model in models:
         if images is not None:
             check_images(images, model)
+    if batch_sizes is None:
+        batch_sizes = min((kind_of_loaded(model).measured for model in models), key=max)
     results = []
     for batch_size in batch_sizes:
-        taken = _measured(models, images, batch_size, seconds)
+        batches = [_batch(model, images, batch_size, image_size) for model in models]
+        taken = _measured(models, batches, seconds)
         for model, times in zip(models, taken, strict=True):
             size = model.image_shape[0] or batch_size
             p50, p95, p99 = np.multiply(1000, np.percentile(times, (50, 95, 99))).tolist()
@@ -125,9 +140,8 @@ def latencies(
     return results
 
 
-def _measured(models, images, batch_size, seconds):
+def _measured(models, batches, seconds):
     """The times of all calls of each model."""
-    batches = [_batch(model, images, batch_size) for model in models]
     for model, batch in zip(models, batches, strict=True):
         for _ in range(_WARM_UP):
             model(batch)
@@ -142,9 +156,10 @@ def _measured(models, images, batch_size, seconds):
     return taken
 
 
-def _batch(model, images, batch_size):
-    count, height, width, channels = model.image_shape
-    shape = (count or batch_size, height or 224, width or 224, channels)
+def _batch(model, images, batch_size, image_size):
+    count, *own, channels = model.image_shape
+    size = image_size or kind_of_loaded(model).image_size
+    shape = (count or batch_size, *(a or b for a, b in zip(own, size, strict=True)), channels)
     if images is None:
         images = np.random.default_rng(0).uniform(0, 255, shape)
     return np.resize(images, (shape[0], *np.shape(images)[1:])).astype(model.image_dtype)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +29,9 @@ class Loaded:
     mebibytes : float
         Its size on disk, in MiB.
     ask : callable
-        From a batch of images to the first output, both arrays.
+        From a batch of images to the output, both arrays; of several outputs, a dict of them.
+    outputs : tuple of str
+        Names of the outputs, in alphabetical order.
     """
 
     path: Path
@@ -36,9 +39,10 @@ class Loaded:
     image_shape: tuple[int | None, ...]
     image_dtype: str
     mebibytes: float
-    ask: Callable[[np.ndarray], np.ndarray]
+    ask: Callable[[np.ndarray], Any]
+    outputs: tuple[str, ...]
 
-    def __call__(self, images: np.ndarray) -> np.ndarray:
+    def __call__(self, images: np.ndarray) -> Any:
         """Its outputs for images of any type."""
         return self.ask(np.asarray(images, self.image_dtype))
 
@@ -89,14 +93,14 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     mebibytes = sum(file.stat().st_size for file in files) / 2**20
     try:
-        runtime, shape, dtype, ask = read(str(path), threads)
+        runtime, shape, dtype, ask, outputs = read(str(path), threads)
     except ImportError:
         raise
     except Exception as error:  # every runtime has its own
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{str(path)!r} cannot be loaded: {reason}") from error
     shape = tuple(None if size is None or size < 0 else int(size) for size in shape)
-    return Loaded(path, runtime, shape, dtype, mebibytes, ask)
+    return Loaded(path, runtime, shape, dtype, mebibytes, ask, outputs)
 
 
 def versions(folder: str | os.PathLike) -> list[Path]:
@@ -120,6 +124,11 @@ def is_version(path: Path) -> bool:
     return path.name.isascii() and path.name.isdecimal()
 
 
+def alone(outputs: dict[str, Any]) -> Any:
+    """An output that has no others beside it, or all of them as they are."""
+    return outputs if len(outputs) > 1 else next(iter(outputs.values()))
+
+
 def _cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -130,10 +139,11 @@ def _read_saved_model(path, threads):
     ((argument, spec),) = serve.structured_input_signature[1].items()
 
     def ask(images):
-        (output,) = serve(**{argument: tf.constant(images)}).values()
-        return output.numpy()
+        outputs = serve(**{argument: tf.constant(images)})
+        return alone({name: output.numpy() for name, output in outputs.items()})
 
-    return "TensorFlow", spec.shape.as_list(), spec.dtype.name, ask
+    outputs = tuple(sorted(serve.structured_outputs))
+    return "TensorFlow", spec.shape.as_list(), spec.dtype.name, ask, outputs
 
 
 def _read_litert(path, threads):
@@ -157,7 +167,8 @@ def _read_litert(path, threads):
         interpreter.invoke()
         return interpreter.get_tensor(taken["index"])
 
-    return "LiteRT", given["shape_signature"], np.dtype(given["dtype"]).name, ask
+    dtype = np.dtype(given["dtype"]).name
+    return "LiteRT", given["shape_signature"], dtype, ask, (taken["name"],)
 
 
 def check_installed(*modules: str) -> None:
@@ -180,4 +191,8 @@ def _read_onnx(path, threads):
     (given,) = session.get_inputs()
     shape = [size if isinstance(size, int) else None for size in given.shape]
     dtype = {"tensor(uint8)": "uint8"}.get(given.type, "float32")
-    return "ONNX Runtime", shape, dtype, lambda images: session.run(None, {given.name: images})[0]
+
+    def ask(images):
+        return session.run(None, {given.name: images})[0]
+
+    return "ONNX Runtime", shape, dtype, ask, (session.get_outputs()[0].name,)

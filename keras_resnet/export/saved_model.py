@@ -17,13 +17,12 @@ from keras_resnet.checks import check_unicode
 from keras_resnet.data.labels_file import check_labels, write_labels
 from keras_resnet.export.card import CARD_FILE, Exported, model_card
 from keras_resnet.export.folding import Precision, fold_batch_norm, in_precision
-from keras_resnet.export.interface import interface_of
+from keras_resnet.export.interface import TOP
+from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.runtimes import is_version, versions
-from keras_resnet.export.signatures import signatures
 from keras_resnet.export.verify import verify_export
 from keras_resnet.export.warmup import write_requests
 from keras_resnet.files import json_text, write_text, written_beside
-from keras_resnet.graphs import plain
 from keras_resnet.resnet import deep_graphs
 
 _logger = logging.getLogger("keras_resnet")
@@ -45,8 +44,8 @@ def saved_model(
     image_size: int | tuple[int, int] | None = None,
     resize: bool = False,
     batch_size: int | None = None,
-    top: int = 5,
-    images: np.ndarray | None = None,
+    top: int = TOP,
+    images: np.ndarray | Sequence[np.ndarray] | None = None,
     agreement: float = 0.99,
     verified: bool = True,
     verbose: bool = True,
@@ -64,10 +63,15 @@ def saved_model(
     "values". Both turn, crop, resize and normalize the images as an evaluation does. A request
     that cannot be answered gets INVALID_ARGUMENT and the reason.
 
+    Of a detector, "serving_default" takes raw `images` of one size and returns "boxes" in pixels
+    of them, "scores", "labels", which are numbers of classes, and the "count" of the objects in
+    each image. "detect_bytes" takes `image_bytes` of any sizes and returns the same for the upright
+    images, with the names of the classes as "labels". Places that are left have -1, or no name.
+
     Parameters
     ----------
     model : keras.Model
-        A functional model of images, of this package or any other.
+        A functional model of images, of this package or any other, or a detector.
     path : path
         The folder of all versions, "saved_models/pets", for the next version that is free; or a new
         version, "saved_models/pets/1".
@@ -98,11 +102,13 @@ def saved_model(
     top : int, default 5
         Number of labels that "classify_bytes" returns.
     images : array of shape (images, height, width, channels), optional
-        What to verify with, as the signature takes them; best those of a test split. Default:
-        made-up ones, for which outputs are compared but no classes.
+        What to verify with, as the signature takes them; best those of a test split. Of a detector
+        also a list of images of any sizes. Default: made-up ones, for which outputs are compared
+        but no classes.
     agreement : float, default 0.99
         Fraction of `images` for which the exported model has to give the same answer: the same
-        class, the same labels, or nearly the same values.
+        class, the same labels, or nearly the same values. Of a detector: fraction of the objects
+        in them that both have to find.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -135,7 +141,8 @@ def saved_model(
     ('1', ['assets', 'assets.extra', 'fingerprint.pb', 'model_card.json', 'saved_model.pb',
            'variables'])
     """
-    interface = interface_of(
+    kind = kind_of(model)
+    interface = kind.interface(
         model,
         labels=labels,
         preprocessing=preprocessing,
@@ -148,8 +155,8 @@ def saved_model(
     )
     if interface.labels is not None:
         check_labels(interface.labels)
-    model, path = plain(model), place_of(path)
-    served = signatures(in_precision(fold_batch_norm(model), precision), interface)
+    path = place_of(path)
+    served = kind.signatures(in_precision(fold_batch_norm(model), precision), interface)
     if interface.kind == "unknown":
         _logger.info(
             "%s: there is no classify_bytes, as the model does not say what its outputs are. For "
@@ -166,7 +173,7 @@ def saved_model(
         if interface.labels is not None:
             write_labels(partial / "assets", interface.labels)
         with full_disk_named(path):
-            write_requests(partial, interface.image_size)
+            write_requests(partial, interface.image_size, kind.batch_sizes)
         verification = None
         if verified:
             verification = verify_export(partial, model, interface, precision, images, agreement)

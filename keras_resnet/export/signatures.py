@@ -10,7 +10,7 @@ from keras_resnet.data.headers import begins_as, orientation, pixels, quick
 from keras_resnet.data.images import decode
 from keras_resnet.data.pipeline import middle
 from keras_resnet.export.interface import Interface
-from keras_resnet.graphs import features_of, input_of
+from keras_resnet.graphs import features_of, input_of, plain
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 
 LARGEST_IMAGE = 100_000_000
@@ -36,6 +36,7 @@ def signatures(
         images need: "classify_bytes" for a model of classes or labels, "predict_bytes" for one of
         values.
     """
+    model = plain(model)
     _, *sides, channels = model.inputs[0].shape
     dtype = model.inputs[0].dtype
     features = features_of(model)
@@ -59,7 +60,7 @@ def signatures(
         return tf.clip_by_value(images, black, white)
 
     def ask(part, images):
-        images = _some(images)
+        images = some(images)
         if interface.resize:
             images = resized(images)
         # The server does not compare what comes with what the signature promises.
@@ -69,9 +70,9 @@ def signatures(
         return tf.cast(part(tf.cast(images, dtype), training=False), "float32")
 
     def ask_of_files(files):
-        files = tf.ensure_shape(_some(files), (interface.batch_size,))
+        files = tf.ensure_shape(some(files), (interface.batch_size,))
         images = tf.map_fn(
-            lambda each: shown(_decoded(each[0], each[1], channels)),
+            lambda each: shown(decoded(each[0], each[1], channels)),
             (files, tf.range(tf.size(files))),
             fn_output_signature=tf.TensorSpec((*interface.image_size, channels)),
         )
@@ -125,28 +126,28 @@ def probabilities(outputs: tf.Tensor, interface: Interface) -> tf.Tensor:
     return outputs
 
 
-def _some(images):
+def some(images: tf.Tensor) -> tf.Tensor:
     """The same images, after making sure that there are any."""
-    return _checked(images, tf.shape(images)[0] > 0, "no images were sent: send at least one.")
+    return checked(images, tf.shape(images)[0] > 0, "no images were sent: send at least one.")
 
 
-def _decoded(contents, number, channels):
-    """An image of a request, upright."""
+def decoded(contents: tf.Tensor, number: tf.Tensor, channels: int) -> tf.Tensor:
+    """An image of a request, upright; the client is told what is wrong with a file."""
     known = tf.reduce_any([begins_as(kind, contents) for kind in BEGINNINGS])
     size = tf.strings.length(contents)
     formats = ", ".join(BEGINNINGS)
-    contents = _checked(
+    contents = checked(
         contents, known, "image", number, f"is none of {formats}: it has", size, "bytes."
     )
     reason = "is a BMP file whose pixels are not 24 or 32 plain bits."
-    contents = _checked(contents, quick(contents), "image", number, reason)
+    contents = checked(contents, quick(contents), "image", number, reason)
     count = pixels(contents)
     allowed = f"pixels, {LARGEST_IMAGE} are allowed."
-    contents = _checked(contents, count <= LARGEST_IMAGE, "image", number, "has", count, allowed)
+    contents = checked(contents, count <= LARGEST_IMAGE, "image", number, "has", count, allowed)
     return decode(contents, orientation(contents), channels=channels)
 
 
-def _checked(tensor, condition, *reason):
+def checked(tensor: tf.Tensor, condition: tf.Tensor, *reason: str | tf.Tensor) -> tf.Tensor:
     """The same tensor, if a condition is met; otherwise the client is told the reason."""
     with tf.control_dependencies([tf.debugging.Assert(condition, reason)]):
         return tf.identity(tensor)
