@@ -84,8 +84,8 @@ def interface_of(model: keras.Model, **asked) -> DetectorInterface:
     for name, (default, reason) in _OTHERS.items():
         if asked[name] != default:
             raise ValueError(
-                f"{name}={asked[name]!r} means nothing for detector {model.name!r}: {reason}. Leave "
-                "it out."
+                f"{name}={asked[name]!r} means nothing for detector {model.name!r}: {reason}. "
+                "Leave it out."
             )
     parts = parts_of(model)
     labels = None if asked["labels"] is None else [*asked["labels"]]

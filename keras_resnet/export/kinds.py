@@ -1,4 +1,4 @@
-"""The kinds of models that are exported, and what differs from one to the other: a row of `KINDS`."""
+"""The kinds of models that are exported, and what differs between them: a row of `KINDS` each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

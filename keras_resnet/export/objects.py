@@ -150,7 +150,7 @@ def _same(exported, original, sure):
 
 
 def _pairs(exported, original):
-    """Indices of boxes of one object: the most probable first, each with the nearest that is left."""
+    """Indices of boxes of one object: the likeliest first, each with the nearest that is left."""
     overlaps = keras.utils.bounding_boxes.compute_iou(
         exported["boxes"], original["boxes"], bounding_box_format="xyxy"
     )
