@@ -4,6 +4,8 @@
 `FasterRCNN`     builds a detector over a backbone
 `Options`        what it is built with, by torchvision's names
 `detect`         the objects in images of any sizes
+`evaluate`       how good a detector is, by COCO's and Pascal VOC's protocols
+`draw`           boxes into a copy of an image
 `parts_of`       the layers of a detector; `is_detector` tells whether a model is one
 `losses`         what a detector gets wrong
 `batches`        images of a split and the boxes in them, varied as `AUGMENTATIONS` tell
@@ -13,14 +15,23 @@ A detector is an ordinary functional model of eight layers: `transform` → `fea
 `anchors` → `proposals` → `roi_align` → `box_head` → `detections`.
 """
 
+from keras_resnet.analysis import draw_boxes as draw
 from keras_resnet.detection.anchors import Anchors
 from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation
 from keras_resnet.detection.batches import batches
 from keras_resnet.detection.detect import detect
 from keras_resnet.detection.detections import Detections
+from keras_resnet.detection.evaluation import (
+    DetectionEvaluation,
+    coco_metrics,
+    coco_results,
+    coco_truths,
+    evaluate,
+)
 from keras_resnet.detection.faster_rcnn import HEADS, FasterRCNN, Parts, is_detector, parts_of
 from keras_resnet.detection.loss import losses
 from keras_resnet.detection.options import Options
+from keras_resnet.detection.plots import error_sheet
 from keras_resnet.detection.proposals import Proposals
 from keras_resnet.detection.roi_align import RoIAlign
 from keras_resnet.detection.transform import Transform
@@ -30,6 +41,7 @@ __all__ = [
     "HEADS",
     "Anchors",
     "Augmentation",
+    "DetectionEvaluation",
     "Detections",
     "FasterRCNN",
     "Options",
@@ -38,7 +50,13 @@ __all__ = [
     "RoIAlign",
     "Transform",
     "batches",
+    "coco_metrics",
+    "coco_results",
+    "coco_truths",
     "detect",
+    "draw",
+    "error_sheet",
+    "evaluate",
     "is_detector",
     "losses",
     "parts_of",

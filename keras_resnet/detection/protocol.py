@@ -1,14 +1,14 @@
-"""COCO's protocol: detections matched to true boxes, and precision over recall, by pycocotools.
+"""COCO's protocol: detections matched to true boxes, precision over recall, by pycocotools.
 
-pycocotools defines COCO's numbers. faster-coco-eval gives the same ones (a test compares them)
-several times faster, but keeps its matches in C++, out of reach; VOC's average precision and the
-kinds of errors follow from the matches. The time hardly matters: 5,000 images of COCO take a
-minute, and no detector gives them faster on the CPUs that this runs on.
+pycocotools defines COCO's numbers. faster-coco-eval gives the same ones (a test compares them) in
+a fraction of the time, but keeps its matches in C++, out of reach; the score of the best F1 and the
+kinds of errors follow from the matches. Its time is small beside that of the detector.
 """
 
 import contextlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,15 @@ import numpy as np
 from keras_resnet.names import some
 
 CROWD, DIFFICULT = 1, 2
-"""In the last column of labels: boxes that are ignored, as COCO's crowds and as VOC's difficult
-objects are. A crowd takes any number of detections that lie in it by at least half; a difficult
-object takes one, by the usual overlap."""
+"""Why a box is ignored, in the last column of labels: a crowd, as in COCO, takes any number of
+detections at least half of which lies in it; a difficult object, as in VOC, takes one, by the usual
+overlap. Neither has to be found."""
 
 SIZES = ("all", "small", "medium", "large")
-"""pycocotools' areas: all, below 32 x 32 pixels, below 96 x 96, and above."""
+"""Areas of boxes: all, up to 32 x 32 pixels, up to 96 x 96, and larger."""
 
 MOST = (1, 10, 100)
-"""How many detections of each image and class count, the best first. COCO's AP is of 100."""
+"""How many detections of each image and class count, the best first. AP is of the last."""
 
 
 def matched(
@@ -32,54 +32,195 @@ def matched(
     detections: Sequence[dict],
     classes: int,
     *,
-    thresholds: Sequence[float] | None = None,
+    overlaps: Sequence[float] | None = None,
     most: Sequence[int] = MOST,
-    sizes: Sequence[str] = SIZES,
+    sizes: int = len(SIZES),
 ) -> Any:
     """Match detections to true boxes by COCO's protocol.
 
     Parameters
     ----------
     labels : array of shape (images, most, 6)
-        A split's labels: x1, y1, x2, y2 in pixels, class, and whether to ignore the box. Rows of
-        class -1 are none.
+        As `check_truths` returns them.
     detections : sequence of dict
-        "boxes", "scores" and "labels" of every image, as `check_detections` returns them.
+        As `check_detections` returns them.
     classes : int
         Number of classes.
-    thresholds : sequence of float, optional
-        Overlaps (intersection over union) from which on a box is found. Default: .5 to .95.
+    overlaps : sequence of float, optional
+        Intersections over unions from which on a box is found. Default: .5, .55, ... .95.
     most : sequence of int, default (1, 10, 100)
         How many detections of each image and class count.
-    sizes : sequence of str
-        Of `SIZES`.
+    sizes : int, default 4
+        How many of `SIZES` to tell apart.
 
     Returns
     -------
     pycocotools.cocoeval.COCOeval
-        After `evaluate` and `accumulate`. Images and classes are numbered from 0, boxes from 1 in
-        the order of the labels and of the detections.
+        After `evaluate` and `accumulate`. Images and classes are numbered from 0; boxes from 1, in
+        the order of `table_of_truths` and `table_of_detections`.
     """
+    images = len(labels)
     evaluator = _evaluator_class()(
-        _dataset(_truths(labels), len(labels), classes),
-        _dataset(_found(detections), len(labels), classes),
+        _dataset(_truths(table_of_truths(labels)), images, classes),
+        _dataset(_annotations(table_of_detections(detections), "scores"), images, classes),
         "bbox",
     )
     params = evaluator.params
     params.maxDets = [*most]
-    if thresholds is not None:
-        params.iouThrs = np.asarray(thresholds, "float64")
-    kept = [params.areaRngLbl.index(size) for size in sizes]
-    params.areaRng = [params.areaRng[index] for index in kept]
-    params.areaRngLbl = [*sizes]
+    params.areaRng, params.areaRngLbl = params.areaRng[:sizes], params.areaRngLbl[:sizes]
+    if overlaps is not None:
+        params.iouThrs = np.asarray(overlaps, "float64")
     with contextlib.redirect_stdout(io.StringIO()):
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator
 
 
+def table_of_truths(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """All true boxes, one after the other.
+
+    Parameters
+    ----------
+    labels : array of shape (images, most, 6)
+        As a split has them.
+
+    Returns
+    -------
+    dict of str to array
+        "images", "labels", "boxes" and "ignored".
+    """
+    images, rows = np.nonzero(labels[..., 4] >= 0)
+    found = labels[images, rows]
+    return {
+        "images": images,
+        "labels": found[:, 4].astype("int64"),
+        "boxes": found[:, :4],
+        "ignored": found[:, 5].astype("int64"),
+    }
+
+
+def table_of_detections(detections: Sequence[dict]) -> dict[str, np.ndarray]:
+    """All detections, one after the other.
+
+    Parameters
+    ----------
+    detections : sequence of dict
+        As `check_detections` returns them.
+
+    Returns
+    -------
+    dict of str to array
+        "images", "labels", "boxes" and "scores".
+    """
+    counts = [len(each["labels"]) for each in detections]
+    return {
+        "images": np.repeat(np.arange(len(counts)), counts),
+        "labels": np.concatenate([np.zeros(0, "int64"), *(each["labels"] for each in detections)]),
+        "boxes": np.concatenate([np.zeros((0, 4)), *(each["boxes"] for each in detections)]),
+        "scores": np.concatenate([np.zeros(0), *(each["scores"] for each in detections)]),
+    }
+
+
+def listed(table: dict[str, np.ndarray], images: int) -> list[dict]:
+    """Detections of every image.
+
+    Parameters
+    ----------
+    table : dict of str to array
+        As `table_of_detections` returns it.
+    images : int
+        Number of images.
+
+    Returns
+    -------
+    list of dict
+    """
+    ends = np.cumsum(np.bincount(table["images"], minlength=images))[:-1]
+    names = ("boxes", "scores", "labels")
+    columns = zip(*(np.split(table[name], ends) for name in names), strict=True)
+    return [dict(zip(names, each, strict=True)) for each in columns]
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which detections are right and which true boxes are found, at one overlap.
+
+    Parameters
+    ----------
+    counted : bool array of shape (detections,)
+        False for a detection of an ignored box, and beyond the most of an image and class.
+    truths : int array of shape (detections,)
+        The true box that each detection is of; -1 for none.
+    found : bool array of shape (truths,)
+        Whether each true box is found.
+    """
+
+    counted: np.ndarray
+    truths: np.ndarray
+    found: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """The detections that count and are of a true box."""
+        return self.counted & (self.truths >= 0)
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """The detections that count and are of none."""
+        return self.counted & (self.truths < 0)
+
+
+def matches(evaluator: Any, overlap: int = 0) -> Matches:
+    """Which detections are right, of boxes of all sizes.
+
+    Parameters
+    ----------
+    evaluator : pycocotools.cocoeval.COCOeval
+        As `matched` returns it.
+    overlap : int, default 0
+        Which of its overlaps, counted from 0.
+
+    Returns
+    -------
+    Matches
+    """
+    params = evaluator.params
+    detections, truths = len(evaluator.cocoDt.anns), len(evaluator.cocoGt.anns)
+    counted, found = np.zeros(detections, bool), np.zeros(truths, bool)
+    truth_of = np.full(detections, -1)
+    images, sizes = len(params.imgIds), len(params.areaRng)
+    for start in range(0, len(evaluator.evalImgs), images * sizes):  # of a class, of all sizes
+        for each in filter(None, evaluator.evalImgs[start : start + images]):
+            rows = np.array(each["dtIds"], int) - 1
+            counted[rows] = ~each["dtIgnore"][overlap]
+            truth_of[rows] = each["dtMatches"][overlap].astype(int) - 1
+            found[np.array(each["gtIds"], int) - 1] = each["gtMatches"][overlap] > 0
+    return Matches(counted, truth_of, found)
+
+
+def overlaps_of(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union of all pairs of boxes.
+
+    Parameters
+    ----------
+    boxes : array of shape (m, 4)
+        x1, y1, x2, y2.
+    others : array of shape (n, 4)
+        The same.
+
+    Returns
+    -------
+    array of shape (m, n)
+    """
+    from pycocotools import mask
+
+    if not (len(boxes) and len(others)):
+        return np.zeros((len(boxes), len(others)))
+    return mask.iou(_xywh(boxes), _xywh(others), [0] * len(others))
+
+
 def _evaluator_class():
-    """The evaluation of pycocotools, which forgets an "ignore" without "iscrowd"."""
+    """The evaluation of pycocotools, which forgets "ignore" without "iscrowd"."""
     from pycocotools.cocoeval import COCOeval
 
     class Evaluator(COCOeval):
@@ -106,48 +247,27 @@ def _dataset(annotations, images, classes):
     return dataset
 
 
-def _annotation(number, image, label, box):
-    """A box as COCO has it. Number 0 would mean "unmatched" to pycocotools."""
-    left, top, right, bottom = box
-    width, height = right - left, bottom - top
-    return {
-        "id": number + 1,
-        "image_id": image,
-        "category_id": int(label),
-        "bbox": [left, top, width, height],
-        "area": width * height,
-    }
-
-
-def _truths(labels):
-    """Annotations of true boxes."""
-    images, rows = np.nonzero(labels[..., 4] >= 0)
-    found = np.asarray(labels, "float64")[images, rows].tolist()
+def _annotations(table, *names):
+    """Boxes as COCO has them, and more columns. Number 0 would mean "no match" to pycocotools."""
+    boxes = _xywh(table["boxes"])
+    columns = (table["images"], table["labels"], boxes, boxes[:, 2] * boxes[:, 3])
+    keys = ("image_id", "category_id", "bbox", "area", *(name.removesuffix("s") for name in names))
+    columns = (*columns, *(table[name] for name in names))
+    rows = zip(*(column.tolist() for column in columns), strict=True)
     return [
-        {
-            **_annotation(number, image, label, box),
-            "iscrowd": int(ignored == CROWD),
-            "ignored": int(ignored > 0),
-        }
-        for number, (image, (*box, label, ignored)) in enumerate(
-            zip(images.tolist(), found, strict=True)
-        )
+        {"id": number, **dict(zip(keys, row, strict=True))} for number, row in enumerate(rows, 1)
     ]
 
 
-def _found(detections):
-    """Annotations of detections."""
-    rows = (
-        (image, label, box, score)
-        for image, each in enumerate(detections)
-        for label, box, score in zip(
-            each["labels"].tolist(), each["boxes"].tolist(), each["scores"].tolist(), strict=True
-        )
-    )
-    return [
-        {**_annotation(number, image, label, box), "score": score}
-        for number, (image, label, box, score) in enumerate(rows)
-    ]
+def _truths(table):
+    """True boxes as COCO has them."""
+    found = _annotations(table, "ignored")
+    return [{**each, "iscrowd": int(each["ignored"] == CROWD)} for each in found]
+
+
+def _xywh(boxes):
+    """Boxes as left, top, width, height."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
 
 
 def check_truths(labels: Any, classes: int) -> np.ndarray:
@@ -156,19 +276,21 @@ def check_truths(labels: Any, classes: int) -> np.ndarray:
     Parameters
     ----------
     labels : array of shape (images, most, 6)
-        As a split has them.
+        x1, y1, x2, y2 in pixels, class, and 0 for a box that counts or else why it does not
+        (`CROWD`, `DIFFICULT`). Rows of class -1 are none.
     classes : int
         Number of classes.
 
     Returns
     -------
     array
-        float64 of that shape.
+        The same as float64.
 
     Raises
     ------
     ValueError
-        For another shape, a class that is not known, or a box without an area.
+        For no images, another shape, classes that are not known, boxes that are not finite, whose
+        corners are in another order, or that are fractions of the image.
     """
     labels = np.asarray(labels, "float64")
     if labels.ndim != 3 or labels.shape[2] != 6:
@@ -176,21 +298,26 @@ def check_truths(labels: Any, classes: int) -> np.ndarray:
             f"labels of shape {labels.shape} must be (images, boxes, 6): x1, y1, x2, y2, class, "
             "ignored."
         )
-    real = labels[..., 4] >= 0
-    _check_boxes(labels[..., :4], labels[..., 4], real, classes, "labels")
+    if not len(labels):
+        raise ValueError("labels: there are no images to evaluate on.")
+    table = table_of_truths(labels)
+    _check_boxes("labels", table["images"], table["boxes"], table["labels"], classes)
+    boxes = table["boxes"]
+    if boxes.size and boxes.max() <= 1 and (boxes % 1).any():
+        raise ValueError(f"labels: no box reaches beyond {boxes.max():.4g}. {_FRACTIONS}")
     return labels
 
 
-def check_detections(detections: Sequence[dict], images: int, classes: int) -> list[dict]:
+def check_detections(detections: Sequence[dict], labels: np.ndarray, classes: int) -> list[dict]:
     """Check what a detector found.
 
     Parameters
     ----------
     detections : sequence of dict
-        Of every image, "boxes" of shape (n, 4): x1, y1, x2, y2 in pixels of the image; "scores"
-        and "labels" of shape (n,). Rows of label -1 are none.
-    images : int
-        Number of images.
+        Of every image, "boxes" of shape (n, 4): x1, y1, x2, y2 in pixels; "scores" and "labels" of
+        shape (n,). Rows of label -1 are none.
+    labels : array
+        As `check_truths` returns them.
     classes : int
         Number of classes.
 
@@ -202,50 +329,63 @@ def check_detections(detections: Sequence[dict], images: int, classes: int) -> l
     Raises
     ------
     ValueError
-        For other shapes or keys, NaN, a class that is not known, or corners in another order.
+        For another number of images, other keys or shapes, NaN, classes that are not known, boxes
+        whose corners are in another order, or that are fractions of the image.
     """
-    if len(detections) != images:
-        raise ValueError(f"detections of {len(detections)} images, but labels of {images}.")
-    return [
-        _check_detection(index, detection, classes) for index, detection in enumerate(detections)
-    ]
+    if len(detections) != len(labels):
+        raise ValueError(f"detections of {len(detections)} images; labels have {len(labels)}.")
+    found = [_checked(index, each) for index, each in enumerate(detections)]
+    table = table_of_detections(found)
+    _check_boxes("detections", table["images"], table["boxes"], table["labels"], classes)
+    if (lost := ~np.isfinite(table["scores"])).any():
+        raise ValueError(f"detections[{table['images'][lost.argmax()]}]: a score is not finite.")
+    boxes, truths = table["boxes"], table_of_truths(labels)["boxes"]
+    if boxes.size and truths.size and boxes.max() <= 1 < truths.max():
+        raise ValueError(
+            f"detections: no box reaches beyond {boxes.max():.4g}, true boxes reach to "
+            f"{truths.max():.4g}. {_FRACTIONS}"
+        )
+    return found
 
 
-def _check_detection(index, detection, classes):
+_FRACTIONS = (
+    "Boxes must be in pixels of the image, not fractions of it: multiply x by its width, y by its "
+    "height."
+)
+
+
+def _checked(index, detection):
     """The detections of an image."""
     name = f"detections[{index}]"
     if missing := [key for key in ("boxes", "scores", "labels") if key not in detection]:
-        raise ValueError(f"{name} has no {some(missing)}; it has {some([*detection], 8)}.")
+        raise ValueError(
+            f"{name} has no {' and no '.join(missing)}, but {some([*map(str, detection)], 8)}."
+        )
     boxes = np.asarray(detection["boxes"], "float64")
     scores = np.asarray(detection["scores"], "float64")
     labels = np.asarray(detection["labels"]).astype("int64")
-    boxes = boxes.reshape(-1, 4) if not boxes.size else boxes
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or not (len(boxes),) == scores.shape == labels.shape:
+    boxes = boxes if boxes.size else boxes.reshape(-1, 4)
+    if scores.ndim != 1 or boxes.shape != (len(scores), 4) or labels.shape != scores.shape:
         raise ValueError(
             f"{name}: boxes of shape {boxes.shape}, scores of {scores.shape} and labels of "
             f"{labels.shape} must be (n, 4), (n,) and (n,)."
         )
-    real = labels >= 0
-    _check_boxes(boxes, labels, real, classes, name)
-    if np.isnan(scores[real]).any():
-        raise ValueError(f"{name}: a score is NaN.")
-    return {"boxes": boxes[real], "scores": scores[real], "labels": labels[real]}
+    there = labels != -1
+    return {"boxes": boxes[there], "scores": scores[there], "labels": labels[there]}
 
 
-def _check_boxes(boxes, labels, real, classes, name):
-    """Check corners and classes of the boxes that are real."""
+def _check_boxes(name, images, boxes, labels, classes):
+    """Check corners and classes."""
     for wrong, what in (
         (~np.isfinite(boxes).all(-1), "is not finite"),
-        (
-            (boxes[..., 2:] < boxes[..., :2]).any(-1),
-            "must be x1, y1, x2, y2 in this order",
-        ),
+        ((boxes[:, 2:] < boxes[:, :2]).any(-1), "must be x1, y1, x2, y2, not widths or y first"),
     ):
-        if (wrong & real).any():
-            where = tuple(map(int, np.argwhere(wrong & real)[0]))
-            raise ValueError(f"{name}: box {[*boxes[where].tolist()]} {what}.")
-    if (wrong := real & (labels >= classes)).any():
+        if wrong.any():
+            where = wrong.argmax()
+            raise ValueError(f"{name}[{images[where]}]: box {boxes[where].tolist()} {what}.")
+    if (wrong := (labels < 0) | (labels >= classes)).any():
+        where = wrong.argmax()
         raise ValueError(
-            f"{name}: class {labels[wrong][0]:g} is not one of 0 to {classes - 1}, for which there "
-            "are names."
+            f"{name}[{images[where]}]: class {labels[where]} is not one of 0 to {classes - 1}, for "
+            "which there are names."
         )
