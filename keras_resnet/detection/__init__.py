@@ -16,6 +16,7 @@ A detector is an ordinary functional model of eight layers: `transform` → `fea
 """
 
 from keras_resnet.analysis import draw_boxes as draw
+from keras_resnet.detection import task as _task  # noqa: F401  a row of `training.TASKS`
 from keras_resnet.detection.anchors import Anchors
 from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation
 from keras_resnet.detection.batches import batches

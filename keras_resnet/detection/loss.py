@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+from keras.layers import BatchNormalization
 
 from keras_resnet.detection.boxes import WEIGHTS, encode
 from keras_resnet.detection.faster_rcnn import Parts
@@ -402,12 +403,9 @@ def _with_gradients(value, sources, gradients):
 
 def _is_separable(box_head):
     """Whether RoIs do not matter to each other, and gradients need no scale."""
-    return not any(
-        isinstance(each, keras.layers.BatchNormalization)
-        and each.trainable
-        or each.compute_dtype == "float16"
-        for each in flat_layers(box_head)
-    )
+    layers = flat_layers(box_head)
+    learned = [each.trainable for each in layers if isinstance(each, BatchNormalization)]
+    return not any(learned) and all(each.compute_dtype != "float16" for each in layers)
 
 
 def _bytes(box_head):

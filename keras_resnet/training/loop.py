@@ -46,6 +46,8 @@ def training_function(
     optimizer, variables = model.optimizer, model.trainable_variables
     replicas = model.distribute_strategy.num_replicas_in_sync
     scales = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    # What is to be blamed is found out with the weights from before the step.
+    keeps = objective.suspects is not None and not scales
     count = len(objective.totals)
 
     def gradients_of(inputs, labels, images):
@@ -85,7 +87,8 @@ def training_function(
         images = _of_all_replicas(tf.cast(_images(labels), "float32"))[0]
         compute = gradients_of if accumulation == 1 else accumulated
         gradients, totals = compute(inputs, labels, images)
-        finite = [tf.reduce_all(tf.math.is_finite(each)) for each in gradients] if scales else []
+        looks = [totals[:1], *gradients] if keeps else gradients if scales else []
+        finite = [tf.reduce_all(tf.math.is_finite(each)) for each in looks]
         overflow = 1.0 - tf.cast(tf.reduce_all(finite), "float32")
         totals = _of_all_replicas(totals, stop, overflow)
         if scales and replicas > 1:
@@ -93,6 +96,10 @@ def training_function(
             # gradients, and some would wait for others that skipped the step.
             whole = tf.where(totals[-1] > 0, np.nan, 1.0)
             gradients = [each * tf.cast(whole, each.dtype) for each in gradients]
+        if keeps:
+            lost = totals[-1] > 0
+            gradients = [tf.where(lost, tf.zeros_like(each), each) for each in gradients]
+            totals = tf.concat([tf.where(lost, np.nan, totals[:1]), totals[1:]], 0)
         optimizer.apply(gradients, variables)
         if average:
             average.follow(optimizer.iterations)

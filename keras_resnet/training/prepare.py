@@ -189,6 +189,22 @@ class Batches:
         del found  # before the images that it keeps in memory are read again
         return self._training(range(epoch, self._epochs), first_step=step, **self._share)
 
+    def of_step(self, epoch: int, step: int) -> tf.data.Dataset:
+        """The batches of a single step.
+
+        Parameters
+        ----------
+        epoch, step : int
+            Which one, from 0.
+
+        Returns
+        -------
+        tf.data.Dataset
+            One for each device of this process.
+        """
+        found = self._training(range(epoch, epoch + 1), first_step=step, **self._share)
+        return found.take(self._share["replicas"])
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -329,7 +345,7 @@ def validated_as_before(prepared: Prepared) -> Prepared:
     return replace(prepared, validate=validation_function(prepared.net, objective))
 
 
-def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, str]) -> None:
+def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, str] | None) -> None:
     """Compile a trained model for Keras' own methods, with a new optimizer of its recipe.
 
     The optimizer that it was trained with has come to the end of its schedule, at a rate of 0.
@@ -340,7 +356,7 @@ def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, st
         The model.
     recipe : Recipe
         The recipe; of its schedule, the highest learning rate.
-    compiled : tuple of (str, str)
+    compiled : tuple of (str, str) or None
         As in `Objective`.
     """
     inside = tf.distribute.has_strategy()
@@ -354,9 +370,9 @@ def _compile(model, optimizer, compiled):
     # Keras looks at the policy of the model alone.
     if any(layer.compute_dtype == "float16" for layer in model._flatten_layers()):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
-    loss, metric = compiled
+    loss, *metrics = compiled or (None,)
     model.compile(
-        optimizer, loss, metrics=[metric], jit_compile="auto" if gains_from_xla() else False
+        optimizer, loss, metrics=metrics, jit_compile="auto" if gains_from_xla() else False
     )
 
 

@@ -25,6 +25,8 @@ _logger = logging.getLogger(__name__)
 # The signals that stop a run, and its exit codes. A terminal that is closed sends SIGHUP.
 _SIGNALS = {"SIGTERM": 0, "SIGHUP": 0, "SIGINT": 130}
 
+_NAMED = 3  # images that are blamed for a loss that is not finite
+
 
 class Termination:
     """A context in which SIGTERM, SIGHUP and Ctrl-C are noticed rather than obeyed.
@@ -279,7 +281,8 @@ def _take_steps(prepared, state, iterator, count, termination):
     totals = prepared.train(iterator, stop, count).numpy()
     lost = ~np.isfinite(totals[:, 0])
     if lost.any():
-        raise _diverged(prepared, state, state.step + 1 + int(lost.argmax()))
+        step = state.step + int(lost.argmax())
+        raise _diverged(prepared, state, step + 1, _suspects(prepared, state.epoch, step))
     state.step += count
     sums = totals[:, :-1].sum(0, "float64")
     state.totals = (state.totals + sums).tolist()
@@ -344,11 +347,25 @@ def _save(prepared, state):
     prepared.store.save(prepared.net, dataclasses.asdict(state))
 
 
-def _diverged(prepared, state, step):
+def _suspects(prepared, epoch, step):
+    """Names of those images of a step whose loss or gradient is not finite."""
+    objective, model, net = prepared.objective, prepared.model, prepared.net
+    # Of several processes, each would have to wait for the others' part.
+    if objective.suspects is None or (net is model and prepared.devices.replicas > 1):
+        return []
+    if net is not model:
+        model.set_weights(net.get_weights())
+    batches = prepared.batches.of_step(epoch, step)
+    return [name for batch in batches for name in objective.suspects(model, *batch)]
+
+
+def _diverged(prepared, state, step, images=()):
+    named = ", ".join(map(repr, images[:_NAMED])) + ", ..." * (len(images) > _NAMED)
+    blamed = f"By itself, so does the loss of {named}, or its gradient. " * bool(images)
     return DivergedError(
         f"learning_rate={prepared.recipe.learning_rate}: the loss became NaN or infinite at step "
-        f"{step} of epoch {state.epoch + 1}. {_last_good(prepared.store)} Use a lower learning "
-        "rate."
+        f"{step} of epoch {state.epoch + 1}. {blamed}{_last_good(prepared.store)} Use a lower "
+        f"learning rate{', or look at these images' * bool(images)}."
     )
 
 

@@ -2,15 +2,28 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data import Source, batches
+from keras_resnet.data import Augmentation, Source, batches
 from keras_resnet.data.labels import LABELS
-from keras_resnet.graphs import answer_of, head_of, is_functional, wants_of
+from keras_resnet.data.pipeline import policy_of
+from keras_resnet.graphs import (
+    answer_of,
+    head_of,
+    is_functional,
+    remember_view,
+    view_of,
+    wants_of,
+)
+from keras_resnet.layers.view import short
 from keras_resnet.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    from keras_resnet.training.execution import Execution
 
 DIRECTIONS = {"accuracy": "max", "mean_absolute_error": "min", "loss": "min"}
 """Whether more of what the tasks measure is better."""
@@ -20,7 +33,7 @@ DIRECTIONS = {"accuracy": "max", "mean_absolute_error": "min", "loss": "min"}
 class Objective:
     """What a training step computes: a task, on the labels of one data set.
 
-    Any object with `totals`, `sums`, `prepare` and `compiled` can be trained.
+    Any object with `totals`, `sums`, `prepare`, `compiled` and `suspects` can be trained.
 
     Parameters
     ----------
@@ -29,20 +42,24 @@ class Objective:
         classes may be weighted and labels smoothed.
     metrics : mapping of str to callable
         What else is measured of each image, given labels and outputs.
-    compiled : tuple of (str, str)
-        The loss and the metric that Keras' own `evaluate` is to use.
+    compiled : tuple of (str, str) or None
+        The loss and the metric that Keras' own `evaluate` is to use, if it can measure them.
     classes : int, optional
         Number of classes, if labels have to become probabilities of them.
     smoothed_loss : callable, optional
         The loss in validation as earlier versions measured it, for runs that they began.
+    suspects : callable, optional
+        Names the images whose loss or gradient is not finite, given a model, inputs and labels. A
+        step whose gradient is not finite then changes no weights, and ends the run.
     """
 
     loss: Callable
     training_loss: Callable
     metrics: Mapping[str, Callable]
-    compiled: tuple[str, str]
+    compiled: tuple[str, str] | None
     classes: int | None = None
     smoothed_loss: Callable | None = None
+    suspects: Callable[..., list[str]] | None = None
 
     @property
     def totals(self) -> tuple[str, ...]:
@@ -121,7 +138,7 @@ class Task:
         Makes predictions, in the form of labels, of outputs: both arrays.
     describe : callable
         The text of one image's label, given that and the names of classes, labels or values.
-    compiled : tuple of (str, str)
+    compiled : tuple of (str, str) or None
         As in `Objective`.
     one_hot : bool
         Whether labels are whole numbers that smoothing turns into probabilities.
@@ -129,6 +146,8 @@ class Task:
         Whether classes or labels may be weighted, and smoothed.
     batches : callable
         Makes batches of a split, called as `data.batches` is.
+    recipe : str, optional
+        The key of `RECIPES` to train by if no recipe is given. Default: `Recipe()`.
     """
 
     name: str
@@ -142,10 +161,11 @@ class Task:
     plausible: Callable[[np.ndarray], bool]
     decide: Callable[[np.ndarray], np.ndarray]
     describe: Callable[..., str]
-    compiled: tuple[str, str]
+    compiled: tuple[str, str] | None
     one_hot: bool = False
     weighted: bool = True
     batches: Callable[..., tf.data.Dataset] = field(default=batches, repr=False)
+    recipe: str | None = None
 
     def check(self, model: keras.Model, source: Source) -> None:
         """Make sure that a model can learn this task from a source.
@@ -199,6 +219,106 @@ class Task:
                 f"label_smoothing={smoothing!r} is for classes and labels, not for {self.name}: "
                 "leave it out."
             )
+
+    def view(
+        self, model: keras.Model, source: Source, recipe: Recipe, execution: "Execution"
+    ) -> Any:
+        """Decide how a run shows images, in training and in tests.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model.
+        source : Source
+            The data.
+        recipe : Recipe
+            The recipe. If its augmentation cuts windows, tests keep the model's crop; if not, both
+            show the whole image.
+        execution : Execution
+            With `image_size` and `crop`, if they are given.
+
+        Returns
+        -------
+        View
+            Or another object whose attributes are keywords of `batches`.
+
+        Raises
+        ------
+        ValueError
+            As `graphs.view_of` does.
+        """
+        size, crop = execution.image_size, execution.crop
+        if size is None and model.inputs[0].shape[1:3] == (None, None):
+            size = source.image_size
+        if crop is None and not self.policy(source, recipe).area:
+            crop = 1.0
+        return view_of(model, image_size=size, crop=crop)
+
+    def remember(self, model: keras.Model, view: Any) -> None:
+        """Make a model remember how images are shown to it.
+
+        Parameters
+        ----------
+        model : keras.Model
+            The model.
+        view : View
+            As `view` returns it.
+        """
+        remember_view(model, view)
+
+    def policy(self, source: Source, recipe: Recipe) -> Any:
+        """Decide how a recipe varies the training images of a source.
+
+        Parameters
+        ----------
+        source : Source
+            The data, with a default augmentation.
+        recipe : Recipe
+            The recipe, which may have another one, and mixup.
+
+        Returns
+        -------
+        Augmentation
+            Or whatever `batches` takes.
+        """
+        policy = policy_of(recipe.augmentation or source.augmentation) or Augmentation()
+        return policy.with_mixup(recipe.mixup)
+
+    def mixes(self, policy: Any) -> bool:
+        """Tell whether a policy mixes the labels of images.
+
+        Parameters
+        ----------
+        policy : Augmentation
+            As `policy` returns it.
+
+        Returns
+        -------
+        bool
+        """
+        return bool(policy.mixes())
+
+    def settings(self, view: Any, policy: Any) -> dict[str, Any]:
+        """Describe a view, as checkpoints and kept features record it.
+
+        Parameters
+        ----------
+        view : View
+            How images are shown.
+        policy : Augmentation
+            How training images are varied.
+
+        Returns
+        -------
+        dict of str to JSON value
+        """
+        settings = {"image_size": short(view.image_size), "crop": view.crop}
+        # Earlier versions recorded no more. Where that still means the same, their runs go on.
+        if view.crop != 1.0 and not policy.area:
+            settings["training_crop"] = view.crop
+        if view.interpolation != "bilinear":
+            settings["interpolation"] = view.interpolation
+        return settings
 
     def answers_of(self, model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
         """Make a function that turns the outputs of a model into those of this task.

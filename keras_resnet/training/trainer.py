@@ -9,11 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from keras_resnet.data import Augmentation, Source
-from keras_resnet.data.pipeline import policy_of
+from keras_resnet.data import Source
 from keras_resnet.files import locked
-from keras_resnet.graphs import View, digest, remember_view, view_of
-from keras_resnet.layers.view import short
+from keras_resnet.graphs import digest
 from keras_resnet.optimizers import check_rates
 from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
@@ -49,8 +47,9 @@ def train(
         The data. Its test images are not used. If it has no validation images, the weights of the
         last epoch are kept.
     recipe : Recipe or str, optional
-        How to train, or a key of `RECIPES`. Default: `Recipe()`. If its augmentation cuts no
-        windows, training and tests show the same: the whole image, unless a crop is given.
+        How to train, or a key of `RECIPES`. Default: `Recipe()`, for detectors "detection". If its
+        augmentation cuts no windows, training and tests show the same: the whole image, unless a
+        crop is given.
     strategy : tf.distribute.Strategy or str, optional
         The devices, or an argument for `keras_resnet.training.strategy`; "multiworker" and "cpu:N"
         have to be chosen before the model is made. Each device takes an equal part of every batch.
@@ -91,89 +90,17 @@ def train(
     >>> result.best_epoch
     1
     """
-    execution, recipe, task = execution_of(execution, options), as_recipe(recipe), task_of(source)
+    execution, task = execution_of(execution, options), task_of(source)
+    recipe = as_recipe(recipe or task.recipe)
     task.check(model, source)
     check_rates(recipe.rates, model)
-    view = view_for(model, source, recipe, execution)
-    remember_view(model, view)
+    view = task.view(model, source, recipe, execution)
+    task.remember(model, view)
     return train_on(view, model, source, recipe, strategy, execution)
 
 
-def view_for(model: keras.Model, source: Source, recipe: Recipe, execution: Execution) -> View:
-    """Decide how a run shows images, in training and in tests.
-
-    Parameters
-    ----------
-    model : keras.Model
-        The model.
-    source : Source
-        The data.
-    recipe : Recipe
-        The recipe. If its augmentation cuts windows, tests keep the model's crop; if not, both
-        show the whole image.
-    execution : Execution
-        With `image_size` and `crop`, if they are given.
-
-    Returns
-    -------
-    View
-
-    Raises
-    ------
-    ValueError
-        As `graphs.view_of` does.
-    """
-    size, crop = execution.image_size, execution.crop
-    if size is None and model.inputs[0].shape[1:3] == (None, None):
-        size = source.image_size
-    if crop is None and not policy_for(source, recipe).area:
-        crop = 1.0
-    return view_of(model, image_size=size, crop=crop)
-
-
-def policy_for(source: Source, recipe: Recipe) -> Augmentation:
-    """Decide how a recipe varies the training images of a source.
-
-    Parameters
-    ----------
-    source : Source
-        The data, with a default augmentation.
-    recipe : Recipe
-        The recipe, which may have another one, and mixup.
-
-    Returns
-    -------
-    Augmentation
-    """
-    policy = policy_of(recipe.augmentation or source.augmentation) or Augmentation()
-    return policy.with_mixup(recipe.mixup)
-
-
-def view_settings(view: View, policy: Augmentation) -> dict[str, Any]:
-    """Describe a view, as checkpoints and kept features record it.
-
-    Parameters
-    ----------
-    view : View
-        How images are shown.
-    policy : Augmentation
-        How training images are varied.
-
-    Returns
-    -------
-    dict of str to JSON value
-    """
-    settings = {"image_size": short(view.image_size), "crop": view.crop}
-    # Earlier versions recorded no more. Where that still means the same, their runs go on.
-    if view.crop != 1.0 and not policy.area:
-        settings["training_crop"] = view.crop
-    if view.interpolation != "bilinear":
-        settings["interpolation"] = view.interpolation
-    return settings
-
-
 def train_on(
-    view: View,
+    view: Any,
     model: keras.Model,
     source: Source,
     recipe: Recipe,
@@ -187,7 +114,7 @@ def train_on(
     Parameters
     ----------
     view : View
-        How images are shown, in training and in validation.
+        How images are shown, in training and in validation, as `Task.view` returns it.
     model, source, recipe, strategy, execution
         As in `train`.
     smoothed : bool, default False
@@ -197,7 +124,8 @@ def train_on(
     -------
     Result
     """
-    task, policy = task_of(source), policy_for(source, recipe)
+    task = task_of(source)
+    policy = task.policy(source, recipe)
     shown = {**vars(view), "cache": execution.cache}
 
     def training(epochs, **share):
@@ -221,12 +149,12 @@ def train_on(
         validation if len(source.validation) else None,
         recipe,
         strategy,
-        objective=task.objective(source, recipe, weights, mixed=bool(policy.mixes())),
+        objective=task.objective(source, recipe, weights, mixed=task.mixes(policy)),
         settings={
             "data": source.name,
             "images": [len(split) for split in source.splits.values()],
             "fingerprint": source.fingerprint(),
-            **view_settings(view, policy),
+            **task.settings(view, policy),
             "seed": execution.seed,
             "class_weight": weights and {f"{i}": float(w) for i, w in weights.items()},
             # Runs of before there were others do not say so.

@@ -18,7 +18,7 @@ from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
-from keras_resnet.training.trainer import fit, policy_for, view_settings
+from keras_resnet.training.trainer import fit
 from keras_resnet.transfer.plans import Stage
 
 
@@ -91,7 +91,7 @@ def train_head(
     if stage.back_to != "head":
         raise ValueError(f"views={stage.views} is for the head alone, not for {stage.back_to!r}.")
     recipe, task, extractor = stage.recipe, task_of(source), extractor_of(model)
-    policy = policy_for(source, recipe)
+    policy = task.policy(source, recipe)
     shown = {**vars(view), "batch_size": recipe.batch_size, "cache": execution.cache}
 
     def compute():
@@ -112,7 +112,7 @@ def train_head(
         "data": source.name,
         "images": [len(split) for split in source.splits.values()],
         "fingerprint": source.fingerprint(),
-        **view_settings(view, policy),
+        **task.settings(view, policy),
         "views": stage.views,
         "augmentation": recipe.augmentation or source.augmentation,
         "mixup": recipe.mixup,
@@ -146,9 +146,7 @@ def train_head(
         if validation
         else None,
         recipe,
-        objective=task.objective(
-            source, recipe, execution.class_weight, mixed=bool(policy.mixes())
-        ),
+        objective=task.objective(source, recipe, execution.class_weight, mixed=task.mixes(policy)),
         settings=settings,
         execution=dataclasses.replace(execution, synchronized=None),
         smoothed=smoothed,

@@ -11,14 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source
-from keras_resnet.graphs import remember_view
 from keras_resnet.training import collectives, strategies
 from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import compile_for_more
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
-from keras_resnet.training.trainer import train_on, view_for
+from keras_resnet.training.trainer import train_on
 from keras_resnet.transfer.cached_features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
 from keras_resnet.transfer.plans import Stage, plan_for, stages
@@ -90,8 +89,8 @@ def fine_tune(
         plan = [replace(stage, views=0) for stage in plan]
     plan = plan_for(model, plan)
     # One view for all stages: that of the last one, which the model ends up with.
-    view = view_for(model, source, plan[-1].recipe, execution)
-    remember_view(model, view)
+    view = task.view(model, source, plan[-1].recipe, execution)
+    task.remember(model, view)
     results, best_loss = {}, np.inf
     try:
         for number, stage in enumerate(plan, start=1):

@@ -22,7 +22,6 @@ from keras_resnet.files import as_python, locked, write_text
 from keras_resnet.training import Result, strategies, task_of
 from keras_resnet.training.checkpoints import differences
 from keras_resnet.training.prepare import check_divisible
-from keras_resnet.training.trainer import policy_for
 from keras_resnet.tuning import parallel
 from keras_resnet.tuning import space as spaces
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel, objectives
@@ -212,7 +211,7 @@ def _view_settings(hypermodel, source, crop):
     recipes = [
         spaces.recipe_of({"augmentation_strength": each}, hypermodel.recipe) for each in strengths
     ]
-    windows = all(policy_for(source, recipe).area for recipe in recipes)
+    windows = all(task_of(source).policy(source, recipe).area for recipe in recipes)
     # Models with the stem for small images have always been tested on whole images.
     whole = crop == 1.0 or (crop is None and spaces.options_of(space.get("stem")) == ["cifar"])
     if whole or (windows and "augmentation" not in space):
