@@ -115,11 +115,11 @@ def _instead_of_a_folder(path):
     if path.exists():
         return (
             "a file of a kind that is not read. Expected a folder of images, a CSV file (.csv, "
-            ".tsv), or TFRecord files (.tfrecord, .tfrec)."
+            ".tsv), COCO's JSON (.json), or TFRecord files (.tfrecord, .tfrec)."
         )
     return (
-        "there is no such folder; it may also be 'digits', 'tfds:NAME', a CSV file or TFRecord "
-        "files."
+        "there is no such folder; it may also be 'digits', 'tfds:NAME', a CSV file, COCO's JSON or "
+        "TFRecord files."
     )
 
 

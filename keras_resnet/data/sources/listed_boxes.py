@@ -1,15 +1,14 @@
 """What sources of image files with boxes have in common."""
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from keras_resnet.data.boxes import padded
+from keras_resnet.data.boxes import padded, used
 from keras_resnet.data.images import Header, read_headers
 from keras_resnet.data.skipped import skipped_line
 from keras_resnet.data.source import Source, Split
@@ -17,8 +16,8 @@ from keras_resnet.data.sources.listed import source_of_files
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.names import some
 
-_MANY = 0.1  # fraction of boxes that cannot all be slips of the hand
-_SLACK = 1.0  # pixels by which people round outwards
+_MANY = 0.1  # fraction of the boxes that is no slip of the hand
+_SLACK = 1.0  # pixels by which people and programs round outwards
 
 
 def _by_size(numbers):
@@ -31,13 +30,13 @@ def _by_center(numbers):
 
 
 CORNERS, SIZE = "xmin, ymin, xmax, ymax", "x, y, width, height"
-LAYOUTS = {
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     CORNERS: lambda numbers: numbers,
     SIZE: _by_size,
     "center x, center y, width, height": _by_center,
     "ymin, xmin, ymax, xmax": lambda numbers: numbers[:, [1, 0, 3, 2]],
 }
-"""What the four numbers of a box may be: how x1, y1, x2, y2 are made of them."""
+"""What the four numbers of a box may be, and how x1, y1, x2, y2 are made of them."""
 
 
 class Box(NamedTuple):
@@ -48,7 +47,7 @@ class Box(NamedTuple):
     image : int
         The index of its image.
     numbers : sequence of float
-        Four, as `LAYOUTS` has them.
+        Four, in one of the `LAYOUTS`.
     name : str
         Its class.
     ignored : bool
@@ -56,7 +55,7 @@ class Box(NamedTuple):
     file : path
         The file that lists it.
     place : str
-        Where in the file it is: "line 7".
+        Where in that file: "line 7".
     """
 
     image: int
@@ -65,6 +64,10 @@ class Box(NamedTuple):
     ignored: bool
     file: str | os.PathLike
     place: str
+
+    def __str__(self):
+        numbers = ", ".join(f"{number:g}" for number in self.numbers)
+        return f"{self.place} ({self.name}), {numbers}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Listed:
     boxes : list of Box
         Their boxes.
     sizes : dict of int to (int, int)
-        Width and height of the images as the boxes were drawn, by their index, where that is known.
+        Width and height of images as the boxes were drawn, by index, where the file says so.
     """
 
     files: list[Path]
@@ -100,23 +103,24 @@ def source_of_boxes(
 ) -> Source:
     """Make a source of images with boxes.
 
-    A box without an area, or outside of its image, is left out, and one that reaches beyond its
-    image is cut at the border; each is named.
+    One bad box does not spoil a data set: a box without an area, or outside of its image, is left
+    out, and one that reaches out of its image is cut at the border. All are named in
+    `Source.skipped`. Where many are bad, they are something else than expected: an error.
 
     Parameters
     ----------
     path : path
         Where the data was found, for errors.
     name, class_names
-        As in `Source`. A class without any box is left out.
+        As in `Source`. A class without a box in any split is left out.
     listed : dict of str to Listed
         The splits that there are.
     policy : SplitPolicy
-        What to do about the others, and about files that cannot be read.
+        What to do about the others, and about images that cannot be read.
     layout : str
-        A key of `LAYOUTS`.
+        What the numbers of a box are: a key of `LAYOUTS`.
     first : int, default 0
-        The number of the first pixel: 1 where a box of one pixel is from 1 to 1.
+        The number of the first pixel: 1 where a box of one pixel goes from 1 to 1.
     skipped, notes : sequence of str
         Lines that the caller has already.
 
@@ -127,39 +131,52 @@ def source_of_boxes(
     Raises
     ------
     ValueError
-        If the numbers are not what the layout says, or there is no box; and as `source_of_files`
-        does.
+        If there is no box, if the numbers are not what the layout says, for images of another size
+        than the boxes were drawn in; and as `source_of_files` does.
     """
-    where = f"data {str(path)!r}"
-    if not any(each.boxes for each in listed.values()):
+    where, skipped = f"data {str(path)!r}", [*skipped]
+    usable = {split: _usable(images, policy, skipped) for split, images in listed.items()}
+    boxes = [box for images in usable.values() for box in images.boxes]
+    if not boxes:
         raise ValueError(f"{where}: no image has a box, so there is nothing to learn.")
-    skipped, drawn = [*skipped], {}
-    for split, images in listed.items():
-        usable, lines = _usable(images, policy)
-        drawn[split] = _Drawn(usable, layout, first)
-        skipped += lines
-    _check_layout(where, [*drawn.values()], layout)
-    names = [name for each in drawn.values() for name in each.names_in_use()]
-    kept = [name for name in class_names if name in {*names}]
-    notes = [*notes, *_notes_on_boxes([*drawn.values()])]
-    if unused := [name for name in class_names if name not in kept]:
-        notes.append(f"No box is of {some([*map(repr, unused)])}: left out of the classes.")
+    numbers = np.array([box.numbers for box in boxes], "float64")
+    sizes = np.array(
+        [images.sizes[box.image] for images in usable.values() for box in images.boxes], "float64"
+    )
+    _check_layout(where, boxes, numbers, sizes, layout)
+    corners, faults = _fitted(numbers, sizes, layout, first)
+    _check_inside(where, boxes, faults)
+    fine = ~np.any([faults[fault] for fault, fate in _FAULTS.items() if fate == _LEFT_OUT], axis=0)
+    learned = {box.name for box, good in zip(boxes, fine, strict=True) if good and not box.ignored}
+    kept = [each for each in class_names if each in learned]
     if not kept:
-        raise ValueError(f"{where}: no box can be used; the first: {next(_lines(drawn), '')}")
+        raise ValueError(f"{where}: none of its {len(boxes):,} boxes can be learned from.")
+    found, bare = {}, []
+    ends = np.cumsum([len(images.boxes) for images in usable.values()])[:-1]
+    of_splits = zip(usable.items(), np.split(corners, ends), np.split(fine, ends), strict=True)
+    for (split, images), *of_boxes in of_splits:
+        labels = _labels(images, *of_boxes, kept)
+        bare += [images.files[index] for index in np.flatnonzero(~used(labels).any(1))]
+        found[split] = Split(images.files, labels)
     return source_of_files(
         path,
         name,
         tuple(kept),
-        {split: Split(each.listed.files, each.labels(kept)) for split, each in drawn.items()},
+        found,
         policy,
         "detection",
-        skipped=[*skipped, *_lines(drawn)],
-        notes=notes,
+        skipped=[*skipped, *_lines(boxes, faults)],
+        notes=[
+            *notes,
+            *_notes_on_boxes(boxes, faults),
+            *_notes_on_images(bare),
+            *_notes_on_classes([each for each in class_names if each not in kept]),
+        ],
     )
 
 
-def _usable(listed, policy):
-    """The images that can be read and are as large as they were, with their boxes; other lines."""
+def _usable(listed, policy, skipped):
+    """The images that can be read and have the size that they had, with their boxes."""
     found = read_headers(listed.files, whole=policy.on_error == "skip")
     wrong = {}
     for index, (file, header) in enumerate(zip(listed.files, found, strict=True)):
@@ -167,156 +184,155 @@ def _usable(listed, policy):
             wrong[index] = str(header)
         elif reason := _resized(header, listed.sizes.get(index)):
             wrong[index] = skipped_line(file, reason)
-    if wrong and policy.on_error == "raise":
-        raise ValueError(next(iter(wrong.values())))
+    for line in wrong.values():
+        leave_out(line, policy, skipped)
     kept = [index for index in range(len(found)) if index not in wrong]
-    new = {old: index for index, old in enumerate(kept)}
-    boxes = [box._replace(image=new[box.image]) for box in listed.boxes if box.image in new]
-    sizes = {new[index]: _size(found[index]) for index in kept}
-    return Listed([listed.files[index] for index in kept], boxes, sizes), [*wrong.values()]
+    new = {index: place for place, index in enumerate(kept)}
+    return Listed(
+        [listed.files[index] for index in kept],
+        [box._replace(image=new[box.image]) for box in listed.boxes if box.image in new],
+        {new[index]: _size(found[index]) for index in kept},
+    )
+
+
+def leave_out(line: str, policy: SplitPolicy, skipped: list[str]) -> None:
+    """Raise ValueError about something, or add a line about it to those of `Source.skipped`.
+
+    Parameters
+    ----------
+    line : str
+        What is wrong.
+    policy : SplitPolicy
+        Its `on_error` decides.
+    skipped : list of str
+        The lines.
+    """
+    if policy.on_error == "raise":
+        raise ValueError(line)
+    skipped.append(line)
 
 
 def _size(header: Header) -> tuple[int, int]:
     return header.width, header.height
 
 
-def _resized(header, stated):
-    """Why boxes that were drawn into an image of another size do not fit, if so."""
-    if not stated or min(stated) < 1 or stated == _size(header):
+def _resized(header, drawn_in):
+    """Why boxes that were drawn in an image of another size do not fit, if so."""
+    if not drawn_in or min(drawn_in) < 1 or drawn_in == _size(header):
         return None
-    turned = stated == _size(header)[::-1] and header.orientation > 4
+    turned = drawn_in == _size(header)[::-1] and header.orientation > 4
     why = (
-        f", once it is turned upright as its EXIF orientation, {header.orientation}, says: turn "
-        "the boxes, or remove the orientation"
+        f" once it is upright, as its EXIF orientation {header.orientation} says: turn the boxes "
+        "too, or remove the orientation"
         if turned
-        else ": give the boxes of the image as it is"
+        else ": give the boxes in its pixels"
     )
-    return (
-        "its boxes are for an image of another size: "
-        f"{'x'.join(map(str, stated))}, but it is {header.width}x{header.height}{why}"
-    )
+    sizes = ("x".join(map(str, size)) for size in (drawn_in, _size(header)))
+    return "boxes of an image of another size: they are for {}, it is {}".format(*sizes) + why
 
 
-class _Drawn:
-    """The boxes of some images, in columns, and what is wrong with them."""
-
-    def __init__(self, listed, layout, first):
-        boxes = listed.boxes
-        self.listed = listed
-        self.numbers = np.array([box.numbers for box in boxes], float).reshape(-1, 4)
-        self.image = np.array([box.image for box in boxes], int)
-        self.sizes = np.array([listed.sizes[index] for index in self.image], float).reshape(-1, 2)
-        self.ignored = np.array([box.ignored for box in boxes], bool)
-        corners = LAYOUTS[layout](self.numbers).astype("float32")
-        self.empty = ~(corners[:, 2:] > corners[:, :2]).all(1)
-        corners[:, :2] -= first
-        self.corners = np.clip(corners, 0, np.tile(self.sizes, 2)).astype("float32")
-        self.outside = ~self.empty & ~(self.corners[:, 2:] > self.corners[:, :2]).all(1)
-        self.beyond = np.abs(corners - self.corners).max(1, initial=0)
-        self.fine = ~self.empty & ~self.outside
-
-    def names_in_use(self):
-        """The classes that are learned."""
-        of_use = np.flatnonzero(self.fine & ~self.ignored)
-        return {self.listed.boxes[index].name for index in of_use}
-
-    def labels(self, class_names):
-        """The labels of the images."""
-        number = {name: index for index, name in enumerate(class_names)}
-        rows = [[] for _ in self.listed.files]
-        for index in np.flatnonzero(self.fine):
-            box = self.listed.boxes[index]
-            if box.name in number:
-                row = (*self.corners[index], number[box.name], box.ignored)
-                rows[box.image].append(row)
-        return padded(rows)
-
-    def named(self, index):
-        """A box in words: what it is, and its numbers."""
-        box = self.listed.boxes[index]
-        return f"{box.place} ({box.name}), {', '.join(f'{number:g}' for number in box.numbers)}"
+def _check_layout(where, boxes, numbers, sizes, layout):
+    """Raise ValueError for boxes whose four numbers are something else than expected."""
+    if (np.abs(numbers) <= 1).all() and sizes.max() > 1:
+        raise ValueError(
+            f"{where}: all boxes are between 0 and 1, such as {_named(boxes[0])}. Expected "
+            f"{layout} in pixels: multiply x by the width of the image and y by its height."
+        )
+    misfits = {}
+    for name, corners_of in LAYOUTS.items():
+        corners = corners_of(numbers)
+        beyond = (corners < -_SLACK) | (corners > np.tile(sizes, 2) + _SLACK)
+        misfits[name] = beyond.any(1) | (corners[:, 2:] < corners[:, :2]).any(1)
+    counts = {name: int(found.sum()) for name, found in misfits.items()}
+    best = min(counts, key=counts.__getitem__)
+    if counts[layout] > _MANY * len(boxes) and counts[best] < counts[layout] / 2:
+        all_but = f"all but {counts[best]:,}" if counts[best] else "all"
+        raise ValueError(
+            f"{where}: {counts[layout]:,} of {len(boxes):,} boxes do not fit into their images as "
+            f"{layout}, such as {_named(boxes[int(misfits[layout].argmax())])}. As {best}, "
+            f"{all_but} do: convert them."
+        )
 
 
-def _lines(drawn):
-    """A line about every box that is left out."""
-    for each in drawn.values():
-        for wrong, reason in (
-            (each.empty, "a box without an area is left out"),
-            (each.outside, "a box outside of its image is left out"),
-        ):
-            for index in np.flatnonzero(wrong):
-                named = each.named(index)
-                yield skipped_line(each.listed.boxes[index].file, f"{reason}: {named}")
+def _check_inside(where, boxes, faults):
+    """Raise ValueError if many boxes are outside of their images."""
+    outside = faults[_OUTSIDE]
+    if outside.mean() > _MANY:
+        raise ValueError(
+            f"{where}: {outside.sum():,} of {len(boxes):,} boxes are outside of their images, such "
+            f"as {_named(boxes[int(outside.argmax())])}. Have the images been made smaller since? "
+            "Boxes are in their pixels."
+        )
 
 
-def _notes_on_boxes(drawn):
-    """Lines about boxes that are not used as they are, and images without any."""
-    for find, what in (
-        (lambda each: each.empty, "without an area: left out"),
-        (lambda each: each.outside, "outside of the image: left out"),
-        (lambda each: each.fine & (each.beyond > _SLACK), "reaching out of the image: cut there"),
-        (lambda each: each.fine & each.ignored, "to ignore (crowded or difficult)"),
-    ):
-        found = [(each, index) for each in drawn for index in np.flatnonzero(find(each))]
-        if found:
-            each, index = found[0]
-            file = os.fspath(each.listed.boxes[index].file)
-            noun = "box" if len(found) == 1 else "boxes"
-            yield f"{len(found):,} {noun} {what}; the first is {file!r}, {each.named(index)}."
-    bare = [
-        file
-        for each in drawn
-        for index, file in enumerate(each.listed.files)
-        if index not in {*each.image[each.fine].tolist()}
-    ]
+_LEFT_OUT = "left out"
+_OUTSIDE, _BEYOND = "outside of the image", "reaching out of the image"
+_FAULTS = {
+    "of numbers that are not finite": _LEFT_OUT,
+    "without an area": _LEFT_OUT,
+    _OUTSIDE: _LEFT_OUT,
+    _BEYOND: "cut at the border",
+}
+"""What may be wrong with a box, and what becomes of it."""
+
+
+def _fitted(numbers, sizes, layout, first):
+    """The corners of boxes inside their images, and which boxes have each of the faults."""
+    corners = LAYOUTS[layout](numbers).astype("float32")
+    finite = np.isfinite(corners).all(1)
+    empty = ~(corners[:, 2:] > corners[:, :2]).all(1)  # as the file has them
+    corners[:, :2] -= first
+    cut = np.clip(np.nan_to_num(corners), 0, np.tile(sizes, 2)).astype("float32")
+    outside = ~(cut[:, 2:] > cut[:, :2]).all(1)
+    far = (np.abs(cut - corners) > _SLACK).any(1)
+    found, rest = {}, np.ones(len(cut), bool)
+    for fault, wrong in zip(_FAULTS, (~finite, empty, outside, far), strict=True):
+        found[fault] = rest & wrong
+        rest &= ~wrong
+    return cut, found
+
+
+def _labels(listed, corners, fine, class_names):
+    """The labels of the images of a split."""
+    number_of = {name: number for number, name in enumerate(class_names)}
+    rows = [[] for _ in listed.files]
+    for box, corner, good in zip(listed.boxes, corners.tolist(), fine, strict=True):
+        if good and box.name in number_of:
+            rows[box.image].append((*corner, number_of[box.name], box.ignored))
+    return padded(rows)
+
+
+def _named(box):
+    """What to call a box in an error."""
+    return f"{os.fspath(box.file)!r}, {box}"
+
+
+def _lines(boxes, faults):
+    """A line about every box that has a fault."""
+    for fault, fate in _FAULTS.items():
+        for index in np.flatnonzero(faults[fault]):
+            yield skipped_line(boxes[index].file, f"a box {fault}, {fate}: {boxes[index]}")
+
+
+def _notes_on_boxes(boxes, faults):
+    """Lines about boxes that are not used as they are."""
+    ignored = np.array([box.ignored for box in boxes])
+    what = {f"{fault}, {fate}": faults[fault] for fault, fate in _FAULTS.items()}
+    what["of a crowd or a difficult object, not learned and not counted"] = ignored
+    for text, found in what.items():
+        if count := int(found.sum()):
+            noun = "box" if count == 1 else "boxes"
+            yield f"{count:,} {noun} {text}; the first is {_named(boxes[int(found.argmax())])}."
+
+
+def _notes_on_images(bare):
+    """A line about images without boxes."""
     if bare:
         have = "image has" if len(bare) == 1 else "images have"
-        yield f"{len(bare):,} {have} no boxes; the first is {str(bare[0])!r}."
+        yield f"{len(bare):,} {have} no boxes; the first is {os.fspath(bare[0])!r}."
 
 
-def _check_layout(where, drawn, layout):
-    """Raise ValueError for boxes whose four numbers are something else than expected."""
-    numbers = np.concatenate([each.numbers for each in drawn])
-    sizes = np.concatenate([each.sizes for each in drawn])
-    fault = next((each for each in drawn if len(each.numbers)), None)
-    if not len(numbers) or fault is None:
-        return
-    if (np.abs(numbers) <= 1).all() and (sizes > 1).any():
-        raise ValueError(
-            f"{where}: all boxes are between 0 and 1, such as {fault.named(0)}. Expected {layout} "
-            "in pixels: multiply x by the width of the image and y by its height."
-        )
-
-    def misfits(layout):
-        corners = LAYOUTS[layout](numbers)
-        wrong = (corners < -_SLACK) | (corners > np.tile(sizes, 2) + _SLACK)
-        return wrong.any(1) | (corners[:, 2:] < corners[:, :2]).any(1)
-
-    counts = Counter({each: int(misfits(each).sum()) for each in LAYOUTS})
-    best = min(LAYOUTS, key=counts.__getitem__)
-    many = counts[layout] > _MANY * len(numbers)
-    if many and counts[best] < counts[layout] / 2:
-        each, index = _first(drawn, misfits(layout))
-        raise ValueError(
-            f"{where}: {counts[layout]:,} of {len(numbers):,} boxes do not fit into their images "
-            f"as {layout}, such as {os.fspath(each.listed.boxes[index].file)!r}, "
-            f"{each.named(index)}. As {best}, all but {counts[best]:,} do: convert them."
-        )
-    outside = np.concatenate([each.outside for each in drawn])
-    if outside.mean() > _MANY:
-        each, index = _first(drawn, outside)
-        raise ValueError(
-            f"{where}: {outside.sum():,} of {len(numbers):,} boxes are outside of their images, "
-            f"such as {os.fspath(each.listed.boxes[index].file)!r}, {each.named(index)}. Perhaps "
-            "the images were made smaller since: boxes are in their pixels."
-        )
-
-
-def _first(drawn, wrong):
-    """Where the first of some boxes is."""
-    index = int(np.argmax(wrong))
-    for each in drawn:
-        if index < len(each.numbers):
-            return each, index
-        index -= len(each.numbers)
-    raise AssertionError("a box is in one of the splits")
+def _notes_on_classes(unused):
+    """A line about classes that no box is of."""
+    if unused:
+        yield f"No box to learn from is of {some([*map(repr, unused)])}: not among the classes."

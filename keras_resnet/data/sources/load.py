@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from keras_resnet.checks import check_choice
 from keras_resnet.data.labels import LABELS, Task
 from keras_resnet.data.source import Source
+from keras_resnet.data.sources.coco import is_coco, read_coco
 from keras_resnet.data.sources.csv_file import read_csv
 from keras_resnet.data.sources.digits import read_digits
 from keras_resnet.data.sources.folder import read_folder
@@ -50,6 +51,7 @@ KINDS = (
          read_tfrecords),
     Kind(lambda name: name.lower().endswith((".csv", ".tsv")), read_csv, tuple(LABELS)),
     Kind(lambda name: re.search(r"[*?]", name) and not os.path.isdir(name), read_tfrecords),
+    Kind(is_coco, read_coco, ("detection",)),
     Kind(is_voc, read_voc, ("detection",)),
     Kind(lambda name: True, read_folder),
 )  # fmt: skip
@@ -89,7 +91,11 @@ def load(
           place of the class folders.
         - A CSV file with the columns path and label, and a column split if there is one. Several
           labels an image are written as cat|dog; numbers to predict are in a column value, or are
-          labels with a decimal point. Semicolons or tabs may be in place of commas.
+          labels with a decimal point. Semicolons or tabs may be in place of commas. With columns
+          xmin, ymin, xmax and ymax, a line is a box and label its class; an image with several has
+          several lines.
+        - A folder of images with boxes, laid out like Pascal VOC: Annotations, JPEGImages and, for
+          the splits, ImageSets/Main; or COCO's JSON: a file, or a folder with one for each split.
         - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
           "tfds:FOLDER", where one was prepared, or laid out as `tfds.ImageFolder` wants it.
         - TFRecord files, `.tfrecord`, `.tfrec` or `.tfrecord.gz`, or shards such as
@@ -109,7 +115,7 @@ def load(
     test : float, default 0.2
         Fraction of the images that is held out for the test if the source has no test split; 0 for
         none.
-    task : {"classification", "multilabel", "regression"}, optional
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What the labels of a CSV file are for. Default: what they look like; whole numbers are names
         of classes.
 
@@ -123,8 +129,9 @@ def load(
     ------
     ValueError
         If there is no such source, if it holds no images or fewer than two classes, if a class is
-        too small to split or has no images, for a file that is not the image that its name says, or
-        for labels that do not suit the task.
+        too small to split or has no images, for a file that is not the image that its name says,
+        for labels that do not suit the task, or if there are no boxes, or many that do not fit into
+        their images. A few boxes that do not fit are left out or cut, and named in `Source.notes`.
 
     Examples
     --------
