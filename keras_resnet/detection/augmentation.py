@@ -284,23 +284,19 @@ def _turn(policy, image, rows, chance):
 
 
 def _recolor(policy, image, rows, chance):
-    """Change brightness, contrast and saturation, in this order."""
+    """Change brightness, contrast and saturation."""
     names = ("brightness", "contrast", "saturation")
     if not any(getattr(policy, name) for name in names):
         return image, rows
     brightness, contrast, saturation = (
         1 + getattr(policy, name) * (2 * chance[name] - 1) for name in names
     )
-    image = tf.minimum(tf.cast(image, "float32") * brightness, 255.0)
-    mean = tf.reduce_mean(_grey(image))
-    image = tf.clip_by_value(mean + contrast * (image - mean), 0.0, 255.0)
-    grey = _grey(image)
-    return _in_bytes(grey + saturation * (image - grey)), rows
-
-
-def _grey(image):
-    """The brightness of every pixel."""
-    return tf.reduce_sum(image * _LUMA, axis=-1, keepdims=True)
+    # In one product of matrices. Only its result is cut off at 0 and 255.
+    image = tf.cast(image, "float32")
+    mean = tf.reduce_sum(tf.reduce_mean(image, (0, 1)) * _LUMA)
+    grey = tf.tile(tf.constant(_LUMA)[:, None], (1, 3))
+    matrix = brightness * contrast * (saturation * tf.eye(3) + (1 - saturation) * grey)
+    return _in_bytes(image @ matrix + brightness * (1 - contrast) * mean), rows
 
 
 def _in_bytes(image):

@@ -51,8 +51,7 @@ def batches(
         Keep decoded images, in their sizes and in whole numbers, in memory or in a file of this
         folder that later runs find again. Default: decode every time.
     shard, replicas, at_least : tuple of (int, int), int, int, optional
-        As in `keras_resnet.data.batches`. The parts of a batch for several replicas are padded to
-        one size; shards do not know each other's images, and pad their own.
+        As in `keras_resnet.data.batches`. Each part of a batch is padded by itself.
 
     Returns
     -------
@@ -112,7 +111,7 @@ def batches(
             return _inputs(image), _labels(rows, seeds)
 
         dataset = dataset.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return _padded(dataset, sizes[first_step * replicas :], replicas)
+        return _padded(dataset, sizes[first_step * replicas :])
 
     if policy is None:
         dataset = one_after_another(epoch, len(sizes), seed, range(1))
@@ -148,18 +147,16 @@ def _labels(rows, seeds):
     }
 
 
-def _padded(dataset, sizes, replicas):
-    """Batches of the given sizes. The parts of one step for several replicas are padded alike."""
-    steps = np.reshape(sizes, (-1, replicas)).sum(axis=1).astype("int64")
-    ends = tf.constant(np.cumsum(steps))
-    largest = steps.max(initial=1)
-    # `padded_batch` alone cannot make a last batch that is larger than the others.
-    dataset = dataset.enumerate().group_by_window(
+def _padded(dataset, sizes):
+    """Batches of the given sizes, padded to the largest image of each."""
+    sizes = np.array(sizes, "int64")
+    ends, largest = np.cumsum(sizes), sizes.max(initial=1)
+    # `padded_batch` alone cannot make some larger than others.
+    return dataset.enumerate().group_by_window(
         key_func=lambda index, _: tf.searchsorted(ends, index[None], "right", "int64")[0],
-        reduce_func=lambda _, window: window.map(lambda _, each: each).padded_batch(largest),
-        window_size_func=lambda step: tf.gather(steps, step),
+        reduce_func=lambda _, images: images.map(lambda _, each: each).padded_batch(largest),
+        window_size_func=lambda batch: tf.gather(sizes, batch),
     )
-    return dataset.rebatch(sizes) if replicas > 1 else dataset
 
 
 def _in_float(inputs):
