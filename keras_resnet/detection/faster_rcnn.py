@@ -29,7 +29,7 @@ class Head:
     Parameters
     ----------
     levels : callable
-        From the stages of a backbone, C2 first, to the levels that anchors are on.
+        From the stages of a backbone by name, C2 first, to the levels that anchors are on.
     pooled : callable
         From these levels to those that regions are pooled from.
     bins : int
@@ -40,16 +40,17 @@ class Head:
         3x3 convolutions of the region proposal network.
     """
 
-    levels: Callable[[Sequence[keras.KerasTensor]], list[keras.KerasTensor]]
+    levels: Callable[[dict[str, keras.KerasTensor]], list[keras.KerasTensor]]
     pooled: Callable[[list], list]
     bins: int
-    vectors: Callable[[Sequence[keras.KerasTensor], int, int], keras.Model]
+    vectors: Callable[[dict[str, keras.KerasTensor], int, int], keras.Model]
     convolutions: int = 1
 
 
 def _last_stage(stages, bins, _channels):
     """The last stage of the backbone and average pooling, on regions."""
-    stage = _sharing(stages[-2], [stages[-1]], (bins, bins))
+    *_, start, end = stages.values()
+    stage = _sharing(start, [end], (bins, bins))
     pooled = keras.layers.GlobalAveragePooling2D(name="box_pool")(stage.outputs[0])
     return keras.Model(stage.inputs[0], pooled)
 
@@ -69,7 +70,7 @@ HEADS = {
         convolutions=2,
     ),
     "c4": Head(
-        levels=lambda stages: [stages[-2]],
+        levels=lambda stages: [*stages.values()][-2:-1],
         pooled=lambda levels: levels,
         bins=14,
         vectors=_last_stage,
@@ -86,6 +87,7 @@ def FasterRCNN(
     *,
     trainable_backbone_layers: int = 3,
     trainable_batch_norm: bool = False,
+    returned_layers: Sequence[int] | None = None,
     name: str | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -112,6 +114,9 @@ def FasterRCNN(
     trainable_batch_norm : bool, default False
         Whether the backbone's BatchNormalization learns and takes the statistics of batches, for a
         backbone without pretrained weights.
+    returned_layers : sequence of int, optional
+        For a pyramid: the stages that it stands on, one after the other, counted as torchvision
+        does, 1 for conv2. Without the first, (2, 3, 4), training takes half the time. Default: all.
     name : str, optional
         Name of the model. Default: one that names the head and the backbone.
     **options
@@ -157,9 +162,9 @@ def FasterRCNN(
         raise ValueError(f"backbone {backbone.name!r} has one stage; a detector needs two or more.")
     start, mode = _beginning(backbone)
     shared = _sharing(start, list(pyramid.values()), (None, None))
-    stages = shared.outputs
+    stages = _chosen(dict(zip(pyramid, shared.outputs, strict=True)), returned_layers, head)
     levels = kind.levels(stages)
-    opts = _fitting(options, levels)
+    opts = _fitting(options, levels, stages)
     _freeze(backbone, len(pyramid) + 1, trainable_backbone_layers, trainable_batch_norm)
     features = keras.Model(shared.inputs[0], levels, name="features")
     channels = levels[0].shape[-1]
@@ -303,10 +308,25 @@ def _check_options(options):
             raise ValueError(f"option {name!r} is unknown: there are {', '.join(known)}.")
 
 
-def _fitting(options, levels):
+def _chosen(stages, returned_layers, head):
+    """The stages that a pyramid stands on."""
+    if returned_layers is None:
+        return stages
+    names, known = [f"C{number + 1}" for number in returned_layers], [*stages]
+    if head == "c4" or not names or ",".join(names) not in ",".join(known):
+        raise ValueError(
+            f"returned_layers={returned_layers!r} must be some of {[*range(1, len(known) + 1)]}, "
+            "one after the other, and is for the heads with a pyramid."
+        )
+    return {name: stages[name] for name in names}
+
+
+def _fitting(options, levels, stages):
     """Options with anchors for every level."""
-    if "rpn_anchor_sizes" not in options and 1 < len(levels) < len(Options.rpn_anchor_sizes):
-        options = {**options, "rpn_anchor_sizes": Options.rpn_anchor_sizes[: len(levels)]}
+    if "rpn_anchor_sizes" not in options and len(levels) > 1:
+        first = [*stages][0].removeprefix("C")
+        sizes = Options.rpn_anchor_sizes[int(first) - 2 :][: len(levels)]
+        options = {**options, "rpn_anchor_sizes": sizes}
     found = Options(**options)
     if len(levels) not in (1, len(found.rpn_anchor_sizes)):
         raise ValueError(

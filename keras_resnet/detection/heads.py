@@ -4,7 +4,7 @@ Functions from tensor to tensor; each makes the layers that it calls. A kind of 
 `HEADS` in `faster_rcnn`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import keras
 from keras import layers
@@ -22,14 +22,14 @@ def _normal(deviation):
 
 
 def pyramid(
-    stages: Sequence[keras.KerasTensor], channels: int = 256, *, normalized: bool = False
+    stages: Mapping[str, keras.KerasTensor], channels: int = 256, *, normalized: bool = False
 ) -> list[keras.KerasTensor]:
     """A feature pyramid: semantics of the late stages at the resolution of the early ones.
 
     Parameters
     ----------
-    stages : sequence of tensor of shape (images, height, width, channels)
-        The stages, C2 first; each half as high and wide as the one before.
+    stages : mapping of str to tensor of shape (images, height, width, channels)
+        The stages, "C2" first; each half as high and wide as the one before.
     channels : int, default 256
         Channels of every level.
     normalized : bool, default False
@@ -52,9 +52,9 @@ def pyramid(
         )(x)  # fmt: skip
         return normalization(x, name=f"{name}_bn") if normalized else x
 
-    first = 2
     levels, above = [], None
-    for number, stage in reversed([*enumerate(stages, first)]):
+    for name, stage in reversed(stages.items()):
+        number = name.removeprefix("C")
         x = convolved(stage, 1, f"fpn_inner{number}")
         if above is not None:
             larger = layers.UpSampling2D(2, name=f"fpn_upsampling{number}")(above)
