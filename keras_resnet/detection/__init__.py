@@ -8,6 +8,8 @@
 `draw`           boxes into a copy of an image
 `parts_of`       the layers of a detector; `is_detector` tells whether a model is one
 `losses`         what a detector gets wrong
+`load_weights`   pretrained detectors into a model; `to_torch` is the way back
+`coco_classes`   the names of what pretrained detectors know
 `batches`        images of a split and the boxes in them, varied as `AUGMENTATIONS` tell
 ===============  ==================================================================
 
@@ -20,6 +22,7 @@ from keras_resnet.detection import task as _task  # noqa: F401  a row of `traini
 from keras_resnet.detection.anchors import Anchors
 from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation
 from keras_resnet.detection.batches import batches
+from keras_resnet.detection.classes import coco_classes
 from keras_resnet.detection.detect import detect
 from keras_resnet.detection.detections import Detections
 from keras_resnet.detection.evaluation import (
@@ -36,6 +39,7 @@ from keras_resnet.detection.plots import error_sheet
 from keras_resnet.detection.proposals import Proposals
 from keras_resnet.detection.roi_align import RoIAlign
 from keras_resnet.detection.transform import Transform
+from keras_resnet.detection.weights import load_weights, to_torch
 
 __all__ = [
     "AUGMENTATIONS",
@@ -51,6 +55,7 @@ __all__ = [
     "RoIAlign",
     "Transform",
     "batches",
+    "coco_classes",
     "coco_metrics",
     "coco_results",
     "coco_truths",
@@ -59,6 +64,8 @@ __all__ = [
     "error_sheet",
     "evaluate",
     "is_detector",
+    "load_weights",
     "losses",
     "parts_of",
+    "to_torch",
 ]

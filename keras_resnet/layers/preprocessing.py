@@ -14,6 +14,7 @@ from keras_resnet.layers.view import checked_view, noted, view_config
 NORMALIZATIONS = {
     "torch": (False, (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),
     "caffe": (True, (103.939, 116.779, 123.68), (1.0, 1.0, 1.0)),
+    "detectron2": (True, (103.53, 116.28, 123.675), (1.0, 1.0, 1.0)),
     "tf": (False, 127.5, 127.5),
 }
 
@@ -29,9 +30,10 @@ class Preprocessing(keras.layers.Layer):
 
     Parameters
     ----------
-    mode : {"torch", "caffe", "tf"}, default "torch"
+    mode : {"torch", "caffe", "detectron2", "tf"}, default "torch"
         "torch" subtracts the ImageNet mean and divides by the standard deviation; "caffe" turns
-        RGB into BGR and subtracts the mean; "tf" scales to -1 ... 1, for any number of channels.
+        RGB into BGR and subtracts the mean, and "detectron2" the mean of "torch"; "tf" scales to
+        -1 ... 1, for any number of channels.
     crop : float, default 1.0
         Fraction of an image's shorter side that the model wants to see, from the center.
     image_size : tuple of int, optional

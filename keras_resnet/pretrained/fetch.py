@@ -7,7 +7,7 @@ import mmap
 import os
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -62,6 +62,31 @@ def fetch(weights: Weights, *, top: bool = True) -> Path:
     # Prefer the smaller file if the classifier is not needed.
     files.sort(key=lambda file: file.top)
     return _in_folder(files) or _in_cache(files) or _download(files[0])
+
+
+def row_of(path: str | os.PathLike, rows: Iterable[Weights]) -> Weights | None:
+    """Find the row of the registry that a file is of by its checksum, whatever its name.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    rows : iterable of Weights
+        Rows of the registry.
+
+    Returns
+    -------
+    Weights or None
+        None if no row has a file with this checksum.
+    """
+    digests = {}
+    for row in rows:
+        for file in row.files:
+            if file.algorithm not in digests:
+                digests[file.algorithm] = _digest(Path(path), file.algorithm)
+            if file.checksum and digests[file.algorithm].startswith(file.checksum):
+                return row
+    return None
 
 
 def _in_folder(files: Sequence[File]) -> Path | None:

@@ -12,12 +12,13 @@ naming         stem, a shortcut, head                        written by
 =============  ============================================  ====================================
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -70,20 +71,34 @@ _COUNTER = "num_batches_tracked"
 _KERAS_EPSILON = 1.001e-5
 
 
-# Names of tensors of residual blocks and, in a .weights.h5 file, of any layer.
-_OF_BLOCKS = re.compile(r"layer\d+\.|conv\d+_block|layers/")
+# Names of tensors of residual blocks and, in a .weights.h5 file, of any layer of a classifier.
+_OF_BLOCKS = re.compile(r"(^|\.)(layer|res)\d+\.|^conv\d+_block|^layers/(?!functional)")
 
 
-class _Slot(NamedTuple):
-    """The variable for a tensor, and for each of the tensor's axes the index of the variable's."""
+class Slot(NamedTuple):
+    """Where a tensor goes.
+
+    Parameters
+    ----------
+    variable : keras.Variable
+        The variable for the tensor.
+    axes : tuple of int
+        For each of the tensor's axes, the index of the variable's.
+    stored : tuple of int, optional
+        Shape of the tensor in the file, if it is not that of the variable, with these axes.
+    arranged : callable, optional
+        Makes a tensor of these axes from the one in the file.
+    """
 
     variable: keras.Variable
     axes: tuple[int, ...]
+    stored: tuple[int, ...] | None = None
+    arranged: Callable[[np.ndarray], np.ndarray] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The required shape of the tensor."""
-        return tuple(self.variable.shape[axis] for axis in self.axes)
+        return self.stored or tuple(self.variable.shape[axis] for axis in self.axes)
 
 
 def state_dict_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
@@ -180,14 +195,8 @@ def load_tensors(
     ValueError
         As `load_state_dict`.
     """
-    try:
-        if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
-            raise TypeError("expected a mapping of tensor names to arrays.")
-        tensors = {
-            name: tensor if isinstance(getattr(tensor, "dtype", None), np.dtype)
-            else np.asarray(tensor)
-            for name, tensor in _plain_names(tensors).items()
-        }  # fmt: skip
+    with errors_about(argument):
+        tensors = named_arrays(tensors)
         naming, caffe = naming_of(tensors), is_caffe(tensors)
         if caffe:
             check_options(model, CAFFE_OPTIONS)
@@ -195,29 +204,122 @@ def load_tensors(
         if naming == "keras":
             tensors = _fold_biases(model, tensors)
         _leave_out_head(model, naming, slots, tensors, new_head)
-        _check_names(model, slots, tensors)
-        _check_shapes(model, slots, tensors)
-        with np.errstate(over="ignore"):
-            broken = [
-                name
-                for name, slot in slots.items()
-                if not np.isfinite(np.asarray(tensors[name], slot.variable.dtype)).all()
-            ]
+        check_tensors(model, slots, tensors)
+    assign(slots, tensors, argument)
+    if caffe:
+        remember(model, normalization=CAFFE_OPTIONS["preprocessing"])
+
+
+@contextlib.contextmanager
+def errors_about(argument: str) -> Iterator[None]:
+    """Make errors about tensors name where these come from, in one line.
+
+    Parameters
+    ----------
+    argument : str
+        The start of the message.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ValueError
+        For any error about tensors.
+    """
+    try:
+        yield
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{argument}: {' '.join(str(error).split())}") from error
+
+
+def named_arrays(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the tensors of a state dict as arrays, with the names that the model gave them.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        As in `load_state_dict`.
+
+    Returns
+    -------
+    dict of str to array
+        Without the prefixes of wrappers, and without batch counters.
+
+    Raises
+    ------
+    TypeError
+        If that is no mapping of names to arrays.
+    """
+    if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
+        raise TypeError("expected a mapping of tensor names to arrays.")
+    return {
+        name: tensor if isinstance(getattr(tensor, "dtype", None), np.dtype) else np.asarray(tensor)
+        for name, tensor in _plain_names(tensors).items()
+    }
+
+
+def check_tensors(
+    model: keras.Model, slots: Mapping[str, Slot], tensors: Mapping[str, Any]
+) -> None:
+    """Check that there is one tensor for each slot, as it has to be, and no other.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model, for error messages.
+    slots : mapping of str to Slot
+        By the names of the tensors.
+    tensors : mapping of str to array
+        The tensors.
+
+    Raises
+    ------
+    ValueError
+        If tensors are missing, unexpected, of the wrong shape or not floating-point.
+    """
+    _check_names(model, slots, tensors)
+    _check_shapes(model, slots, tensors)
+
+
+def assign(slots: Mapping[str, Slot], tensors: Mapping[str, Any], argument: str) -> None:
+    """Assign tensors, which `check_tensors` has checked, to their variables.
+
+    Parameters
+    ----------
+    slots : mapping of str to Slot
+        By the names of the tensors.
+    tensors : mapping of str to array
+        The tensors.
+    argument : str
+        The source of the tensors, for the warning.
+
+    Warns
+    -----
+    RuntimeWarning
+        If tensors contain NaN or infinity.
+    """
+    with np.errstate(over="ignore"):
+        broken = [
+            name
+            for name, slot in slots.items()
+            if not np.isfinite(np.asarray(tensors[name], slot.variable.dtype)).all()
+        ]
     if broken:
         warn(f"{argument}: NaN or infinity in {some(broken)}.")
-    for name, (variable, axes) in slots.items():
+    for name, slot in slots.items():
+        variable = slot.variable
         with np.errstate(over="ignore"):  # already warned
             array = np.asarray(tensors[name], variable.dtype)
-        inverse = np.argsort(axes).tolist()
+        if slot.arranged:
+            array = slot.arranged(array)
+        inverse = np.argsort(slot.axes).tolist()
         if inverse == sorted(inverse):
             # Copy: otherwise, JAX would keep the memory-mapped file alive.
             variable.assign(array.copy())
         else:
             variable.assign(ops.transpose(ops.convert_to_tensor(array), inverse))
-    if caffe:
-        remember(model, normalization=CAFFE_OPTIONS["preprocessing"])
 
 
 def to_torch(
@@ -258,21 +360,55 @@ def to_torch(
     """
     if naming not in ("torchvision", "cifar"):
         raise ValueError(f"naming={naming!r} must be one of 'torchvision', 'cifar'.")
+    state_dict = tensors_of(_slots(model, naming))
+    if path is not None:
+        options = options_of(layer.get_config() for layer in model.layers)
+        # Of a model from an older file, only this attribute may say it.
+        if hasattr(model, "preprocessing"):
+            options["preprocessing"] = model.preprocessing
+        save_tensors(state_dict, path, options)
+    return state_dict
+
+
+def tensors_of(slots: Mapping[str, Slot]) -> dict[str, np.ndarray]:
+    """Return a state dict of variables.
+
+    Parameters
+    ----------
+    slots : mapping of str to Slot
+        The variables by the names of their tensors, which are not rearranged.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Contiguous, with PyTorch's batch counters set to 0.
+    """
     state_dict = {}
-    for name, (variable, axes) in _slots(model, naming).items():
+    for name, (variable, axes, *_) in slots.items():
         array = ops.convert_to_numpy(variable.value)
         state_dict[name] = np.ascontiguousarray(array.transpose(axes))
         if name.endswith("running_var"):
             state_dict[name.replace("running_var", _COUNTER)] = np.array(0, "int64")
-    if path is not None:
-        with written_beside(path) as partial:
-            options = options_of(layer.get_config() for layer in model.layers)
-            # Of a model from an older file, only this attribute may say it.
-            if hasattr(model, "preprocessing"):
-                options["preprocessing"] = model.preprocessing
-            metadata = {"format": "pt", "keras_resnet": json.dumps(options)}
-            save_file(state_dict, partial, metadata=metadata)
     return state_dict
+
+
+def save_tensors(
+    tensors: Mapping[str, np.ndarray], path: str | os.PathLike, options: Mapping[str, Any]
+) -> None:
+    """Write a `.safetensors` file that timm and `safetensors.torch.load_file` can read.
+
+    Parameters
+    ----------
+    tensors : mapping of str to numpy.ndarray
+        Contiguous arrays.
+    path : path
+        Where to write the file.
+    options : mapping
+        Options of the model, which are recorded in the file.
+    """
+    with written_beside(path) as partial:
+        metadata = {"format": "pt", "keras_resnet": json.dumps(options)}
+        save_file(dict(tensors), partial, metadata=metadata)
 
 
 def naming_of(names: Mapping[str, Any]) -> str:
@@ -406,7 +542,11 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     by_name = {config["name"]: config for config in configs}
     options = {}
-    for name, argument in (("conv1_conv", "normalization"), ("preprocessing", "mode")):
+    for name, argument in (
+        ("conv1_conv", "normalization"),
+        ("preprocessing", "mode"),
+        ("transform", "mode"),  # of a detector
+    ):
         config = by_name.get(name, {})
         if config.get(argument) and "crop" in config:
             options.update(preprocessing=config[argument], **noted(config))
@@ -425,39 +565,98 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return options
 
 
-def _slots(model: keras.Model, naming: str) -> dict[str, _Slot]:
+def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
     """Return the variables of the model by the names of their tensors."""
     slots, counts = {}, Counter()
     for layer in model.layers:
         if not layer.weights:
             continue
-        kind = type(layer).__name__
-        if kind not in _LAYERS:
-            raise ValueError(f"layer {layer.name} of {model.name} is not in the original ResNets.")
-        keras_name, parts = _LAYERS[kind]
+        keras_name, variables = variables_of(layer, model)
         number = f"_{counts[keras_name]}" if counts[keras_name] else ""
         counts[keras_name] += 1
-        if unknown := [variable.name for variable in layer.weights if variable.name not in parts]:
-            raise ValueError(
-                f"layer {layer.name} of {model.name} is quantized or has an adapter: it has "
-                f"{some(unknown)}, which the original ResNets do not have."
-            )
-        for index, variable in enumerate(layer.weights):
-            torch_name, axes = parts[variable.name]
+        for index, (variable, torch_name, axes) in enumerate(variables):
             if naming == "weights.h5":
                 name = f"layers/{keras_name}{number}/vars/{index}"
             elif naming == "keras":
                 name = f"{layer.name}/{variable.name}"
             else:
-                name = f"{_module_name(layer.name, naming)}.{torch_name}"
+                name = f"{module_name(layer.name, naming)}.{torch_name}"
             if naming in ("weights.h5", "keras"):
                 axes = tuple(range(len(axes)))
-            slots[name] = _Slot(variable, axes)
+            slots[name] = Slot(variable, axes)
     return slots
 
 
-def _module_name(layer_name, naming):
-    """Return the name of the PyTorch module for a layer."""
+def variables_of(
+    layer: keras.Layer, model: keras.Model
+) -> tuple[str, list[tuple[keras.Variable, str, tuple[int, ...]]]]:
+    """Describe the variables of a layer, as files name them.
+
+    Parameters
+    ----------
+    layer : keras.Layer
+        A layer with weights.
+    model : keras.Model
+        Its model, for error messages.
+
+    Returns
+    -------
+    str
+        The layer's class in a `.weights.h5` file.
+    list of (keras.Variable, str, tuple of int)
+        Each variable, its name in PyTorch, and for each PyTorch axis the index of the Keras axis.
+
+    Raises
+    ------
+    ValueError
+        For a layer that no PyTorch model of this family has.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> from keras_resnet.pretrained.mapping import variables_of
+    >>> model = keras_resnet.ResNet18(weights=None)
+    >>> kind, variables = variables_of(model.get_layer("conv1_conv"), model)
+    >>> kind, [rest for _, *rest in variables]
+    ('conv2d', [['weight', (3, 2, 0, 1)]])
+    """
+    kind = type(layer).__name__
+    if kind not in _LAYERS:
+        raise ValueError(f"layer {layer.name} of {model.name} is not in the original ResNets.")
+    keras_name, parts = _LAYERS[kind]
+    if unknown := [variable.name for variable in layer.weights if variable.name not in parts]:
+        raise ValueError(
+            f"layer {layer.name} of {model.name} is quantized or has an adapter: it has "
+            f"{some(unknown)}, which the original ResNets do not have."
+        )
+    return keras_name, [(variable, *parts[variable.name]) for variable in layer.weights]
+
+
+def module_name(layer_name: str, naming: str = "torchvision") -> str:
+    """Return the name of the PyTorch module for a layer of a ResNet.
+
+    Parameters
+    ----------
+    layer_name : str
+        Name of the layer.
+    naming : {"torchvision", "cifar"}, default "torchvision"
+        Naming of the modules.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        For a layer that no ResNet has.
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained.mapping import module_name
+    >>> module_name("conv3_block1_0_bn")
+    'layer2.0.downsample.1'
+    """
     if layer_name == "predictions":
         return "linear" if naming == "cifar" else "fc"
     if match := re.fullmatch(r"conv1_(conv|bn)", layer_name):
@@ -586,7 +785,7 @@ def _depth(tensors):
     # The stem and projection shortcuts do not count.
     sizes = Counter()
     for name, tensor in tensors.items():
-        if len(tensor.shape) == 4 and _OF_BLOCKS.match(name):
+        if len(tensor.shape) == 4 and _OF_BLOCKS.search(name):
             keras_layout = "/" in name
             size = tensor.shape[:2] if keras_layout else tensor.shape[2:]
             if tensor.shape[2 if keras_layout else 1] > 3:

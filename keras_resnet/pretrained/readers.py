@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 
 from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES
-from keras_resnet.checks import is_count
+from keras_resnet.checks import is_count, is_within
 from keras_resnet.layers import NORMALIZATIONS, notes
 from keras_resnet.layers.view import INTERPOLATIONS
 from keras_resnet.pretrained import hdf5, mapping
@@ -36,6 +36,10 @@ _OPTIONS = {
         isinstance(size, list) and len(size) == 2 and all(map(is_count, size))
     ),
     "interpolation": lambda kind: kind in INTERPOLATIONS,
+    # Of a detector.
+    "anchors_rounded": lambda value: isinstance(value, bool),
+    "roi_aligned": lambda value: isinstance(value, bool),
+    "roi_sampling_ratio": lambda value: is_within("index", value),
 }
 
 _SAFE_DTYPES = {
@@ -139,7 +143,10 @@ def recorded_options(path: Path) -> dict[str, Any]:
                     if archive.getinfo(_KERAS_CONFIG).compress_type != zipfile.ZIP_STORED:
                         raise ValueError(f"{_KERAS_CONFIG!r} is compressed; Keras stores it as is.")
                     layers = json.loads(archive.read(_KERAS_CONFIG))["config"]["layers"]
-                    recorded = mapping.options_of(layer["config"] for layer in layers)
+                    configs = [*_flat_configs(layers)]
+                    recorded = mapping.options_of(configs)
+                    for config in configs:  # a detector's layers have its options
+                        recorded |= config.get("options") or {}
         if not isinstance(recorded, dict):
             raise TypeError("expected names and values")
         known = {option: recorded[option] for option in _OPTIONS if option in recorded}
@@ -156,6 +163,14 @@ def recorded_options(path: Path) -> dict[str, Any]:
                 f"the file records the model option {option}={str(value)[:80]!r}, which is invalid."
             )
     return known
+
+
+def _flat_configs(layers):
+    """Yield the configs of layers and, in their place, those of layers of models among them."""
+    for layer in layers:
+        config = layer["config"]
+        yield config
+        yield from _flat_configs(config.get("layers") or [])
 
 
 def read_safetensors(path: Path) -> dict[str, "_SafeTensor"]:

@@ -45,8 +45,9 @@ class Weights:
     files : tuple of File
         The same weights in one or more files. The first one that is suitable is downloaded.
     options : mapping
-        Builder options that the weights require, including `preprocessing`.
-    data : {"ImageNet", "CIFAR-10"}
+        Builder options that the weights require, including `preprocessing`. Of a detector, options
+        of its backbone, and `epsilon`, if BatchNormalization had another one in training.
+    data : {"ImageNet", "CIFAR-10", "COCO", "VOC"}
         The training data.
     crop : float
         Side of the centre crop for the published accuracy, as a fraction of the shorter side.
@@ -54,7 +55,10 @@ class Weights:
         SPDX identifier.
     top1, top5 : float or None
         Published single-crop accuracy in percent, on the validation or test images; None if
-        unpublished.
+        unpublished, and for detectors.
+    ap : float or None, default None
+        Published average precision of a detector's boxes in percent, by the COCO protocol, on the
+        validation images (VOC: the test images of 2007).
     """
 
     model: str
@@ -66,15 +70,20 @@ class Weights:
     licence: str
     top1: float | None
     top5: float | None
+    ap: float | None = None
 
 
-ALIASES = {"imagenet": "imagenet_v1"}
+ALIASES = {"imagenet": "imagenet_v1", "coco": "coco_v1"}
 
 CAFFE_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "caffe"}
 """Builder options that keras.applications' ResNet weights require, whatever their file name."""
 
+DETECTRON2_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "detectron2"}
+"""Builder options that detectron2's ResNets require, unless they were configured otherwise."""
+
 _PYTORCH = "https://download.pytorch.org/models/"
 _KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+_DETECTRON2 = "https://dl.fbaipublicfiles.com/detectron2/"
 _CIFAR_ZOO = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
 
 # torchvision's files: builder and stem of the file name; then, for the first and the second
@@ -158,6 +167,37 @@ _CIFAR10 = [
     (1202, "f3b1deed", 6.18),
 ]
 
+# torchvision's detectors of this family: builder, stem and checksum digits of the file name,
+# average precision, what the file needs besides. (Its others are over MobileNetV3.)
+_TORCHVISION_DETECTORS = [
+    # Trained before PyTorch's frozen BatchNormalization had an epsilon.
+    ("FasterRCNN_ResNet50_FPN", "fasterrcnn_resnet50_fpn_coco", "258fb6c6", 37.0, {"epsilon": 0.0}),
+    ("FasterRCNN_ResNet50_FPN_V2", "fasterrcnn_resnet50_fpn_v2_coco", "dd69338a", 46.7, {}),
+]
+
+# detectron2's: builder, tag, configuration, number, checksum digits (MD5), average precision.
+_DETECTRON2_DETECTORS = [
+    *(
+        (builder, f"coco_detectron2_{schedule}", f"COCO-Detection/{stem}_{schedule}", *rest)
+        for builder, stem, schedule, *rest in (
+            ("FasterRCNN_ResNet50_FPN", "faster_rcnn_R_50_FPN", "1x", 137257794, "b275ba", 37.9),
+            ("FasterRCNN_ResNet50_FPN", "faster_rcnn_R_50_FPN", "3x", 137849458, "280758", 40.2),
+            ("FasterRCNN_ResNet50_C4", "faster_rcnn_R_50_C4", "1x", 137257644, "721ade", 35.7),
+            ("FasterRCNN_ResNet50_C4", "faster_rcnn_R_50_C4", "3x", 137849393, "f97cb7", 38.4),
+            ("FasterRCNN_ResNet101_FPN", "faster_rcnn_R_101_FPN", "3x", 137851257, "f6e8b1", 42.0),
+            ("FasterRCNN_ResNet101_C4", "faster_rcnn_R_101_C4", "3x", 138204752, "298dad", 41.1),
+            (
+                "FasterRCNN_ResNeXt101_32x8d_FPN",
+                *("faster_rcnn_X_101_32x8d_FPN", "3x", 139173657, "68b088", 43.0),
+            ),
+        )
+    ),
+    (
+        "FasterRCNN_ResNet50_C4",
+        *("voc_detectron2", "PascalVOC-Detection/faster_rcnn_R_50_C4", 142202221, "b1acc2", 51.9),
+    ),
+]
+
 
 def _pytorch_file(folder, stem, digits, suffix=".pth"):
     """Describe a file whose name contains the first digits of its checksum."""
@@ -222,6 +262,34 @@ def _rows():
             round(100 - error, 2),
             None,
         )
+    for model, stem, digits, ap, options in _TORCHVISION_DETECTORS:
+        yield Weights(
+            model,
+            "coco_v1",
+            (_pytorch_file(_PYTORCH, stem, digits),),
+            {"stride_in": "3x3", "preprocessing": "torch", **options},
+            "COCO",
+            1.0,
+            "BSD-3-Clause",
+            None,
+            None,
+            ap,
+        )
+    for model, tag, configuration, number, digits, ap in _DETECTRON2_DETECTORS:
+        name = f"model_final_{digits}.pkl"
+        grouped = "ResNeXt" in model
+        yield Weights(
+            model,
+            tag,
+            (File(name, f"{_DETECTRON2}{configuration}/{number}/{name}", "md5", digits),),
+            {"stride_in": "3x3", "preprocessing": "torch"} if grouped else DETECTRON2_OPTIONS,
+            "COCO" if tag.startswith("coco") else "VOC",
+            1.0,
+            "CC-BY-SA-3.0",
+            None,
+            None,
+            ap,
+        )
 
 
 _ORDER = list(dict.fromkeys(row.model for row in _rows()))
@@ -233,11 +301,14 @@ REGISTRY = {
 
 TAGS = tuple({tag: None for _, tag in REGISTRY})
 
+DETECTORS = tuple(row for row in REGISTRY.values() if row.ap is not None)
+"""The rows of detectors."""
+
 
 class WeightsTable(tuple[Weights, ...]):
     """Rows of the registry that print as a table."""
 
-    columns = ("model", "tag", "top-1", "top-5", "data", "preprocessing", "licence", "file")
+    columns = ("model", "tag", "top-1", "top-5", "AP", "data", "preprocessing", "licence", "file")
 
     def cells(self) -> list[list[str]]:
         """Return the table as text: one list per row, with one string for each of `columns`."""
@@ -245,8 +316,8 @@ class WeightsTable(tuple[Weights, ...]):
             [
                 row.model,
                 row.tag,
-                "" if row.top1 is None else f"{row.top1:.2f}",
-                "" if row.top5 is None else f"{row.top5:.2f}",
+                *("" if each is None else f"{each:.2f}" for each in (row.top1, row.top5)),
+                "" if row.ap is None else f"{row.ap:.1f}",
                 row.data,
                 row.options["preprocessing"],
                 row.licence,
@@ -270,7 +341,7 @@ def list_weights(model: str | None = None) -> WeightsTable:
     Parameters
     ----------
     model : str, optional
-        Name of a builder ("ResNet50", "cifar_resnet20"); case, "-" and "_" do not matter.
+        Name of a builder ("ResNet50", "FasterRCNN_ResNet50_FPN"); case, "-" and "_" do not matter.
         Default: all of them.
 
     Returns
@@ -287,8 +358,8 @@ def list_weights(model: str | None = None) -> WeightsTable:
     --------
     >>> import keras_resnet
     >>> keras_resnet.list_weights("ResNet34")  # doctest: +ELLIPSIS
-    model     tag          top-1  top-5  data      preprocessing  licence       file
-    ResNet34  imagenet_v1  73.31  91.42  ImageNet  torch          BSD-3-Clause  resnet34-...
+    model     tag          top-1  top-5  AP  data      preprocessing  licence       file
+    ResNet34  imagenet_v1  73.31  91.42      ImageNet  torch          BSD-3-Clause  resnet34-...
     >>> [row.tag for row in keras_resnet.list_weights("ResNet50")]
     ['imagenet_v1', 'imagenet_v2', 'imagenet_caffe']
     """

@@ -68,6 +68,55 @@ CIFAR = {
 }
 CAFFE = ("ResNet50", "ResNet101", "ResNet152")
 
+# Of the detectors: file, where it is, average precision, and what its backbone needs. From
+# torchvision's documentation, and detectron2's MODEL_ZOO.md.
+ZOO = "https://dl.fbaipublicfiles.com/detectron2"
+TORCH, CAFFE2 = ("3x3", "torch"), ("1x1", "detectron2")
+DETECTORS = {
+    ("FasterRCNN_ResNet50_FPN", "coco_v1"): (
+        *("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "https://download.pytorch.org/models"),
+        *(37.0, TORCH),
+    ),
+    ("FasterRCNN_ResNet50_FPN_V2", "coco_v1"): (
+        *("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", "https://download.pytorch.org/models"),
+        *(46.7, TORCH),
+    ),
+    ("FasterRCNN_ResNet50_C4", "coco_detectron2_1x"): (
+        *("model_final_721ade.pkl", f"{ZOO}/COCO-Detection/faster_rcnn_R_50_C4_1x/137257644"),
+        *(35.7, CAFFE2),
+    ),
+    ("FasterRCNN_ResNet50_C4", "coco_detectron2_3x"): (
+        *("model_final_f97cb7.pkl", f"{ZOO}/COCO-Detection/faster_rcnn_R_50_C4_3x/137849393"),
+        *(38.4, CAFFE2),
+    ),
+    ("FasterRCNN_ResNet50_FPN", "coco_detectron2_1x"): (
+        *("model_final_b275ba.pkl", f"{ZOO}/COCO-Detection/faster_rcnn_R_50_FPN_1x/137257794"),
+        *(37.9, CAFFE2),
+    ),
+    ("FasterRCNN_ResNet50_FPN", "coco_detectron2_3x"): (
+        *("model_final_280758.pkl", f"{ZOO}/COCO-Detection/faster_rcnn_R_50_FPN_3x/137849458"),
+        *(40.2, CAFFE2),
+    ),
+    ("FasterRCNN_ResNet101_C4", "coco_detectron2_3x"): (
+        *("model_final_298dad.pkl", f"{ZOO}/COCO-Detection/faster_rcnn_R_101_C4_3x/138204752"),
+        *(41.1, CAFFE2),
+    ),
+    ("FasterRCNN_ResNet101_FPN", "coco_detectron2_3x"): (
+        *("model_final_f6e8b1.pkl", f"{ZOO}/COCO-Detection/faster_rcnn_R_101_FPN_3x/137851257"),
+        *(42.0, CAFFE2),
+    ),
+    # Trained in Caffe2, with the stride in the 3x3 and images divided by their deviation.
+    ("FasterRCNN_ResNeXt101_32x8d_FPN", "coco_detectron2_3x"): (
+        "model_final_68b088.pkl",
+        f"{ZOO}/COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x/139173657",
+        *(43.0, TORCH),
+    ),
+    ("FasterRCNN_ResNet50_C4", "voc_detectron2"): (
+        *("model_final_b1acc2.pkl", f"{ZOO}/PascalVOC-Detection/faster_rcnn_R_50_C4/142202221"),
+        *(51.9, CAFFE2),
+    ),
+}
+
 TIMM = {
     recipe: {model: f"{file.split('-')[0]}.{recipe}_in1k.safetensors" for model, file in of.items()}
     for recipe, of in (("tv", V1), ("tv2", V2))
@@ -82,6 +131,7 @@ FILES = [
         for model in CAFFE
         for top in ("", "_notop")
     ),
+    *((tag, model, file) for (model, tag), (file, *_) in DETECTORS.items()),
 ]
 TAGS = sorted({(model, tag) for tag, model, _ in FILES})
 
@@ -174,13 +224,18 @@ class TestTable:
 
     def test_is_printed_with_a_line_for_every_row(self):
         head, *lines = repr(list_weights()).splitlines()
-        columns = "model tag top-1 top-5 data preprocessing licence file"
+        columns = "model tag top-1 top-5 AP data preprocessing licence file"
         assert " ".join(head.split()) == columns
         assert [line.split()[:2] for line in lines] == [
             [row.model, row.tag] for row in list_weights()
         ]
-        line = "ResNet50 imagenet_v2 80.86 95.43 ImageNet torch BSD-3-Clause resnet50-11ad3fa6.pth"
-        assert line in [" ".join(each.split()) for each in lines]
+        plain = [" ".join(each.split()) for each in lines]
+        for line in (
+            "ResNet50 imagenet_v2 80.86 95.43 ImageNet torch BSD-3-Clause resnet50-11ad3fa6.pth",
+            "FasterRCNN_ResNet101_C4 coco_detectron2_3x 41.1 COCO detectron2 CC-BY-SA-3.0 "
+            "model_final_298dad.pkl",
+        ):
+            assert line in plain
 
     @pytest.mark.parametrize("name", ["ResNet50", "resnet50", "RESNET-50", "res_net 50"])
     def test_of_one_model_has_its_rows(self, name):
@@ -199,7 +254,7 @@ class TestTable:
 
     def test_says_what_the_weights_expect(self):
         options = {tag: {tuple(row.options.items()) for row in list_weights() if row.tag == tag}
-                   for _, tag in TAGS}  # fmt: skip
+                   for model, tag in TAGS if (model, tag) not in DETECTORS}  # fmt: skip
         torch = ("preprocessing", "torch")
         assert options == {
             "imagenet_v1": {(("stride_in", "3x3"), torch)},
@@ -207,6 +262,23 @@ class TestTable:
             "imagenet_caffe": {(("stride_in", "1x1"), ("preprocessing", "caffe"))},
             "cifar10": {(("shortcut", "A"), torch)},
         }
+
+    def test_has_the_facts_of_the_detectors(self):
+        for key, (name, folder, ap, (stride_in, preprocessing)) in DETECTORS.items():
+            row = REGISTRY[key]
+            (file,) = row.files
+            assert (file.name, file.address) == (name, f"{folder}/{name}")
+            assert (row.ap, row.top1, row.top5) == (ap, None, None)
+            assert (row.options["stride_in"], row.options["preprocessing"]) == (
+                stride_in,
+                preprocessing,
+            )
+            # Of torchvision's first file alone, BatchNormalization has no epsilon.
+            first = key == ("FasterRCNN_ResNet50_FPN", "coco_v1")
+            assert row.options.get("epsilon") == (0 if first else None)
+            of_zoo = folder.startswith(ZOO)
+            assert row.licence == ("CC-BY-SA-3.0" if of_zoo else "BSD-3-Clause")
+            assert row.data == ("VOC" if "voc" in row.tag else "COCO")
 
 
 class TestTags:
@@ -272,6 +344,9 @@ class TestFiles:
                     assert file.algorithm == "md5"
                     assert re.fullmatch("[0-9a-f]{32}", file.checksum)
                     assert file.address.endswith(f"/{file.name}")
+                elif match := re.fullmatch(r"model_final_([0-9a-f]{6})\.pkl", file.name):
+                    # "any model on this page contains its md5 prefix in its file name"
+                    assert (file.algorithm, file.checksum) == ("md5", match[1])
                 else:
                     # timm publishes none.
                     assert file.checksum == ""
