@@ -51,7 +51,8 @@ from keras_resnet.runs.choices import EXPORTS
 @click.option(
     "--agreement",
     type=options.FRACTION,
-    help="Fraction of the test images whose class must not change.  [default: 0.99, litert 0.95]",
+    help="Fraction of the test images whose class, or of objects, that must not change.  [default: "
+    "0.99, litert 0.95]",
 )
 @options.task
 @options.shown
@@ -61,7 +62,8 @@ from keras_resnet.runs.choices import EXPORTS
 def export(model, output, as_json, **given):
     """Write MODEL as other programs load it, and verify it there.
 
-    MODEL is a model.keras, the folder that holds it, or a builder's name. Writes the next version
+    MODEL is a model.keras, the folder that holds it, or a builder's name; a detector becomes a
+    SavedModel. Writes the next version
     into DIR as a SavedModel for TensorFlow Serving; or DIR/NAME.tflite or DIR/NAME.onnx, and beside
     it its model card, .json, and labels.txt.
     """
@@ -84,10 +86,9 @@ def export(model, output, as_json, **given):
     "batch_sizes",
     multiple=True,
     type=options.AT_LEAST_1,
-    default=(1, 16),
-    show_default=True,
-    help="May be given several times.",
+    help="May be given several times.  [default: 1 and 16; with a detector 1]",
 )
+@options.image_size("224, for a detector 600x800")
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
@@ -105,6 +106,7 @@ def bench(exported, as_json, **given):
     with answer(as_json) as found:
         from keras_resnet import runs
 
+        given["batch_sizes"] = given["batch_sizes"] or None
         record = runs.bench(exported, **given)
         found.update(record.to_json())
         table(

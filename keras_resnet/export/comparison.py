@@ -22,13 +22,14 @@ TOLERANCES = {"float32": 1e-3, "float16": 0.05, "bfloat16": 0.2, "dynamic": 0.5,
 
 Answer = Literal["class", "labels", "values", "objects"]
 
-_ANSWERS: dict[Output, Answer] = {
+_ANSWERS: dict[Output | None, Answer] = {
     "probabilities": "class",
     "logits": "class",
     "multilabel": "labels",
     "number": "values",
     "features": "values",
     "unknown": "values",
+    None: "class",  # of a function
 }
 COARSE = 0.01
 """A tolerance from which on a precision is not exact."""
@@ -156,7 +157,7 @@ def compare_answers(
         agreement=float(np.mean(_same(output, original, kind))),
         milliseconds=timed(loaded, images, (batch_size,) if batch_size else LATENCY_BATCHES),
         mebibytes=loaded.mebibytes,
-        answer=_ANSWERS.get(kind, "class"),
+        answer=_ANSWERS[kind],
         alike=tolerance is not None and bool(np.ptp(original, axis=0).max() <= tolerance * largest),
     )
 
@@ -194,8 +195,10 @@ def made_up_images(
     """
     count, *sides, channels = spec.shape
     count = -(-_BATCH_SIZE // count) * count if count else _BATCH_SIZE
-    sides = [side or 2 * shown for side, shown in zip(sides, interface.image_size, strict=True)]
-    images = blurred_noise(count, sides, channels)
+    height, width = (
+        side or 2 * shown for side, shown in zip(sides, interface.image_size, strict=True)
+    )
+    images = blurred_noise(count, (height, width), channels)
     dtype = spec.dtype.as_numpy_dtype
     if dtype != np.uint8 and interface.preprocessing != "raw":
         normalized = Preprocessing(interface.preprocessing or "tf")(images)
@@ -215,7 +218,7 @@ def check_images(images: np.ndarray, loaded: Loaded) -> None:
 
 def _same(output, original, kind):
     """For each image, whether the answers are the same."""
-    answer = _ANSWERS.get(kind, "class")
+    answer = _ANSWERS[kind]
     if answer == "values":
         spread = np.ptp(original, axis=0) if len(original) > 1 else np.abs(original[0])
         near = np.abs(output - original) <= _SAME_VALUE * np.where(spread > 0, spread, 1)

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from keras_resnet import data, graphs, names
+import numpy as np
+
+from keras_resnet import data, detection, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.checks import check_range
 from keras_resnet.data.labels_file import LABELS_FILE, check_labels, read_labels, write_labels
@@ -15,7 +17,7 @@ from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
 from keras_resnet.runs.models import load_model, normalized, some_images
 
-_CALIBRATED, _VERIFIED = 100, 500  # images
+_CALIBRATED = 100  # images
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,9 @@ def export(
     Parameters
     ----------
     model : str or path
-        A .keras file, a folder with a model.keras, or the name of a builder.
+        A .keras file, a folder with a model.keras, or the name of a builder. Of a detector, which
+        takes images of any size as they are, only a SavedModel can be written, and what says how
+        images are shown is refused.
     output : path
         The folder: of all versions of a SavedModel, or of the file NAME.tflite or NAME.onnx, beside
         which its model card and labels.txt are written.
@@ -93,7 +97,8 @@ def export(
     top : int, default 5
         For "saved_model": classes of an answer to image files.
     agreement : float, optional
-        Fraction of the test images whose class must not change. Default: 0.99, for "litert" 0.95.
+        Fraction of the test images whose class must not change, or of the objects in them that must
+        still be found. Default: 0.99, for "litert" 0.95.
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
@@ -142,9 +147,9 @@ def export(
     net, labels = found.model, _labels(found)
     if kind != "saved_model":
         _check_labels_beside(output, labels)
-    view = graphs.view_of(net, image_size=image_size, crop=crop)
+    shown, some, verified = _SHOWN[found.task == "detection"](net, image_dtype, image_size, crop)
     options: dict[str, Any] = dict(
-        labels=labels, batch_size=batch_size, image_size=view.image_size, verbose=False
+        labels=labels, batch_size=batch_size, image_size=shown["image_size"], verbose=False
     )
     if kind != "onnx":
         options["precision"] = precision
@@ -152,15 +157,10 @@ def export(
         options["agreement"] = agreement
     if calibrate:
         images = data.load(calibrate, task=found.task if found.task != "classification" else None)
-
-        def some(split, count):
-            pixels = some_images(split, vars(view), count)
-            return pixels if image_dtype == "uint8" else normalized(pixels, net)
-
-        options["images"] = some(images.test, _VERIFIED)
+        options["images"] = some(images.test, verified)
     with silenced_libraries():
         if kind == "saved_model":
-            options.update(crop=view.crop, image_dtype=image_dtype, resize=resize, top=top)
+            options.update(crop=shown["crop"], image_dtype=image_dtype, resize=resize, top=top)
             exported = exporters.saved_model(net, output, **options)
         elif kind == "onnx":
             exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
@@ -173,6 +173,39 @@ def export(
             write_labels(output, labels)
         write_text(f"{exported.path}.json", json_text(exported.card) + "\n")
     return ExportRecord(exported, kind, precision)
+
+
+def _of_one_size(model, image_dtype, image_size, crop):
+    """How images are shown to a model, a function that takes some, and how many verify it."""
+    view = graphs.view_of(model, image_size=image_size, crop=crop)
+
+    def some(split, count):
+        pixels = some_images(split, vars(view), count)
+        return pixels if image_dtype == "uint8" else normalized(pixels, model)
+
+    return vars(view), some, 500
+
+
+def _as_they_are(model, image_dtype, image_size, crop):
+    """The same of a detector."""
+
+    def some(split, count):
+        return [image.astype("uint8") for image in _photographs(split, count)]
+
+    return {"image_size": image_size, "crop": crop}, some, 32
+
+
+_SHOWN = {True: _as_they_are, False: _of_one_size}
+"""How images are shown to models, by whether they are detectors."""
+
+
+def _photographs(split, count):
+    """Images from all over a split, each in its own size."""
+    if not len(split):
+        raise ValueError("there are no images to take some from: the split is empty.")
+    some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
+    for inputs, _ in detection.batches(split.take(some), batch_size=1):
+        yield inputs["images"][0].numpy()
 
 
 def _check_labels_beside(folder, labels):
@@ -215,8 +248,9 @@ def bench(
     *,
     images: str | os.PathLike | None = None,
     task: Literal["classification", "multilabel", "regression"] | None = None,
-    batch_sizes: Sequence[int] = (1, 16),
+    batch_sizes: Sequence[int] | None = None,
     seconds: float = 5.0,
+    image_size: int | tuple[int, int] | None = None,
 ) -> BenchRecord:
     """Measure exported models side by side, as `keras-resnet bench` does.
 
@@ -225,13 +259,18 @@ def bench(
     exported : path or sequence of path
         SavedModels or folders of their versions, .tflite and .onnx files.
     images : str or path, optional
-        Images to measure with, as `keras_resnet.data.load` takes them. Default: noise.
+        Images to measure with, as `keras_resnet.data.load` takes them; with detectors, the first of
+        the test split, in its own size. Default: noise.
     task : {"classification", "multilabel", "regression"}, optional
         What the labels of the images are. Default: what they suggest.
-    batch_sizes : sequence of int, default (1, 16)
-        Images of a batch, for models that take any number.
+    batch_sizes : sequence of int, optional
+        Images of a batch, for models that take any number. Default: 1 and 16; with a detector among
+        the models, 1.
     seconds : float, default 5.0
         Time for each model and batch size.
+    image_size : int or tuple of (int, int), optional
+        Height and width of the noise, for models that take images of any size. Default: 224x224;
+        for a detector 600x800.
 
     Returns
     -------
@@ -256,7 +295,13 @@ def bench(
     paths = [exported] if isinstance(exported, str | os.PathLike) else list(exported)
     shown = None
     if images and paths:
-        _, height, width, channels = exporters.load(paths[0]).image_shape
-        options = {"image_size": (height or 224, width or 224), "channels": channels}
-        shown = some_images(data.load(images, task=task).test, options, max(batch_sizes))
-    return BenchRecord(tuple(exporters.latencies(paths, shown, batch_sizes, seconds)))
+        source = data.load(images, task=task)
+        if source.task == "detection":
+            shown = np.stack([*_photographs(source.test, 1)])
+        else:
+            _, height, width, channels = exporters.load(paths[0]).image_shape
+            options = {"image_size": (height or 224, width or 224), "channels": channels}
+            shown = some_images(source.test, options, max(batch_sizes or (16,)))
+    return BenchRecord(
+        tuple(exporters.latencies(paths, shown, batch_sizes, seconds, image_size=image_size))
+    )

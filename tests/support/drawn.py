@@ -59,8 +59,3 @@ def picture(number=0, height=48, width=64):
     """A picture of coloured spots, uint8."""
     points = np.random.default_rng(number).uniform(0, 256, (1, 5, 6, 3))
     return tf.image.resize(points, (height, width))[0].numpy().astype("uint8")
-
-
-def truths(model, image, score=0.0):
-    """What the model in memory finds in one image."""
-    return detection.detect(model, [image], score=score)[0]

@@ -91,6 +91,10 @@ def _questions(signatures):
     generator = np.random.default_rng(0)
     (tensor,) = signatures["serving_default"].inputs.values()
     size, channels = (tensor.tensor_shape.dim[axis].size for axis in (1, 3))
+    any_size = size < 0
+    size = 48 if any_size else size
+    (of_files,) = (name for name in signatures if name.endswith("_bytes"))
+    of_images = [name for name in signatures if name != of_files]
     dtype = tf.as_dtype(tensor.dtype).as_numpy_dtype
 
     def images(count, size=size):
@@ -104,18 +108,18 @@ def _questions(signatures):
 
     jpeg, png = file("JPEG"), file("PNG", "RGBA")
     right = [
-        *((name, images(count)) for name in ("serving_default", "features") for count in (1, 2, 4)),
-        *(("classify_bytes", [each]) for each in (jpeg, png, file("GIF"), file("BMP"))),
-        ("classify_bytes", [file("JPEG", "L"), file("JPEG", width=300, height=900), png]),
-        ("classify_bytes", [file("JPEG", width=1600, height=1200)]),
+        *((name, images(count)) for name in of_images for count in (1, 2, 4)),
+        *((of_files, [each]) for each in (jpeg, png, file("GIF"), file("BMP"))),
+        (of_files, [file("JPEG", "L"), file("JPEG", width=300, height=900), png]),
+        (of_files, [file("JPEG", width=1600, height=1200)]),
     ]
     wrong = [
-        ("classify_bytes", [jpeg[: len(jpeg) // 2]]),
-        ("classify_bytes", [png, b""]),
-        ("classify_bytes", [b"no image"]),
-        ("classify_bytes", []),
-        ("serving_default", images(1, size // 2)),
-        ("features", images(1)[0]),
+        (of_files, [jpeg[: len(jpeg) // 2]]),
+        (of_files, [png, b""]),
+        (of_files, [b"no image"]),
+        (of_files, []),
+        ("serving_default", images(1, 0 if any_size else size // 2)),
+        (of_images[-1], images(1)[0]),
     ]
     questions = [(*each, True) for each in [*right, *right]] + [(*each, False) for each in wrong]
     return [questions[index] for index in generator.permutation(len(questions))]

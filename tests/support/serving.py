@@ -182,7 +182,8 @@ def ones(signature):
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
     if tensor.dtype == tf.string.as_datatype_enum:
         return [tf.io.encode_png(tf.ones((32, 32, 3), "uint8")).numpy()] * 2
-    return np.ones((2, *shape[1:]), tf.as_dtype(tensor.dtype).as_numpy_dtype)
+    sizes = [32 if size < 0 else size for size in shape[1:]]
+    return np.ones((2, *sizes), tf.as_dtype(tensor.dtype).as_numpy_dtype)
 
 
 def main(path, outputs_path):
