@@ -1,5 +1,6 @@
 """The losses of Faster R-CNN: of anchors, and of RoIs."""
 
+import itertools
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -410,7 +411,9 @@ def _is_separable(box_head):
 
 def _bytes(box_head):
     """What a box head keeps of a RoI to take the gradient, if it keeps all that its layers make."""
-    made = [tensor for layer in flat_layers(box_head) for tensor in tf.nest.flatten(layer.output)]
+    # Layers of a backbone were first called on images, of any size: the head's own calls count.
+    calls = itertools.chain.from_iterable(box_head._nodes_by_depth.values())
+    made = [tensor for call in calls for tensor in call.outputs]
     return sum(np.prod(each.shape[1:]) * tf.as_dtype(each.dtype).size for each in made)
 
 
