@@ -23,6 +23,7 @@ from keras_resnet.detection.anchors import Anchors
 from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation
 from keras_resnet.detection.batches import batches
 from keras_resnet.detection.classes import coco_classes
+from keras_resnet.detection.complexity import complexity
 from keras_resnet.detection.detect import detect
 from keras_resnet.detection.detections import Detections
 from keras_resnet.detection.evaluation import (
@@ -59,6 +60,7 @@ __all__ = [
     "coco_metrics",
     "coco_results",
     "coco_truths",
+    "complexity",
     "detect",
     "draw",
     "error_sheet",
