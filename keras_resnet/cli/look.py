@@ -150,44 +150,44 @@ def weights(name, as_json):
 @click.option(
     "--all", "everything", is_flag=True, help="One line per model, CIFAR models to depth 110."
 )
-@options.image_size("224, CIFAR models 32")
+@options.image_size("224, CIFAR models 32, detectors 800x1333", options.FOR_DETECTORS)
 @options.as_json
 def summary(name, everything, image_size, as_json):
-    """Show layers, output shapes, parameters and multiply-adds of a model, stage by stage."""
+    """Show layers, output shapes, parameters and multiply-adds of a model, stage by stage.
+
+    Of a detector, multiply-adds are those of an image with all of its proposals.
+    """
     if everything == bool(name):
         raise Mistake("give the NAME of a model, or --all.")
     with answer(as_json) as found:
-        from keras_resnet import zoo
-        from keras_resnet.layers.view import sides
+        from keras_resnet import detection, zoo
 
-        given = {"input_shape": (*sides(image_size), 3)} if image_size else {}
         if name:
-            found.update(_summary(name, given))
+            found.update(_summary(name, image_size))
             _show_stages(found)
             return
         # Depth 1202 takes as long to build as all the others, and tells no more than 110.
         depths = (depth for depth in zoo.CIFAR_DEPTHS if depth < 1202)
-        names = [*zoo.MODELS, *(f"CIFARResNet{depth}" for depth in depths)]
-        found["models"] = [_summary(each, given) for each in names]
+        models = [*zoo.MODELS, *(f"CIFARResNet{depth}" for depth in depths), *detection.DETECTORS]
+        found["models"] = [_summary(each, image_size) for each in models]
         table(
             "The family",
             ["model", "image", "layers", "parameters", "multiply-adds"],
             [
                 [each, size(model["input_shape"]), *_totals(model)]
-                for each, model in zip(names, found["models"], strict=True)
+                for each, model in zip(models, found["models"], strict=True)
             ],
         )
 
 
-def _summary(name, given):
+def _summary(name, image_size):
     """A model in numbers."""
-    from keras_resnet import analysis, zoo
+    from keras_resnet.runs import objects
 
-    model = zoo.builder(name)(weights=None, **given)
-    stages = analysis.complexity(model)
+    summarize = _detector if objects.architecture(name) else _classifier
+    found, stages = summarize(name, image_size)
     return {
-        "model": model.name,
-        "input_shape": list(model.input_shape[1:]),
+        **found,
         "layers": sum(stage.layers for stage in stages),
         "parameters": sum(stage.parameters for stage in stages),
         "macs": sum(stage.macs for stage in stages),
@@ -195,13 +195,40 @@ def _summary(name, given):
     }
 
 
+def _classifier(name, image_size):
+    """A classifier, and its stages."""
+    from keras_resnet import analysis, zoo
+    from keras_resnet.layers.view import sides
+
+    given = {"input_shape": (*sides(image_size), 3)} if image_size else {}
+    model = zoo.builder(name)(weights=None, **given)
+    shape = list(model.input_shape[1:])
+    return {"model": model.name, "input_shape": shape}, analysis.complexity(model)
+
+
+def _detector(name, image_size):
+    """A detector with its proposals, and its stages."""
+    from keras_resnet import detection
+    from keras_resnet.runs import objects
+
+    model = objects.detector(name, 90, **objects.resized(image_size))
+    seen = detection.parts_of(model).options
+    found = {
+        "model": model.name,
+        "input_shape": [seen.min_size, seen.max_size, 3],
+        "proposals": seen.rpn_post_nms_top_n_test,
+    }
+    return found, detection.complexity(model)
+
+
 def _totals(model):
     return [model["layers"], f"{model['parameters']:,}", macs(model["macs"])]
 
 
 def _show_stages(model):
+    proposals = f", {model['proposals']:,} proposals" if "proposals" in model else ""
     table(
-        f"{model['model']}, {size(model['input_shape'])}",
+        f"{model['model']}, {size(model['input_shape'])}{proposals}",
         ["stage", "output", "layers", "parameters", "multiply-adds"],
         [
             *(

@@ -43,7 +43,8 @@ data = click.option(
     "--data",
     "source",
     required=True,
-    help='"digits", a folder of class/image, a CSV file, "tfds:NAME", or TFRecord files.',
+    help='"digits", a folder of class/image, a CSV file, "tfds:NAME", or TFRecord files; with '
+    "boxes, a folder like Pascal VOC's, COCO's JSON, or a CSV file.",
 )
 task = click.option(
     "--task",
@@ -97,9 +98,13 @@ weights = click.option(
 )
 
 
-def image_size(default):
+FOR_DETECTORS = " For detectors: the shorter side, or that and the longest that the other may be."
+"""What an image size means to them."""
+
+
+def image_size(default, more=""):
     """The size of images."""
-    text = f"Height and width in pixels.  [default: {default}]"
+    text = f"Height and width in pixels.{more}  [default: {default}]"
     return click.option("--image-size", type=ImageSize(), metavar="N|HxW", help=text)
 
 
@@ -111,7 +116,7 @@ def crop(text):
 
 def shown(command):
     """How images are shown to a trained model."""
-    return image_size("the model's")(crop(".  [default: the model's]")(command))
+    return image_size("the model's", FOR_DETECTORS)(crop(".  [default: the model's]")(command))
 
 
 def weights_to_tune(text):

@@ -24,6 +24,17 @@ from keras_resnet.cli.quality import show_skipped
 )
 @click.option("--positive", metavar="CLASS", help="With --csv: label is 1 for CLASS, 0 for others.")
 @click.option("--probability", is_flag=True, help="With --positive: label is CLASS' probability.")
+@click.option(
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="For a detector: write copies of the images with boxes, and detections.json in COCO's "
+    "format, into this folder.",
+)
+@click.option(
+    "--score",
+    type=options.FRACTION,
+    help="For a detector: the lowest score of an object; 0 for all.  [default: 0.5]",
+)
 @options.task
 @options.shown
 @options.weights
@@ -33,8 +44,9 @@ def predict(model, images, as_json, **given):
     """Run a trained MODEL on images: files, or folders of them.
 
     MODEL is a model.keras that takes raw images, as `train` writes it, the folder that holds it,
-    or a builder's name, such as ResNet50. In a CSV file, the id of 7.jpg is 7 (a/7 where there is
-    another 7.jpg), and lines are in the order of numbers where all ids are numbers.
+    or the name of a builder or a detector, such as ResNet50 or FasterRCNN_ResNet50_FPN. In a CSV
+    file, the id of 7.jpg is 7 (a/7 where there is another 7.jpg), and lines are in the order of
+    numbers where all ids are numbers.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -48,6 +60,9 @@ def predict(model, images, as_json, **given):
             return
         columns, rows = _TABLES[record.task]
         table("", columns, [row for each in found["predictions"] for row in rows(each)], left=2)
+        if record.output:
+            count = len(record.files)
+            say(f"{record.output}: {count} {'image' if count == 1 else 'images'}, detections.json")
         show_skipped(record)
 
 
@@ -69,6 +84,17 @@ def _values(prediction):
         ["" if rank else prediction["image"], name, f"{value:.6g}"]
         for rank, (name, value) in enumerate(values.items())
     ]
+
+
+def _objects(prediction):
+    """A row per object, up to `_SHOWN` of them: what, how sure, and where."""
+    rows = [
+        (each["class"], f"{each['score']:.4f}", *(f"{side:.1f}" for side in each["box"]))
+        for each in prediction["objects"][:_SHOWN]
+    ] or [("none", *[""] * 5)]
+    if (more := len(prediction["objects"]) - _SHOWN) > 0:
+        rows.append(("...", f"{more} more", *[""] * 4))
+    return [["" if index else prediction["image"], *row] for index, row in enumerate(rows)]
 
 
 def _outputs(prediction):
@@ -93,5 +119,6 @@ _TABLES = {
     "classification": (["image", "class", "probability"], _classes),
     "multilabel": (["image", "label", "probability"], _labels),
     "regression": (["image", "name", "value"], _values),
+    "detection": (["image", "object", "score", "x1", "y1", "x2", "y2"], _objects),
     None: (["image", "index", "output"], _outputs),
 }

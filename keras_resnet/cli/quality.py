@@ -44,6 +44,47 @@ def _show_values(title, quality):
     )
 
 
+def _show_objects(title, quality):
+    """Average precision by class, overlap and size, and errors by kind."""
+    found, errors = quality.metrics(), quality.details()["errors"]
+    columns = {
+        **dict(AP="AP", AP50="AP50", AP75="AP75", VOC_AP50="VOC AP50"),
+        **dict(precision="precision", recall="recall", f1="F1"),
+    }
+    scores = quality.per_class()
+    title, places = extremes(
+        f"{title}, AP {found['AP']:.3f}, AP50 {found['AP50']:.3f}",
+        [each["AP"] for each in scores.values()],
+        "the highest AP",
+        "the lowest",
+    )
+    rows = [
+        [name, *(_decimals(each[column]) for column in columns), each["objects"]]
+        for name, each in scores.items()
+    ]
+    table(title, ["class", *columns.values(), "objects"], [rows[place] for place in places])
+    of_all = {"overlap .5 to .95": "AP", ".5": "AP50", ".75": "AP75"}
+    of_all |= {name: f"AP_{name}" for name in ("small", "medium", "large")}
+    of_all |= {"VOC, .5": "VOC_AP50", "VOC 2007, .5": "VOC07_AP50"}
+    values = [_decimals(found[name]) for name in of_all.values()]
+    table("AP of all classes", ["", *of_all], [["", *values]])
+    table(
+        "Errors in detections with a score of 0.5 or more, and AP50 that is lost by each kind",
+        ["", "errors", "AP50 lost"],
+        [
+            [kind, count, _decimals(errors["AP50_gained"].get(kind, float("nan")))]
+            for kind, count in errors["counts"].items()
+        ],
+    )
+    for note in quality.notes():
+        say(note)
+
+
+def _decimals(value):
+    """A score, or nothing where there is none."""
+    return "" if value != value else f"{value:.3f}"
+
+
 def _scores(title, noun, found):
     """A row of scores for every class or label, or for the best and the worst of many."""
     columns = {
@@ -70,6 +111,7 @@ _TABLES = {
     "classification": _show_classes,
     "multilabel": _show_labels,
     "regression": _show_values,
+    "detection": _show_objects,
 }
 
 

@@ -45,7 +45,13 @@ def demo(output, epochs, seed, as_json):
 @click.command()
 @options.data
 @options.task
-@click.option("--model", default="ResNet50", show_default=True, help="A builder's name.")
+@click.option(
+    "--model",
+    default="ResNet50",
+    show_default=True,
+    help="A builder's name. For boxes, that is the backbone of a Faster R-CNN with a feature "
+    "pyramid; or a detector's name, such as FasterRCNN_ResNet50_C4.",
+)
 @options.weights_to_tune("Weights to fine-tune")
 @click.option(
     "--shortcut",
@@ -54,8 +60,9 @@ def demo(output, epochs, seed, as_json):
 )
 @click.option(
     "--recipe",
-    type=click.Choice(["paper", "modern", "finetune"]),
-    help="How to train.  [default: finetune with weights, otherwise Recipe's own defaults]",
+    type=click.Choice(["paper", "modern", "finetune", "detection"]),
+    help="How to train.  [default: finetune with weights, detection for boxes, otherwise Recipe's "
+    "own defaults]",
 )
 @options.assignments(
     "FIELD=VALUE",
@@ -66,7 +73,7 @@ def demo(output, epochs, seed, as_json):
 @click.option(
     "--learning-rate", type=float, help="Highest learning rate, for a batch of 256 images."
 )
-@options.image_size("the data's")
+@options.image_size("the data's; for boxes, 800x1333", options.FOR_DETECTORS)
 @options.crop(
     " in tests, and in training where the augmentation cuts no windows.  [default: all; with "
     "windows, what the weights were tested with]"
@@ -126,16 +133,19 @@ def demo(output, epochs, seed, as_json):
 @options.output("Folder for the model, its SavedModel, history and pictures.")
 @options.as_json
 def train(source, output, as_json, hosts, changes, **given):
-    """Train a model on images, test it and export it.
+    """Train a model on images, test it and export it: a classifier, or a detector where there are
+    boxes.
 
     With weights, the model is fine-tuned in stages: its head on features computed once, then the
-    last stage, then all layers; without, it is trained from scratch. Defaults are those of
+    last stage, then all layers; without, it is trained from scratch. A detector is trained all at
+    once; its weights may be a detector's, or a classifier's for the backbone. Defaults are those of
     `keras_resnet.transfer.stages` or `keras_resnet.training.Recipe`, and of the data for the image
     size. An interrupted run continues where it was when the same command is given again.
 
     Writes DIR/model.keras, labels.txt, history.csv, images.csv, metrics.json, curves.png,
     predictions.png, confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the
-    next number if there is one).
+    next number if there is one). Of boxes: per_class.csv, precision_recall.png, errors.png,
+    detections.json and truths.json in place of confusion.csv.
     """
     hosts = hosts and hosts.split(",")
     _run(as_json, source, output, hosts=hosts, changes=changes, **given)

@@ -20,6 +20,11 @@ RUN_FILES = (
     "confusion.csv",
     "per_label.csv",
     "residuals.csv",
+    "per_class.csv",
+    "precision_recall.png",
+    "errors.png",
+    "detections.json",
+    "truths.json",
 )
 """All files that training may write into the folder of a run."""
 
@@ -32,7 +37,7 @@ RUN_FOLDERS = ("checkpoints", "logs", "profile")
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """What feature maps are computed in, as Keras calls it."""
 
-TASKS = ("classification", "multilabel", "regression")
+TASKS = ("classification", "multilabel", "regression", "detection")
 """What models learn."""
 
 EXPORTS = {

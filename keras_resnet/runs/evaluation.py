@@ -9,9 +9,10 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import data, graphs, names
+from keras_resnet import data, names
 from keras_resnet.checks import check_choice
 from keras_resnet.data.image_sets import Arrays
+from keras_resnet.data.labels import Task
 from keras_resnet.data.source import SPLIT_OF, joined
 from keras_resnet.runs.choices import IMAGES_FILE
 from keras_resnet.runs.guards import damaged_images_named, job
@@ -37,7 +38,7 @@ class EvaluateRecord:
         The data.
     split : str
         The split that was looked at; "all" for all images of the data.
-    evaluation : Evaluation, MultiLabelEvaluation or RegressionEvaluation
+    evaluation : Evaluation, MultiLabelEvaluation, RegressionEvaluation or DetectionEvaluation
         How the model does on its images.
     trained_on : int, optional
         How many of these images the model was trained on; None if that is not known.
@@ -68,9 +69,9 @@ class EvaluateRecord:
             "trained_on": self.trained_on,
             "changed": self.changed,
             "gone": self.gone,
-            "notes": [*self.source.notes, *self.notes],
             **self.evaluation.metrics(),
-            **self.evaluation.details(),
+            **(details := self.evaluation.details()),
+            "notes": [*self.source.notes, *self.notes, *details.get("notes", ())],
         }
 
 
@@ -80,7 +81,7 @@ def evaluate(
     source: str | os.PathLike | None = None,
     *,
     split: Literal["train", "validation", "test", "all"] | None = None,
-    task: Literal["classification", "multilabel", "regression"] | None = None,
+    task: Task | None = None,
     weights: str | os.PathLike | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     image_size: int | tuple[int, int] | None = None,
@@ -99,7 +100,7 @@ def evaluate(
         have changed since are left out.
     split : {"train", "validation", "test", "all"}, optional
         The split to look at. Default: what `source` says, or "test".
-    task : {"classification", "multilabel", "regression"}, optional
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for and the labels are. Default: what the model says, and the labels
         suggest where it does not.
     weights : str or path, optional
@@ -108,8 +109,8 @@ def evaluate(
     on_error : {"raise", "skip"}, default "raise"
         What to do about damaged files.
     image_size : int or tuple of (int, int), optional
-        Height and width in pixels that images are shown with, if the model takes any size. Default:
-        the model's.
+        Height and width in pixels that images are shown with, if the model takes any size; for the
+        name of a detector, as in `train`. Default: the model's.
     crop : float, optional
         Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
 
@@ -143,8 +144,7 @@ def evaluate(
             f"model {os.fspath(model)!r} has no {IMAGES_FILE} beside it that lists its images: "
             "give the images to test on, --data (source=)."
         )
-    found = load_model(model, weights, task)
-    view = graphs.view_of(found.model, image_size=image_size, crop=crop)
+    found = load_model(model, weights, task, image_size)
     part, missing = asked or "test", {}
     if own and source is None:
         images, missing = own.find(_PARTS[part], found.names, found.task or task)
@@ -153,13 +153,16 @@ def evaluate(
     if found.task is None:
         found = answering(found.model, found.names if found.named else None, images.task)
     _check_same(found, images, os.fspath(model) if source is None else source)
+    kind = kind_of(images)
+    kind.check(crop=crop)
+    view = kind.viewed(found.model, image_size, crop)
     warn_of_unknowns(found)
     some = joined(images.splits[name] for name in _PARTS[part])
     if not len(some):
         held_out = ": the run held out none" if own and part == "validation" else ""
         raise ValueError(f"data {source!r} has no {part} images{held_out}.")
     with damaged_images_named(some):
-        quality = kind_of(images).tested(found.predictor, some, images, view)
+        quality = kind.evaluated(found.predictor, some, images, view)
     trained_on, chosen_on = _seen(own, some)
     return EvaluateRecord(
         found.model,

@@ -1,17 +1,25 @@
 """What the jobs do, by the task of the data: a row of `KINDS`, asked once, at the door."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
-from keras_resnet import analysis, data, export, graphs, training, transfer, zoo
+from keras_resnet import analysis, data, detection, export, graphs, training, transfer, zoo
+from keras_resnet.analysis.evaluation import check_finite
 from keras_resnet.layers.view import sides
+from keras_resnet.runs import objects
 from keras_resnet.training import Execution, Recipe
 
-Quality = analysis.Evaluation | analysis.MultiLabelEvaluation | analysis.RegressionEvaluation
+Quality = (
+    analysis.Evaluation
+    | analysis.MultiLabelEvaluation
+    | analysis.RegressionEvaluation
+    | detection.DetectionEvaluation
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,7 @@ class Order:
     Parameters
     ----------
     model : str
-        Name of a builder.
+        Name of a builder or a detector.
     weights : str or path, optional
         Weights to begin with.
     recipe : Recipe or str, optional
@@ -57,21 +65,44 @@ class Kind:
         Makes a model that takes raw images of an order, a source and the execution.
     planned : callable
         Says how to train, given the order, and the function that does.
-    tested : callable
+    evaluated : callable
         Tests a model on a split of a source, given the view of its images, or None for its own.
     drawn : callable
         Writes the picture of some predictions to a path, given the model, the split and how the
         model does on that.
     exported : callable
         Writes a SavedModel, given the model, the folder, the source and the precision.
+    viewed : callable
+        Says how a trained model is shown images, given the model, image size and crop.
+    predicted : callable
+        What a loaded model gives for each image of a split, given those, the view and the lowest
+        score of an object.
+    unlabelled : callable
+        Labels for so many images that nobody has labelled.
+    labels : str
+        What the labels are, in words.
+    refused : mapping of str to str
+        Options of jobs that have no effect here, and why, or what has.
     """
 
     executed: Callable[[Execution, data.Source], Execution]
     built: Callable[[Order, data.Source, Execution], keras.Model]
     planned: Callable[[Order], tuple[Any, Callable]]
-    tested: Callable[..., Quality]
+    evaluated: Callable[..., Quality]
     drawn: Callable[[Path, keras.Model, data.Split, Quality], None]
     exported: Callable[[keras.Model, Path, data.Source, str], export.Exported]
+    viewed: Callable[..., graphs.View | None]
+    predicted: Callable[..., Any]
+    unlabelled: Callable[[int], np.ndarray]
+    labels: str
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, **given: Any) -> None:
+        """Raise ValueError for an option that is given and has no effect."""
+        for name, reason in self.refused.items():
+            value = given.get(name)
+            if value is not None and value is not False and value != 0.0:
+                raise ValueError(f"{name}={value!r} is not for {self.labels}: {reason}.")
 
 
 def kind_of(source: data.Source) -> Kind:
@@ -86,6 +117,11 @@ def _sized(execution, source):
 
 def _classifier(order, source, execution):
     """A model with an answer for a whole image."""
+    if objects.architecture(order.model):
+        raise ValueError(
+            f"model {order.model!r} finds objects; data {source.name!r} is for {source.task}, "
+            "without boxes. Name a classifier, such as ResNet50."
+        )
     build = zoo.builder(order.model)
     options: dict[str, Any] = dict(
         input_shape=(*sides(execution.image_size), source.channels), include_preprocessing=True
@@ -111,7 +147,7 @@ def _batches(model, split, view=None):
     return data.batches(split, **vars(view or graphs.view_of(model)))
 
 
-def _answers_tested(model, split, source, view=None):
+def _answers_evaluated(model, split, source, view=None):
     return analysis.evaluate(model, _batches(model, split, view), source.class_names, source.task)
 
 
@@ -130,18 +166,43 @@ def _classifier_exported(model, folder, source, precision):
     )
 
 
-_OF_IMAGES = Kind(
+def _answers(found, split, view, _score):
+    outputs = found.predictor.predict(_batches(found.predictor, split, view), verbose=0)
+    return check_finite(outputs, found.model) if found.task else outputs
+
+
+_SCORE = "it is for objects; top=5 says how many classes are shown"
+OF_IMAGES = Kind(
     executed=_sized,
     built=_classifier,
     planned=_in_stages,
-    tested=_answers_tested,
+    evaluated=_answers_evaluated,
     drawn=_answers_drawn,
     exported=_classifier_exported,
+    viewed=lambda model, image_size, crop: graphs.view_of(model, image_size=image_size, crop=crop),
+    predicted=_answers,
+    unlabelled=lambda count: np.zeros(count, int),
+    labels="answers about whole images",
+    refused={"score": _SCORE, "output": "there are no boxes to draw; csv=FILE lists the answers"},
 )
+"""Those of models that answer for a whole image."""
 
 KINDS: dict[str, Kind] = {
-    "classification": _OF_IMAGES,
-    "multilabel": _OF_IMAGES,
-    "regression": _OF_IMAGES,
+    "classification": OF_IMAGES,
+    "multilabel": OF_IMAGES,
+    "regression": OF_IMAGES,
+    "detection": Kind(
+        executed=objects.executed,
+        built=objects.built,
+        planned=objects.planned,
+        evaluated=objects.evaluated,
+        drawn=objects.drawn,
+        exported=objects.exported,
+        viewed=objects.viewed,
+        predicted=objects.predicted,
+        unlabelled=lambda count: data.boxes.padded([()] * count),
+        labels="boxes",
+        refused=objects.REFUSED,
+    ),
 }
 """How the jobs treat data, by its task."""

@@ -12,12 +12,13 @@ import keras
 import numpy as np
 
 import keras_resnet
-from keras_resnet import data, graphs, zoo
+from keras_resnet import data, detection, graphs, zoo
 from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import LABELS_FILE, read_labels
 from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 from keras_resnet.pretrained import load
 from keras_resnet.resnet import deep_graphs
+from keras_resnet.runs import objects
 from keras_resnet.runs.choices import MODEL_FILE
 
 log = logging.getLogger(__name__)
@@ -53,16 +54,35 @@ class Answering:
     named: bool
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError for a name that is neither a builder's nor a detector's."""
+    if objects.architecture(name) is None:
+        zoo.builder(name)
+
+
 def load_model(
-    model: str | os.PathLike, weights: str | os.PathLike | None, task: Task | None = None
+    model: str | os.PathLike,
+    weights: str | os.PathLike | None,
+    task: Task | None = None,
+    image_size: int | tuple[int, int] | None = None,
 ) -> Answering:
-    """Load a model, and find out what it takes and gives."""
+    """Load a model, and find out what it takes and gives; `image_size` is for detectors by name."""
     path = Path(model)
     if weights is None and (path.exists() or path.suffix or len(path.parts) > 1):
         net, labels = _load_file(path)
         graphs.check_weights(net)
+        if image_size is not None and detection.is_detector(net):
+            size = detection.parts_of(net).options
+            raise ValueError(
+                f"image_size={image_size!r}: {net.name!r} was built to resize images to a shorter "
+                f"side of {size.min_size} and {size.max_size} at most: leave it out."
+            )
         return answering(net, labels, task)
     name = os.fspath(model)
+    if objects.architecture(name):
+        net, labels = objects.pretrained(name, weights, image_size)
+        graphs.check_weights(net)
+        return answering(net, labels, task)
     build = zoo.builder(name)
     weights = weights or keras_resnet.list_weights(name)[0].tag
     source = load.find(weights, name)
@@ -91,17 +111,29 @@ def _load_file(path):
     if not labels_file.is_file():
         return model, None
     labels = read_labels(labels_file)
-    head = graphs.head_of(model)
-    of_two_classes = len(labels) == 2 and graphs.task_of_outputs(head, 2) == "classification"
-    if len(labels) != head.units and not (head.units == 1 and of_two_classes):
+    outputs = _outputs(model, labels)
+    if len(labels) != outputs:
         raise ValueError(
-            f"{str(labels_file)!r} names {len(labels)} outputs, the model has {head.units}."
+            f"{str(labels_file)!r} names {len(labels)} outputs, the model has {outputs}."
         )
     return model, labels
 
 
+def _outputs(model, labels):
+    """How many names there are to be for the outputs of a model."""
+    if detection.is_detector(model):
+        return detection.parts_of(model).classes
+    head = graphs.head_of(model)
+    of_two_classes = len(labels) == 2 and graphs.task_of_outputs(head, 2) == "classification"
+    return 2 if head.units == 1 and of_two_classes else head.units
+
+
 def answering(model: keras.Model, labels: Sequence[str] | None, task: Task | None) -> Answering:
     """Find out what a model takes and gives; `labels` and `task` are what somebody knows of it."""
+    if detection.is_detector(model):
+        return _detecting(model, labels, task)
+    if task == "detection":
+        raise ValueError(f"task={task!r}: model {model.name!r} is no detector.")
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise ValueError(
             f"model {model.name!r} must take one batch of images (batch, height, width, channels)."
@@ -134,6 +166,14 @@ def answering(model: keras.Model, labels: Sequence[str] | None, task: Task | Non
         tuple(labels or _numbered(known, units)),
         labels is not None,
     )
+
+
+def _detecting(model, labels, task):
+    """What a detector gives: it says all of that itself."""
+    if task not in (None, "detection"):
+        raise ValueError(f"task={task!r}: model {model.name!r} is for detection.")
+    names = labels or _numbered("detection", detection.parts_of(model).classes)
+    return Answering(model, model, "detection", tuple(names), labels is not None)
 
 
 def _numbered(task, units):
@@ -172,7 +212,7 @@ def _completed(model, normalization, answer):
 
 def warn_of_unknowns(found: Answering) -> None:
     """Say what a model leaves open about the images it takes and the outputs it gives."""
-    if graphs.wants_of(found.model).normalization is None:
+    if found.task != "detection" and graphs.wants_of(found.model).normalization is None:
         log.warning(
             "%s does not say how it wants images normalized: it is shown pixels from 0 to 255.",
             found.model.name,

@@ -8,15 +8,18 @@ from typing import Literal
 
 import numpy as np
 
-from keras_resnet import analysis, data, graphs
-from keras_resnet.analysis.evaluation import check_finite, submission_ids
-from keras_resnet.checks import check_choice, check_positive
+from keras_resnet import analysis, data
+from keras_resnet.analysis.evaluation import submission_ids
+from keras_resnet.checks import check_choice, check_positive, check_range
 from keras_resnet.data.images import read_headers
+from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import LABELS_FILE
 from keras_resnet.names import label as spelled
 from keras_resnet.names import some
+from keras_resnet.runs import objects
 from keras_resnet.runs.choices import MODEL_FILE, RUN_FILES
 from keras_resnet.runs.guards import check_writable, damaged_images_named, job
+from keras_resnet.runs.kinds import KINDS, OF_IMAGES
 from keras_resnet.runs.models import load_model, warn_of_unknowns
 from keras_resnet.training import TASKS
 
@@ -33,13 +36,15 @@ class PredictRecord:
         What the model is for; None if that is not known.
     names : tuple of str
         Names of the classes, labels or values.
-    outputs : array of shape (images, names)
+    outputs : array of shape (images, names), or tuple of dict
         Probabilities of classes or labels, or values; of a model whose task is not known, what it
-        gives.
+        gives. Of a detector what `detection.detect` returns, a dict for each image.
     top : int, optional
         Classes or labels to show per image.
     csv : pathlib.Path, optional
         The file that was written.
+    output : pathlib.Path, optional
+        The folder that was written: copies of the images with boxes, and detections.json.
     skipped : tuple of str, default ()
         Why damaged images were left out, a line for each.
     """
@@ -47,9 +52,10 @@ class PredictRecord:
     files: tuple[Path, ...]
     task: str | None
     names: tuple[str, ...]
-    outputs: np.ndarray
+    outputs: np.ndarray | tuple[dict[str, np.ndarray], ...]
     top: int | None = None
     csv: Path | None = None
+    output: Path | None = None
     skipped: tuple[str, ...] = ()
 
     def to_json(self) -> dict:
@@ -62,7 +68,8 @@ class PredictRecord:
             ],
             "skipped": list(self.skipped),
         }
-        return {**found, "csv": str(self.csv)} if self.csv else found
+        written = {"csv": self.csv, "output": self.output}
+        return {**found, **{name: str(path) for name, path in written.items() if path}}
 
 
 def _classes(row, names, top):
@@ -88,6 +95,17 @@ def _values(row, names, _top):
     return {"values": dict(zip(names, map(float, row), strict=True))}
 
 
+def _objects(row, names, _top):
+    """The objects, the most certain first: class, score, and x1, y1, x2, y2 in pixels."""
+    columns = (row[name].tolist() for name in ("labels", "scores", "boxes"))
+    return {
+        "objects": [
+            {"class": names[label], "score": score, "box": box}
+            for label, score, box in zip(*columns, strict=True)
+        ]
+    }
+
+
 def _outputs(row, _names, _top):
     """What came out, as it is."""
     return {"output": np.asarray(row, float).tolist()}
@@ -97,6 +115,7 @@ _PREDICTIONS: dict[str | None, Callable] = {
     "classification": _classes,
     "multilabel": _labels,
     "regression": _values,
+    "detection": _objects,
     None: _outputs,
 }
 
@@ -110,11 +129,13 @@ def predict(
     model: str | os.PathLike,
     images: str | os.PathLike | Sequence[str | os.PathLike],
     *,
-    task: Literal["classification", "multilabel", "regression"] | None = None,
+    task: Task | None = None,
     top: int | None = None,
     csv: str | os.PathLike | None = None,
     positive: str | None = None,
     probability: bool = False,
+    output: str | os.PathLike | None = None,
+    score: float | None = None,
     weights: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
     crop: float | None = None,
@@ -129,7 +150,7 @@ def predict(
         a builder.
     images : path or sequence of path
         Image files, or folders of them.
-    task : {"classification", "multilabel", "regression"}, optional
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for, if it does not say so itself: what a last layer without an activation
         gives may be logits, or values.
     top : int, optional
@@ -142,6 +163,13 @@ def predict(
         With `csv`: the label is 1 for this class or label and 0 for others.
     probability : bool, default False
         With `positive`: the label is the class' probability.
+    output : path, optional
+        For a detector: a folder for copies of the images with boxes, and for detections.json, the
+        objects in the format of COCO's results. The id of 7.jpg is 7, as with `csv`, a number where
+        all are; classes are numbered from 1.
+    score : float, optional
+        For a detector: the lowest score of an object. Default: 0.5. 0 is for all that it gives, as
+        COCO's average precision wants it.
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
@@ -186,13 +214,22 @@ def predict(
         raise ValueError(f"no images in {', '.join(map(str, places))}.")
     if top is not None:
         check_positive(top=top)
+    check_range("fraction", optional=True, score=score)
     check_choice(("raise", "skip"), on_error=on_error)
     written = Path(csv) if csv else None
     if written:
         _check_place(written, files, Path(model))
     files, skipped = _readable(files, on_error)
-    found = load_model(model, weights, task)
-    view = graphs.view_of(found.model, image_size=image_size, crop=crop)
+    found = load_model(model, weights, task, image_size)
+    kind = KINDS.get(found.task or "", OF_IMAGES)
+    kind.check(
+        **dict(top=top, csv=csv, positive=positive, probability=probability),
+        **dict(output=output, score=score, crop=crop),
+    )
+    folder = Path(output) if output else None
+    if folder:
+        _check_folder(folder, files, Path(model))
+    view = kind.viewed(found.model, image_size, crop)
     if csv and found.task is None:
         raise ValueError(
             f"csv: what the outputs of {found.model.name!r} mean is not known; say what it is for, "
@@ -207,19 +244,20 @@ def predict(
     if positive and found.names.count(positive) > 1:
         raise ValueError(f"positive={positive!r} is the name of several classes of the model.")
     warn_of_unknowns(found)
-    split = data.Split(files, np.zeros(len(files), int))
+    split = data.Split(files, kind.unlabelled(len(files)))
     with damaged_images_named(split, may_skip=False):
-        batches = data.batches(split, **vars(view))
-        outputs = found.predictor.predict(batches, verbose=0)
-    if found.task:
-        check_finite(outputs, found.model)
+        outputs = kind.predicted(found, split, view, score)
+        if folder:
+            objects.write_drawings(folder, files, split, outputs, found.names)
     if written and found.task:
         analysis.submission(
             *(written, files, outputs, found.names, positive),
             probability=probability,
             task=found.task,
         )
-    return PredictRecord(tuple(files), found.task, found.names, outputs, top, written, skipped)
+    return PredictRecord(
+        tuple(files), found.task, found.names, outputs, top, written, folder, skipped
+    )
 
 
 def _readable(files, on_error):
@@ -237,11 +275,27 @@ def _check_place(csv, files, model):
     """Make sure that a submission can be written, and replaces no image and nothing of a model."""
     submission_ids(files)
     check_writable(csv.parent)
-    folder = model if model.is_dir() else model.parent
-    beside = RUN_FILES if (folder / MODEL_FILE).exists() else (LABELS_FILE,)
-    taken = {path.resolve() for path in (*files, model, *(folder / name for name in beside))}
     no_file = csv.exists() and not csv.is_file()
-    if no_file or csv.resolve() in taken:
+    if no_file or csv.resolve() in _taken(files, model):
         raise ValueError(
             f"csv={str(csv)!r} would replace what is no submission: choose another name."
         )
+
+
+def _check_folder(folder, files, model):
+    """Make sure that drawings can be written, and replace no image and nothing of a model."""
+    check_writable(folder)
+    taken = _taken(files, model)
+    for path in (*objects.drawings(folder, files), folder / objects.DETECTIONS_FILE):
+        if path.resolve() in taken or path.is_dir():
+            raise ValueError(
+                f"output={str(folder)!r} would replace {str(path)!r}, which is not what an earlier "
+                "prediction has drawn: choose another folder."
+            )
+
+
+def _taken(files, model):
+    """The images, a model, and what is beside it."""
+    folder = model if model.is_dir() else model.parent
+    beside = RUN_FILES if (folder / MODEL_FILE).exists() else (LABELS_FILE,)
+    return {path.resolve() for path in (*files, model, *(folder / name for name in beside))}

@@ -28,7 +28,7 @@ class TrainRecord:
         The data.
     result : Result
         How the training went.
-    evaluation : Evaluation, MultiLabelEvaluation or RegressionEvaluation
+    evaluation : Evaluation, MultiLabelEvaluation, RegressionEvaluation or DetectionEvaluation
         How the model does on the test images.
     output : pathlib.Path
         The folder of the run.
@@ -59,7 +59,7 @@ class TrainRecord:
             "task": self.source.task,
             **self.metrics(),
             "test_images": len(self.source.test),
-            **self.evaluation.details(),
+            **(details := self.evaluation.details()),
             "best_epoch": self.result.best_epoch,
             "stages": self.result.stages,
             "seconds": self.result.seconds,
@@ -67,7 +67,7 @@ class TrainRecord:
             "loaded": self.source.loaded,
             "skipped_count": len(self.source.skipped),
             "skipped": summary(self.source.skipped),
-            "notes": list(self.source.notes),
+            "notes": [*self.source.notes, *details.get("notes", ())],
             "output": str(self.output),
             "saved_model": str(self.exported.path),
             "saved_model_difference": verification and verification.largest_difference,
@@ -84,7 +84,7 @@ def write_results(
 ) -> TrainRecord:
     """Test a trained model, write what there is of it, and export it."""
     kind = kind_of(source)
-    quality = kind.tested(model, source.test, source)
+    quality = kind.evaluated(model, source.test, source)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
         for name in RUN_FILES:  # nothing of an earlier run beside this model

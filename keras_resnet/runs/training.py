@@ -12,7 +12,8 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
-from keras_resnet import data, names, training, transfer, zoo
+from keras_resnet import data, detection, names, training, transfer
+from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
@@ -27,6 +28,7 @@ from keras_resnet.runs.guards import (
     policy_of,
 )
 from keras_resnet.runs.kinds import Order, kind_of
+from keras_resnet.runs.models import check_name
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training import collectives
 from keras_resnet.training.checkpoints import bind
@@ -54,7 +56,7 @@ def train(
     *,
     model: str = "ResNet50",
     weights: str | os.PathLike | None = None,
-    task: Literal["classification", "multilabel", "regression"] | None = None,
+    task: Task | None = None,
     shortcut: Literal["A", "B", "C", "none"] | None = None,
     dropout: float = 0.0,
     recipe: training.Recipe | str | None = None,
@@ -73,9 +75,12 @@ def train(
     the last stage, then all layers. Without, it is trained from scratch. An interrupted run
     continues where it was when it is started again with the same arguments.
 
+    Where the labels are boxes, the model is a Faster R-CNN, trained all at once: the one that
+    `model` names, or one over that backbone, with a feature pyramid.
+
     Writes into `output`: model.keras, labels.txt, history.csv, images.csv, metrics.json,
     curves.png, predictions.png, logs for TensorBoard, and confusion.csv, per_label.csv or
-    residuals.csv.
+    residuals.csv; of boxes per_class.csv, precision_recall.png, detections.json and truths.json.
 
     Parameters
     ----------
@@ -84,10 +89,12 @@ def train(
     output : path
         The folder of the run.
     model : str, default "ResNet50"
-        Name of a builder; case, "-" and "_" do not matter.
+        Name of a builder, or of a detector, such as "FasterRCNN_ResNet50_C4"; case, "-" and "_" do
+        not matter.
     weights : str or path, optional
-        Weights to fine-tune: a tag of `keras_resnet.list_weights`, or a file.
-    task : {"classification", "multilabel", "regression"}, optional
+        Weights to fine-tune: a tag of `keras_resnet.list_weights`, or a file. For a detector, its
+        own or those of its backbone.
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What to learn. Default: what the labels of the data suggest.
     shortcut : {"A", "B", "C", "none"}, optional
         Shortcuts of the model; "none" is the plain network. Default: the builder's.
@@ -113,7 +120,9 @@ def train(
     **options
         Fields of `keras_resnet.training.Recipe`, such as `epochs` and `learning_rate`; fields of
         `keras_resnet.training.Execution`, such as `image_size`, `seed`, `callbacks` and `verbose`,
-        which is 0 unless given; and `on_error` and `validation` of `keras_resnet.data.load`.
+        which is 0 unless given; and `on_error` and `validation` of `keras_resnet.data.load`. A
+        detector's `image_size` is the shorter side of an image, or that and how long the other one
+        may be.
 
     Returns
     -------
@@ -142,7 +151,7 @@ def train(
     if isinstance(recipe, str):
         recipe = names.find("recipe", recipe, training.RECIPES)
     kind_of_shortcut = shortcut and names.find("shortcut", shortcut, SHORTCUTS)
-    zoo.builder(model)
+    check_name(model)
     base = training.RECIPES[recipe] if isinstance(recipe, str) else recipe or training.Recipe()
     base.changed(**changes)  # tells mistakes before the data is read
     order = Order(model, weights, recipe, changes, kind_of_shortcut, dropout, balanced)
@@ -157,11 +166,12 @@ def train(
     images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
     check_labels(images.class_names)
     training.task_of(images).check_options(changes)
+    kind = kind_of(images)
+    kind.check(dropout=dropout, balanced=balanced, crop=execution.crop)
     if balanced and not training.task_of(images).weighted:
         raise ValueError(
             f"balanced=True weights classes or labels; data {images.name!r} has numbers."
         )
-    kind = kind_of(images)
     plan, learn = kind.planned(order)
     execution = kind.executed(execution, images)
     with computing_in(keras_policy), locked(output) if chief else contextlib.nullcontext():
@@ -208,7 +218,8 @@ def _sorted(options):
         for group in (_RECIPE, _EXECUTION, _DATA)
     )
     if of_recipe.get("augmentation") is not None:
-        found = names.find("augmentation", of_recipe["augmentation"], data.AUGMENTATIONS)
+        known = dict.fromkeys([*data.AUGMENTATIONS, *detection.AUGMENTATIONS])
+        found = names.find("augmentation", of_recipe["augmentation"], known)
         of_recipe["augmentation"] = found
     return of_recipe, training.Execution(**{"verbose": 0, **of_execution}), SplitPolicy(**of_data)
 

@@ -1,0 +1,295 @@
+"""What the jobs do about objects: detectors are built, trained, evaluated, drawn and exported."""
+
+import contextlib
+import difflib
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+import keras_resnet
+from keras_resnet import analysis, data, detection, export, names, training, zoo
+from keras_resnet.analysis.evaluation import submission_ids
+from keras_resnet.files import json_text, write_text, written_beside
+from keras_resnet.layers.view import sides
+
+LONGEST = 5 / 3
+"""The longer side of an image, at most, where only the shorter one is said: 1,000 for 600."""
+
+DETECTIONS_FILE = "detections.json"
+"""Objects that were found, in the format of COCO's results."""
+
+ERRORS_FILE = "errors.png"
+"""What was missed and what was falsely found, in the folder of a run."""
+
+_DETECTOR = "FasterRCNN"
+_SCORE = 0.5  # from which on objects are shown
+_JPEG = (".jpg", ".jpeg")
+_COLUMNS = ("boxes", "labels", "scores")
+_SHOWN, _SIDE = 12, 300  # images on a sheet, and pixels of their longer side
+_VERIFIED = 4  # images that an exported detector is compared on
+_OUTPUT = "output=FOLDER writes what was found"
+
+REFUSED = {
+    "dropout": "detectors have no dropout",
+    "balanced": "boxes are not weighted by class",
+    "crop": "a detector is shown whole images",
+    "top": "score=0.5 says which objects are shown",
+    **dict.fromkeys(("csv", "positive", "probability"), _OUTPUT),
+}
+"""Options that have no effect on detectors, and why, or what has."""
+
+
+class Architecture(NamedTuple):
+    """What the name of a detector says: the builder of its backbone, and its head."""
+
+    backbone: str
+    head: str
+
+
+def architecture(name: str) -> Architecture | None:
+    """What the name of a detector says, such as FasterRCNN_ResNet50_FPN; None for other names.
+
+    Parameters
+    ----------
+    name : str
+        Any name; case, "-" and "_" do not matter.
+
+    Returns
+    -------
+    Architecture or None
+
+    Raises
+    ------
+    ValueError
+        For a detector of a backbone or a head that is not known.
+
+    Examples
+    --------
+    >>> from keras_resnet.runs.objects import architecture
+    >>> architecture("faster-rcnn-resnext50-32x4d-c4")
+    Architecture(backbone='resnext5032x4d', head='c4')
+    """
+    plain, prefix = names.plain(name), names.plain(_DETECTOR)
+    if not plain.startswith(prefix):
+        return None
+    heads = {names.plain(head): head for head in detection.HEADS}
+    for ending in sorted(heads, key=len, reverse=True):
+        if plain.endswith(ending):
+            backbone = plain.removeprefix(prefix).removesuffix(ending)
+            with contextlib.suppress(ValueError):
+                zoo.builder(backbone)
+                return Architecture(backbone, heads[ending])
+    endings = [f"_{head.upper()}" for head in detection.HEADS]
+    known = [f"{_DETECTOR}_{each}{ending}" for each in zoo.MODELS for ending in endings]
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    raise ValueError(
+        f"model {name!r} is not known. Did you mean {nearest}? The names of detectors are "
+        f"{_DETECTOR}, the name of a model, and {', '.join(endings)}."
+    )
+
+
+def resized(image_size: int | Sequence[int] | None) -> dict[str, int]:
+    """The options of a detector that say how it resizes images.
+
+    Parameters
+    ----------
+    image_size : int or pair of int, optional
+        The shorter side, or that and what the longer one is at most, in pixels.
+
+    Returns
+    -------
+    dict of str to int
+        "min_size" and "max_size"; nothing for the detector's own.
+
+    Examples
+    --------
+    >>> from keras_resnet.runs.objects import resized
+    >>> resized(600), resized((480, 640))
+    ({'min_size': 600, 'max_size': 1000}, {'min_size': 480, 'max_size': 640})
+    """
+    if image_size is None:
+        return {}
+    shorter, longer = sorted(sides(image_size))
+    if not isinstance(image_size, Sequence):
+        longer = round(LONGEST * shorter)
+    return {"min_size": shorter, "max_size": longer}
+
+
+def detector(
+    name: str,
+    classes: int,
+    weights: str | os.PathLike | None = None,
+    shortcut: dict[str, Any] | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a detector of a name, or over the backbone of a name.
+
+    Parameters
+    ----------
+    name : str
+        Name of a detector, or of a builder: that is a backbone with a feature pyramid.
+    classes : int
+        Number of classes.
+    weights : str or path, optional
+        Those of its backbone.
+    shortcut : dict, optional
+        The builder's option of that name, if it is given.
+    **options
+        Fields of `detection.Options`.
+
+    Returns
+    -------
+    keras.Model
+    """
+    found = architecture(name) or Architecture(name, "fpn")
+    backbone = zoo.builder(found.backbone)(
+        include_top=False, weights=weights, input_shape=(None, None, 3), **(shortcut or {})
+    )
+    if weights is None:  # all of it has to learn, and nothing is known of its features
+        options["trainable_backbone_layers"] = len(keras_resnet.feature_pyramid(backbone)) + 1
+        options["trainable_batch_norm"] = True
+    return detection.FasterRCNN(backbone, classes, found.head, **options)
+
+
+def executed(execution, _source):
+    """How to train: a detector resizes the images itself."""
+    return replace(execution, image_size=None)
+
+
+def built(order, source, execution):
+    """A detector of the classes of a source."""
+    shortcut = {} if order.shortcut is None else {"shortcut": order.shortcut}
+    return detector(
+        order.model,
+        len(source.class_names),
+        order.weights,
+        shortcut,
+        **resized(execution.image_size),
+    )
+
+
+def planned(order):
+    """How to train: all at once, whatever the weights."""
+    recipe = order.recipe
+    recipe = training.RECIPES[recipe] if isinstance(recipe, str) else recipe
+    return (recipe or training.recipe(training.TASKS["detection"].recipe)).changed(
+        **order.changes
+    ), training.train
+
+
+def evaluated(model, split, source, _view=None):
+    """How a detector does on a split."""
+    return detection.evaluate(model, split, source.class_names)
+
+
+def drawn(path, _model, split, quality):
+    """Pictures of the objects that were found, in the images with most errors; and of errors."""
+    shown = quality.order()[:_SHOWN]
+    images = dict(zip(sorted(shown), _images(split.take(np.sort(shown))), strict=True))
+    sure = [_above(quality.detections[index], _SCORE) for index in shown]
+    pictures = [
+        analysis.draw_boxes(
+            images[index], *(found[each] for each in _COLUMNS), class_names=quality.class_names
+        )
+        for index, found in zip(shown, sure, strict=True)
+    ]
+    analysis.contact_sheet(
+        path,
+        [*map(np.asarray, pictures)],
+        [quality.caption(index) for index in shown],
+        quality.right[shown],
+        columns=4,
+        side=_SIDE,
+    )
+    detection.error_sheet(path.with_name(ERRORS_FILE), split, quality)
+
+
+def exported(model, folder, source, precision):
+    """A SavedModel, verified on some test images."""
+    some = np.unique(np.linspace(0, len(source.test) - 1, _VERIFIED).astype(int))
+    return export.saved_model(
+        model,
+        folder,
+        source.class_names,
+        images=[*_images(source.test.take(some))],
+        agreement=0.99 if precision == "float32" else 0.9,
+        verbose=False,
+    )
+
+
+def _images(split):
+    """The images of a split, upright, each of its own size."""
+    for inputs, _ in detection.batches(split, batch_size=1):
+        yield inputs["images"][0].numpy()
+
+
+def _above(found, score):
+    """The objects of an image that have at least a score."""
+    kept = np.asarray(found["scores"]) >= score
+    return {name: np.asarray(found[name])[kept] for name in _COLUMNS}
+
+
+def viewed(_model, image_size, crop):
+    """Nothing: a detector shows itself images as it was built to."""
+
+
+def predicted(found, split, _view, score):
+    """The objects in the images of a split, each image at its own size."""
+    score = _SCORE if score is None else score
+    return tuple(detection.detect(found.model, [each], score=score)[0] for each in _images(split))
+
+
+def drawings(folder: Path, files: Sequence[Path]) -> list[Path]:
+    """Where the copies of images with boxes are written: JPEG files stay such, others become PNG.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+    files : sequence of pathlib.Path
+        The images.
+
+    Returns
+    -------
+    list of pathlib.Path
+    """
+    return [
+        folder / f"{name}{'.jpg' if file.suffix.lower() in _JPEG else '.png'}"
+        for name, file in zip(submission_ids(files), files, strict=True)
+    ]
+
+
+def write_drawings(
+    folder: Path, files: Sequence[Path], split: data.Split, outputs, class_names: Sequence[str]
+) -> None:
+    """Draw the objects that were found into copies of the images, and list them as COCO does.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder.
+    files : sequence of pathlib.Path
+        The images.
+    split : Split
+        The same, to be read.
+    outputs : sequence of dict
+        What `predicted` returned for them.
+    class_names : sequence of str
+        Names of the classes.
+    """
+    for path, image, found in zip(drawings(folder, files), _images(split), outputs, strict=True):
+        copy = analysis.draw_boxes(
+            image, *(found[each] for each in _COLUMNS), class_names=class_names
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(path) as partial:
+            copy.save(partial, format="JPEG" if path.suffix == ".jpg" else "PNG", quality=92)
+    ids = submission_ids(files)
+    ids = [*map(int, ids)] if all(name.isdecimal() for name in ids) else ids
+    text = json_text(detection.coco_results(outputs, ids), None)
+    write_text(folder / DETECTIONS_FILE, text + "\n")
