@@ -11,7 +11,7 @@ from keras_resnet.analysis.evaluation import (
     evaluate,
     submission,
 )
-from keras_resnet.analysis.overview import Overview, overview
+from keras_resnet.analysis.overview import Boxes, Overview, overview
 from keras_resnet.analysis.plots import (
     class_sheet,
     contact_sheet,
@@ -21,6 +21,7 @@ from keras_resnet.analysis.plots import (
 
 __all__ = [
     "EVALUATIONS",
+    "Boxes",
     "Evaluation",
     "MultiLabelEvaluation",
     "Overview",

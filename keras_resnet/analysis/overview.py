@@ -3,7 +3,10 @@
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from keras_resnet.data import Source
+from keras_resnet.data.boxes import count_boxes, counted, used
 from keras_resnet.data.skipped import is_damaged
 
 
@@ -22,6 +25,32 @@ class Values:
     largest: float
 
 
+SMALL, LARGE = 32**2, 96**2
+"""Areas in pixels between which boxes are of medium size, as COCO has them."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """The boxes of a split.
+
+    Parameters
+    ----------
+    small, medium, large : list of int
+        The boxes of every class that are smaller than 32 x 32 pixels, larger than 96 x 96, and
+        between these.
+    most : int
+        Boxes in the image that has the most.
+    ignored : int
+        Boxes of crowds or difficult objects, which are nowhere else counted.
+    """
+
+    small: list[int]
+    medium: list[int]
+    large: list[int]
+    most: int
+    ignored: int
+
+
 @dataclass(frozen=True)
 class Overview:
     """What a data set contains.
@@ -33,22 +62,25 @@ class Overview:
     class_names : tuple of str
         Its classes, labels or numbers.
     counts : dict of str to list of int
-        For every split, the number of images of every class or label; of numbers, all images.
+        For every split, the number of images of every class or label; of numbers, all images; of
+        boxes, those of every class.
     imbalance : float
-        How many times more training images the largest class has than the smallest.
+        How many times more training images, or boxes, the largest class has than the smallest.
     smallest, median, largest : tuple of (int, int)
         Width and height in pixels of the smallest, the median and the largest image by area.
     damaged : tuple of str
         What is wrong with every image that cannot be read.
     duplicates : list of list of str
         Images that are, byte for byte, in more than one split.
-    task : {"classification", "multilabel", "regression"}
+    task : {"classification", "multilabel", "regression", "detection"}
         What the labels are.
     values : dict of str to list of Values
         For numbers: for every split with images, the range of each. Otherwise empty.
     unlabelled : dict of str to int
-        For several labels an image: for every split, the number of images without one. Otherwise
-        empty.
+        For several labels or boxes an image: for every split, the number of images without one.
+        Otherwise empty.
+    boxes : dict of str to Boxes
+        For boxes: what those of every split are like. Otherwise empty.
     skipped : tuple of str
         Everything that was seen and is not used, with the reason.
     notes : tuple of str
@@ -67,6 +99,7 @@ class Overview:
     task: str = "classification"
     values: dict[str, list[Values]] = field(default_factory=dict)
     unlabelled: dict[str, int] = field(default_factory=dict)
+    boxes: dict[str, Boxes] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -119,20 +152,20 @@ def overview(source: Source) -> Overview:
         task=source.task,
         skipped=source.skipped,
         notes=source.notes,
-        **_FACTS[source.task](source.splits),
+        **_FACTS[source.task](source),
     )
 
 
-def _unlabelled(splits):
+def _unlabelled(source):
     """The images without a label."""
     return {
         "unlabelled": {
-            name: int((~split.labels.any(axis=1)).sum()) for name, split in splits.items()
+            name: int((~split.labels.any(axis=1)).sum()) for name, split in source.splits.items()
         }
     }
 
 
-def _values(splits):
+def _values(source):
     """The range of every number."""
     return {
         "values": {
@@ -140,10 +173,35 @@ def _values(splits):
                 Values(*map(float, (column.min(), column.mean(dtype="float64"), column.max())))
                 for column in split.labels.reshape(len(split), -1).T
             ]
-            for name, split in splits.items()
+            for name, split in source.splits.items()
             if len(split)
         }
     }
 
 
-_FACTS = {"classification": lambda splits: {}, "multilabel": _unlabelled, "regression": _values}
+def _boxes(source):
+    """How large boxes are, and how many an image has."""
+    classes = len(source.class_names)
+    return {
+        "boxes": {name: _boxes_of(each.labels, classes) for name, each in source.splits.items()},
+        "unlabelled": {
+            name: int((~used(each.labels).any(1)).sum()) for name, each in source.splits.items()
+        },
+    }
+
+
+def _boxes_of(labels, classes):
+    width, height = labels[..., 2] - labels[..., 0], labels[..., 3] - labels[..., 1]
+    size, is_counted = np.digitize(width * height, (SMALL, LARGE)), counted(labels)
+    of_sizes = (labels[is_counted & (size == each)] for each in range(3))
+    by_size = [count_boxes(each, classes).tolist() for each in of_sizes]
+    most = int(is_counted.sum(1).max(initial=0))
+    return Boxes(*by_size, most=most, ignored=int((used(labels) & ~is_counted).sum()))
+
+
+_FACTS = {
+    "classification": lambda source: {},
+    "multilabel": _unlabelled,
+    "regression": _values,
+    "detection": _boxes,
+}

@@ -1,7 +1,9 @@
 """`keras-resnet data`, `weights` and `summary`: what there is, before anything is trained."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -46,7 +48,8 @@ def data(source, sheet, task, as_json):
         images = sources.load(source, on_error="skip", task=task)
         overview = analysis.overview(images)
         found.update(dataclasses.asdict(overview))
-        _LABELS[images.task](images, overview)
+        kind = _KINDS[images.task]
+        kind.show(images, overview)
         smallest, largest, median = map(
             size, (overview.smallest, overview.largest, overview.median)
         )
@@ -56,7 +59,7 @@ def data(source, sheet, task, as_json):
             say(f"  {reason}")
         others = [line for line in overview.skipped if not is_damaged(line)]
         if others:
-            say(f"Files and folders that are not used: {len(others)}.")
+            say(f"{kind.left_out}: {len(others)}.")
             for reason in summary(others):
                 say(f"  {reason}")
         say(f"Images that are in more than one split: {len(overview.duplicates)}.")
@@ -66,9 +69,9 @@ def data(source, sheet, task, as_json):
         if len(overview.duplicates) > _SHOWN:
             say(f"  and {len(overview.duplicates) - _SHOWN} more")
         if sheet:
-            analysis.class_sheet(sheet, images, classes=ROWS_SHOWN)
-            are_all = len(images.class_names) <= ROWS_SHOWN
-            of = "every class" if are_all else f"{ROWS_SHOWN} classes"
+            getattr(analysis, kind.sheet)(sheet, images, classes=kind.rows)
+            are_all = len(images.class_names) <= kind.rows
+            of = "every class" if are_all else f"{kind.rows} classes"
             say(f"{sheet}: some images of {of}")
 
 
@@ -123,10 +126,50 @@ def _show_values(images, overview):
     table(title, ["split", "", "images", "smallest", "mean", "largest"], rows, left=2)
 
 
-_LABELS = {
-    "classification": _show_classes,
-    "multilabel": _show_labels,
-    "regression": _show_values,
+def _show_boxes(images, overview):
+    """Boxes of every class, by split and by size, and images without any."""
+    count, found = len(images.class_names), overview.boxes
+    title, shown = extremes(
+        f"{images.name}, {count:,} {'class' if count == 1 else 'classes'} of boxes",
+        overview.counts["train"],
+        "the most training boxes",
+        "the fewest",
+    )
+    columns = dict(overview.counts)
+    for name in ("small", "medium", "large"):
+        of_splits = [getattr(each, name) for each in found.values()]
+        columns[name] = [*map(sum, zip(*of_splits, strict=True))]
+    rows = {overview.class_names[row]: [each[row] for each in columns.values()] for row in shown}
+    rows["all boxes"] = [sum(column) for column in columns.values()]
+    rows["most in an image"] = [each.most for each in found.values()]
+    rows["to ignore"] = [each.ignored for each in found.values()]
+    rows["images"] = [len(split) for split in images.splits.values()]
+    rows["without a box"] = [*overview.unlabelled.values()]
+    filled = [[name, *(f"{number:,}" for number in row), "", "", ""] for name, row in rows.items()]
+    table(title, ["class", *columns], [row[: len(columns) + 1] for row in filled])
+    say("Small boxes are of less than 32x32 pixels, large ones of 96x96 or more.")
+    say(f"The most frequent class has {overview.imbalance:.1f} times as many boxes as the rarest.")
+
+
+class _Kind(NamedTuple):
+    """How data of a task is shown."""
+
+    show: Callable
+    sheet: str = "class_sheet"  # of `analysis`
+    rows: int = ROWS_SHOWN  # of the sheet
+    left_out: str = "Files and folders that are not used"
+
+
+_KINDS = {
+    "classification": _Kind(_show_classes),
+    "multilabel": _Kind(_show_labels),
+    "regression": _Kind(_show_values),
+    "detection": _Kind(
+        _show_boxes,
+        "box_sheet",
+        8,
+        "Files, folders and boxes that are left out or cut",
+    ),
 }
 
 

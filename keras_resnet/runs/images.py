@@ -1,5 +1,6 @@
 """The images of a run: what it was trained on and tested on, listed in images.csv."""
 
+import contextlib
 import csv
 import json
 import os
@@ -49,6 +50,16 @@ def write_images(folder: Path, source: data.Source) -> None:
 def _opened(path, mode):
     # Names of files are bytes, which need not be text.
     return path.open(mode, newline="", encoding="utf-8", errors="surrogateescape")
+
+
+@contextlib.contextmanager
+def _cells_of_any_length():
+    """Let a cell be longer than 128 kB, as the one with thousands of boxes is."""
+    former = csv.field_size_limit(2**31 - 1)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(former)
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,7 @@ def images_of(model: str | os.PathLike) -> RunImages | None:
     if not (folder / IMAGES_FILE).is_file():
         return None
     rows = {name: [] for name in data.SPLITS}
-    with _opened(folder / IMAGES_FILE, "r") as file:
+    with _opened(folder / IMAGES_FILE, "r") as file, _cells_of_any_length():
         try:
             for row in csv.DictReader(file):
                 rows[row["split"]].append(_Row(**row))
