@@ -6,6 +6,7 @@ without a background and only in ASCII, and all in one size, whatever that of th
 
 import colorsys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -77,13 +78,13 @@ def draw_boxes(
     pen = PIL.ImageDraw.Draw(picture)
     texts = [
         "" if plain else _text(label, None if scores is None else number, class_names)
-        for label, number in zip(labels, numbers, strict=True)
+        for label, number in zip(labels.tolist(), numbers.tolist(), strict=True)
     ]
     font = _font("".join(texts), max(_SMALLEST, round(max(picture.size) / _TEXT)))
     line = max(1, round(max(picture.size) / _LINE))
     for index in np.argsort(numbers, kind="stable"):
         if labels[index] >= 0 and np.isfinite(boxes[index]).all():
-            colour = class_colour(labels[index]) if colours is None else colours[index]
+            colour = class_colour(int(labels[index])) if colours is None else colours[index]
             _draw(pen, boxes[index], texts[index], colour, line, font)
     return picture
 
@@ -124,7 +125,7 @@ def _picture(image):
     return PIL.Image.fromarray(np.repeat(pixels, 3 // pixels.shape[2], axis=2))
 
 
-def _text(label, score, class_names):
+def _text(label: int, score: float | None, class_names: Any) -> str:
     """What is written at a box."""
     name = class_names[label] if class_names is not None and label >= 0 else str(label)
     return name if score is None else f"{name} {score:.2f}"

@@ -122,9 +122,9 @@ def find_errors(
 def gained(labels: np.ndarray, detections: Sequence[dict], classes: int) -> dict[str, float]:
     """AP50 that would be gained, were all errors of a kind mended, of all detections.
 
-    A mislocated detection is put in place and a misclassified one gets the right class, if the
-    object has not been found and no other such detection of a higher score is meant for it; else it
-    is left out, as are those of other kinds. An object that is missed need not be found.
+    A mislocated detection is put in place and a misclassified one gets the right class, if no other
+    has found the object and no mislocated or misclassified one of a higher score is meant for it;
+    else it is left out, as are those of other kinds. An object that is missed need not be found.
 
     Parameters
     ----------
@@ -246,11 +246,14 @@ def _mended(labels, detections, errors, found, kind):
         return labels, detections
     kept = np.ones(len(table["images"]), bool)
     kept[rows] = False
-    if kind in _MOVED:
-        best = np.argsort(-table["scores"][rows], kind="stable")
-        best = best[np.unique(objects[best], return_index=True)[1]]  # one for each object
-        best = best[~found[objects[best]]]
-        kept[rows[best]] = True
-        table["boxes"][rows[best]] = truths["boxes"][objects[best]]
-        table["labels"][rows[best]] = truths["labels"][objects[best]]
+    mended = np.flatnonzero(np.isin(errors.kinds, _MOVED))
+    mended = mended[np.argsort(-errors.scores[mended], kind="stable")]
+    mended = mended[np.unique(errors.truths[mended], return_index=True)[1]]  # one an object
+    mended = mended[(errors.kinds[mended] == kind) & ~found[errors.truths[mended]]]
+    rows, objects = errors.detections[mended], errors.truths[mended]
+    kept[rows] = True
+    table["boxes"][rows], table["labels"][rows] = (
+        truths["boxes"][objects],
+        truths["labels"][objects],
+    )
     return labels, listed({name: column[kept] for name, column in table.items()}, len(labels))

@@ -74,14 +74,14 @@ class DetectionEvaluation:
     labels: np.ndarray
     detections: Sequence[dict]
     class_names: tuple[str, ...]
-    image_ids: tuple[int | str, ...] | None = None
+    image_ids: tuple[int | str, ...] = ()
 
     def __post_init__(self):
         if not len(self.class_names):
             raise ValueError("class_names is empty: a detector has at least one class.")
         labels = check_truths(self.labels, len(self.class_names))
         found = check_detections(self.detections, labels, len(self.class_names))
-        ids = tuple(range(len(labels)) if self.image_ids is None else self.image_ids)
+        ids = tuple(self.image_ids) or tuple(range(len(labels)))
         if len({*ids}) != len(labels):
             raise ValueError(
                 f"image_ids are {len({*ids})} different ones, but there are {len(labels)} images."
@@ -391,7 +391,7 @@ def evaluate(
 def _ids(split):
     """What files call the images: as COCO does, by number, where all names are numbers."""
     if not isinstance(split.images, list):
-        return None
+        return ()
     ids = submission_ids(split.images)
     numbers = all(name.isdecimal() for name in ids) and len({*map(int, ids)}) == len(ids)
     return tuple(map(int, ids) if numbers else ids)

@@ -1,7 +1,7 @@
 """Pictures of how a detector does, as PNG files."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -57,7 +57,9 @@ def precision_recall(path: str | os.PathLike, evaluation: "DetectionEvaluation")
     few = len(curves) <= _NAMED
     for name, curve in curves.items():
         label = evaluation.class_names.index(name)
-        style = dict(color=class_colour(label)) if few else dict(color="0.8", linewidth=0.7)
+        style: dict[str, Any] = (
+            dict(color=class_colour(label)) if few else dict(color="0.8", linewidth=0.7)
+        )
         text = f"{name}, AP50 {scores[name]['AP50']:.3f}" if few else None
         axis.plot(curve["recall"], curve["precision"], label=text, **style)
         if few:

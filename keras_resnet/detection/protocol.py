@@ -216,14 +216,16 @@ def overlaps_of(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
 
     if not (len(boxes) and len(others)):
         return np.zeros((len(boxes), len(others)))
-    return mask.iou(_xywh(boxes), _xywh(others), [0] * len(others))
+    return np.asarray(mask.iou(_xywh(boxes), _xywh(others), [0] * len(others)))
 
 
 def _evaluator_class():
     """The evaluation of pycocotools, which forgets "ignore" without "iscrowd"."""
     from pycocotools.cocoeval import COCOeval
 
-    class Evaluator(COCOeval):
+    base: Any = COCOeval
+
+    class Evaluator(base):
         def _prepare(self):
             super()._prepare()
             for each in self.cocoGt.dataset["annotations"]:
@@ -236,7 +238,7 @@ def _dataset(annotations, images, classes):
     """An indexed COCO data set."""
     from pycocotools.coco import COCO
 
-    dataset = COCO()
+    dataset: Any = COCO()
     dataset.dataset = {
         "images": [{"id": index} for index in range(images)],
         "categories": [{"id": index} for index in range(classes)],
