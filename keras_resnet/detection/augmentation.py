@@ -33,18 +33,18 @@ class Augmentation:
     turns : bool, default False
         Turn images by 0, 90, 180 or 270 degrees.
     scale : tuple of (float, float), optional
-        Show everything this many times as large, from the smallest to the largest factor; half as
-        often as twice. Above 1, a window of the image is cut out; below 1, the image shrinks, and
-        its mean color surrounds it. A detector resizes what it is shown, so that resizing alone
-        would change nothing.
+        Show everything this many times as large: the smallest and the largest factor, between
+        which its logarithm is drawn evenly. Above 1, a window of the image is cut out; below 1,
+        the image shrinks, and its mean colour surrounds it. A detector resizes what it is shown, so
+        resizing alone would change nothing.
     crop : tuple of (float, float), optional
         Cut out a window whose height and whose width are fractions of the image's between these.
     visible : float, default 0.3
-        Boxes of which a window shows the center, or this fraction of their area, are clipped to
+        Boxes of which a window shows the centre, or this fraction of their area, are clipped to
         it; the others are left out. Ignored boxes stay as long as anything of them is shown. If an
-        image has boxes, every window shows the center of one.
+        image has boxes, every window shows the centre of one.
     brightness, contrast, saturation : float, default 0
-        Change the colors by factors of up to 1 minus and 1 plus this.
+        Change the colours by factors of up to 1 minus and 1 plus this.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def varied(
     seed = tf.random.experimental.stateless_fold_in(seed, _STREAM)
     drawn = tf.unstack(tf.random.stateless_uniform((len(_CHANCES),), seed))
     chance = dict(zip(_CHANCES, drawn, strict=True))
-    for step in (_cut, _shrink, _turn, _recolor):
+    for step in (_cut, _shrink, _turn, _recolour):
         image, rows = step(policy, image, rows, chance)
     return image, tf.where(rows[:, CLASS, None] >= 0, rows, tf.constant(UNUSED, "float32"))
 
@@ -192,10 +192,29 @@ def _size(image):
 
 
 def _cut(policy, image, rows, chance):
-    """Cut out a window, which shows the center of one of the boxes, if there are any."""
+    """Cut out a window, with the boxes of which it shows enough."""
     if policy.crop is None and (policy.scale is None or policy.scale[1] <= 1):
         return image, rows
-    size = _size(image)
+    boxes, classes, ignored = rows[:, :4], rows[:, CLASS], rows[:, IGNORED]
+    centres = (boxes[:, 1::-1] + boxes[:, 3:1:-1]) / 2  # y, x
+    learned = tf.boolean_mask(centres, (classes >= 0) & (ignored == 0))
+    corner, sides = _window(policy, _size(image), learned, chance)
+
+    (top, left), (height, width) = (tf.unstack(tf.cast(x, "int32")) for x in (corner, sides))
+    image = image[top : top + height, left : left + width]
+    moved = boxes - tf.tile(corner[::-1], [2])
+    clipped = tf.clip_by_value(moved, 0.0, tf.tile(sides[::-1], [2]))
+    centres -= corner
+    centred = tf.reduce_all((centres >= 0) & (centres <= sides), axis=1)
+    left_over = tf.math.divide_no_nan(_area(clipped), _area(moved))
+    enough = (left_over > 0) & ((ignored > 0) | (left_over >= policy.visible))
+    enough |= centred & (ignored == 0)
+    classes = tf.where(enough, classes, -1.0)
+    return image, tf.concat((clipped, tf.stack((classes, ignored), 1)), 1)
+
+
+def _window(policy, size, centres, chance):
+    """The corner and sides of a window that shows one of these centres, if there are any."""
     sides = size
     if policy.scale:
         sides /= tf.maximum(_factor(policy, chance), 1.0)
@@ -203,31 +222,15 @@ def _cut(policy, image, rows, chance):
         sides *= [_between(policy.crop, chance[name]) for name in ("tall", "wide")]
     sides = tf.clip_by_value(tf.round(sides), 1.0, size)
 
-    boxes, classes, ignored = rows[:, :4], rows[:, CLASS], rows[:, IGNORED]
-    centers = (boxes[:, 1::-1] + boxes[:, 3:1:-1]) / 2  # y, x
-    choices = tf.boolean_mask(centers, (classes >= 0) & (ignored == 0))
-    count = tf.cast(tf.shape(choices)[0], "float32")
-    # Without boxes, a window shows any place; the row that this appends is chosen only then.
-    choices = tf.concat((choices, size[None] / 2), 0)
-    last = tf.maximum(count - 1, 0.0)
-    shown = tf.gather(choices, tf.cast(_whole(0.0, last, chance["box"]), "int32"))
-    shown = tf.clip_by_value(shown, 0.0, size)
-    low = tf.where(count > 0, tf.maximum(tf.math.ceil(shown - sides), 0.0), 0.0)
-    high = size - sides
-    high = tf.where(count > 0, tf.minimum(tf.floor(shown), high), high)
-    corner = _whole(low, high, tf.stack((chance["top"], chance["left"])))
+    def around_one():
+        last = tf.cast(tf.shape(centres)[0] - 1, "float32")
+        one = tf.gather(centres, tf.cast(_whole(0.0, last, chance["box"]), "int32"))
+        one = tf.clip_by_value(one, 0.0, size)
+        return tf.maximum(tf.math.ceil(one - sides), 0.0), tf.minimum(tf.floor(one), size - sides)
 
-    (top, left), (height, width) = (tf.unstack(tf.cast(x, "int32")) for x in (corner, sides))
-    image = image[top : top + height, left : left + width]
-    moved = boxes - tf.tile(corner[::-1], [2])
-    clipped = tf.clip_by_value(moved, 0.0, tf.tile(sides[::-1], [2]))
-    centers -= corner
-    centered = tf.reduce_all((centers >= 0) & (centers <= sides), axis=1)
-    left_over = tf.math.divide_no_nan(_area(clipped), _area(moved))
-    enough = (left_over > 0) & ((ignored > 0) | (left_over >= policy.visible))
-    enough |= centered & (ignored == 0)
-    classes = tf.where(enough, classes, -1.0)
-    return image, tf.concat((clipped, tf.stack((classes, ignored), 1)), 1)
+    anywhere = tf.zeros(2), size - sides
+    low, high = tf.cond(tf.shape(centres)[0] > 0, around_one, lambda: anywhere)
+    return _whole(low, high, tf.stack((chance["top"], chance["left"]))), sides
 
 
 def _area(boxes):
@@ -236,7 +239,7 @@ def _area(boxes):
 
 
 def _shrink(policy, image, rows, chance):
-    """Shrink the image, somewhere on a canvas of its size and its mean color."""
+    """Shrink the image, somewhere on a canvas of its size and its mean colour."""
     if policy.scale is None or policy.scale[0] >= 1:
         return image, rows
     size = _size(image)
@@ -283,7 +286,7 @@ def _turn(policy, image, rows, chance):
     return image, tf.concat((tf.stack((x1, y1, x2, y2), 1), rows[:, 4:]), 1)
 
 
-def _recolor(policy, image, rows, chance):
+def _recolour(policy, image, rows, chance):
     """Change brightness, contrast and saturation."""
     names = ("brightness", "contrast", "saturation")
     if not any(getattr(policy, name) for name in names):

@@ -83,11 +83,11 @@ def test_boxes_are_where_their_pixels_are(policy, scene, seed):
     x, y = shown[..., 0].astype(int), shown[..., 1].astype(int)
     for (x1, y1, x2, y2, label, ignored), found in zip(rows, moved, strict=True):
         inside = (x >= x1) & (x < x2) & (y >= y1) & (y < y2)
-        centered = (
+        centred = (
             x.min() <= (x1 + x2) / 2 <= x.max() + 1 and y.min() <= (y1 + y2) / 2 <= y.max() + 1
         )
         part = inside.sum() / max((x2 - x1) * (y2 - y1), 1)
-        enough = part > 0 and (ignored or centered or part >= policy.visible)
+        enough = part > 0 and (ignored or centred or part >= policy.visible)
         expected = [*bounds(inside), label, ignored] if label >= 0 and enough else [*UNUSED]
         assert found.tolist() == expected
     learned = (rows[:, CLASS] >= 0) & (rows[:, IGNORED] == 0)
@@ -96,7 +96,7 @@ def test_boxes_are_where_their_pixels_are(policy, scene, seed):
 
 NOTHING = padded([[]])[0]
 
-# As they are, but with the colors that are painted; and with more averaging.
+# As they are, but with the colours that are painted; and with more averaging.
 SHRINKING = {
     name: replace(AUGMENTATIONS[name], brightness=0, contrast=0, saturation=0)
     for name in ("photograph", "cells")
@@ -114,7 +114,7 @@ def test_boxes_of_images_that_shrink_are_within_a_pixel(policy, scene, seed):
         painted[y1:y2, x1:x2, index] = 255
     shown, moved = vary(policy, painted, rows, seed)
     for index, (x1, y1, x2, y2, label, _) in enumerate(moved):
-        # What surrounds a smaller image is darker: no color is on more than half of each side.
+        # What surrounds a smaller image is darker: no colour is on more than half of each side.
         found = shown[..., index] > 190
         if label >= 0 and min(x2 - x1, y2 - y1) >= 2:
             assert np.abs(np.subtract(bounds(found), (x1, y1, x2, y2))).max() <= 1
@@ -158,13 +158,13 @@ def test_scales_are_as_often_half_as_twice_and_windows_are_everywhere():
     assert np.ptp([*corners], axis=0).min() > 20
 
 
-def test_a_smaller_image_is_on_its_mean_color():
+def test_a_smaller_image_is_on_its_mean_colour():
     image = np.full((40, 40, 3), (200, 100, 50), "uint8")
     for shown, _ in many(Augmentation(scale=(0.3, 0.3)), image, count=3):
         np.testing.assert_array_equal(shown, image)
 
 
-class TestColors:
+class TestColours:
     image = np.random.default_rng(0).integers(30, 160, (20, 30, 3), "uint8")
 
     @pytest.mark.parametrize(
