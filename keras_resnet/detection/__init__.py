@@ -2,6 +2,7 @@
 
 ===============  ==================================================================
 `FasterRCNN`     builds a detector over a backbone
+`DETECTORS`      the named ones, such as `FasterRCNN_ResNet50_FPN`, with pretrained weights
 `Options`        what it is built with, by torchvision's names
 `detect`         the objects in images of any sizes
 `evaluate`       how good a detector is, by COCO's and Pascal VOC's protocols
@@ -41,21 +42,39 @@ from keras_resnet.detection.proposals import Proposals
 from keras_resnet.detection.roi_align import RoIAlign
 from keras_resnet.detection.transform import Transform
 from keras_resnet.detection.weights import load_weights, to_torch
+from keras_resnet.detection.zoo import (
+    DETECTORS,
+    FasterRCNN_ResNet50_C4,
+    FasterRCNN_ResNet50_FPN,
+    FasterRCNN_ResNet50_FPN_V2,
+    FasterRCNN_ResNet101_C4,
+    FasterRCNN_ResNet101_FPN,
+    FasterRCNN_ResNeXt101_32x8d_FPN,
+    builder,
+)
 
 __all__ = [
     "AUGMENTATIONS",
+    "DETECTORS",
     "HEADS",
     "Anchors",
     "Augmentation",
     "DetectionEvaluation",
     "Detections",
     "FasterRCNN",
+    "FasterRCNN_ResNeXt101_32x8d_FPN",
+    "FasterRCNN_ResNet50_C4",
+    "FasterRCNN_ResNet50_FPN",
+    "FasterRCNN_ResNet50_FPN_V2",
+    "FasterRCNN_ResNet101_C4",
+    "FasterRCNN_ResNet101_FPN",
     "Options",
     "Parts",
     "Proposals",
     "RoIAlign",
     "Transform",
     "batches",
+    "builder",
     "coco_classes",
     "coco_metrics",
     "coco_results",

@@ -90,11 +90,11 @@ LAYOUTS = (
 )
 
 # The modules of layers that are not of the backbone, by library: patterns of the layers' names, and
-# functions of the number in them.
+# functions of the number in them. (torchvision counts a pyramid's levels from its first.)
 _MODULES: dict[str, dict[str, Callable[[int], str]]] = {
     "torchvision": {
-        r"fpn_inner(\d)": lambda level: f"backbone.fpn.inner_blocks.{level - 2}.0",
-        r"fpn_layer(\d)": lambda level: f"backbone.fpn.layer_blocks.{level - 2}.0",
+        r"fpn_inner(\d)": lambda index: f"backbone.fpn.inner_blocks.{index}.0",
+        r"fpn_layer(\d)": lambda index: f"backbone.fpn.layer_blocks.{index}.0",
         r"rpn_conv(\d)": lambda number: f"rpn.head.conv.{number - 1}.0",
         r"rpn_logits()": lambda _: "rpn.head.cls_logits",
         r"rpn_deltas()": lambda _: "rpn.head.bbox_pred",
@@ -561,11 +561,12 @@ def _slots(model, parts, found):
         return dict(_numbered_slots(model, "layers/"))
     layout, slots = found.layout, {}
     of_head = {layer.name for layer in flat_layers(parts.box_head)}
+    first = _first_level(parts)
     rearranged = _arrangements(parts, found)
     for layer in flat_layers(model):
         if not layer.weights:
             continue
-        module = _module(layer.name, layout, layer.name in of_head)
+        module = _module(layer.name, layout, layer.name in of_head, first)
         for variable, part, axes in mapping.variables_of(layer, model)[1]:
             slot = mapping.Slot(variable, axes)
             if layer.name in rearranged and (part == "weight" or layer.name != "fc6"):
@@ -577,14 +578,21 @@ def _slots(model, parts, found):
     return slots
 
 
-def _module(name, layout, of_head):
+def _first_level(parts):
+    """The number of the first stage that a pyramid stands on."""
+    names = " ".join(layer.name for layer in flat_layers(parts.features))
+    return min((int(level) for level in re.findall(r"fpn_layer(\d)", names)), default=2)
+
+
+def _module(name, layout, of_head, first):
     """The module for a layer."""
     conv = name.removesuffix("_bn")
     if name == "fc6":
         return layout.fc6
     for pattern, module in _MODULES[layout.library].items():
         if match := re.fullmatch(pattern, conv):
-            module = module(int(match[1] or 0))
+            counted = first if layout.library == "torchvision" and name.startswith("fpn") else 0
+            module = module(int(match[1] or 0) - counted)
             if name == conv:
                 return module
             if layout.library == "detectron2":

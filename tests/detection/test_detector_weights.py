@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import itertools
 import logging
 import pickle
@@ -17,6 +18,7 @@ from errors import one_line_error
 from keras_resnet import detection, zoo
 from keras_resnet.detection import heads
 from keras_resnet.detection import weights as detectors
+from keras_resnet.detection import zoo as named
 from keras_resnet.pretrained import registry
 from keras_resnet.pretrained import to_torch as classifier_to_torch
 
@@ -200,6 +202,17 @@ class TestTorchvision:
         with one_line_error("unexpected tensors", "rpn.head.conv.weight"):
             twice = {**state, "rpn.head.conv.weight": state["rpn.head.conv.0.0.weight"]}
             detection.load_weights(model, write(tmp_path, as_zip(twice)))
+
+    def test_levels_of_a_pyramid_are_counted_from_its_first(self, tmp_path):
+        # torchvision: returned_layers=[2, 3, 4] makes inner_blocks.0 for layer2.
+        model = detector("fpn", returned_layers=(2, 3, 4))
+        state = torchvision_state(model)
+        assert state["backbone.fpn.inner_blocks.0.0.weight"].shape == (8, 16, 1, 1)
+        assert "backbone.fpn.inner_blocks.3.0.weight" not in state
+        detection.load_weights(model, write(tmp_path, as_zip(state)))
+        layer = model.get_layer("features").get_layer("fpn_inner3")
+        kernel = state["backbone.fpn.inner_blocks.0.0.weight"].transpose(2, 3, 1, 0)
+        np.testing.assert_array_equal(layer.kernel, kernel)
 
     def test_wrappers_are_taken_off(self, nets, tmp_path):
         model = nets["torchvision", "c4"]
@@ -597,6 +610,91 @@ class TestRoundTrips:
         with one_line_error("the box head has 3 classes"):
             detection.load_weights(model, path)
         detection.load_weights(model, path, new_head=True)
+
+
+@pytest.fixture
+def small_builders(monkeypatch):
+    """The named detectors, over small backbones."""
+    monkeypatch.setattr(
+        named.zoo, "builder", lambda _: lambda weights=None, **options: backbone(
+            **{**options, "weights": weights}
+        )
+    )  # fmt: skip
+
+
+@pytest.mark.usefixtures("small_builders")
+class TestBuilders:
+    def test_are_thin_functions_of_a_table(self):
+        assert {*detection.DETECTORS} >= {row.model for row in registry.DETECTORS}
+        for name in detection.DETECTORS:
+            function = getattr(detection, name)
+            assert detection.builder(name.lower().replace("_", "-")) is function
+            assert [*inspect.signature(function).parameters] == [
+                *("weights", "weights_backbone", "classes", "options")
+            ]
+            model = function(classes=2)
+            assert detection.parts_of(model).classes == 2
+        with one_line_error("'FasterRCNN_ResNet50_FPM'", "Did you mean FasterRCNN_ResNet50_FPN"):
+            detection.builder("FasterRCNN_ResNet50_FPM")
+
+    def test_choose_what_the_weights_need(self, nets, tmp_path):
+        state = as_detectron2(torchvision_state(nets["torchvision", "c4"]), SIZES)
+        path = write(tmp_path, as_arrays(state), "model_final_f97cb7.pkl")
+        model = detection.FasterRCNN_ResNet50_C4(weights=path, rpn_anchor_sizes=SIZES)
+        parts = detection.parts_of(model)
+        assert (parts.classes, parts.transform.mode) == (3, "detectron2")
+        options = parts.options
+        assert (options.roi_aligned, options.roi_sampling_ratio) == (True, 0)
+        assert (options.anchors_rounded, options.rpn_pre_nms_top_n_test) == (False, 6000)
+        first = model.get_layer("features").get_layer("conv3_block1_1_conv")
+        assert first.strides == (2, 2)
+        same = detection.load_weights(of_detectron2(), path)
+        for ours, theirs in zip(model.weights, same.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+        with one_line_error("these weights need roi_aligned=True", "has False"):
+            detection.FasterRCNN_ResNet50_C4(
+                weights=path, roi_aligned=False, rpn_anchor_sizes=SIZES
+            )
+
+    def test_with_other_classes_keep_a_fresh_head(self, nets, tmp_path, caplog):
+        path = write(tmp_path, as_zip(torchvision_state(nets["torchvision", "fpn_v2"])))
+        with caplog.at_level(logging.INFO, "keras_resnet"):
+            model = detection.FasterRCNN_ResNet50_FPN_V2(weights=path, classes=7)
+        assert "Skipped the box head for 3 classes: faster_rcnn_" in caplog.text
+        assert detection.parts_of(model).classes == 7
+
+    def test_refuse_weights_of_another_head_and_name_whose_they_are(self, nets, tmp_path):
+        path = write(tmp_path, as_zip(torchvision_state(nets["torchvision", "c4"])))
+        with one_line_error("FasterRCNN_ResNet50_FPN has 'fpn'", "FasterRCNN_ResNet101_C4"):
+            detection.FasterRCNN_ResNet50_FPN(weights=path)
+
+    def test_take_the_weights_of_a_backbone(self, tmp_path):
+        theirs = backbone()
+        draw = np.random.default_rng(3)
+        theirs.set_weights([draw.uniform(0.5, 1, each.shape) for each in theirs.weights])
+        path = tmp_path / "backbone.safetensors"
+        classifier_to_torch(theirs, path)
+        for name in ("FasterRCNN_ResNet50_C4", "FasterRCNN_ResNet50_FPN"):
+            model = detection.builder(name)(weights_backbone=path, classes=2)
+            kernels = {each.path: np.asarray(each) for each in theirs.weights}
+            found = weights_of(model)
+            assert kernels.keys() <= found.keys()
+            assert_same({key: found[key] for key in kernels}, kernels)
+            frozen = model.get_layer("features").get_layer("conv1_conv")
+            assert not frozen.trainable
+        fresh = detection.FasterRCNN_ResNet50_C4(classes=2)
+        assert fresh.get_layer("features").get_layer("conv1_conv").trainable
+        with one_line_error("leave out weights_backbone="):
+            detection.FasterRCNN_ResNet50_C4(weights="coco", weights_backbone=path)
+
+    def test_take_what_keras_saved_if_they_are_told_the_classes(self, tmp_path):
+        model = detection.FasterRCNN_ResNet50_C4(classes=2)
+        model.save_weights(tmp_path / "detector.weights.h5")
+        with one_line_error("classes="):
+            detection.FasterRCNN_ResNet50_C4(weights=tmp_path / "detector.weights.h5")
+        same = detection.FasterRCNN_ResNet50_C4(weights=tmp_path / "detector.weights.h5", classes=2)
+        for ours, theirs in zip(model.weights, same.weights, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_pickle_that_runs_something_is_refused(nets, tmp_path):

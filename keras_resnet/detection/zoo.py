@@ -1,0 +1,222 @@
+"""The named detectors: a table, and a short function for each."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_resnet import names, zoo
+from keras_resnet.detection import weights as pretrained
+from keras_resnet.detection.faster_rcnn import FasterRCNN
+from keras_resnet.initialization import kernels_to_be_loaded
+from keras_resnet.resnet import feature_pyramid
+
+Weights = str | os.PathLike | None
+
+
+class Named(NamedTuple):
+    """What the name of a detector says: the builder of its backbone, and its head."""
+
+    backbone: str
+    head: str
+
+
+DETECTORS = {
+    "FasterRCNN_ResNet50_FPN": Named("ResNet50", "fpn"),
+    "FasterRCNN_ResNet50_FPN_V2": Named("ResNet50", "fpn_v2"),
+    "FasterRCNN_ResNet50_C4": Named("ResNet50", "c4"),
+    "FasterRCNN_ResNet101_FPN": Named("ResNet101", "fpn"),
+    "FasterRCNN_ResNet101_C4": Named("ResNet101", "c4"),
+    "FasterRCNN_ResNeXt101_32x8d_FPN": Named("ResNeXt101_32x8d", "fpn"),
+}
+"""The named detectors."""
+
+# Without weights: those of COCO, as torchvision numbers them.
+_CLASSES = 90
+
+
+def FasterRCNN_ResNet50_FPN(
+    weights: Weights = None,
+    weights_backbone: Weights = None,
+    classes: int | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a Faster R-CNN over ResNet-50 and a feature pyramid, as torchvision's of this name.
+
+    Parameters
+    ----------
+    weights : str, path or None, default None
+        Those of a whole detector: a tag that `keras_resnet.list_weights` gives for this name
+        ("coco" for torchvision's, "coco_detectron2_3x"), or a file, as in `load_weights`.
+    weights_backbone : str, path or None, default None
+        Those of the backbone alone: a tag of its builder ("imagenet", "imagenet_caffe"), or a file.
+        With None for both, all of the backbone is trained, and its BatchNormalization too.
+    classes : int, optional
+        Number of classes, without the background. Default: that of `weights`; without any, 90, as
+        torchvision numbers those of COCO. If it is not that of `weights`, the detector's last
+        layers, `box_logits` and `box_deltas`, keep fresh weights, and this is logged.
+    **options
+        Keywords of `FasterRCNN`, fields of `Options`, and `trained_with` of `load_weights`. What
+        weights imply, such as `roi_aligned=True` for detectron2's, is chosen automatically.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        For an argument out of its range, naming it, what came and what is allowed; for weights
+        that do not fit.
+    OSError
+        If weights cannot be downloaded.
+
+    Examples
+    --------
+    >>> from keras_resnet import detection
+    >>> detector = detection.FasterRCNN_ResNet50_FPN(classes=3)
+    >>> detector.name
+    'faster_rcnn_resnet50_fpn'
+    """
+    return _built("FasterRCNN_ResNet50_FPN", weights, weights_backbone, classes, **options)
+
+
+def FasterRCNN_ResNet50_FPN_V2(
+    weights: Weights = None,
+    weights_backbone: Weights = None,
+    classes: int | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a Faster R-CNN over ResNet-50, with BatchNormalization in the pyramid and in the head.
+
+    The arguments are those of `FasterRCNN_ResNet50_FPN`.
+
+    References
+    ----------
+    Li et al., Benchmarking Detection Transfer Learning with Vision Transformers, 2021.
+    """
+    return _built("FasterRCNN_ResNet50_FPN_V2", weights, weights_backbone, classes, **options)
+
+
+def FasterRCNN_ResNet50_C4(
+    weights: Weights = None,
+    weights_backbone: Weights = None,
+    classes: int | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a Faster R-CNN over conv1 to conv4 of ResNet-50, with conv5 on every region.
+
+    The arguments are those of `FasterRCNN_ResNet50_FPN`.
+    """
+    return _built("FasterRCNN_ResNet50_C4", weights, weights_backbone, classes, **options)
+
+
+def FasterRCNN_ResNet101_FPN(
+    weights: Weights = None,
+    weights_backbone: Weights = None,
+    classes: int | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a Faster R-CNN over ResNet-101 and a feature pyramid.
+
+    The arguments are those of `FasterRCNN_ResNet50_FPN`.
+    """
+    return _built("FasterRCNN_ResNet101_FPN", weights, weights_backbone, classes, **options)
+
+
+def FasterRCNN_ResNet101_C4(
+    weights: Weights = None,
+    weights_backbone: Weights = None,
+    classes: int | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a Faster R-CNN over conv1 to conv4 of ResNet-101, with conv5 on every region.
+
+    That of He et al. 2015. The arguments are those of `FasterRCNN_ResNet50_FPN`.
+    """
+    return _built("FasterRCNN_ResNet101_C4", weights, weights_backbone, classes, **options)
+
+
+def FasterRCNN_ResNeXt101_32x8d_FPN(
+    weights: Weights = None,
+    weights_backbone: Weights = None,
+    classes: int | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a Faster R-CNN over ResNeXt-101 32x8d and a feature pyramid.
+
+    The arguments are those of `FasterRCNN_ResNet50_FPN`.
+    """
+    return _built("FasterRCNN_ResNeXt101_32x8d_FPN", weights, weights_backbone, classes, **options)
+
+
+def builder(name: str) -> Callable[..., keras.Model]:
+    """Find the function of a named detector.
+
+    Parameters
+    ----------
+    name : str
+        A name of `DETECTORS`; case, "-" and "_" do not matter.
+
+    Returns
+    -------
+    callable
+        Takes the arguments of `FasterRCNN_ResNet50_FPN`.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, suggesting the nearest.
+
+    Examples
+    --------
+    >>> from keras_resnet import detection
+    >>> detection.builder("faster-rcnn-resnet50-c4").__name__
+    'FasterRCNN_ResNet50_C4'
+    """
+    return globals()[names.find("detector", name, DETECTORS)]
+
+
+def _built(
+    name: str,
+    weights: Weights,
+    weights_backbone: Weights,
+    classes: int | None,
+    *,
+    trained_with: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Build a detector of the table and load its weights; what these imply need not be said."""
+    row = DETECTORS[name]
+    if weights is None:
+        backbone = zoo.builder(row.backbone)(
+            include_top=False, weights=weights_backbone, input_shape=(None, None, 3)
+        )
+        if weights_backbone is None:
+            fresh = {"trainable_backbone_layers": len(feature_pyramid(backbone)) + 1}
+            options = {**fresh, "trainable_batch_norm": True, **options}
+        classes = _CLASSES if classes is None else classes
+        return FasterRCNN(backbone, classes, row.head, **options)
+    if weights_backbone is not None:
+        raise ValueError(
+            f"weights={str(weights)!r} are those of a whole detector: with them, leave out "
+            f"weights_backbone={str(weights_backbone)!r}."
+        )
+    found = pretrained.find(weights, name, trained_with)
+    if found.layout and found.layout.head != row.head:
+        others = [other for other, each in DETECTORS.items() if each.head == found.layout.head]
+        raise ValueError(
+            f"{found.argument}: the weights are of a detector of {found.layout.library} with the "
+            f"head {found.layout.head!r}, {name} has {row.head!r}. Build {', '.join(others)}, or "
+            f"keras_resnet.detection.FasterRCNN with head={found.layout.head!r}."
+        )
+    wanted = found.classes if classes is None else classes
+    if wanted is None:
+        raise ValueError(f"{found.argument}: say with classes= how many classes the detector has.")
+    with kernels_to_be_loaded():
+        backbone = zoo.builder(row.backbone)(
+            include_top=False, weights=None, input_shape=(None, None, 3), **found.backbone
+        )
+    model = FasterRCNN(backbone, wanted, row.head, **{**found.options, **options})
+    return pretrained.load_found(model, found, new_head=wanted != found.classes)
