@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
 
@@ -19,7 +19,7 @@ class Named(NamedTuple):
     """What the name of a detector says: the builder of its backbone, and its head."""
 
     backbone: str
-    head: str
+    head: Literal["fpn", "fpn_v2", "c4"]
 
 
 DETECTORS = {
