@@ -324,7 +324,7 @@ def _chosen(stages, returned_layers, head):
 def _fitting(options, levels, stages):
     """Options with anchors for every level."""
     if "rpn_anchor_sizes" not in options and len(levels) > 1:
-        first = [*stages][0].removeprefix("C")
+        first = next(iter(stages)).removeprefix("C")
         sizes = Options.rpn_anchor_sizes[int(first) - 2 :][: len(levels)]
         options = {**options, "rpn_anchor_sizes": sizes}
     found = Options(**options)

@@ -169,7 +169,11 @@ def by_matrices(features, boxes, owners, bins, ratio=2, aligned=False) -> tf.Ten
         tf.cast(interpolation(boxes, axis, size, bins, ratio, aligned), features.dtype)
         for axis, size in enumerate((height, width))
     )
-    return _interpolated(features, rows, columns, owners)
+    # One that nobody asked for, where there are none: an array of no parts has no shape.
+    more = tf.cast(tf.equal(tf.size(owners), 0), "int32")
+    rows, columns = (tf.pad(each, [[0, more], [0, 0], [0, 0]]) for each in (rows, columns))
+    found = _interpolated(features, rows, columns, tf.pad(owners, [[0, more]]))
+    return found[: tf.size(owners)]
 
 
 def interpolation(boxes, axis, size, bins, ratio, aligned) -> tf.Tensor:
