@@ -95,14 +95,12 @@ def proposal_network(
         for number in range(1, convolutions + 1)
     ]  # fmt: skip
     ends = [
-        layers.Conv2D(
-            anchors, 1, kernel_initializer=_normal(0.01), dtype=_exact(), name="rpn_logits"
-        ),
-        layers.Conv2D(
-            anchors * 4, 1, kernel_initializer=_normal(0.01), dtype=_exact(), name="rpn_deltas"
-        ),
+        layers.Conv2D(anchors, 1, kernel_initializer=_normal(0.01), name="rpn_logits"),
+        layers.Conv2D(anchors * 4, 1, kernel_initializer=_normal(0.01), name="rpn_deltas"),
     ]
     inputs = [keras.Input((None, None, channels), name=f"level{n}") for n in range(levels)]
+    # As numbers of half precision, if the model computes in it: they are many, and boxes follow from
+    # deltas in single precision.
     flat = [layers.Reshape(shape, dtype=_exact()) for shape in ((-1,), (-1, 4))]
     found = []
     for x in inputs:
