@@ -1,8 +1,8 @@
 """Boxes around the objects in images, as the labels of a split.
 
 The labels of an image are rows of `COLUMNS` numbers: x1, y1, x2, y2 in pixels of the upright image
-(0 is the left or upper edge of the first pixel, so that x2 - x1 is the width), the class, and 1 for
-a box that is neither learned from nor counted: a crowd of COCO, a difficult object of Pascal VOC.
+(0 is the left or upper edge of the first pixel, so that x2 - x1 is the width), the class, and 0 or
+why the box is neither learned from nor counted: `CROWD`, as in COCO, or `DIFFICULT`, as in VOC.
 Images have different numbers of boxes; rows that an image does not need are `UNUSED`.
 """
 
@@ -13,7 +13,11 @@ import numpy as np
 
 COLUMNS = 6
 CLASS, IGNORED = 4, 5
-"""Columns of the class, and of whether a box is ignored."""
+"""Columns of the class, and of why a box is ignored, if it is."""
+
+CROWD, DIFFICULT = 1, 2
+"""Why a box is ignored. By COCO's protocol, a crowd takes any number of detections that are half
+inside it or more; a difficult object takes one, by the usual overlap."""
 
 UNUSED = (0, 0, 0, 0, -1, 0)
 """The row where there is no box."""
@@ -128,7 +132,10 @@ def check_boxes(labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
     for wrong, reason in (
         ((kind != np.round(kind)) | (kind < -1), "the class must be a whole number from 0 on"),
         (kind > last, f"the class is not one of 0 to {last}, for which there are names"),
-        (~np.isin(ignored, (0, 1)), "the last number must be 1 for a box to ignore, or 0"),
+        (
+            ~np.isin(ignored, (0, CROWD, DIFFICULT)),
+            f"the last number must be 0, or {CROWD} or {DIFFICULT} for a box to ignore",
+        ),
         (~is_box & (labels != UNUSED).any(-1), "a row without a box is 0, 0, 0, 0, -1, 0"),
         (is_box & ((x2 <= x1) | (y2 <= y1)), "x2 must be more than x1, and y2 more than y1"),
         (is_box & ((x1 < 0) | (y1 < 0)), "a box begins at 0 or later, inside the image"),
@@ -196,7 +203,7 @@ def write_boxes(label: np.ndarray, class_names: Sequence[str]) -> str:
     Returns
     -------
     str
-        JSON: [x1, y1, x2, y2, name] for every box, with true at the end of one to ignore.
+        JSON: [x1, y1, x2, y2, name] for every box, with the reason at the end of one to ignore.
 
     Examples
     --------
@@ -206,7 +213,11 @@ def write_boxes(label: np.ndarray, class_names: Sequence[str]) -> str:
     '[[0, 0, 9, 4.5, "dog"]]'
     """
     listed = [
-        [*map(_number, box[:CLASS]), class_names[int(box[CLASS])], *[True] * int(box[IGNORED])]
+        [
+            *map(_number, box[:CLASS]),
+            class_names[int(box[CLASS])],
+            *filter(None, [int(box[IGNORED])]),
+        ]
         for box in label[used(label)]
     ]
     return json.dumps(listed, ensure_ascii=False)
@@ -240,9 +251,9 @@ def read_boxes(texts: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
 
     def boxes(text):
         try:
-            for *corners, name, ignored in ([*box, False][:6] for box in json.loads(text)):
+            for *corners, name, ignored in ([*box, 0][:6] for box in json.loads(text)):
                 x1, y1, x2, y2 = map(float, corners)
-                yield x1, y1, x2, y2, index_of[name], bool(ignored)
+                yield x1, y1, x2, y2, index_of[name], int(ignored)
         except KeyError as error:
             raise ValueError(f"label {error} is not one of {', '.join(class_names)}.") from error
         except (TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keras_resnet.data.boxes import UNUSED, used
 from keras_resnet.detection.protocol import (
     listed,
     matched,
@@ -241,8 +242,8 @@ def _mended(labels, detections, errors, found, kind):
     rows, objects = errors.detections[chosen], errors.truths[chosen]
     if kind == "missed":
         labels = labels.copy()
-        images, places = np.nonzero(labels[..., 4] >= 0)
-        labels[images[objects], places[objects], 4] = -1
+        images, places = np.nonzero(used(labels))
+        labels[images[objects], places[objects]] = UNUSED
         return labels, detections
     kept = np.ones(len(table["images"]), bool)
     kept[rows] = False

@@ -14,6 +14,7 @@ import numpy as np
 from keras_resnet import graphs
 from keras_resnet.analysis.evaluation import submission_ids
 from keras_resnet.data import Split
+from keras_resnet.data.boxes import CLASS, CROWD, IGNORED
 from keras_resnet.detection.batches import batches
 from keras_resnet.detection.detect import answers_of, function_of
 from keras_resnet.detection.errors import KINDS, Errors, find_errors, gained
@@ -45,8 +46,7 @@ class DetectionEvaluation:
     Parameters
     ----------
     labels : array of shape (images, most, 6)
-        A split's labels: x1, y1, x2, y2 in pixels, class, and 0 for a box that counts, 1 for a
-        crowd, 2 for a difficult object. Rows of class -1 are none.
+        A split's labels, as in `keras_resnet.data.boxes`.
     detections : sequence of dict
         "boxes", "scores" and "labels" of every image, as `detection.detect` returns them.
     class_names : tuple of str
@@ -405,7 +405,7 @@ def coco_metrics(
     Parameters
     ----------
     truths : array of shape (images, most, 6)
-        A split's labels: x1, y1, x2, y2 in pixels, class, ignored. Rows of class -1 are none.
+        A split's labels, as in `keras_resnet.data.boxes`.
     detections : sequence of dict
         "boxes", "scores" and "labels" of every image.
     class_names : sequence of str
@@ -504,7 +504,7 @@ def coco_truths(
                 "category_id": int(label) + 1,
                 "bbox": _bbox(box),
                 "area": round(float(np.prod(box[2:] - box[:2])), 2),
-                "iscrowd": int(ignored == 1),
+                "iscrowd": int(ignored == CROWD),
                 "ignore": int(ignored > 0),
             }
             for number, (image, label, box, ignored) in enumerate(zip(*columns, strict=True), 1)
@@ -543,13 +543,13 @@ def _voc_average_precision(labels, detections, label):
     """Average precision of a class as VOC has it since 2010, and as in 2007."""
     scores, outcomes, objects = [], [], 0
     for rows, each in zip(labels, detections, strict=True):
-        truths = rows[rows[:, 4] == label]
-        objects += np.sum(truths[:, 5] == 0)
+        truths = rows[rows[:, CLASS] == label]
+        objects += np.sum(truths[:, IGNORED] == 0)
         found = np.flatnonzero(each["labels"] == label)
         found = found[np.argsort(-each["scores"][found], kind="stable")]
         scores.append(each["scores"][found])
         outcomes.append(
-            _voc_outcomes(overlaps_of(each["boxes"][found], truths[:, :4]), truths[:, 5])
+            _voc_outcomes(overlaps_of(each["boxes"][found], truths[:, :CLASS]), truths[:, IGNORED])
         )
     if not objects:
         return _NAN, _NAN

@@ -13,12 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from keras_resnet.data.boxes import CLASS, COLUMNS, CROWD, IGNORED, used
 from keras_resnet.names import some
-
-CROWD, DIFFICULT = 1, 2
-"""Why a box is ignored, in the last column of labels: a crowd, as in COCO, takes any number of
-detections at least half of which lies in it; a difficult object, as in VOC, takes one, by the usual
-overlap. Neither has to be found."""
 
 SIZES = ("all", "small", "medium", "large")
 """Areas of boxes: all, up to 32 x 32 pixels, up to 96 x 96, and larger."""
@@ -89,13 +85,13 @@ def table_of_truths(labels: np.ndarray) -> dict[str, np.ndarray]:
     dict of str to array
         "images", "labels", "boxes" and "ignored".
     """
-    images, rows = np.nonzero(labels[..., 4] >= 0)
+    images, rows = np.nonzero(used(labels))
     found = labels[images, rows]
     return {
         "images": images,
-        "labels": found[:, 4].astype("int64"),
-        "boxes": found[:, :4],
-        "ignored": found[:, 5].astype("int64"),
+        "labels": found[:, CLASS].astype("int64"),
+        "boxes": found[:, :CLASS],
+        "ignored": found[:, IGNORED].astype("int64"),
     }
 
 
@@ -278,8 +274,7 @@ def check_truths(labels: Any, classes: int) -> np.ndarray:
     Parameters
     ----------
     labels : array of shape (images, most, 6)
-        x1, y1, x2, y2 in pixels, class, and 0 for a box that counts or else why it does not
-        (`CROWD`, `DIFFICULT`). Rows of class -1 are none.
+        As in `keras_resnet.data.boxes`.
     classes : int
         Number of classes.
 
@@ -295,7 +290,7 @@ def check_truths(labels: Any, classes: int) -> np.ndarray:
         corners are in another order, or that are fractions of the image.
     """
     labels = np.asarray(labels, "float64")
-    if labels.ndim != 3 or labels.shape[2] != 6:
+    if labels.ndim != 3 or labels.shape[2] != COLUMNS:
         raise ValueError(
             f"labels of shape {labels.shape} must be (images, boxes, 6): x1, y1, x2, y2, class, "
             "ignored."

@@ -38,7 +38,7 @@ span = (
 )
 box = st.builds(
     lambda x, y, kind, ignored: (x[0], y[0], x[1], y[1], kind, ignored),
-    *(span, span, st.integers(0, 2), st.booleans()),
+    *(span, span, st.integers(0, 2), st.sampled_from((0, boxes.CROWD, boxes.DIFFICULT))),
 )
 
 
@@ -73,7 +73,7 @@ class TestLabels:
             ((1, 2, 3, 4, 2, 0), "the class is not one of 0 to 1"),
             ((1, 2, 3, 4, 0.5, 0), "the class must be a whole number"),
             ((1, 2, 3, 4, -2, 0), "the class must be a whole number"),
-            ((1, 2, 3, 4, 0, 2), "the last number must be 1"),
+            ((1, 2, 3, 4, 0, 3), "the last number must be 0, or 1 or 2 for a box to ignore"),
             ((1, 2, 3, 4, -1, 0), "a row without a box is 0, 0, 0, 0, -1, 0"),
             ((3, 2, 3, 4, 0, 0), "x2 must be more than x1"),
             ((1, 4, 3, 2, 0, 0), "y2 more than y1"),

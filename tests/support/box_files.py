@@ -82,7 +82,7 @@ def boxes_of(split, class_names):
     """The boxes of every image, by its file's name: (x1, y1, x2, y2, name, ignored)."""
     return {
         file.name: [
-            (*box[:4].tolist(), class_names[int(box[4])], bool(box[5]))
+            (*box[:4].tolist(), class_names[int(box[4])], int(box[5]))
             for box in label[label[:, 4] >= 0]
         ]
         for file, label in zip(split.images, split.labels, strict=True)

@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from keras_resnet.data.boxes import CROWD
 from keras_resnet.data.skipped import skipped_line
 from keras_resnet.data.source import SPLIT_OF, SPLITS, Source
 from keras_resnet.data.sources.listed_boxes import SIZE, Box, Listed, leave_out, source_of_boxes
@@ -179,7 +180,7 @@ def _box(file, number, entry, index_of, names):
     ):
         if wrong:
             raise ValueError(skipped_line(file, reason))
-    crowd = bool(entry.get("iscrowd"))
+    crowd = CROWD if entry.get("iscrowd") else 0
     return Box(index_of[image], numbers, names[kind], crowd, file, place)
 
 

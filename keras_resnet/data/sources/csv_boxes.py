@@ -81,7 +81,7 @@ def read_boxes(path: Path, table: Table, policy: SplitPolicy) -> Source:
         if not name:
             raise ValueError(f"{line}: label is empty. A line without a box has only a path.")
         numbers, kind, where = _numbers(corners, line), label(name), f"line {number}"
-        images.boxes.append(Box(index_of[file], numbers, kind, False, path, where))
+        images.boxes.append(Box(index_of[file], numbers, kind, 0, path, where))
     if "train" not in listed:
         raise ValueError(f"{table.where}: no line has the split 'train'.")
     boxes = [box for images in listed.values() for box in images.boxes]

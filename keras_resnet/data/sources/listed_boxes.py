@@ -50,8 +50,8 @@ class Box(NamedTuple):
         Four, in one of the `LAYOUTS`.
     name : str
         Its class.
-    ignored : bool
-        Whether it is neither learned from nor counted.
+    ignored : int
+        0, or why it is neither learned from nor counted: `boxes.CROWD` or `boxes.DIFFICULT`.
     file : path
         The file that lists it.
     place : str
@@ -61,7 +61,7 @@ class Box(NamedTuple):
     image: int
     numbers: Sequence[float]
     name: str
-    ignored: bool
+    ignored: int
     file: str | os.PathLike
     place: str
 
@@ -316,7 +316,7 @@ def _lines(boxes, faults):
 
 def _notes_on_boxes(boxes, faults):
     """Lines about boxes that are not used as they are."""
-    ignored = np.array([box.ignored for box in boxes])
+    ignored = np.array([box.ignored > 0 for box in boxes], bool)
     what = {f"{fault}, {fate}": faults[fault] for fault, fate in _FAULTS.items()}
     what["of a crowd or a difficult object, not learned and not counted"] = ignored
     for text, found in what.items():

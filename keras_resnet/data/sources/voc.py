@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ElementTree
 from itertools import chain
 from pathlib import Path
 
+from keras_resnet.data.boxes import DIFFICULT
 from keras_resnet.data.images import IMAGE_SUFFIXES
 from keras_resnet.data.skipped import skipped_line
 from keras_resnet.data.source import SPLIT_OF, SPLITS, Source
@@ -203,8 +204,8 @@ def _read(file, image):
             raise ValueError(skipped_line(file, reason)) from error
         if not name:
             raise ValueError(skipped_line(file, f"no name of {place}"))
-        difficult = each.findtext("difficult", "0").strip() == "1"
-        boxes.append(Box(image, numbers, name, difficult, file, place))
+        ignored = DIFFICULT if each.findtext("difficult", "0").strip() == "1" else 0
+        boxes.append(Box(image, numbers, name, ignored, file, place))
     size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
     size = tuple(map(int, size)) if all(map(str.isdecimal, size)) else None
     return root.findtext("filename", "").strip(), size, boxes
