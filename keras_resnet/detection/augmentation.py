@@ -2,7 +2,8 @@
 
 Each image is varied by itself, before it is padded to a batch, by numbers that follow from its seed
 alone. Keras' layers do neither: they vary whole batches, with their padding, and draw from a state
-that advances. Besides, their `RandomCrop` swaps the x and y offsets of boxes (keras#23518).
+that advances. Besides, `RandomCrop` of 3.15 swaps the x and y offsets of boxes (keras#23518), clips
+none of them, and changes the dict that it is given.
 """
 
 from dataclasses import dataclass
