@@ -55,7 +55,7 @@ def export(
     *,
     format: Literal["saved_model", "litert", "onnx"] = "saved_model",
     precision: Literal["float32", "bfloat16", "float16", "dynamic", "int8"] = "float32",
-    task: Literal["classification", "multilabel", "regression"] | None = None,
+    task: Literal["classification", "multilabel", "regression", "detection"] | None = None,
     calibrate: str | os.PathLike | None = None,
     batch_size: int | None = None,
     image_dtype: Literal["float32", "uint8"] = "float32",
@@ -82,7 +82,7 @@ def export(
     precision : {"float32", "bfloat16", "float16", "dynamic", "int8"}, default "float32"
         What it computes in: "bfloat16" is for "saved_model"; "float16", "dynamic" and "int8" are
         for "litert".
-    task : {"classification", "multilabel", "regression"}, optional
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for, if it does not say so itself; a softmax or a sigmoid that is missing
         is added. Default: what the model says.
     calibrate : str or path, optional
@@ -103,8 +103,8 @@ def export(
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
     image_size : int or tuple of (int, int), optional
-        Height and width in pixels that images are shown with, if the model takes any size. Default:
-        the model's.
+        Height and width in pixels that images are shown with, if the model takes any size; for the
+        name of a detector, the shorter side that it resizes them to. Default: the model's.
     crop : float, optional
         Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
 
@@ -143,7 +143,7 @@ def export(
     check_range("agreement", optional=True, agreement=agreement)
     output = Path(output)
     check_writable(output)
-    found = load_model(model, weights, task)
+    found = load_model(model, weights, task, image_size)
     net, labels = found.model, _labels(found)
     if kind != "saved_model":
         _check_labels_beside(output, labels)
@@ -187,12 +187,12 @@ def _of_one_size(model, image_dtype, image_size, crop):
 
 
 def _as_they_are(model, image_dtype, image_size, crop):
-    """The same of a detector."""
+    """The same of a detector, whose size was settled when it was built or loaded."""
 
     def some(split, count):
         return [image.astype("uint8") for image in _photographs(split, count)]
 
-    return {"image_size": image_size, "crop": crop}, some, 32
+    return {"image_size": None, "crop": crop}, some, 32
 
 
 _SHOWN = {True: _as_they_are, False: _of_one_size}
@@ -247,7 +247,7 @@ def bench(
     exported: str | os.PathLike | Sequence[str | os.PathLike],
     *,
     images: str | os.PathLike | None = None,
-    task: Literal["classification", "multilabel", "regression"] | None = None,
+    task: Literal["classification", "multilabel", "regression", "detection"] | None = None,
     batch_sizes: Sequence[int] | None = None,
     seconds: float = 5.0,
     image_size: int | tuple[int, int] | None = None,
@@ -261,7 +261,7 @@ def bench(
     images : str or path, optional
         Images to measure with, as `keras_resnet.data.load` takes them; with detectors, the first of
         the test split, in its own size. Default: noise.
-    task : {"classification", "multilabel", "regression"}, optional
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What the labels of the images are. Default: what they suggest.
     batch_sizes : sequence of int, optional
         Images of a batch, for models that take any number. Default: 1 and 16; with a detector among

@@ -13,9 +13,9 @@ NAMES = ["cat", "dog", "bird"]
 _SPREADS = {"rpn_logits": 2.0, "rpn_deltas": 0.3, "box_logits": 2.0, "box_deltas": 1.0}
 
 
-def drawn(head="fpn", **options):
-    """A detector of three classes whose weights are drawn, so that no score is like another."""
-    model = detectors.tiny(head, len(NAMES), **options)
+def drawn(head="fpn", classes=3, **options):
+    """A detector whose weights are drawn, so that no score is like another."""
+    model = detectors.tiny(head, classes, **options)
     generator = np.random.default_rng(0)
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
