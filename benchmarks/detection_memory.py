@@ -1,12 +1,13 @@
 """Peak memory and time of a training step of a detector: `python -m benchmarks.detection_memory`.
 
-By default what the bar is for: ResNet-50 with a C4 head, two images of 600 x 800 pixels, 512 RoIs of
-each.
+By default what the bar is for: ResNet-50 with a C4 head, two images of 600 x 800 pixels, 512 RoIs
+of each.
 """
 
 import argparse
 import resource
 import time
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -21,7 +22,7 @@ CLASSES, BOXES = 80, 20
 
 
 def peak_memory(
-    head: str = "c4",
+    head: Literal["fpn", "fpn_v2", "c4"] = "c4",
     *,
     images: int = 2,
     size: tuple[int, int] = (600, 800),
@@ -32,7 +33,7 @@ def peak_memory(
 
     Parameters
     ----------
-    head : str, default "c4"
+    head : {"fpn", "fpn_v2", "c4"}, default "c4"
         As in `detection.FasterRCNN`.
     images : int, default 2
         Images of a batch.
@@ -51,8 +52,14 @@ def peak_memory(
     """
     keras.utils.set_random_seed(0)
     backbone = keras_resnet.ResNet50(weights=None, include_top=False)
-    options = dict(min_size=min(size), max_size=max(size), box_batch_size_per_image=rois)
-    detector = detection.FasterRCNN(backbone, CLASSES, head, **options)
+    detector = detection.FasterRCNN(
+        backbone,
+        CLASSES,
+        head,
+        min_size=min(size),
+        max_size=max(size),
+        box_batch_size_per_image=rois,
+    )
     detector.compile(training.recipe("detection").optimizer())
     detector.optimizer.build(detector.trainable_variables)
     before = _peak()
@@ -70,7 +77,8 @@ def peak_memory(
         "seeds": np.array([[0, index] for index in range(images)], "int32"),
     }
     batches = iter(tf.data.Dataset.from_tensors((inputs, labels)).repeat())
-    step = training_function(detector, DetectionObjective(None))
+    objective: Any = DetectionObjective()
+    step = training_function(detector, objective)
     seconds = []
     for _ in range(steps):
         start = time.perf_counter()
@@ -87,7 +95,7 @@ def _peak():
 
 def main():
     """Print the figures of the head, size and number of RoIs that are asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(description="Peak memory of a training step.")
     parser.add_argument("--head", default="c4")
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--rois", type=int, default=512)

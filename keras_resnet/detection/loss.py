@@ -325,15 +325,9 @@ def _sums(parts, inputs, labels, training, look):
     proposals, kept = parts.proposals(objectness, deltas, anchors, counts, sizes, training=training)
     rois = sample_rois(proposals, kept, truth, labels["classes"], seeds, options)
     of_rois, sums = look(parts, levels, batch, rois, training)
-    dtype = regions.sampled.dtype
-    return Sums(
-        *tf.unstack(sums, axis=1),
-        regions.objectness,
-        regions.rpn_box_reg,
-        tf.reduce_sum(tf.cast(rois.valid, dtype), 1),
-        regions.sampled,
-        of_rois,
-    )
+    classifier, box_reg = tf.unstack(sums, axis=1)
+    sampled = tf.reduce_sum(tf.cast(rois.valid, regions.sampled.dtype), 1)
+    return Sums(classifier, box_reg, *regions[:2], sampled, regions.sampled, of_rois)
 
 
 def _truth(labels, sizes, resized):

@@ -135,6 +135,7 @@ class OfDetector(keras.layers.Layer):
 
     def __init__(self, options: Options | dict[str, Any], **kwargs):
         super().__init__(**{"dtype": keras.config.floatx(), **kwargs})
+        self.supports_jit = False  # XLA would compile anew for every size of a batch
         self.options = options if isinstance(options, Options) else Options(**options)
 
     def get_config(self):

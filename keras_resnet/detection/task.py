@@ -27,7 +27,7 @@ class DetectionObjective:
 
     Parameters
     ----------
-    split : Split
+    split : Split, optional
         The training images, whose names are told if their loss is not finite.
 
     Attributes
@@ -38,7 +38,7 @@ class DetectionObjective:
         Keras' own `evaluate` cannot measure them; `detection.evaluate` measures precision.
     """
 
-    split: Split
+    split: Split | None = None
     totals: tuple[str, ...] = field(default=("loss", *LOSSES, "images"), init=False)
     compiled: None = field(default=None, init=False)
 
@@ -121,6 +121,8 @@ class DetectionObjective:
 
     def _name(self, epoch_seed, position):
         """The name of the image that came at a position of a shuffled epoch."""
+        if self.split is None:
+            return f"{position}"
         reader = self.split.image_set.reader(np.arange(len(self.split)), 3)
         order = reader.elements(tf.cast(epoch_seed, "int64")).skip(tf.cast(position, "int64"))
         return self.split.image_set.names()[int(next(iter(order))[1])]
@@ -234,6 +236,7 @@ TASKS["detection"] = DetectionTask(
     weighted=False,
     batches=_batches,
     recipe="detection",
+    in_stages=False,
 )
 POLICIES["boxes"] = AUGMENTATIONS
 DIRECTIONS.update(dict.fromkeys(LOSSES, "min"))

@@ -148,6 +148,8 @@ class Task:
         Makes batches of a split, called as `data.batches` is.
     recipe : str, optional
         The key of `RECIPES` to train by if no recipe is given. Default: `Recipe()`.
+    in_stages : bool
+        Whether a model consists of features and a head, which `transfer.fine_tune` trains apart.
     """
 
     name: str
@@ -166,6 +168,7 @@ class Task:
     weighted: bool = True
     batches: Callable[..., tf.data.Dataset] = field(default=batches, repr=False)
     recipe: str | None = None
+    in_stages: bool = True
 
     def check(self, model: keras.Model, source: Source) -> None:
         """Make sure that a model can learn this task from a source.

@@ -77,6 +77,11 @@ def fine_tune(
     {'head': 2, 'conv4': 2}
     """
     execution, task = execution_of(execution, options), task_of(source)
+    if not task.in_stages:
+        raise ValueError(
+            f"data {source.name!r} is for {task.name}, whose models are not trained in stages: "
+            "call keras_resnet.training.train."
+        )
     task.check(model, source)
     direct(execution.callbacks, ("loss", *task.metrics), validated=len(source.validation) > 0)
     plan = stages() if plan is None else plan
