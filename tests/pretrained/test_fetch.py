@@ -18,10 +18,12 @@ import warnings
 import h5py
 import numpy as np
 import pytest
+from checkpoints import as_arrays
+from detectron2_files import as_detectron2, torchvision_state
 from errors import one_line_error
 
 import keras_resnet
-from keras_resnet import pretrained
+from keras_resnet import detection, pretrained
 from keras_resnet.pretrained import registry
 from keras_resnet.pretrained.fetch import fetch
 
@@ -878,3 +880,29 @@ class TestANewHead:
         assert_equal_weights(model.get_weights(), before)
         pretrained.load_weights(model, "cifar10", new_head=True)
         assert_equal_weights(model.get_weights(), net.get_weights()[:-2] + before[-2:])
+
+
+class TestDetectors:
+    def test_are_downloaded_checked_and_loaded_by_their_tag(self, serve, server, cache):
+        key = "FasterRCNN_ResNet50_C4", "coco_detectron2_3x"
+        (file,) = registry.REGISTRY[key].files
+        options = dict(stride_in="1x1", preprocessing="detectron2", include_top=False)
+        backbone = keras_resnet.ResNet([1, 1, 1, 1], filters=(4, 4, 4, 4), **options)
+        model = detection.FasterRCNN(
+            backbone, 2, "c4", anchors_rounded=False, roi_aligned=True, roi_sampling_ratio=0
+        )
+        state = torchvision_state(model)
+        theirs = as_detectron2(state, detection.Options.rpn_anchor_sizes)
+        serve(*key, {file.name: as_arrays(theirs)})
+        for _ in range(2):
+            detection.load_weights(model, key[1], architecture=key[0])
+        assert server.requests == [file.name]
+        assert files_in(cache) == {file.name}
+        kernel = detection.to_torch(model)["rpn.head.cls_logits.weight"]
+        np.testing.assert_array_equal(kernel, state["rpn.head.cls_logits.weight"])
+
+        (cache / file.name).unlink()
+        server.answer = changed
+        with one_line_error("removed the download", "Try again"):
+            detection.load_weights(model, key[1], architecture=key[0])
+        assert files_in(cache) == set()
