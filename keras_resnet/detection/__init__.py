@@ -41,7 +41,8 @@ from keras_resnet.detection.plots import error_sheet
 from keras_resnet.detection.proposals import Proposals
 from keras_resnet.detection.roi_align import RoIAlign
 from keras_resnet.detection.transform import Transform
-from keras_resnet.detection.weights import load_weights, to_torch
+from keras_resnet.detection.weights import Pretrained, load_weights, to_torch
+from keras_resnet.detection.weights import find as find_weights
 from keras_resnet.detection.zoo import (
     DETECTORS,
     FasterRCNN_ResNet50_C4,
@@ -70,6 +71,7 @@ __all__ = [
     "FasterRCNN_ResNet101_FPN",
     "Options",
     "Parts",
+    "Pretrained",
     "Proposals",
     "RoIAlign",
     "Transform",
@@ -84,6 +86,7 @@ __all__ = [
     "draw",
     "error_sheet",
     "evaluate",
+    "find_weights",
     "is_detector",
     "load_weights",
     "losses",

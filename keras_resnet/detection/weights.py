@@ -213,7 +213,7 @@ class Pretrained:
 
 
 def find(
-    weights: str | os.PathLike,
+    weights: "str | os.PathLike | Pretrained",
     architecture: str | None = None,
     trained_with: Mapping[str, Any] | None = None,
 ) -> Pretrained:
@@ -222,11 +222,12 @@ def find(
     Parameters
     ----------
     weights, architecture, trained_with
-        As in `load_weights`.
+        As in `load_weights`. What was found before is returned as it is.
 
     Returns
     -------
     Pretrained
+        Its `class_names` are those of the detector in the file.
 
     Raises
     ------
@@ -238,6 +239,8 @@ def find(
     RuntimeWarning
         If the file does not say how the detector was trained, and a default is assumed.
     """
+    if isinstance(weights, Pretrained):
+        return weights
     said = _said(trained_with)
     source = load.find(weights, architecture)
     raw = source.read(True)

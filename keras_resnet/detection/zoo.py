@@ -12,7 +12,8 @@ from keras_resnet.detection.faster_rcnn import FasterRCNN
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.resnet import feature_pyramid
 
-Weights = str | os.PathLike | None
+Weights = str | os.PathLike | pretrained.Pretrained | None
+Backbone = str | os.PathLike | None
 
 
 class Named(NamedTuple):
@@ -38,7 +39,7 @@ _CLASSES = 90
 
 def FasterRCNN_ResNet50_FPN(
     weights: Weights = None,
-    weights_backbone: Weights = None,
+    weights_backbone: Backbone = None,
     classes: int | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -46,9 +47,10 @@ def FasterRCNN_ResNet50_FPN(
 
     Parameters
     ----------
-    weights : str, path or None, default None
+    weights : str, path, Pretrained or None, default None
         Those of a whole detector: a tag that `keras_resnet.list_weights` gives for this name
-        ("coco" for torchvision's, "coco_detectron2_3x"), or a file, as in `load_weights`.
+        ("coco" for torchvision's, "coco_detectron2_3x"), a file, as in `load_weights`, or what
+        `find_weights` has found.
     weights_backbone : str, path or None, default None
         Those of the backbone alone: a tag of its builder ("imagenet", "imagenet_caffe"), or a file.
         With None for both, all of the backbone is trained, and its BatchNormalization too.
@@ -84,7 +86,7 @@ def FasterRCNN_ResNet50_FPN(
 
 def FasterRCNN_ResNet50_FPN_V2(
     weights: Weights = None,
-    weights_backbone: Weights = None,
+    weights_backbone: Backbone = None,
     classes: int | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -101,7 +103,7 @@ def FasterRCNN_ResNet50_FPN_V2(
 
 def FasterRCNN_ResNet50_C4(
     weights: Weights = None,
-    weights_backbone: Weights = None,
+    weights_backbone: Backbone = None,
     classes: int | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -114,7 +116,7 @@ def FasterRCNN_ResNet50_C4(
 
 def FasterRCNN_ResNet101_FPN(
     weights: Weights = None,
-    weights_backbone: Weights = None,
+    weights_backbone: Backbone = None,
     classes: int | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -127,7 +129,7 @@ def FasterRCNN_ResNet101_FPN(
 
 def FasterRCNN_ResNet101_C4(
     weights: Weights = None,
-    weights_backbone: Weights = None,
+    weights_backbone: Backbone = None,
     classes: int | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -140,7 +142,7 @@ def FasterRCNN_ResNet101_C4(
 
 def FasterRCNN_ResNeXt101_32x8d_FPN(
     weights: Weights = None,
-    weights_backbone: Weights = None,
+    weights_backbone: Backbone = None,
     classes: int | None = None,
     **options: Any,
 ) -> keras.Model:
@@ -181,7 +183,7 @@ def builder(name: str) -> Callable[..., keras.Model]:
 def _built(
     name: str,
     weights: Weights,
-    weights_backbone: Weights,
+    weights_backbone: Backbone,
     classes: int | None,
     *,
     trained_with: Mapping[str, Any] | None = None,
@@ -200,7 +202,7 @@ def _built(
         return FasterRCNN(backbone, classes, row.head, **options)
     if weights_backbone is not None:
         raise ValueError(
-            f"weights={str(weights)!r} are those of a whole detector: with them, leave out "
+            f"weights= are those of a whole detector: with them, leave out "
             f"weights_backbone={str(weights_backbone)!r}."
         )
     found = pretrained.find(weights, name, trained_with)

@@ -8,6 +8,7 @@ in the pickle, and descriptions of tensors.
 
 import dataclasses
 import math
+import mmap
 import pickletools
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ STORAGES = {
 _NUMBERS = ("b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8")
 
 _NDARRAY = "numpy.ndarray"
+
+_LONG = 2**12  # bytes
 
 # ResNet-1202 with its optimizer state takes about 400,000.
 _MOST_INSTRUCTIONS = 5_000_000
@@ -158,10 +161,31 @@ def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
         raise ValueError("the file is damaged: its pickle is invalid.") from error
 
 
+class _Views:
+    """A mapped file to parse, of which long bytes are views."""
+
+    def __init__(self, content):
+        self.content, self.opcode = content, b""
+        self.readline = content.readline
+
+    def read(self, size):
+        """Read as a file does; bytes of many are not copied."""
+        if size < _LONG or self.opcode not in (b"B", b"\x8e"):  # BINBYTES, BINBYTES8
+            read = self.content.read(size)
+            if size == 1:
+                self.opcode = read
+            return read
+        start = self.content.tell()
+        view = memoryview(self.content)[start : start + size]
+        self.content.seek(start + len(view))
+        return view
+
+
 def _instructions(file):
     """Parse the instructions of a pickle."""
+    content: Any = _Views(file) if isinstance(file, mmap.mmap) else file
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, argument, _ in pickletools.genops(content):
             yield opcode.name, argument
     except ValueError as error:
         raise TypeError from error
@@ -346,7 +370,8 @@ def _array(machine, content, dtype, shape, order):
     """A view of bytes in the pickle, of exactly their size."""
     if isinstance(content, str):  # Python 2, or protocol 2
         content = machine.encode(content)
-    content, dtype = expect((bytes, bytearray), content), expect(_DType, dtype).dtype
+    content = expect((bytes, bytearray, memoryview), content)
+    dtype = expect(_DType, dtype).dtype
     if len(expect(tuple, shape)) > 32 or any(type(size) is not int or size < 0 for size in shape):
         raise TypeError
     if math.prod(shape) * dtype.itemsize != len(content):

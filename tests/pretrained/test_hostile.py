@@ -409,7 +409,7 @@ class TestMemory:
 # Loads files of 100 MB, and prints by how much the peak of the memory grew with each.
 LOAD = """
 import gc, pathlib, sys
-from checkpoints import as_legacy, as_safetensors, as_zip
+from checkpoints import as_arrays, as_legacy, as_safetensors, as_zip
 from keras_resnet.pretrained import load_weights, to_torch
 from keras_resnet.resnet import resnet
 
@@ -418,7 +418,7 @@ def kilobytes(field):
         return next(int(line.split()[1]) for line in file if line.startswith(field))
 
 net = resnet((9,), "basic", (384,), input_shape=(8, 8, 3), classes=4, shortcut="A")
-for write in (as_zip, as_legacy, as_safetensors):
+for write in (as_zip, as_legacy, as_safetensors, as_arrays):
     path = pathlib.Path(sys.argv[1], write.__name__)
     path.write_bytes(write(to_torch(net)))
     gc.collect()
