@@ -14,6 +14,7 @@ import numpy as np
 import keras_resnet
 from keras_resnet import analysis, data, detection, export, names, training, zoo
 from keras_resnet.analysis.evaluation import submission_ids
+from keras_resnet.detection.evaluation import image_ids
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.layers.view import sides
 
@@ -289,7 +290,5 @@ def write_drawings(
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_beside(path) as partial:
             copy.save(partial, format="JPEG" if path.suffix == ".jpg" else "PNG", quality=92)
-    ids = submission_ids(files)
-    ids = [*map(int, ids)] if all(name.isdecimal() for name in ids) else ids
-    text = json_text(detection.coco_results(outputs, ids), None)
+    text = json_text(detection.coco_results(outputs, image_ids(files)), None)
     write_text(folder / DETECTIONS_FILE, text + "\n")
