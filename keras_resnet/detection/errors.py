@@ -117,7 +117,8 @@ def find_errors(
     >>> find_errors(labels, check_detections(found, labels, 2), 2).kinds.tolist()
     ['misclassified', 'false']
     """
-    return _find(labels, above(detections, score), classes)[0]
+    kept = above(detections, score)
+    return _sorted(_matched(labels, kept, classes), labels, kept)[0]
 
 
 def gained(labels: np.ndarray, detections: Sequence[dict], classes: int) -> dict[str, float]:
@@ -137,12 +138,13 @@ def gained(labels: np.ndarray, detections: Sequence[dict], classes: int) -> dict
     dict of str to float
         By keys of `KINDS`. They do not add up: mending one kind may hide another.
     """
-    errors, found = _find(labels, detections, classes)
-    before = _ap50(labels, detections, classes)
+    evaluator = _matched(labels, detections, classes)
+    errors, found = _sorted(evaluator, labels, detections)
+    before = _ap50(evaluator)
     there = ~np.isnan(before)
 
     def gain(kind):
-        after = _ap50(*_mended(labels, detections, errors, found, kind), classes)
+        after = _ap50(_matched(*_mended(labels, detections, errors, found, kind), classes))
         # Nothing is left to find of a class of which all was missed.
         difference = np.where(np.isnan(after), 1.0, after) - before
         return max(0.0, float(difference[there].mean())) if there.any() else 0.0
@@ -175,15 +177,15 @@ def _matched(labels, detections, classes):
     return matched(labels, detections, classes, overlaps=[FOUND], most=_MOST, sizes=1)
 
 
-def _ap50(labels, detections, classes):
+def _ap50(evaluator):
     """AP50 of every class, NaN where there is nothing to find."""
-    precision = _matched(labels, detections, classes).eval["precision"][0, :, :, 0, 0]
+    precision = evaluator.eval["precision"][0, :, :, 0, 0]
     return np.where(precision < 0, np.nan, precision).mean(0)
 
 
-def _find(labels, detections, classes):
+def _sorted(evaluator, labels, detections):
     """The errors, and which true boxes are found."""
-    outcome = matches(_matched(labels, detections, classes))
+    outcome = matches(evaluator)
     truths, found = table_of_truths(labels), table_of_detections(detections)
     wrong, real = np.flatnonzero(outcome.wrong), np.flatnonzero(truths["ignored"] == 0)
     kinds, meant = np.full(len(wrong), "false", "U16"), np.full(len(wrong), -1)

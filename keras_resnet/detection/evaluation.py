@@ -385,16 +385,38 @@ def evaluate(
     answer, found = function_of(model), []
     for inputs, _ in batches(split, batch_size=batch_size):
         found += answers_of(answer(inputs["images"], inputs["sizes"]))
-    return DetectionEvaluation(split.labels, found, tuple(class_names), _ids(split))
+    ids = image_ids(split.images) if isinstance(split.images, list) else ()
+    return DetectionEvaluation(split.labels, found, tuple(class_names), ids)
 
 
-def _ids(split):
-    """What files call the images: as COCO does, by number, where all names are numbers."""
-    if not isinstance(split.images, list):
-        return ()
-    ids = submission_ids(split.images)
-    numbers = all(name.isdecimal() for name in ids) and len({*map(int, ids)}) == len(ids)
-    return tuple(map(int, ids) if numbers else ids)
+def image_ids(files: Sequence[str | os.PathLike]) -> tuple[int | str, ...]:
+    """Name images as files of COCO's results do: by number, where all their names are numbers.
+
+    Parameters
+    ----------
+    files : sequence of path
+        The images.
+
+    Returns
+    -------
+    tuple of int or str
+        A different one for each; see `keras_resnet.analysis.evaluation.submission_ids`.
+
+    Raises
+    ------
+    ValueError
+        For a file that is named twice.
+
+    Examples
+    --------
+    >>> from keras_resnet.detection.evaluation import image_ids
+    >>> image_ids(["000000397133.jpg", "000000037777.jpg"]), image_ids(["1.jpg", "cat.jpg"])
+    ((397133, 37777), ('1', 'cat'))
+    """
+    names = submission_ids(files)
+    if all(name.isdecimal() for name in names) and len({*map(int, names)}) == len(names):
+        return tuple(map(int, names))
+    return tuple(names)
 
 
 def coco_metrics(
