@@ -139,14 +139,16 @@ def _show_boxes(images, overview):
     for name in ("small", "medium", "large"):
         of_splits = [getattr(each, name) for each in found.values()]
         columns[name] = [*map(sum, zip(*of_splits, strict=True))]
-    rows = {overview.class_names[row]: [each[row] for each in columns.values()] for row in shown}
-    rows["all boxes"] = [sum(column) for column in columns.values()]
-    rows["most in an image"] = [each.most for each in found.values()]
-    rows["to ignore"] = [each.ignored for each in found.values()]
-    rows["images"] = [len(split) for split in images.splits.values()]
-    rows["without a box"] = [*overview.unlabelled.values()]
-    filled = [[name, *(f"{number:,}" for number in row), "", "", ""] for name, row in rows.items()]
-    table(title, ["class", *columns], [row[: len(columns) + 1] for row in filled])
+    rows = [[overview.class_names[row], *(each[row] for each in columns.values())] for row in shown]
+    rows += [
+        ["all boxes", *map(sum, columns.values())],
+        ["most in an image", *(each.most for each in found.values())],
+        ["to ignore", *(each.ignored for each in found.values())],
+        ["images", *map(len, images.splits.values())],
+        ["without a box", *overview.unlabelled.values()],
+    ]
+    texts = [[name, *(f"{number:,}" for number in numbers)] for name, *numbers in rows]
+    table(title, ["class", *columns], texts)
     say("Small boxes are of less than 32x32 pixels, large ones of 96x96 or more.")
     say(f"The most frequent class has {overview.imbalance:.1f} times as many boxes as the rarest.")
 

@@ -158,6 +158,9 @@ class Labels:
         Takes such texts and the names; returns the labels, or raises ValueError.
     in_every_split : bool
         Whether each of the names must have images in every split, or only in train.
+    in_train : bool
+        Whether each of the names must have images in train. Boxes need not: a detector may know
+        more classes than there are in the images that it is tested on.
     joined : callable, optional
         Takes labels of several splits; returns them as one array. Default: as they are.
     shown : callable, optional
@@ -171,6 +174,7 @@ class Labels:
     written: Callable[[np.ndarray, tuple[str, ...]], str]
     read: Callable[[list[str], tuple[str, ...]], np.ndarray]
     in_every_split: bool
+    in_train: bool = True
     joined: Callable[[Sequence[np.ndarray]], np.ndarray] = np.concatenate
     shown: Callable[[np.ndarray, tuple[str, ...]], str] | None = None
 
@@ -303,6 +307,7 @@ LABELS: dict[str, Labels] = {
         written=boxes.write_boxes,
         read=boxes.read_boxes,
         in_every_split=False,
+        in_train=False,
         joined=boxes.joined,
         shown=boxes.summary,
     ),

@@ -207,7 +207,8 @@ class Source:
     augmentation : str
         The augmentation that suits them, a key of `AUGMENTATIONS`.
     train, validation, test : Split
-        The splits, all in arrays, all in files or all in streams. Every class is in the first.
+        The splits, all in arrays, all in files or all in streams. Every class is in the first; of
+        boxes, as far as there are some.
     skipped : tuple of str
         Everything that was seen and is not used, a line each, "'path': reason". See
         `keras_resnet.data.skipped.summary`.
@@ -252,7 +253,7 @@ class Source:
                         f"{split.image_set.kind}; all splits must be of one kind."
                     )
         for class_name, count in zip(self.class_names, self.counts()["train"], strict=True):
-            if not count:
+            if not count and LABELS[self.task].in_train:
                 noun, labels = LABELS[self.task].noun, self.train.labels
                 one = self.task == "classification" and labels.size and labels.min() > 0
                 hint = f"; labels begin with {labels.min()}, not with 0" if one else ""
@@ -366,11 +367,46 @@ class Source:
         nothing = self.validation.take(np.array([], int))
         return replace(self, train=self.train.joined(self.validation), validation=nothing)
 
+    def with_classes(self, class_names: Sequence[str]) -> "Source":
+        """Number the classes as another source, or a model, does.
+
+        Parameters
+        ----------
+        class_names : sequence of str
+            The names of all classes of this source, and maybe of others, in the order of their
+            numbers.
+
+        Returns
+        -------
+        Source
+
+        Raises
+        ------
+        ValueError
+            If a class of this source is not among them; and as `Source` does.
+
+        Examples
+        --------
+        >>> from keras_resnet import data
+        >>> digits = data.load("digits")
+        >>> again = digits.with_classes(digits.class_names[::-1])
+        >>> bool((again.train.labels == 9 - digits.train.labels).all())
+        True
+        """
+        kind, class_names = LABELS[self.task], tuple(class_names)
+
+        def renumbered(split):
+            texts = [kind.written(label, self.class_names) for label in split.labels]
+            return Split(split.image_set, kind.read(texts, class_names))
+
+        splits = {name: renumbered(split) for name, split in self.splits.items()}
+        return replace(self, class_names=class_names, **splits)
+
     @property
     def imbalance(self) -> float:
         """How many times more training images the largest class has than the smallest."""
-        counts = self.counts()["train"]
-        return max(counts) / min(counts)
+        counts = [count for count in self.counts()["train"] if count]
+        return max(counts, default=1) / min(counts, default=1)
 
 
 def joined(splits: Iterable[Split]) -> Split:

@@ -145,6 +145,13 @@ class TestMistakes:
         with one_line_error("20 of 20 boxes do not fit", "As ymin, xmin, ymax, xmax, all do"):
             data.load(table(lines))
 
+    def test_another_layout_that_is_seldom_noticed(self, table):
+        """Large objects: of x, y, width and height, hardly ever is the width less than x."""
+        lines = [(f"{i % 30}.png", i % 9, 2, 50, 40, "cell") for i in range(60)]
+        lines += [(f"{i}.png", 30, 2, 20, 40, "cell") for i in range(2)]
+        with one_line_error("2 of 62 boxes do not fit", "As x, y, width, height, all do"):
+            data.load(table(lines))
+
     def test_of_larger_images(self, table):
         lines = [(f"{i}.png", 300 + i, 200, 400, 250, "cell") for i in range(9)]
         with one_line_error("9 of 9 boxes are outside of their images", "made smaller"):
@@ -174,6 +181,8 @@ class TestFaults:
             ((-9, 5, 0, 9), "outside of the image, left out"),
             (("nan", 5, 7, 9), "of numbers that are not finite, left out"),
             ((1, 5, "inf", 9), "of numbers that are not finite, left out"),
+            ((1, 5, 1e300, 9), "of numbers that are not finite, left out"),
+            ((0.2, 0.3, 0.4, 1), "of fractions, not of pixels, left out"),
         ],
     )
     def test_are_left_out_and_named(self, table, numbers, reason, on_error):

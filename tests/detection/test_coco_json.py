@@ -157,6 +157,7 @@ class TestMistakes:
         ("text", "complaint"),
         [
             ("{", "is not JSON that can be parsed: "),
+            ("[" * 100_000, "is not JSON that can be parsed: "),
             ("[]", "is a JSON list. Expected COCO's images, annotations, categories"),
             ('{"images": [], "annotations": []}', "has no list 'categories'. Expected COCO's"),
             (
@@ -180,6 +181,7 @@ class TestMistakes:
         [
             ({"category_id": 99}, "a box of an unknown category: annotation 1004, category_id 99"),
             ({"image_id": 7}, "a box of an unknown image: annotation 1004, image_id 7"),
+            ({"image_id": [7]}, "a box of an unknown image: annotation 1004, image_id '[7]'"),
             ({"bbox": [1, 2, 3]}, "an annotation without a bbox of four numbers"),
             ({"bbox": None}, "an annotation without a bbox of four numbers"),
             ({"bbox": [1, 2, "wide", 3]}, "an annotation without a bbox of four numbers"),

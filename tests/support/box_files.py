@@ -98,7 +98,7 @@ def images_of_boxes(draw, numbers):
 
     def span():
         first = draw(numbers)
-        return first, float(np.float32(first + 2**-8 + draw(numbers) / 5))
+        return first, float(np.float32(first + 1.125 + draw(numbers) / 6))
 
     def box(name=None):
         (x1, x2), (y1, y2) = span(), span()

@@ -167,8 +167,11 @@ def _read(file, split, policy, skipped):
 def _box(file, number, entry, index_of, names):
     """The box of an annotation."""
     entry = entry if isinstance(entry, dict) else {}
-    place, image, kind = (entry.get(key) for key in ("id", "image_id", "category_id"))
-    place = f"annotation {number if place is None else place}"
+    place = f"annotation {entry.get('id', number)}"
+    image, kind = (
+        each if isinstance(each := entry.get(key), int | float | str | None) else repr(each)
+        for key in ("image_id", "category_id")
+    )
     try:
         numbers = [*map(float, entry.get("bbox", ()))]
     except (TypeError, ValueError):
@@ -188,7 +191,7 @@ def _parsed(file):
     """The lists in a file: images, annotations and categories."""
     try:
         content = json.loads(read_text(file))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{str(file)!r} is not JSON that can be parsed: {error}.") from error
     expected = f"Expected COCO's {', '.join(_KEYS)}."
     if not isinstance(content, dict):

@@ -16,7 +16,8 @@ from keras_resnet.data.sources.listed import source_of_files
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.names import some
 
-_MANY = 0.1  # fraction of the boxes that is no slip of the hand
+# Fractions of the boxes that are no slips of the hand: of any number, and of two or more.
+_MANY, _SOME = 0.1, 0.01
 _SLACK = 1.0  # pixels by which people and programs round outwards
 
 
@@ -150,12 +151,15 @@ def source_of_boxes(
     learned = {box.name for box, good in zip(boxes, fine, strict=True) if good and not box.ignored}
     kept = [each for each in class_names if each in learned]
     if not kept:
-        raise ValueError(f"{where}: none of its {len(boxes):,} boxes can be learned from.")
+        raise ValueError(
+            f"{where}: none of its {len(boxes):,} boxes can be learned from; the first is "
+            f"{_named(boxes[0])}."
+        )
     found, bare = {}, []
     ends = np.cumsum([len(images.boxes) for images in usable.values()])[:-1]
     of_splits = zip(usable.items(), np.split(corners, ends), np.split(fine, ends), strict=True)
-    for (split, images), *of_boxes in of_splits:
-        labels = _labels(images, *of_boxes, kept)
+    for (split, images), inside, good in of_splits:
+        labels = _labels(images, inside, good, kept)
         bare += [images.files[index] for index in np.flatnonzero(~used(labels).any(1))]
         found[split] = Split(images.files, labels)
     return source_of_files(
@@ -178,20 +182,21 @@ def source_of_boxes(
 def _usable(listed, policy, skipped):
     """The images that can be read and have the size that they had, with their boxes."""
     found = read_headers(listed.files, whole=policy.on_error == "skip")
-    wrong = {}
+    wrong, sizes = {}, {}
     for index, (file, header) in enumerate(zip(listed.files, found, strict=True)):
         if isinstance(header, ValueError):
             wrong[index] = str(header)
         elif reason := _resized(header, listed.sizes.get(index)):
             wrong[index] = skipped_line(file, reason)
+        else:
+            sizes[index] = _size(header)
     for line in wrong.values():
         leave_out(line, policy, skipped)
-    kept = [index for index in range(len(found)) if index not in wrong]
-    new = {index: place for place, index in enumerate(kept)}
+    new = {index: place for place, index in enumerate(sizes)}
     return Listed(
-        [listed.files[index] for index in kept],
+        [listed.files[index] for index in sizes],
         [box._replace(image=new[box.image]) for box in listed.boxes if box.image in new],
-        {new[index]: _size(found[index]) for index in kept},
+        {new[index]: size for index, size in sizes.items()},
     )
 
 
@@ -233,19 +238,22 @@ def _resized(header, drawn_in):
 
 def _check_layout(where, boxes, numbers, sizes, layout):
     """Raise ValueError for boxes whose four numbers are something else than expected."""
-    if (np.abs(numbers) <= 1).all() and sizes.max() > 1:
+    if ((numbers >= 0) & (numbers <= 1)).all() and sizes.max() > 1:
         raise ValueError(
             f"{where}: all boxes are between 0 and 1, such as {_named(boxes[0])}. Expected "
             f"{layout} in pixels: multiply x by the width of the image and y by its height."
         )
     misfits = {}
     for name, corners_of in LAYOUTS.items():
-        corners = corners_of(numbers)
+        with np.errstate(over="ignore", invalid="ignore"):
+            corners = corners_of(numbers)
         beyond = (corners < -_SLACK) | (corners > np.tile(sizes, 2) + _SLACK)
         misfits[name] = beyond.any(1) | (corners[:, 2:] < corners[:, :2]).any(1)
     counts = {name: int(found.sum()) for name, found in misfits.items()}
     best = min(counts, key=counts.__getitem__)
-    if counts[layout] > _MANY * len(boxes) and counts[best] < counts[layout] / 2:
+    # Corners hardly ever fit as something else: x1 + x2 is beyond the image for half of them.
+    several = min(_MANY * len(boxes), max(1, _SOME * len(boxes)))
+    if counts[layout] > several and counts[best] < counts[layout] / 2:
         all_but = f"all but {counts[best]:,}" if counts[best] else "all"
         raise ValueError(
             f"{where}: {counts[layout]:,} of {len(boxes):,} boxes do not fit into their images as "
@@ -269,6 +277,7 @@ _LEFT_OUT = "left out"
 _OUTSIDE, _BEYOND = "outside of the image", "reaching out of the image"
 _FAULTS = {
     "of numbers that are not finite": _LEFT_OUT,
+    "of fractions, not of pixels": _LEFT_OUT,
     "without an area": _LEFT_OUT,
     _OUTSIDE: _LEFT_OUT,
     _BEYOND: "cut at the border",
@@ -278,15 +287,17 @@ _FAULTS = {
 
 def _fitted(numbers, sizes, layout, first):
     """The corners of boxes inside their images, and which boxes have each of the faults."""
-    corners = LAYOUTS[layout](numbers).astype("float32")
-    finite = np.isfinite(corners).all(1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        corners = LAYOUTS[layout](numbers).astype("float32")
+        fraction = ((numbers >= 0) & (numbers <= 1)).all(1) & (numbers % 1 > 0).any(1)
+    finite, fraction = np.isfinite(corners).all(1), fraction & (sizes > 1).any(1)
     empty = ~(corners[:, 2:] > corners[:, :2]).all(1)  # as the file has them
     corners[:, :2] -= first
     cut = np.clip(np.nan_to_num(corners), 0, np.tile(sizes, 2)).astype("float32")
     outside = ~(cut[:, 2:] > cut[:, :2]).all(1)
     far = (np.abs(cut - corners) > _SLACK).any(1)
     found, rest = {}, np.ones(len(cut), bool)
-    for fault, wrong in zip(_FAULTS, (~finite, empty, outside, far), strict=True):
+    for fault, wrong in zip(_FAULTS, (~finite, fraction, empty, outside, far), strict=True):
         found[fault] = rest & wrong
         rest &= ~wrong
     return cut, found

@@ -206,8 +206,8 @@ def _read(file, image):
             raise ValueError(skipped_line(file, f"no name of {place}"))
         ignored = DIFFICULT if each.findtext("difficult", "0").strip() == "1" else 0
         boxes.append(Box(image, numbers, name, ignored, file, place))
-    size = [root.findtext(f"size/{side}", "").strip() for side in ("width", "height")]
-    size = tuple(map(int, size)) if all(map(str.isdecimal, size)) else None
+    width, height = (root.findtext(f"size/{each}", "").strip() for each in ("width", "height"))
+    size = (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
     return root.findtext("filename", "").strip(), size, boxes
 
 
