@@ -89,11 +89,11 @@ def _values(prediction):
 def _objects(prediction):
     """A row per object, up to `_SHOWN` of them: what, how sure, and where."""
     rows = [
-        (each["class"], f"{each['score']:.4f}", *(f"{side:.1f}" for side in each["box"]))
+        [each["class"], f"{each['score']:.4f}", *(f"{side:.1f}" for side in each["box"])]
         for each in prediction["objects"][:_SHOWN]
-    ] or [("none", *[""] * 5)]
+    ] or [["none", *[""] * 5]]
     if (more := len(prediction["objects"]) - _SHOWN) > 0:
-        rows.append(("...", f"{more} more", *[""] * 4))
+        rows.append(["...", f"{more} more", *[""] * 4])
     return [["" if index else prediction["image"], *row] for index, row in enumerate(rows)]
 
 

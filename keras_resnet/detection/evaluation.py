@@ -338,6 +338,7 @@ def evaluate(
     class_names: Sequence[str],
     *,
     batch_size: int = 1,
+    classes: Sequence[int] | None = None,
 ) -> DetectionEvaluation:
     """Run a detector on images with boxes. One batch of images is in memory at a time.
 
@@ -351,6 +352,9 @@ def evaluate(
         Names of the classes, in the order of the detector's.
     batch_size : int, default 1
         Images at once; see `detect`.
+    classes : sequence of int, optional
+        The detector's class of every name, where the data has only some of its classes, or others
+        first. Detections of the rest are left out. Default: the classes in order.
 
     Returns
     -------
@@ -375,16 +379,21 @@ def evaluate(
     >>> quality.headline[0]
     'AP'
     """
-    classes = parts_of(model).classes
-    if classes != len(class_names):
+    known = parts_of(model).classes
+    chosen = [*range(known)] if classes is None else [*classes]
+    if len(chosen) != len(class_names):
         raise ValueError(
-            f"model {model.name!r} tells {classes} classes apart; class_names has "
-            f"{len(class_names)}."
+            f"model {model.name!r} tells {known} classes apart; class_names has {len(class_names)}."
         )
+    numbers = np.full(known, -1)
+    numbers[chosen] = range(len(chosen))
     graphs.check_weights(model)
     answer, found = function_of(model), []
     for inputs, _ in batches(split, batch_size=batch_size):
-        found += answers_of(answer(inputs["images"], inputs["sizes"]))
+        for each in answers_of(answer(inputs["images"], inputs["sizes"])):
+            each["labels"] = numbers[each["labels"]]
+            of_these = each["labels"] >= 0
+            found.append({name: values[of_these] for name, values in each.items()})
     ids = image_ids(split.images) if isinstance(split.images, list) else ()
     return DetectionEvaluation(split.labels, found, tuple(class_names), ids)
 

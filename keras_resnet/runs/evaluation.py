@@ -164,7 +164,7 @@ def evaluate(
         held_out = ": the run held out none" if own and part == "validation" else ""
         raise ValueError(f"data {source!r} has no {part} images{held_out}.")
     with damaged_images_named(some):
-        quality = kind.evaluated(found.predictor, some, images, view)
+        quality = kind.evaluated(found.predictor, some, images, view, found.names)
     trained_on, chosen_on = _seen(own, some)
     return EvaluateRecord(
         found.model,
@@ -176,6 +176,7 @@ def evaluate(
         notes=(
             *_on_others(images, missing, None if asked else source),
             *_on_those_seen(part, some, trained_on, chosen_on),
+            *_on_other_classes(found, images),
         ),
     )
 
@@ -226,6 +227,15 @@ def _on_those_seen(part, some, trained_on, chosen_on):
         )
 
 
+def _on_other_classes(found, images):
+    """A line about classes that the model knows and the data has not."""
+    if images.task != "regression" and len(images.class_names) < len(found.names):
+        yield (
+            f"The data has {len(images.class_names)} of the {len(found.names)} classes that the "
+            "model knows: what it finds of the others is left out."
+        )
+
+
 def _images(source, on_error, task, known, fractions):
     """The data; whole numbers and single labels look like classes, but a model may know better."""
     load = functools.partial(data.load, source, on_error=on_error, **fractions)
@@ -254,6 +264,8 @@ def _check_same(found, images, source):
                 f"data {source!r} has {len(images.class_names)} values per image; the model gives "
                 f"{len(found.names)}."
             )
+    elif kind_of(images).some_classes and {*images.class_names} <= {*found.names}:
+        return
     elif images.class_names != found.names:
         theirs, known = images.class_names, found.names
         raise ValueError(

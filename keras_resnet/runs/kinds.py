@@ -10,6 +10,7 @@ import numpy as np
 
 from keras_resnet import analysis, data, detection, export, graphs, training, transfer, zoo
 from keras_resnet.analysis.evaluation import check_finite
+from keras_resnet.data import boxes
 from keras_resnet.layers.view import sides
 from keras_resnet.runs import objects
 from keras_resnet.training import Execution, Recipe
@@ -62,11 +63,13 @@ class Kind:
     executed : callable
         Takes the execution that was asked for and the source; returns the one to train with.
     built : callable
-        Makes a model that takes raw images of an order, a source and the execution.
+        Makes a model that takes raw images, given the order, the source, and the image size that
+        was asked for, if one was.
     planned : callable
         Says how to train, given the order, and the function that does.
     evaluated : callable
-        Tests a model on a split of a source, given the view of its images, or None for its own.
+        Tests a model on a split of a source, given the view of its images and the names of its
+        outputs, or None for its own and those of the source.
     drawn : callable
         Writes the picture of some predictions to a path, given the model, the split and how the
         model does on that.
@@ -83,10 +86,14 @@ class Kind:
         What the labels are, in words.
     refused : mapping of str to str
         Options of jobs that have no effect here, and why, or what has.
+    searched : bool, default True
+        Whether models for it can be searched for.
+    some_classes : bool, default False
+        Whether data to test on may have only some of a model's classes.
     """
 
     executed: Callable[[Execution, data.Source], Execution]
-    built: Callable[[Order, data.Source, Execution], keras.Model]
+    built: Callable[[Order, data.Source, Any], keras.Model]
     planned: Callable[[Order], tuple[Any, Callable]]
     evaluated: Callable[..., Quality]
     drawn: Callable[[Path, keras.Model, data.Split, Quality], None]
@@ -96,6 +103,8 @@ class Kind:
     unlabelled: Callable[[int], np.ndarray]
     labels: str
     refused: Mapping[str, str] = field(default_factory=dict)
+    searched: bool = True
+    some_classes: bool = False
 
     def check(self, **given: Any) -> None:
         """Raise ValueError for an option that is given and has no effect."""
@@ -115,7 +124,7 @@ def _sized(execution, source):
     return replace(execution, image_size=execution.image_size or source.image_size)
 
 
-def _classifier(order, source, execution):
+def _classifier(order, source, image_size):
     """A model with an answer for a whole image."""
     if objects.architecture(order.model):
         raise ValueError(
@@ -124,7 +133,8 @@ def _classifier(order, source, execution):
         )
     build = zoo.builder(order.model)
     options: dict[str, Any] = dict(
-        input_shape=(*sides(execution.image_size), source.channels), include_preprocessing=True
+        input_shape=(*sides(image_size or source.image_size), source.channels),
+        include_preprocessing=True,
     )
     if order.shortcut is not None:
         options["shortcut"] = None if order.shortcut == "none" else order.shortcut
@@ -147,7 +157,7 @@ def _batches(model, split, view=None):
     return data.batches(split, **vars(view or graphs.view_of(model)))
 
 
-def _answers_evaluated(model, split, source, view=None):
+def _answers_evaluated(model, split, source, view=None, _names=None):
     return analysis.evaluate(model, _batches(model, split, view), source.class_names, source.task)
 
 
@@ -200,9 +210,11 @@ KINDS: dict[str, Kind] = {
         exported=objects.exported,
         viewed=objects.viewed,
         predicted=objects.predicted,
-        unlabelled=lambda count: data.boxes.padded([()] * count),
+        unlabelled=lambda count: boxes.padded([()] * count),
         labels="boxes",
         refused=objects.REFUSED,
+        searched=False,
+        some_classes=True,
     ),
 }
 """How the jobs treat data, by its task."""

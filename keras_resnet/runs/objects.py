@@ -2,11 +2,13 @@
 
 import contextlib
 import difflib
+import functools
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,8 +17,11 @@ import keras_resnet
 from keras_resnet import analysis, data, detection, export, names, training, zoo
 from keras_resnet.analysis.evaluation import submission_ids
 from keras_resnet.detection.evaluation import image_ids
+from keras_resnet.detection.weights import find, load_found
+from keras_resnet.detection.zoo import Named
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.layers.view import sides
+from keras_resnet.pretrained import load, registry
 
 LONGEST = 5 / 3
 """The longer side of an image, at most, where only the shorter one is said: 1,000 for 600."""
@@ -28,6 +33,7 @@ ERRORS_FILE = "errors.png"
 """What was missed and what was falsely found, in the folder of a run."""
 
 _DETECTOR = "FasterRCNN"
+_OF_DETECTOR = re.compile(r"\brpn\.|proposal_generator\.|^layers/functional")  # tensors
 _SCORE = 0.5  # from which on objects are shown
 _JPEG = (".jpg", ".jpeg")
 _COLUMNS = ("boxes", "labels", "scores")
@@ -45,14 +51,7 @@ REFUSED = {
 """Options that have no effect on detectors, and why, or what has."""
 
 
-class Architecture(NamedTuple):
-    """What the name of a detector says: the builder of its backbone, and its head."""
-
-    backbone: str
-    head: str
-
-
-def architecture(name: str) -> Architecture | None:
+def architecture(name: str) -> Named | None:
     """What the name of a detector says, such as FasterRCNN_ResNet50_FPN; None for other names.
 
     Parameters
@@ -62,7 +61,7 @@ def architecture(name: str) -> Architecture | None:
 
     Returns
     -------
-    Architecture or None
+    Named or None
 
     Raises
     ------
@@ -73,18 +72,18 @@ def architecture(name: str) -> Architecture | None:
     --------
     >>> from keras_resnet.runs.objects import architecture
     >>> architecture("faster-rcnn-resnext50-32x4d-c4")
-    Architecture(backbone='resnext5032x4d', head='c4')
+    Named(backbone='resnext5032x4d', head='c4')
     """
     plain, prefix = names.plain(name), names.plain(_DETECTOR)
     if not plain.startswith(prefix):
         return None
-    heads = {names.plain(head): head for head in detection.HEADS}
+    heads: dict[str, Any] = {names.plain(head): head for head in detection.HEADS}
     for ending in sorted(heads, key=len, reverse=True):
         if plain.endswith(ending):
             backbone = plain.removeprefix(prefix).removesuffix(ending)
             with contextlib.suppress(ValueError):
                 zoo.builder(backbone)
-                return Architecture(backbone, heads[ending])
+                return Named(backbone, heads[ending])
     endings = [f"_{head.upper()}" for head in detection.HEADS]
     known = [f"{_DETECTOR}_{each}{ending}" for each in zoo.MODELS for ending in endings]
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
@@ -94,7 +93,7 @@ def architecture(name: str) -> Architecture | None:
     )
 
 
-def resized(image_size: int | Sequence[int] | None) -> dict[str, int]:
+def resized(image_size: Any) -> dict[str, Any]:
     """The options of a detector that say how it resizes images.
 
     Parameters
@@ -123,7 +122,7 @@ def resized(image_size: int | Sequence[int] | None) -> dict[str, int]:
 
 def detector(
     name: str,
-    classes: int,
+    classes: Any,
     weights: str | os.PathLike | None = None,
     shortcut: dict[str, Any] | None = None,
     **options: Any,
@@ -134,10 +133,10 @@ def detector(
     ----------
     name : str
         Name of a detector, or of a builder: that is a backbone with a feature pyramid.
-    classes : int
-        Number of classes.
+    classes : int or None
+        Number of classes; None for that of the weights.
     weights : str or path, optional
-        Those of its backbone.
+        Those of a detector, or of its backbone.
     shortcut : dict, optional
         The builder's option of that name, if it is given.
     **options
@@ -147,14 +146,63 @@ def detector(
     -------
     keras.Model
     """
-    found = architecture(name) or Architecture(name, "fpn")
-    backbone = zoo.builder(found.backbone)(
-        include_top=False, weights=weights, input_shape=(None, None, 3), **(shortcut or {})
+    found = architecture(name) or Named(name, "fpn")
+    build = functools.partial(
+        zoo.builder(found.backbone),
+        include_top=False,
+        input_shape=(None, None, 3),
+        **(shortcut or {}),
     )
+    if weights is not None and _are_of_detector(weights, found.backbone):
+        whole = find(weights, f"{_DETECTOR}_{found.backbone}_{found.head}")
+        wanted = classes or whole.classes
+        if wanted is None:
+            raise ValueError(f"{whole.argument}: the file does not say how many classes it is for.")
+        backbone = build(weights=None, **whole.backbone)
+        options = {**whole.options, **options}
+        model = detection.FasterRCNN(backbone, wanted, found.head, **options)
+        return load_found(model, whole, new_head=wanted != whole.classes)
+    backbone = build(weights=weights)
     if weights is None:  # all of it has to learn, and nothing is known of its features
         options["trainable_backbone_layers"] = len(keras_resnet.feature_pyramid(backbone)) + 1
         options["trainable_batch_norm"] = True
     return detection.FasterRCNN(backbone, classes, found.head, **options)
+
+
+def pretrained(
+    name: str, weights: str | os.PathLike | None, image_size: int | tuple[int, int] | None
+) -> tuple[keras.Model, list[str]]:
+    """Build a detector that has learned something, and say what its classes are.
+
+    Parameters
+    ----------
+    name : str
+        Name of the detector.
+    weights : str or path, optional
+        Its weights. Default: the first that are published.
+    image_size : int or pair of int, optional
+        As `resized` takes it.
+
+    Returns
+    -------
+    keras.Model, list of str
+    """
+    weights = weights or keras_resnet.list_weights(name)[0].tag
+    model = detector(name, None, weights, **resized(image_size))
+    return model, find(weights, name).class_names
+
+
+def _are_of_detector(weights, backbone):
+    """Whether weights are those of a whole detector, rather than of its backbone."""
+    tags = {row.tag for row in registry.DETECTORS}
+    tags |= {alias for alias, tag in registry.ALIASES.items() if tag in tags}
+    if names.plain(os.fspath(weights)) in map(names.plain, tags):
+        return True
+    source = load.find(weights, backbone)
+    if source.row:
+        return source.row in registry.DETECTORS
+    tensors = source.read(True)
+    return any(_OF_DETECTOR.search(name) for name in tensors)
 
 
 def executed(execution, _source):
@@ -162,15 +210,17 @@ def executed(execution, _source):
     return replace(execution, image_size=None)
 
 
-def built(order, source, execution):
+def built(order, source, image_size):
     """A detector of the classes of a source."""
-    shortcut = {} if order.shortcut is None else {"shortcut": order.shortcut}
+    shortcut = {}
+    if order.shortcut is not None:
+        shortcut["shortcut"] = None if order.shortcut == "none" else order.shortcut
     return detector(
         order.model,
         len(source.class_names),
         order.weights,
         shortcut,
-        **resized(execution.image_size),
+        **resized(image_size),
     )
 
 
@@ -178,14 +228,14 @@ def planned(order):
     """How to train: all at once, whatever the weights."""
     recipe = order.recipe
     recipe = training.RECIPES[recipe] if isinstance(recipe, str) else recipe
-    return (recipe or training.recipe(training.TASKS["detection"].recipe)).changed(
-        **order.changes
-    ), training.train
+    return (recipe or training.RECIPES["detection"]).changed(**order.changes), training.train
 
 
-def evaluated(model, split, source, _view=None):
-    """How a detector does on a split."""
-    return detection.evaluate(model, split, source.class_names)
+def evaluated(model, split, source, _view=None, class_names=None):
+    """How a detector does on a split, which may have only some of its classes."""
+    known = list(class_names or source.class_names)
+    classes = [known.index(name) for name in source.class_names]
+    return detection.evaluate(model, split, source.class_names, classes=classes)
 
 
 def drawn(path, _model, split, quality):

@@ -29,6 +29,7 @@ from keras_resnet.runs.guards import (
     job,
     policy_of,
 )
+from keras_resnet.runs.kinds import kind_of
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training.callbacks import check_callbacks, direct
 from keras_resnet.tuning import parallel, records, report
@@ -192,6 +193,11 @@ def tune(
         strategy = training.strategy(strategy)
     images = data.load(source, on_error=on_error, validation=validation, task=task)
     check_labels(images.class_names)
+    if not kind_of(images).searched:
+        raise ValueError(
+            f"data {images.name!r} is for {images.task}, for which there is no search: train a "
+            "model on it, runs.train (keras-resnet train)."
+        )
     if not worker and retrain_epochs != 0:
         check_whole(images.test)
     check_callbacks(callbacks)

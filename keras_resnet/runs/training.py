@@ -173,10 +173,10 @@ def train(
             f"balanced=True weights classes or labels; data {images.name!r} has numbers."
         )
     plan, learn = kind.planned(order)
-    execution = kind.executed(execution, images)
     with computing_in(keras_policy), locked(output) if chief else contextlib.nullcontext():
         keras.utils.set_random_seed(execution.seed)
-        net = kind.built(order, images, execution)
+        net = kind.built(order, images, execution.image_size)
+        execution = kind.executed(execution, images)
         if chief:
             check_space(net, output, exports)
             check_whole(images.test)  # the others are seen in the first epoch
