@@ -46,24 +46,31 @@ def family_of(operation: str) -> str:
     return next(fits, REST)
 
 
-def seconds_by_operation(step) -> collections.Counter:
-    """Profile one call of `step`, and return the seconds per type of operation."""
+def events_of(step) -> list[tuple[str, str, float]]:
+    """Profile one call of `step`: name, type and seconds of every operation that was run."""
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-    taken = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with tf.profiler.experimental.Profile(folder):
             step()
         (path,) = Path(folder).rglob("*.xplane.pb")
         space = xplane_pb2.XSpace.FromString(path.read_bytes())
+    found = []
     for plane in space.planes:
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                operation = re.fullmatch(r"[^:#]+:(\w+)", name)
-                if operation:
-                    taken[operation[1]] += event.duration_ps / 1e12
+                if operation := re.fullmatch(r"([^:#]+):(\w+)", name):
+                    found.append((operation[1], operation[2], event.duration_ps / 1e12))
+    return found
+
+
+def seconds_by_operation(step) -> collections.Counter:
+    """Profile one call of `step`, and return the seconds per type of operation."""
+    taken = collections.Counter()
+    for _, operation, seconds in events_of(step):
+        taken[operation] += seconds
     return taken
 
 
