@@ -109,14 +109,20 @@ class DetectionObjective:
         list of str
         """
         variables = [each.value for each in model.trainable_variables]
-        found = []
-        for index in range(len(labels["seeds"])):
-            its = tf.nest.map_structure(lambda each, i=index: each[i : i + 1], (inputs, labels))
+
+        @tf.function(reduce_retracing=True)
+        def is_finite(inputs, labels):
             with tf.GradientTape() as tape:
-                loss = self.sums(model, *its, training=True)[0]
+                loss = self.sums(model, inputs, labels, training=True)[0]
             gradients = tape.gradient(loss, variables, unconnected_gradients="zero")
-            if not all(np.isfinite(each).all() for each in (loss, *gradients)):
-                found.append(self._name(*labels["seeds"][index]))
+            finite = [tf.reduce_all(tf.math.is_finite(each)) for each in (loss, *gradients)]
+            return tf.reduce_all(finite)
+
+        found = []
+        for index, seeds in enumerate(labels["seeds"]):
+            its = tf.nest.map_structure(lambda each, i=index: each[i : i + 1], (inputs, labels))
+            if not is_finite(*its):
+                found.append(self._name(*seeds))
         return found
 
     def _name(self, epoch_seed, position):

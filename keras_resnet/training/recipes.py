@@ -74,7 +74,8 @@ class Recipe:
         A key of `keras_resnet.data.AUGMENTATIONS`, or, for images with boxes, of
         `keras_resnet.detection.AUGMENTATIONS`. Default: the one that suits the images.
     rates : mapping of str to float, optional
-        Discriminative learning rates: factors for layers, by the beginnings of their names.
+        Discriminative learning rates: factors for layers, by the beginnings of their names, such as
+        "conv4", or, of a detector, "fpn", "rpn" and "box".
 
     References
     ----------
