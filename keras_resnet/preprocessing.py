@@ -12,18 +12,20 @@ from keras_resnet.graphs import wants_of
 from keras_resnet.layers import Preprocessing
 
 
-def preprocess_input(x: Any, mode: Literal["torch", "caffe", "tf"] | keras.Model = "torch") -> Any:
+def preprocess_input(
+    x: Any, mode: Literal["torch", "caffe", "detectron2", "tf"] | keras.Model = "torch"
+) -> Any:
     """Normalize raw images for a model built without `include_preprocessing`.
 
     Parameters
     ----------
     x : array or tensor of shape (..., height, width, channels)
         RGB images with values from 0 to 255, of any dtype.
-    mode : {"torch", "caffe", "tf"} or keras.Model, default "torch"
+    mode : {"torch", "caffe", "detectron2", "tf"} or keras.Model, default "torch"
         How the images were normalized in training: "torch" subtracts the ImageNet mean and divides
-        by the standard deviation; "caffe" turns RGB into BGR and subtracts the mean; "tf" scales to
-        -1 ... 1. Or the model that is to get the images: its own mode is used, and images for a
-        model that normalizes them itself stay as they are.
+        by the standard deviation; "caffe" turns RGB into BGR and subtracts the mean, "detectron2"
+        the mean of "torch"; "tf" scales to -1 ... 1. Or the model that is to get the images: its
+        own mode is used, and images for a model that normalizes them itself stay as they are.
 
     Returns
     -------

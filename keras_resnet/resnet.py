@@ -213,7 +213,7 @@ def resnet(
     stride_in: blocks.StridePlace = "3x3",
     stem: Literal["imagenet", "cifar"] = "imagenet",
     include_preprocessing: bool = False,
-    preprocessing: Literal["torch", "caffe", "tf"] | None = None,
+    preprocessing: Literal["torch", "caffe", "detectron2", "tf"] | None = None,
     zero_init_residual: bool = False,
     cardinality: int = 1,
     base_width: int = 64,
@@ -256,7 +256,7 @@ def resnet(
         "imagenet": 7x7 convolution of stride 2 and max-pooling; "cifar": 3x3 of stride 1.
     include_preprocessing : bool, default False
         Whether the model takes raw images of 0 to 255 and normalizes them itself.
-    preprocessing : {"torch", "caffe", "tf"}, optional
+    preprocessing : {"torch", "caffe", "detectron2", "tf"}, optional
         How images are normalized, as in `preprocess_input`, by the model or before it. Default:
         "torch", and "tf" where images are not RGB.
     zero_init_residual : bool, default False

@@ -29,7 +29,7 @@ class CIFAROptions(TypedDict, total=False):
 
     shortcut: Shortcut
     include_preprocessing: bool
-    preprocessing: Literal["torch", "caffe", "tf"] | None
+    preprocessing: Literal["torch", "caffe", "detectron2", "tf"] | None
     zero_init_residual: bool
 
 

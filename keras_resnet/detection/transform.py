@@ -18,7 +18,7 @@ class Transform(Preprocessing):
 
     Parameters
     ----------
-    mode : {"torch", "caffe", "tf"}
+    mode : {"torch", "caffe", "detectron2", "tf"}
         How images are normalized, as in `Preprocessing`.
     options : Options or dict
         `min_size` and `max_size` are used.

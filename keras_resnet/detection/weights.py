@@ -37,7 +37,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet.checks import check_choice, is_within
+from keras_resnet.checks import is_within
 from keras_resnet.detection.anchors import around_zero, sizes_of
 from keras_resnet.detection.classes import VOC_CLASSES, coco_classes
 from keras_resnet.detection.faster_rcnn import Parts, parts_of
@@ -151,6 +151,8 @@ _SAYABLE: dict[str, Callable[[Any], bool]] = {
     "roi_aligned": lambda value: isinstance(value, bool),
     "roi_sampling_ratio": lambda value: is_within("index", value),
 }
+
+_LAST = ("rpn_logits", "rpn_deltas", "box_logits", "box_deltas")
 
 _OF_BACKBONE = ("stride_in", "preprocessing")
 _OF_DETECTOR = ("anchors_rounded", "roi_aligned", "roi_sampling_ratio")
@@ -423,11 +425,15 @@ def to_torch(model: keras.Model, path: str | os.PathLike | None = None) -> dict[
 
 def _said(trained_with):
     """Check what a caller says about a file."""
-    said = dict(trained_with or {})
+    said = {} if trained_with is None else trained_with
+    if not isinstance(said, Mapping):
+        raise ValueError(f"trained_with={said!r} must be a dict of options.")
     for name, value in said.items():
-        check_choice(_SAYABLE, **{"trained_with: a name of it": name})
+        if name not in _SAYABLE:
+            known = ", ".join(_SAYABLE)
+            raise ValueError(f"trained_with has {name!r}; there are {known}.")
         if not _SAYABLE[name](value):
-            raise ValueError(f"trained_with={{{name!r}: {value!r}}} is not a value of {name}.")
+            raise ValueError(f"trained_with={{{name!r}: {value!r}}} is no value of that option.")
     return said
 
 
@@ -572,7 +578,8 @@ def _slots(model, parts, found):
         module = _module(layer.name, layout, layer.name in of_head, first)
         for variable, part, axes in mapping.variables_of(layer, model)[1]:
             slot = mapping.Slot(variable, axes)
-            if layer.name in rearranged and (part == "weight" or layer.name != "fc6"):
+            # Of the last layers the outputs are in another order, of others the inputs.
+            if layer.name in rearranged and (part == "weight" or layer.name in _LAST):
                 size, arranged = rearranged[layer.name]
                 slot = slot._replace(
                     stored=(size or slot.shape[0], *slot.shape[1:]), arranged=arranged

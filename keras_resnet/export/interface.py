@@ -42,7 +42,7 @@ class Interface:
         say so.
     labels : sequence of str or None
         Names of the classes, labels or values; None for their numbers.
-    preprocessing : {"torch", "caffe", "tf", "raw"} or None
+    preprocessing : {"torch", "caffe", "detectron2", "tf", "raw"} or None
         What raw images need before they enter the model; None if that is not known.
     image_dtype : {"float32", "uint8"}
         Images as the model takes them, or raw ones.
@@ -62,7 +62,7 @@ class Interface:
 
     kind: Output
     labels: Sequence[str] | None
-    preprocessing: Literal["torch", "caffe", "tf", "raw"] | None
+    preprocessing: Literal["torch", "caffe", "detectron2", "tf", "raw"] | None
     image_dtype: Literal["float32", "uint8"]
     resize: bool
     image_size: tuple[int, int]

@@ -38,7 +38,7 @@ def saved_model(
     labels: Sequence[str] | None = None,
     *,
     precision: Precision = "float32",
-    preprocessing: Literal["torch", "caffe", "tf", "raw"] | None = None,
+    preprocessing: Literal["torch", "caffe", "detectron2", "tf", "raw"] | None = None,
     crop: float | None = None,
     image_dtype: Literal["float32", "uint8"] = "float32",
     image_size: int | tuple[int, int] | None = None,
@@ -84,7 +84,7 @@ def saved_model(
         What feature maps are computed in, and what their weights are stored in. "bfloat16" is
         faster where the processor has instructions for it (AVX512-BF16, AMX), and much slower
         elsewhere.
-    preprocessing : {"torch", "caffe", "tf", "raw"}, optional
+    preprocessing : {"torch", "caffe", "detectron2", "tf", "raw"}, optional
         What raw images need before they enter the model: "raw" for nothing. Default: what the model
         says. Where that is not known, there is no signature for image files.
     crop : float, optional

@@ -40,7 +40,7 @@ class Wants:
 
     Parameters
     ----------
-    normalization : {"raw", "torch", "caffe", "tf"} or None
+    normalization : {"raw", "torch", "caffe", "detectron2", "tf"} or None
         What happens to raw images before they enter: nothing ("raw", the model normalizes them),
         or as `preprocess_input` does. None if the model does not say.
     image_size : tuple of int or None
@@ -53,7 +53,7 @@ class Wants:
         Channels of an image; None if that is not known.
     """
 
-    normalization: Literal["raw", "torch", "caffe", "tf"] | None
+    normalization: Literal["raw", "torch", "caffe", "detectron2", "tf"] | None
     image_size: tuple[int, int] | None
     crop: float
     interpolation: Literal["bilinear", "bicubic"]
@@ -220,7 +220,7 @@ def remember_view(model: keras.Model, view: View) -> None:
 def remember(
     model: keras.Model,
     *,
-    normalization: Literal["torch", "caffe", "tf"] | None = None,
+    normalization: Literal["torch", "caffe", "detectron2", "tf"] | None = None,
     image_size: tuple[int, int] | None = None,
     crop: float | None = None,
     interpolation: Literal["bilinear", "bicubic"] | None = None,
@@ -231,7 +231,7 @@ def remember(
     ----------
     model : keras.Model
         The model, which is changed.
-    normalization : {"torch", "caffe", "tf"}, optional
+    normalization : {"torch", "caffe", "detectron2", "tf"}, optional
         As in `preprocess_input`, for a model that does not normalize images itself. Also sets its
         attribute `preprocessing`.
     image_size, crop, interpolation

@@ -23,7 +23,7 @@ class Conv2D(keras.layers.Conv2D):
     ----------
     *args
         Those of `keras.layers.Conv2D`.
-    normalization : {"torch", "caffe", "tf"}, optional
+    normalization : {"torch", "caffe", "detectron2", "tf"}, optional
         How images are normalized before they enter the model, as in `preprocess_input`. Default:
         not known.
     crop, image_size, interpolation

@@ -446,6 +446,7 @@ class TestRefusal:
             {"input_format": "bgr"},
             {"roi_aligned": 1},
             {"roi_sampling_ratio": -1},
+            "epsilon",
         ],
     )
     def test_of_what_nobody_can_say(self, nets, said):

@@ -12,6 +12,13 @@ class TestPreprocessing:
         expected = keras.applications.imagenet_utils.preprocess_input(images.copy(), mode=mode)
         np.testing.assert_allclose(layers.Preprocessing(mode)(images), expected, atol=1e-4)
 
+    def test_equals_detectron2(self):
+        # INPUT.FORMAT "BGR", PIXEL_MEAN and PIXEL_STD of its defaults.
+        images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype("float32")
+        expected = images[..., ::-1] - [103.53, 116.28, 123.675]
+        for each, found in ((images, expected), (images[0], expected[0])):
+            np.testing.assert_allclose(layers.Preprocessing("detectron2")(each), found, atol=1e-4)
+
     def test_is_exact_under_mixed_precision(self):
         keras.config.set_dtype_policy("mixed_bfloat16")
         try:
