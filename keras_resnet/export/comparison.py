@@ -78,6 +78,11 @@ class Verification:
     answer: Answer = "class"
     alike: bool = field(default=False, kw_only=True)
 
+    @property
+    def compared(self) -> str:
+        """What there is one answer for each of."""
+        return f"{self.images} images"
+
     def cells(self) -> dict[str, str]:
         """The columns of its table, by their names."""
         return {

@@ -46,6 +46,11 @@ class DetectorVerification(Verification):
     box_difference: float = dataclasses.field(default=0.0, kw_only=True)
     objects: int = dataclasses.field(default=0, kw_only=True)
 
+    @property
+    def compared(self) -> str:
+        """What there is one answer for each of."""
+        return f"{self.objects} objects in {self.images} images"
+
     def cells(self) -> dict[str, str]:
         """The columns of its table, by their names."""
         named = {}

@@ -11,7 +11,9 @@ import numpy as np
 from keras_resnet.export.comparison import COARSE, TOLERANCES, Verification, traced
 from keras_resnet.export.kinds import kind_of, kind_of_loaded
 from keras_resnet.export.runtimes import alone, load
-from keras_resnet.graphs import is_functional
+from keras_resnet.graphs import flat_layers, is_functional
+
+_VERBS = {"class": "chooses", "objects": "finds"}
 
 _logger = logging.getLogger("keras_resnet")
 
@@ -89,10 +91,10 @@ def verify(
 
 def _check_agreement(result, agreement, tolerance):
     if not result.agreement >= agreement:
-        verb = "chooses" if result.answer == "class" else "gives"
+        verb = _VERBS.get(result.answer, "gives")
         raise ValueError(
             f"the exported model {verb} the same {result.answer} as the original for only "
-            f"{result.agreement:.1%} of {result.images} images, agreement={agreement:.1%}."
+            f"{result.agreement:.1%} of {result.compared}, agreement={agreement:.1%}."
         )
     if tolerance is not None and not result.largest_difference <= tolerance:
         raise ValueError(
@@ -140,7 +142,7 @@ def verify_export(
     tolerance = None
     if images is None:
         # They show nothing that the model knows, and its choice of a class means nothing.
-        computed_in = {layer.compute_dtype for layer in model.layers}
+        computed_in = {layer.compute_dtype for layer in flat_layers(model)}
         tolerance = max(TOLERANCES[each] for each in {precision, *computed_in} & {*TOLERANCES})
         images, agreement = kind.made_up(spec, interface, tolerance < COARSE)
     original = traced(lambda images: alone(function(images)), spec)

@@ -192,7 +192,7 @@ class TestFolder:
     def test_is_verified_again_and_measured(self, exported):
         again = export.verify(exported, model(), PICTURES, verbose=False)
         assert (again.objects, again.agreement) == (exported.verification.objects, 1.0)
-        with one_line_error("agreement=100.0%"):
+        with one_line_error("finds the same objects", "objects in 3 images, agreement=100.0%"):
             export.verify(exported, drawn.drawn("c4", seed=1), PICTURES, agreement=1.0)
         (found,) = export.latencies([exported], image_size=(30, 40), seconds=0.05)
         assert found.batch_size == 1
@@ -257,7 +257,7 @@ def test_an_export_of_something_else_is_refused(tmp_path, monkeypatch):
     other = drawn.drawn("c4", seed=1, box_score_thresh=0.5)
     module = sys.modules["keras_resnet.export.saved_model"]  # the function has its name
     monkeypatch.setattr(module, "fold_batch_norm", lambda model: other)
-    with one_line_error("gives the same objects as the original for only"):
+    with one_line_error("finds the same objects as the original for only"):
         export.saved_model(model(), tmp_path / "1", drawn.NAMES, verbose=False)
     assert not [*tmp_path.iterdir()]
 
