@@ -45,10 +45,17 @@ MULTIPLIES = re.compile(r"(_?Mkl)?(Native)?_?(Pad)?(With)?(Fused)?(Depthwise)?(C
 
 def detector(head: str, **options):
     """A detector with random weights, as it is trained from those of a classifier."""
+    import keras
+
     import keras_resnet
     from keras_resnet import detection
 
-    backbone = keras_resnet.ResNet50(include_top=False, weights=None, input_shape=(None, None, 3))
+    # With residual branches of zero, features stay in a range that gives as many proposals as a
+    # trained detector's, and all convolutions are computed all the same.
+    keras.utils.set_random_seed(0)
+    backbone = keras_resnet.ResNet50(
+        include_top=False, weights=None, input_shape=(None, None, 3), zero_init_residual=True
+    )
     shorter, longer = SIZE
     return detection.FasterRCNN(
         backbone, CLASSES, head, min_size=shorter, max_size=longer, **options
@@ -71,6 +78,17 @@ def boxes_of(count: int):
     corners = random.uniform(0, 1, (count, 10, 2)) * (SIZE[1] - 200, SIZE[0] - 200)
     boxes = np.concatenate([corners, corners + random.uniform(20, 200, (count, 10, 2))], -1)
     return boxes.astype("float32"), random.integers(0, CLASSES, (count, 10)).astype("int32")
+
+
+def proposals_of(model) -> int:
+    """How many proposals a detector makes of an image."""
+    from keras_resnet import detection
+
+    parts, inputs = detection.parts_of(model), inputs_of(1)
+    batch, sizes = parts.transform(inputs["images"], inputs["sizes"])
+    levels = parts.levels(batch)
+    _, kept = parts.proposals(*parts.rpn(levels), *parts.anchors(batch, levels), sizes)
+    return int(kept[0])
 
 
 class Ours:
@@ -273,7 +291,9 @@ def part_of(operation: str) -> str:
 def profile(head: str, work: str) -> dict:
     """Where the time of a piece of work goes; the operations of a step, one at a time."""
     method, count = WORK[work]
-    step = getattr(Ours(head), method)(count)
+    contender = Ours(head)
+    proposals = proposals_of(contender.model)
+    step = getattr(contender, method)(count)
     for _ in range(2):
         step()
     taken, parts = collections.Counter(), collections.Counter()
@@ -286,7 +306,8 @@ def profile(head: str, work: str) -> dict:
         kind = "convolutions and dense layers" if multiplies else "what else networks have"
         taken[kind if part in NETWORKS else "what only detectors have"] += seconds
         parts[part if part not in NETWORKS else f"{part}, {kind}"] += seconds
-    return {"head": head, "work": work, "kinds": dict(taken), "parts": dict(parts)}
+    found = {"head": head, "work": work, "proposals": proposals}
+    return {**found, "kinds": dict(taken), "parts": dict(parts)}
 
 
 def against_multiply_adds(rounds: int) -> dict:
@@ -305,10 +326,7 @@ def against_multiply_adds(rounds: int) -> dict:
     inputs = inputs_of(1)
     images = tf.constant(np.zeros((1, *PADDED, 3), "float32"))
     detect, alone = function_of(model), tf.function(lambda images: backbone(images, training=False))
-    parts = detection.parts_of(model)
-    batch, sizes = parts.transform(inputs["images"], inputs["sizes"])
-    levels = parts.levels(batch)
-    _, kept = parts.proposals(*parts.rpn(levels), *parts.anchors(batch, levels), sizes)
+    kept = proposals_of(model)
     seconds = interleaved(
         [
             lambda: detect(inputs["images"], inputs["sizes"])["count"].numpy(),
@@ -318,10 +336,10 @@ def against_multiply_adds(rounds: int) -> dict:
         repeats=[1, 4],
     )
     return {
-        "proposals": int(kept[0]),
+        "proposals": kept,
         "seconds": dict(zip(("detector", "backbone"), seconds, strict=True)),
         "macs": {
-            "detector": sum(each.macs for each in detection.complexity(model, SIZE, int(kept[0]))),
+            "detector": sum(each.macs for each in detection.complexity(model, SIZE, kept)),
             "backbone": sum(each.macs for each in analysis.complexity(backbone)),
         },
     }
@@ -334,7 +352,10 @@ def report(results: dict) -> str:
         total = sum(each["kinds"].values())
         _, count = WORK[each["work"]]
         images = "an image" if count == 1 else f"{count} images"
-        lines.append(f"{each['head']}, {each['work']}, {images} of 600 x 800: {total:.2f} s")
+        lines.append(
+            f"{each['head']}, {each['work']}, {images} of 600 x 800, {each['proposals']} proposals "
+            f"in inference: {total:.2f} s"
+        )
         for table in ("kinds", "parts"):
             for name, seconds in sorted(each[table].items(), key=lambda item: -item[1]):
                 indent = "  " if table == "kinds" else "      "
@@ -385,7 +406,7 @@ def main() -> None:
         "side by side": lambda: side_by_side(options.hub, options.rounds),
     }
     for name, measure in pieces.items():
-        if not options.only or name in options.only:
+        if name in (options.only or pieces):
             results[name] = measure()
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     text = report(results)
