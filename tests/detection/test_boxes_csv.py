@@ -236,3 +236,23 @@ def test_any_table_is_read_as_it_was_written(folder, table, images):
     source = data.load(table(lines, "path,xmin,ymin,xmax,ymax,label,split"))
     found = boxes_of(source.train, source.class_names)
     assert found == {name: [(*box, False) for box in boxes] for name, boxes in images.items()}
+
+
+@settings(
+    deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.lists(st.lists(st.sampled_from("abcdef"), max_size=3), min_size=15, max_size=COUNT))
+def test_every_class_is_learned_and_every_image_is_in_one_split(folder, table, classes):
+    lines = [
+        (f"{number}.png", index, 0, index + 5, 9, name)
+        for number, names in enumerate(classes)
+        for index, name in enumerate(["all", *names])
+    ]
+    source = data.load(table(lines))
+    assert source.class_names == tuple(sorted({line[-1] for line in lines}))
+    assert min(source.counts()["train"]) > 0
+    assert min(map(len, source.splits.values())) > 0
+    files = [file.name for split in source.splits.values() for file in split.images]
+    assert sorted(files) == sorted(f"{number}.png" for number in range(len(classes)))
+    boxes = sum(int(used(split.labels).sum()) for split in source.splits.values())
+    assert boxes == len(lines)

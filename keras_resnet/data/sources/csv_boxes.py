@@ -83,7 +83,8 @@ def read_boxes(path: Path, table: Table, policy: SplitPolicy) -> Source:
         numbers, kind, where = _numbers(corners, line), label(name), f"line {number}"
         images.boxes.append(Box(index_of[file], numbers, kind, 0, path, where))
     if "train" not in listed:
-        raise ValueError(f"{table.where}: no line has the split 'train'.")
+        missing = "no line has the split 'train'" if listed else "no lines but the first"
+        raise ValueError(f"{table.where}: {missing}.")
     boxes = [box for images in listed.values() for box in images.boxes]
     return source_of_boxes(
         path,
