@@ -152,6 +152,8 @@ _SAYABLE: dict[str, Callable[[Any], bool]] = {
     "roi_sampling_ratio": lambda value: is_within("index", value),
 }
 
+_MOST_CLASSES = 20_000
+
 _LAST = ("rpn_logits", "rpn_deltas", "box_logits", "box_deltas")
 
 _OF_BACKBONE = ("stride_in", "preprocessing")
@@ -262,10 +264,9 @@ def find(
         if "input_format" not in trained:
             detectron2 = layout.library == "detectron2"
             trained["input_format"] = "BGR" if detectron2 else _format_of(trained["preprocessing"])
+        classes = _classes_of(tensors)
     if row is None and not source.options and not said:
         _tell_assumptions(source.argument, layout, raw, trained)
-    bias = tensors.get("roi_heads.box_predictor.cls_score.bias")
-    classes = int(bias.shape[0]) - 1 if bias is not None and len(bias.shape) == 1 else None
     return Pretrained(source.argument, tensors, layout, trained, classes, row)
 
 
@@ -469,6 +470,17 @@ def _layout_of(tensors):
         f"the weights are of no detector: they have {some(list(tensors))}. Those of a classifier "
         "are for weights_backbone=."
     )
+
+
+def _classes_of(tensors):
+    """The number of classes, without the background; None if there is no box predictor."""
+    bias = tensors.get("roi_heads.box_predictor.cls_score.bias")
+    if bias is None or len(bias.shape) != 1:
+        return None
+    classes = int(bias.shape[0]) - 1
+    if not 1 <= classes <= _MOST_CLASSES:  # a small file can declare a tensor of any size
+        raise ValueError(f"the box head has {classes} classes, not 1 to {_MOST_CLASSES}.")
+    return classes
 
 
 def _grouped(tensors):

@@ -453,6 +453,15 @@ class TestRefusal:
         with one_line_error("trained_with"):
             detection.load_weights(nets["torchvision", "c4"], "file.pth", trained_with=said)
 
+    @pytest.mark.parametrize("classes", [-1, 0, 10**9])
+    def test_of_a_number_of_classes_that_cannot_be(self, nets, tmp_path, classes):
+        # Legal in a file: a tensor of any size over a storage of one number.
+        state = torchvision_state(nets["torchvision", "c4"])
+        bias = np.broadcast_to(np.float32(1), (classes + 1,))
+        state["roi_heads.box_predictor.cls_score.bias"] = bias
+        with one_line_error(f"the box head has {classes} classes"):
+            detection.FasterRCNN_ResNet50_C4(weights=write(tmp_path, as_zip(state)))
+
     def test_of_tags_that_there_are_not(self, nets):
         with one_line_error("'coco_v3'", "Did you mean coco_v1?"):
             detection.load_weights(nets["torchvision", "c4"], "coco_v3")
