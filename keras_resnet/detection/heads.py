@@ -99,8 +99,7 @@ def proposal_network(
         layers.Conv2D(anchors * 4, 1, kernel_initializer=_normal(0.01), name="rpn_deltas"),
     ]
     inputs = [keras.Input((None, None, channels), name=f"level{n}") for n in range(levels)]
-    # As numbers of half precision, if the model computes in it: they are many, and boxes follow from
-    # deltas in single precision.
+    # The convolutions compute in half precision, if the model does; boxes follow in single.
     flat = [layers.Reshape(shape, dtype=_exact()) for shape in ((-1,), (-1, 4))]
     found = []
     for x in inputs:
