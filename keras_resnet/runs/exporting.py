@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from keras_resnet import data, detection, graphs, names
+from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.checks import check_range
 from keras_resnet.data.labels_file import LABELS_FILE, check_labels, read_labels, write_labels
@@ -16,6 +16,7 @@ from keras_resnet.files import json_text, write_text
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
 from keras_resnet.runs.models import load_model, normalized, some_images
+from keras_resnet.runs.objects import photographs
 
 _CALIBRATED = 100  # images
 
@@ -188,24 +189,11 @@ def _of_one_size(model, image_dtype, image_size, crop):
 
 def _as_they_are(model, image_dtype, image_size, crop):
     """The same of a detector, whose size was settled when it was built or loaded."""
-
-    def some(split, count):
-        return [image.astype("uint8") for image in _photographs(split, count)]
-
-    return {"image_size": None, "crop": crop}, some, 32
+    return {"image_size": None, "crop": crop}, photographs, 32
 
 
 _SHOWN = {True: _as_they_are, False: _of_one_size}
 """How images are shown to models, by whether they are detectors."""
-
-
-def _photographs(split, count):
-    """Images from all over a split, each in its own size."""
-    if not len(split):
-        raise ValueError("there are no images to take some from: the split is empty.")
-    some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
-    for inputs, _ in detection.batches(split.take(some), batch_size=1):
-        yield inputs["images"][0].numpy()
 
 
 def _check_labels_beside(folder, labels):
@@ -297,7 +285,7 @@ def bench(
     if images and paths:
         source = data.load(images, task=task)
         if source.task == "detection":
-            shown = np.stack([*_photographs(source.test, 1)])
+            shown = np.stack(photographs(source.test, 1))
         else:
             _, height, width, channels = exporters.load(paths[0]).image_shape
             options = {"image_size": (height or 224, width or 224), "channels": channels}

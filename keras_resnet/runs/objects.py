@@ -262,15 +262,22 @@ def drawn(path, _model, split, quality):
 
 def exported(model, folder, source, precision):
     """A SavedModel, verified on some test images."""
-    some = np.unique(np.linspace(0, len(source.test) - 1, _VERIFIED).astype(int))
     return export.saved_model(
         model,
         folder,
         source.class_names,
-        images=[*_images(source.test.take(some))],
+        images=photographs(source.test, _VERIFIED),
         agreement=0.99 if precision == "float32" else 0.9,
         verbose=False,
     )
+
+
+def photographs(split: data.Split, count: int) -> list[np.ndarray]:
+    """Images from all over a split, uint8, each in its own size."""
+    if not len(split):
+        raise ValueError("there are no images to take some from: the split is empty.")
+    some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
+    return [image.astype("uint8") for image in _images(split.take(some))]
 
 
 def _images(split):
