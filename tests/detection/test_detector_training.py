@@ -16,7 +16,7 @@ import tensorflow as tf
 from detectors import boxes, tiny
 
 import keras_resnet
-from keras_resnet import data, training
+from keras_resnet import data, training, transfer
 
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -210,3 +210,8 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path):
         np.testing.assert_allclose(its_history[name], values, rtol=1e-5, err_msg=name)
     for mine, other in zip(weights, its_weights, strict=True):
         np.testing.assert_allclose(other, mine, rtol=1e-4, atol=1e-6)
+
+
+def test_are_not_trained_in_stages():
+    with pytest.raises(ValueError, match=r"for detection, .* call keras_resnet\.training\.train"):
+        transfer.fine_tune(tiny("c4"), boxes(), verbose=0)
