@@ -85,6 +85,13 @@ def test_one_detection_is_mended_for_an_object():
     assert quality(*rows).gained()["mislocated"] == pytest.approx(1 / 2)
 
 
+def test_what_is_mislocated_but_found_anyway_is_left_out():
+    """It came first: a precision of 2 / 3. Put in place, it would be right, and the next false."""
+    rows = [(10, 10, 50, 25, 0, 0.9), (*CAT, 0.8), (*MISSED, 0.7)]
+    gained = quality(*rows, objects=(CAT, MISSED)).gained()
+    assert gained["mislocated"] == pytest.approx(1 - 2 / 3)
+
+
 def test_images_have_their_own_objects():
     """What is right in one image is false in the other."""
     labels = truths([(*CAT, 0)], [(*MISSED, 0)])

@@ -38,6 +38,7 @@ def metrics(labels, detections, classes=1):
 def test_a_box_is_found_from_its_overlap_on(bottom, ap, ap50, ap75):
     scores = metrics(truths([(*CELL, 0, 0)]), [found((10, 10, 50, bottom, 0, 0.9))])
     assert (scores["AP"], scores["AP50"], scores["AP75"]) == pytest.approx((ap, ap50, ap75))
+    assert scores["VOC_AP50"] == scores["VOC07_AP50"] == pytest.approx(ap50)
 
 
 def test_half_of_the_objects_are_half_of_the_precision():
