@@ -234,7 +234,7 @@ class Parts:
     def levels(self, batch, training: bool = False) -> list:
         """The levels of features of a batch, that of a single level too as a list."""
         found = self.features(batch, training=training)
-        return found if isinstance(found, list | tuple) else [found]
+        return [*found] if isinstance(found, list | tuple) else [found]
 
     def pooled(self, levels: Sequence, batch, proposals):
         """Bins of regions: those of the levels that this detector pools from."""

@@ -53,7 +53,7 @@ def pyramid(
         return normalization(x, name=f"{name}_bn") if normalized else x
 
     levels, above = [], None
-    for name, stage in reversed(stages.items()):
+    for name, stage in reversed([*stages.items()]):
         number = name.removeprefix("C")
         x = convolved(stage, 1, f"fpn_inner{number}")
         if above is not None:

@@ -16,6 +16,7 @@ from keras_resnet.detection.options import OfDetector, serializable
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4
 """A RoI of this size in pixels is looked for on the level of this number, of stride 16."""
 
+_POINTS = 16  # in each direction of a RoI, up to which crops cost less than products of matrices
 _AT_ONCE = 32  # RoIs whose rows are kept in memory
 
 
@@ -75,11 +76,9 @@ class RoIAlign(OfDetector):
         return tf.ensure_shape(found, (None, self.bins, self.bins, levels[0].shape[-1]))
 
     def _of_level(self, features, boxes, owners):
-        options = self.options
-        how = dict(ratio=options.roi_sampling_ratio, aligned=options.roi_aligned)
-        if options.roi_sampling_ratio and self.bins * options.roi_sampling_ratio <= 16:
-            return by_crops(features, boxes, owners, self.bins, **how)
-        return by_matrices(features, boxes, owners, self.bins, **how)
+        ratio, aligned = self.options.roi_sampling_ratio, self.options.roi_aligned
+        align = by_crops if ratio and self.bins * ratio <= _POINTS else by_matrices
+        return align(features, boxes, owners, self.bins, ratio, aligned)
 
     def compute_output_spec(self, levels, batch, proposals):
         shape = (None, self.bins, self.bins, levels[0].shape[-1])

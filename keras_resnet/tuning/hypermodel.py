@@ -219,8 +219,8 @@ class _HyperModel(keras_tuner.HyperModel):
         if reason := self.declined(hp.values):
             raise keras_tuner.errors.FailedTrialError(f"Declined: {reason}.")
         model = self.make(values)
-        loss, metric = _task(self.source).compiled
-        model.compile("sgd", loss, metrics=[metric])
+        loss, *metrics = _task(self.source).compiled or (None,)
+        model.compile("sgd", loss, metrics=metrics)
         return model
 
     def fit(
