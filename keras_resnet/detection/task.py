@@ -1,6 +1,5 @@
 """Detection as a task of training: what a step computes, and what it is given."""
 
-import collections
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.data import Source, Split
+from keras_resnet.data import Source, Split, boxes
 from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation, policy_of
 from keras_resnet.detection.batches import batches
 from keras_resnet.detection.faster_rcnn import is_detector, parts_of
 from keras_resnet.detection.loss import LOSSES, sums_in_parts
 from keras_resnet.training.recipes import POLICIES, Recipe
 from keras_resnet.training.tasks import DIRECTIONS, TASKS, Task
-
-_CLASS, _IGNORED = 4, 5  # columns of the labels of an image
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class DetectionObjective:
     Parameters
     ----------
     split : Split, optional
-        The training images, whose names are told if their loss is not finite.
+        The training images, to name those whose loss is not finite.
 
     Attributes
     ----------
@@ -136,7 +133,7 @@ class DetectionObjective:
 
 @dataclass(frozen=True)
 class _Shown:
-    """Detectors are shown images as they are, and resize them themselves."""
+    """A detector is shown images as they are, and resizes them itself."""
 
 
 @dataclass(frozen=True)
@@ -156,13 +153,13 @@ class DetectionTask(Task):
         labels = source.train.labels
         if not len(labels):
             raise ValueError(f"data {source.name!r} has no training images.")
-        largest = labels[..., _CLASS].max(initial=-1)
+        largest = labels[..., boxes.CLASS].max(initial=-1)
         if largest >= count:
             raise ValueError(
                 f"data {source.name!r} has a box of class {largest:g}; its {count} classes are "
                 f"numbered from 0 to {count - 1}."
             )
-        if not ((labels[..., _CLASS] >= 0) & (labels[..., _IGNORED] == 0)).any():
+        if not boxes.counted(labels).any():
             raise ValueError(
                 f"data {source.name!r}: no training image has a box to learn from. (Boxes that are "
                 "ignored, such as crowds, are not learned from.)"
@@ -220,12 +217,6 @@ def _no_head(*_):
     )
 
 
-def _text(label, names):
-    """The classes of the boxes of an image, and how many there are of each."""
-    counts = collections.Counter(int(each) for each in label[:, _CLASS] if each >= 0)
-    return ", ".join(f"{counts[index]} {names[index]}" for index in sorted(counts)) or "none"
-
-
 TASKS["detection"] = DetectionTask(
     "detection",
     labels="classes",
@@ -237,7 +228,7 @@ TASKS["detection"] = DetectionTask(
     metrics=dict.fromkeys(LOSSES, _no_head),
     plausible=lambda outputs: False,
     decide=lambda outputs: outputs,
-    describe=_text,
+    describe=boxes.summary,
     compiled=None,
     weighted=False,
     batches=_batches,

@@ -22,14 +22,25 @@ class Named(NamedTuple):
     backbone: str
     head: Literal["fpn", "fpn_v2", "c4"]
 
+    @property
+    def name(self) -> str:
+        """The name itself."""
+        return f"{PREFIX}_{self.backbone}_{self.head.upper()}"
+
+
+PREFIX = "FasterRCNN"
+"""What the names of detectors begin with."""
 
 DETECTORS = {
-    "FasterRCNN_ResNet50_FPN": Named("ResNet50", "fpn"),
-    "FasterRCNN_ResNet50_FPN_V2": Named("ResNet50", "fpn_v2"),
-    "FasterRCNN_ResNet50_C4": Named("ResNet50", "c4"),
-    "FasterRCNN_ResNet101_FPN": Named("ResNet101", "fpn"),
-    "FasterRCNN_ResNet101_C4": Named("ResNet101", "c4"),
-    "FasterRCNN_ResNeXt101_32x8d_FPN": Named("ResNeXt101_32x8d", "fpn"),
+    each.name: each
+    for each in (
+        Named("ResNet50", "fpn"),
+        Named("ResNet50", "fpn_v2"),
+        Named("ResNet50", "c4"),
+        Named("ResNet101", "fpn"),
+        Named("ResNet101", "c4"),
+        Named("ResNeXt101_32x8d", "fpn"),
+    )
 }
 """The named detectors."""
 
@@ -81,7 +92,7 @@ def FasterRCNN_ResNet50_FPN(
     >>> detector.name
     'faster_rcnn_resnet50_fpn'
     """
-    return _built("FasterRCNN_ResNet50_FPN", weights, weights_backbone, classes, **options)
+    return build("FasterRCNN_ResNet50_FPN", weights, weights_backbone, classes, **options)
 
 
 def FasterRCNN_ResNet50_FPN_V2(
@@ -98,7 +109,7 @@ def FasterRCNN_ResNet50_FPN_V2(
     ----------
     Li et al., Benchmarking Detection Transfer Learning with Vision Transformers, 2021.
     """
-    return _built("FasterRCNN_ResNet50_FPN_V2", weights, weights_backbone, classes, **options)
+    return build("FasterRCNN_ResNet50_FPN_V2", weights, weights_backbone, classes, **options)
 
 
 def FasterRCNN_ResNet50_C4(
@@ -111,7 +122,7 @@ def FasterRCNN_ResNet50_C4(
 
     The arguments are those of `FasterRCNN_ResNet50_FPN`.
     """
-    return _built("FasterRCNN_ResNet50_C4", weights, weights_backbone, classes, **options)
+    return build("FasterRCNN_ResNet50_C4", weights, weights_backbone, classes, **options)
 
 
 def FasterRCNN_ResNet101_FPN(
@@ -124,7 +135,7 @@ def FasterRCNN_ResNet101_FPN(
 
     The arguments are those of `FasterRCNN_ResNet50_FPN`.
     """
-    return _built("FasterRCNN_ResNet101_FPN", weights, weights_backbone, classes, **options)
+    return build("FasterRCNN_ResNet101_FPN", weights, weights_backbone, classes, **options)
 
 
 def FasterRCNN_ResNet101_C4(
@@ -137,7 +148,7 @@ def FasterRCNN_ResNet101_C4(
 
     That of He et al. 2015. The arguments are those of `FasterRCNN_ResNet50_FPN`.
     """
-    return _built("FasterRCNN_ResNet101_C4", weights, weights_backbone, classes, **options)
+    return build("FasterRCNN_ResNet101_C4", weights, weights_backbone, classes, **options)
 
 
 def FasterRCNN_ResNeXt101_32x8d_FPN(
@@ -150,7 +161,7 @@ def FasterRCNN_ResNeXt101_32x8d_FPN(
 
     The arguments are those of `FasterRCNN_ResNet50_FPN`.
     """
-    return _built("FasterRCNN_ResNeXt101_32x8d_FPN", weights, weights_backbone, classes, **options)
+    return build("FasterRCNN_ResNeXt101_32x8d_FPN", weights, weights_backbone, classes, **options)
 
 
 def builder(name: str) -> Callable[..., keras.Model]:
@@ -180,45 +191,73 @@ def builder(name: str) -> Callable[..., keras.Model]:
     return globals()[names.find("detector", name, DETECTORS)]
 
 
-def _built(
-    name: str,
-    weights: Weights,
-    weights_backbone: Backbone,
-    classes: int | None,
+def build(
+    named: Named | str,
+    weights: Weights = None,
+    weights_backbone: Backbone = None,
+    classes: int | None = None,
     *,
     trained_with: Mapping[str, Any] | None = None,
+    backbone: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> keras.Model:
-    """Build a detector of the table and load its weights; what these imply need not be said."""
-    row = DETECTORS[name]
+    """Build a detector and load its weights, with the options that these need.
+
+    Parameters
+    ----------
+    named : Named or str
+        The builder of the backbone, and the head; or a key of `DETECTORS`.
+    weights, weights_backbone, classes, trained_with, **options
+        As in `FasterRCNN_ResNet50_FPN`.
+    backbone : mapping, optional
+        Further options of the backbone's builder, such as `shortcut`.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError, OSError
+        As `FasterRCNN_ResNet50_FPN`.
+    """
+    named = DETECTORS[named] if isinstance(named, str) else named
+    given: dict[str, Any] = {
+        "include_top": False,
+        "input_shape": (None, None, 3),
+        **(backbone or {}),
+    }
     if weights is None:
-        backbone = zoo.builder(row.backbone)(
-            include_top=False, weights=weights_backbone, input_shape=(None, None, 3)
-        )
-        if weights_backbone is None:
-            fresh = {"trainable_backbone_layers": len(feature_pyramid(backbone)) + 1}
+        model = zoo.builder(named.backbone)(weights=weights_backbone, **given)
+        if weights_backbone is None:  # all of it has to learn
+            fresh = {"trainable_backbone_layers": len(feature_pyramid(model)) + 1}
             options = {**fresh, "trainable_batch_norm": True, **options}
-        classes = _CLASSES if classes is None else classes
-        return FasterRCNN(backbone, classes, row.head, **options)
+        return FasterRCNN(model, _CLASSES if classes is None else classes, named.head, **options)
     if weights_backbone is not None:
         raise ValueError(
             f"weights= are those of a whole detector: with them, leave out "
             f"weights_backbone={str(weights_backbone)!r}."
         )
-    found = pretrained.find(weights, name, trained_with)
-    if found.layout and found.layout.head != row.head:
-        others = [other for other, each in DETECTORS.items() if each.head == found.layout.head]
-        raise ValueError(
-            f"{found.argument}: the weights are of a detector of {found.layout.library} with the "
-            f"head {found.layout.head!r}, {name} has {row.head!r}. Build {', '.join(others)}, or "
-            f"keras_resnet.detection.FasterRCNN with head={found.layout.head!r}."
-        )
+    found = pretrained.find(weights, named.name, trained_with)
+    _check_head(named, found)
     wanted = found.classes if classes is None else classes
     if wanted is None:
-        raise ValueError(f"{found.argument}: say with classes= how many classes the detector has.")
-    with kernels_to_be_loaded():
-        backbone = zoo.builder(row.backbone)(
-            include_top=False, weights=None, input_shape=(None, None, 3), **found.backbone
+        raise ValueError(
+            f"{found.argument}: the file does not say how many classes it is for: give classes=."
         )
-    model = FasterRCNN(backbone, wanted, row.head, **{**found.options, **options})
+    with kernels_to_be_loaded():
+        model = zoo.builder(named.backbone)(weights=None, **given, **found.backbone)
+    model = FasterRCNN(model, wanted, named.head, **{**found.options, **options})
     return pretrained.load_found(model, found, new_head=wanted != found.classes)
+
+
+def _check_head(named, found):
+    """Raise an error for weights of another head, before anything is built."""
+    if found.layout and found.layout.head != named.head:
+        others = [name for name, each in DETECTORS.items() if each.head == found.layout.head]
+        raise ValueError(
+            f"{found.argument}: the weights are of a detector of {found.layout.library} with the "
+            f"head {found.layout.head!r}, {named.name} has {named.head!r}. Build "
+            f"{', '.join(others)}, or keras_resnet.detection.FasterRCNN with "
+            f"head={found.layout.head!r}."
+        )

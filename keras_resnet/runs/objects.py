@@ -2,7 +2,6 @@
 
 import contextlib
 import difflib
-import functools
 import os
 import re
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ import keras_resnet
 from keras_resnet import analysis, data, detection, export, names, training, zoo
 from keras_resnet.analysis.evaluation import submission_ids
 from keras_resnet.detection.evaluation import image_ids
-from keras_resnet.detection.weights import find, load_found
-from keras_resnet.detection.zoo import Named
+from keras_resnet.detection.weights import find
+from keras_resnet.detection.zoo import PREFIX, Named, build
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.layers.view import sides
 from keras_resnet.pretrained import load, registry
@@ -32,7 +31,6 @@ DETECTIONS_FILE = "detections.json"
 ERRORS_FILE = "errors.png"
 """What was missed and what was falsely found, in the folder of a run."""
 
-_DETECTOR = "FasterRCNN"
 _OF_DETECTOR = re.compile(r"\brpn\.|proposal_generator\.|^layers/functional")  # tensors
 _SCORE = 0.5  # from which on objects are shown
 _JPEG = (".jpg", ".jpeg")
@@ -72,9 +70,9 @@ def architecture(name: str) -> Named | None:
     --------
     >>> from keras_resnet.runs.objects import architecture
     >>> architecture("faster-rcnn-resnext50-32x4d-c4")
-    Named(backbone='resnext5032x4d', head='c4')
+    Named(backbone='ResNeXt50_32x4d', head='c4')
     """
-    plain, prefix = names.plain(name), names.plain(_DETECTOR)
+    plain, prefix = names.plain(name), names.plain(PREFIX)
     if not plain.startswith(prefix):
         return None
     heads: dict[str, Any] = {names.plain(head): head for head in detection.HEADS}
@@ -82,14 +80,14 @@ def architecture(name: str) -> Named | None:
         if plain.endswith(ending):
             backbone = plain.removeprefix(prefix).removesuffix(ending)
             with contextlib.suppress(ValueError):
-                zoo.builder(backbone)
-                return Named(backbone, heads[ending])
+                found = getattr(zoo.builder(backbone), "__name__", backbone)  # CIFAR: any depth
+                return Named(found, heads[ending])
     endings = [f"_{head.upper()}" for head in detection.HEADS]
-    known = [f"{_DETECTOR}_{each}{ending}" for each in zoo.MODELS for ending in endings]
+    known = [f"{PREFIX}_{each}{ending}" for each in zoo.MODELS for ending in endings]
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
     raise ValueError(
         f"model {name!r} is not known. Did you mean {nearest}? The names of detectors are "
-        f"{_DETECTOR}, the name of a model, and {', '.join(endings)}."
+        f"{PREFIX}, the name of a model, and {', '.join(endings)}."
     )
 
 
@@ -146,33 +144,17 @@ def detector(
     -------
     keras.Model
     """
-    found = architecture(name) or Named(name, "fpn")
-    build = functools.partial(
-        zoo.builder(found.backbone),
-        include_top=False,
-        input_shape=(None, None, 3),
-        **(shortcut or {}),
-    )
-    if weights is not None and _are_of_detector(weights, found.backbone):
-        whole = find(weights, f"{_DETECTOR}_{found.backbone}_{found.head}")
-        wanted = classes or whole.classes
-        if wanted is None:
-            raise ValueError(f"{whole.argument}: the file does not say how many classes it is for.")
-        backbone = build(weights=None, **whole.backbone)
-        options = {**whole.options, **options}
-        model = detection.FasterRCNN(backbone, wanted, found.head, **options)
-        return load_found(model, whole, new_head=wanted != whole.classes)
-    backbone = build(weights=weights)
-    if weights is None:  # all of it has to learn, and nothing is known of its features
-        options["trainable_backbone_layers"] = len(keras_resnet.feature_pyramid(backbone)) + 1
-        options["trainable_batch_norm"] = True
-    return detection.FasterRCNN(backbone, classes, found.head, **options)
+    named = architecture(name) or Named(name, "fpn")
+    whole, of_backbone = None, weights
+    if weights is not None and _are_of_detector(weights, named.backbone):
+        whole, of_backbone = weights, None
+    return build(named, whole, of_backbone, classes, backbone=shortcut, **options)
 
 
 def pretrained(
     name: str, weights: str | os.PathLike | None, image_size: int | tuple[int, int] | None
 ) -> tuple[keras.Model, list[str]]:
-    """Build a detector that has learned something, and say what its classes are.
+    """Build a pretrained detector, and name its classes.
 
     Parameters
     ----------
@@ -187,9 +169,9 @@ def pretrained(
     -------
     keras.Model, list of str
     """
-    weights = weights or keras_resnet.list_weights(name)[0].tag
-    model = detector(name, None, weights, **resized(image_size))
-    return model, find(weights, name).class_names
+    named: Any = architecture(name)
+    found = find(weights or keras_resnet.list_weights(named.name)[0].tag, named.name)
+    return build(named, found, **resized(image_size)), found.class_names
 
 
 def _are_of_detector(weights, backbone):

@@ -146,7 +146,7 @@ class TestWeights:
         for cell in ("imagenet_v2", "80.86", "95.43", "BSD-3-Clause", "resnet50-11ad3fa6.pth"):
             assert cell in result.stdout
         rows = json.loads(run("weights", "--json").stdout)["weights"]
-        assert len(rows) == 26
+        assert len(rows) == 36
         assert {"model", "tag", "files", "top1", "licence", "options"} <= rows[0].keys()
 
     def test_a_net_without_any_is_refused(self):
