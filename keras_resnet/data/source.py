@@ -367,41 +367,6 @@ class Source:
         nothing = self.validation.take(np.array([], int))
         return replace(self, train=self.train.joined(self.validation), validation=nothing)
 
-    def with_classes(self, class_names: Sequence[str]) -> "Source":
-        """Number the classes as another source, or a model, does.
-
-        Parameters
-        ----------
-        class_names : sequence of str
-            The names of all classes of this source, and maybe of others, in the order of their
-            numbers.
-
-        Returns
-        -------
-        Source
-
-        Raises
-        ------
-        ValueError
-            If a class of this source is not among them; and as `Source` does.
-
-        Examples
-        --------
-        >>> from keras_resnet import data
-        >>> digits = data.load("digits")
-        >>> again = digits.with_classes(digits.class_names[::-1])
-        >>> bool((again.train.labels == 9 - digits.train.labels).all())
-        True
-        """
-        kind, class_names = LABELS[self.task], tuple(class_names)
-
-        def renumbered(split):
-            texts = [kind.written(label, self.class_names) for label in split.labels]
-            return Split(split.image_set, kind.read(texts, class_names))
-
-        splits = {name: renumbered(split) for name, split in self.splits.items()}
-        return replace(self, class_names=class_names, **splits)
-
     @property
     def imbalance(self) -> float:
         """How many times more training images the largest class has than the smallest."""

@@ -152,8 +152,6 @@ def evaluate(
         images = _images(source, on_error, task, found.task, _held_out(part, own))
     if found.task is None:
         found = answering(found.model, found.names if found.named else None, images.task)
-    if images.task == "detection" and {*images.class_names} <= {*found.names}:
-        images = images.with_classes(found.names)
     _check_same(found, images, os.fspath(model) if source is None else source)
     kind = kind_of(images)
     kind.check(crop=crop)

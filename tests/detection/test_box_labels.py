@@ -98,16 +98,6 @@ class TestLabels:
 
 
 class TestSource:
-    def test_classes_are_numbered_as_by_a_model(self):
-        some = source(of([(0, 0), (1, 1)], []), of([(1, 0)]), names=("dog", "cat"))
-        again = some.with_classes(("cat", "cow", "dog"))
-        assert again.class_names == ("cat", "cow", "dog")
-        assert again.counts() == {"train": [0, 0, 1], "validation": [1, 0, 0], "test": [0, 0, 0]}
-        assert again.train.labels[0, :, 4:].tolist() == [[2, 0], [0, 1]]
-        assert again.imbalance == 1
-        with one_line_error("label 'cat' is not one of dog, cow"):
-            some.with_classes(("dog", "cow"))
-
     def test_splits_of_different_lengths_are_joined(self):
         parts = of([(0, 0), (1, 0)]), of([(1, 0)], []), of([(0, 0)] * 300)
         whole = joined(map(split, parts))
