@@ -139,18 +139,41 @@ def check_boxes(labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
         (~is_box & (labels != UNUSED).any(-1), "a row without a box is 0, 0, 0, 0, -1, 0"),
         (is_box & ((x2 <= x1) | (y2 <= y1)), "x2 must be more than x1, and y2 more than y1"),
         (is_box & ((x1 < 0) | (y1 < 0)), "a box begins at 0 or later, inside the image"),
+        (
+            is_box & (x2 <= 1) & (y2 <= 1) & (labels[..., :CLASS] % 1 > 0).any(-1),
+            "a box of fractions; boxes are in pixels: multiply x by the width of the image and y "
+            "by its height",
+        ),
     ):
-        if wrong.any():
-            image, row = map(int, np.argwhere(wrong)[0])
-            numbers = ", ".join(f"{number:g}" for number in labels[image, row])
-            raise ValueError(f"labels[{image}, {row}]=({numbers}): {reason}.")
-    corners = labels[is_box][:, :CLASS]
-    if len(corners) and corners.max() <= 1 and (corners % 1).any():
-        raise ValueError(
-            "all boxes are between 0 and 1; they must be in pixels: multiply x by the width of the "
-            "image and y by its height."
-        )
+        _raise_for(labels, wrong, reason)
     return labels
+
+
+def check_inside(labels: np.ndarray, height: int, width: int) -> None:
+    """Check that boxes are inside their images, which are of one size.
+
+    Parameters
+    ----------
+    labels : array of shape (images, rows, 6)
+        The labels.
+    height, width : int
+        Of the images, in pixels.
+
+    Raises
+    ------
+    ValueError
+        For a box that reaches out of its image.
+    """
+    beyond = used(labels) & ((labels[..., 2] > width) | (labels[..., 3] > height))
+    _raise_for(labels, beyond, f"the box reaches out of its image of {width} x {height} pixels")
+
+
+def _raise_for(labels, wrong, reason):
+    """Raise ValueError about the first box that is wrong, if there is one."""
+    if wrong.any():
+        image, row = map(int, np.argwhere(wrong)[0])
+        numbers = ", ".join(f"{number:g}" for number in labels[image, row])
+        raise ValueError(f"labels[{image}, {row}]=({numbers}): {reason}.")
 
 
 def count_boxes(labels: np.ndarray, classes: int) -> np.ndarray:

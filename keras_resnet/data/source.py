@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.checks import check_choice, check_range
-from keras_resnet.data.boxes import CLASS
+from keras_resnet.data.boxes import CLASS, check_inside
 from keras_resnet.data.image_sets import ImageSet, image_set
 from keras_resnet.data.labels import LABELS, Task, as_labels, task_of
 from keras_resnet.data.labels_file import check_labels
@@ -284,6 +284,8 @@ class Source:
             )
         try:
             labels = LABELS[self.task].checked(split.labels, self.class_names)
+            if self.task == "detection" and shape:
+                check_inside(labels, *shape[:2])
         except ValueError as error:
             raise ValueError(f"source {self.name!r}, {name}: {error}") from error
         return split if labels is split.labels else Split(split.image_set, labels)

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import checks
+from keras_resnet import checks, graphs
 from keras_resnet.detection.faster_rcnn import parts_of
 
 
@@ -41,7 +41,8 @@ def detect(
     Raises
     ------
     ValueError
-        For a model that is no detector, or what is no image.
+        For a model that is no detector, or has weights of NaN; what is no image; or pixels on
+        another scale, such as 0 to 1.
 
     Examples
     --------
@@ -84,6 +85,7 @@ def function_of(model: keras.Model) -> Callable:
     """
     found = getattr(model, "_answer", None)
     if found is None:
+        graphs.check_weights(model)  # of NaN, there would be no objects, and no word
         pixels = tf.TensorSpec((None, None, None, model.inputs[0].shape[-1]), "float32")
 
         @tf.function(input_signature=[pixels, tf.TensorSpec((None, 2), "int32")], autograph=False)
@@ -131,4 +133,10 @@ def _checked(image, index, model):
         )
     if image.dtype.kind not in "uif" or not np.isfinite(image).all():
         raise ValueError(f"images[{index}] of type {image.dtype} must hold finite numbers.")
+    low, high = image.min(), image.max()
+    if low < 0 or high > 255 or (0 < high <= 1 and (image % 1).any()):
+        raise ValueError(
+            f"images[{index}] has pixels from {low:g} to {high:g}; they must be raw, from 0 to "
+            f"255: {'multiply them by 255' if low >= 0 and high <= 1 else 'undo their scaling'}."
+        )
     return image

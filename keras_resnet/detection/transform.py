@@ -48,6 +48,8 @@ class Transform(Preprocessing):
         super().build(images_shape)
 
     def call(self, images, sizes):
+        if images.shape[0] == 0:  # of which `tf.map_fn` makes nothing
+            raise ValueError("images is a batch of 0: a detector takes one image or more at once.")
         images, sizes = super().call(images), tf.cast(sizes, "int32")
         resized = resized_sizes(sizes, self.options.min_size, self.options.max_size)
         largest = -(-tf.reduce_max(resized, 0) // self.divisor) * self.divisor

@@ -34,7 +34,7 @@ def source(train, validation=None, test=None, names=("cat", "dog")):
 span = (
     st.lists(st.floats(0, 5000, width=32), min_size=2, max_size=2, unique=True)
     .map(sorted)
-    .filter(lambda ends: ends[0] < ends[1])
+    .filter(lambda ends: ends[0] < ends[1] > 1)
 )
 box = st.builds(
     lambda x, y, kind, ignored: (x[0], y[0], x[1], y[1], kind, ignored),
@@ -87,10 +87,17 @@ class TestLabels:
     def test_of_another_shape_or_scale(self):
         with one_line_error("labels of shape (2, 3)", "(images, rows, 6)"):
             source(np.zeros((2, 3)))
-        with one_line_error("all boxes are between 0 and 1", "multiply x by the width"):
-            source(boxes.padded([[(0.1, 0.2, 0.5, 0.9, 0, 0), (0, 0, 1, 1, 1, 0)]]))
+        some = boxes.padded([[(1, 2, 3, 4, 0, 0), (0.1, 0.2, 0.5, 0.9, 0, 0), (0, 0, 1, 1, 1, 0)]])
+        with one_line_error("labels[0, 1]=(0.1, ", "a box of fractions", "multiply x by the width"):
+            source(some)
         with one_line_error("labels[0, 0, 0]=nan"):
             split(boxes.padded([[(np.nan, 2, 3, 4, 0, 0)]]))
+
+    @pytest.mark.parametrize("corners", [(1, 2, 8.5, 4), (1, 2, 3, 9), (8, 8, 9, 9)])
+    def test_are_inside_images_in_memory(self, corners):
+        with one_line_error("labels[0, 0]=(", "reaches out of its image of 8 x 8 pixels"):
+            source(boxes.padded([[(*corners, 0, 0)]]))
+        assert source(boxes.padded([[(0, 0, 8, 8, 0, 0)]])).counts()["train"] == [1, 0]
 
     def test_of_an_image_of_one_pixel(self):
         labels = boxes.padded([[(0, 0, 1, 1, 0, 0), (0, 0, 1, 1, 1, 0)]])

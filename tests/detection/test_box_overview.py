@@ -58,7 +58,7 @@ def test_counts_are_of_boxes(cells):
 def test_limits_of_sizes_and_ignored_boxes():
     sides = [31.9, 32, 95.9, 96, 300]
     labels = padded([[(0, 0, side, side, 0, 0) for side in sides] + [(0, 0, 9, 9, 0, 1)], []])
-    split = data.Split(np.zeros((2, 8, 8, 3), "uint8"), labels)
+    split = data.Split(np.zeros((2, 300, 300, 3), "uint8"), labels)
     nothing = split.take(np.array([], int))
     source = data.Source("a", ("a",), 3, 8, "none", split, nothing, nothing, task="detection")
     found = analysis.overview(source)

@@ -137,6 +137,12 @@ class TestMistakes:
         with one_line_error("all boxes are between 0 and 1, such as", "line 2", "multiply x by"):
             data.load(table(lines))
 
+    def test_normalized_in_part(self, table):
+        """Left out, these boxes would teach that there is nothing in their images."""
+        lines = [(f"{i}.png", 0.1, 0.2, 0.5, 1, "cell") for i in range(6)]
+        with one_line_error("6 of 51 boxes are between 0 and 1, such as", "multiply x by"):
+            data.load(table([*rows(), *lines]))
+
     def test_another_layout(self, table):
         lines = [(f"{i}.png", 30 + i, 20, 10, 15, "cell") for i in range(20)]
         with one_line_error("20 of 20 boxes do not fit", "As x, y, width, height, all do"):

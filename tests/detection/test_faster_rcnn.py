@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -111,8 +115,41 @@ def test_scores_are_cut_off_where_asked(model, images):
         assert len(cut["scores"]) == (whole["scores"] >= middle).sum()
 
 
+LOADED = """
+import sys, keras_resnet, keras
+assert "keras_resnet.detection" not in sys.modules
+print(type(keras.saving.load_model(sys.argv[1]).get_layer("transform")))
+"""
+
+
+def test_is_loaded_by_keras_before_detection_is_imported(model, tmp_path):
+    model.save(tmp_path / "model.keras")
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.run(
+        [sys.executable, "-c", LOADED, tmp_path / "model.keras"],
+        env=paths, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert "keras_resnet.detection.Transform" in process.stdout
+
+
 def test_no_images_have_no_answers(model):
     assert detection.detect(model, []) == []
+
+
+def test_a_batch_of_no_images(model):
+    nothing = {"images": np.zeros((0, 9, 8, 3), "float32"), "sizes": np.zeros((0, 2), "int32")}
+    for function in (model, tf.function(model)):
+        with pytest.raises(ValueError, match=r"images is a batch of 0: .* one image or more"):
+            function(nothing)
+
+
+def test_weights_that_are_nan_are_named():
+    model = detection.FasterRCNN(backbone(), 3, **OPTIONS)
+    bias = model.get_layer("box_head").get_layer("box_logits").bias
+    bias.assign(bias * np.nan)
+    with pytest.raises(ValueError, match="its weights 'box_logits/bias' are NaN"):
+        detection.detect(model, [np.zeros((9, 9, 3), "uint8")])
 
 
 def test_one_pixel(model):
@@ -133,6 +170,9 @@ def test_a_detector_that_finds_nothing_says_so(images):
         (np.zeros((5, 6, 4)), r"images\[0\] of shape \(5, 6, 4\)"),
         (np.zeros((0, 6, 3)), r"images\[0\] of shape \(0, 6, 3\)"),
         (np.full((5, 6, 3), np.nan), r"images\[0\] of type float64 must hold finite numbers"),
+        (np.full((5, 6, 3), 0.4), r"images\[0\] has pixels from 0\.4 to 0\.4; .* multiply them by"),
+        (np.full((5, 6, 3), -0.4), r"images\[0\] has pixels from -0\.4 .* undo their scaling"),
+        (np.full((5, 6, 3), 256), r"images\[0\] has pixels from 256 to 256; .* undo their scaling"),
     ],
 )
 def test_what_is_no_image_is_named(model, image, message):

@@ -263,7 +263,14 @@ def _check_layout(where, boxes, numbers, sizes, layout):
 
 
 def _check_inside(where, boxes, faults):
-    """Raise ValueError if many boxes are outside of their images."""
+    """Raise ValueError if many boxes are fractions, or outside of their images."""
+    fractions = faults[_FRACTIONS]
+    if fractions.mean() > _MANY:
+        raise ValueError(
+            f"{where}: {fractions.sum():,} of {len(boxes):,} boxes are between 0 and 1, such as "
+            f"{_named(boxes[int(fractions.argmax())])}. Boxes are in pixels: multiply x by the "
+            "width of the image and y by its height."
+        )
     outside = faults[_OUTSIDE]
     if outside.mean() > _MANY:
         raise ValueError(
@@ -274,10 +281,11 @@ def _check_inside(where, boxes, faults):
 
 
 _LEFT_OUT = "left out"
+_FRACTIONS = "of fractions, not of pixels"
 _OUTSIDE, _BEYOND = "outside of the image", "reaching out of the image"
 _FAULTS = {
     "of numbers that are not finite": _LEFT_OUT,
-    "of fractions, not of pixels": _LEFT_OUT,
+    _FRACTIONS: _LEFT_OUT,
     "without an area": _LEFT_OUT,
     _OUTSIDE: _LEFT_OUT,
     _BEYOND: "cut at the border",
