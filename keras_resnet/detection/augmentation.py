@@ -297,9 +297,11 @@ def _recolour(policy, image, rows, chance):
     )
     # In one product of matrices. Only its result is cut off at 0 and 255.
     image = tf.cast(image, "float32")
-    mean = tf.reduce_sum(tf.reduce_mean(image, (0, 1)) * _LUMA)
-    grey = tf.tile(tf.constant(_LUMA)[:, None], (1, 3))
-    matrix = brightness * contrast * (saturation * tf.eye(3) + (1 - saturation) * grey)
+    channels = image.shape[-1]
+    luma = tf.constant(_LUMA if channels == 3 else (1.0,))
+    mean = tf.reduce_sum(tf.reduce_mean(image, (0, 1)) * luma)
+    grey = tf.tile(luma[:, None], (1, channels))
+    matrix = brightness * contrast * (saturation * tf.eye(channels) + (1 - saturation) * grey)
     return _in_bytes(image @ matrix + brightness * (1 - contrast) * mean), rows
 
 

@@ -11,8 +11,6 @@ from keras_resnet.data.pipeline import checked_sizes, one_after_another
 from keras_resnet.data.source import Split
 from keras_resnet.detection.augmentation import Augmentation, policy_of, varied
 
-_CHANNELS = 3
-
 
 def batches(
     split: Split,
@@ -26,6 +24,7 @@ def batches(
     shard: tuple[int, int] = (1, 0),
     replicas: int = 1,
     at_least: int = 0,
+    channels: int = 3,
 ) -> tf.data.Dataset:
     """Turn a split into batches for a detector.
 
@@ -52,13 +51,15 @@ def batches(
         folder that later runs find again. Default: decode every time.
     shard, replicas, at_least : tuple of (int, int), int, int, optional
         As in `keras_resnet.data.batches`. Each part of a batch is padded by itself.
+    channels : int, default 3
+        1 reads files as grey images. Arrays must have so many.
 
     Returns
     -------
     tf.data.Dataset
         Of (inputs, labels), two dicts. The inputs of a detector are
 
-        - `images`: float32 of shape (batch, height, width, 3), from 0 to 255;
+        - `images`: float32 of shape (batch, height, width, channels), from 0 to 255;
         - `sizes`: int32 of shape (batch, 2), the height and width of each image.
 
         The labels, whose rows are those of the split, are
@@ -91,9 +92,9 @@ def batches(
     split = _with_rows(split)
     sizes = checked_sizes(split, batch_size, shard, replicas, at_least, first_step)
     parts, part = shard
-    images = split.image_set.reader(split.labels, _CHANNELS)
+    images = split.image_set.reader(split.labels, channels)
     if cache is not None:
-        images = cached(images, split, images.whole, ("whole", _CHANNELS), cache)
+        images = cached(images, split, images.whole, ("whole", channels), cache)
 
     def epoch(epoch_seed, first_step):
         """One pass over the images."""
@@ -105,7 +106,7 @@ def batches(
             seeds = tf.stack((tf.cast(epoch_seed, "int64"), position))
             # Of any size, even if all have the same: what is traced for one split is for all.
             image = images.whole(element)
-            image = tf.compat.v1.placeholder_with_default(image, (None, None, _CHANNELS))
+            image = tf.compat.v1.placeholder_with_default(image, (None, None, channels))
             if policy:
                 image, rows = varied(policy, image, rows, seeds)
             return _inputs(image), _labels(rows, seeds)

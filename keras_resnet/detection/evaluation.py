@@ -389,7 +389,8 @@ def evaluate(
     numbers[chosen] = range(len(chosen))
     graphs.check_weights(model)
     answer, found = function_of(model), []
-    for inputs, _ in batches(split, batch_size=batch_size):
+    channels = model.inputs[0].shape[-1]
+    for inputs, _ in batches(split, batch_size=batch_size, channels=channels):
         for each in answers_of(answer(inputs["images"], inputs["sizes"])):
             each["labels"] = numbers[each["labels"]]
             of_these = each["labels"] >= 0

@@ -126,14 +126,17 @@ class DetectionObjective:
         """The name of the image that came at a position of a shuffled epoch."""
         if self.split is None:
             return f"{position}"
-        reader = self.split.image_set.reader(np.arange(len(self.split)), 3)
+        *_, channels = self.split.image_set.shape or (3,)
+        reader = self.split.image_set.reader(np.arange(len(self.split)), channels)
         order = reader.elements(tf.cast(epoch_seed, "int64")).skip(tf.cast(position, "int64"))
         return self.split.image_set.names()[int(next(iter(order))[1])]
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """A detector is shown images as they are, and resizes them itself."""
+    """A detector is shown images in their own sizes, and resizes them itself."""
+
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class DetectionTask(Task):
                     f"{name}={value!r}: a detector is shown whole images of any size, and resizes "
                     "them itself: build it with min_size and max_size."
                 )
-        return _Shown()
+        return _Shown(model.inputs[0].shape[-1])
 
     def remember(self, model: keras.Model, view: Any) -> None:
         pass  # the detector's options say it

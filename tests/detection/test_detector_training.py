@@ -16,7 +16,7 @@ import tensorflow as tf
 from detectors import boxes, tiny
 
 import keras_resnet
-from keras_resnet import data, training, transfer
+from keras_resnet import data, detection, training, transfer
 
 PATHS = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
@@ -47,6 +47,18 @@ def test_learn_at_rates_of_their_own(learned):
         same = (each.numpy() == before[each.path]).all()
         layer = each.path.rpartition("/")[0]
         assert same == ("conv4" in layer or layer.endswith("_bn")), each.path
+
+
+def test_learn_from_grey_images():
+    """Arrays of one channel, by a detector that stands on such a backbone."""
+    source = boxes()
+    splits = [data.Split(each.images[..., :1], each.labels) for each in source.splits.values()]
+    grey = data.Source("grey", source.class_names, 1, 64, "mirrored", *splits, task="detection")
+    detector = tiny("c4", input_shape=(None, None, 1))
+    recipe = dict(epochs=1, augmentation="photograph")
+    losses, _, _ = detectors.train(source=grey, detector=detector, recipe=recipe)
+    assert np.isfinite(losses).all()
+    assert len(detection.evaluate(detector, grey.test, grey.class_names).detections) == 3
 
 
 def test_are_compiled_for_more(learned):

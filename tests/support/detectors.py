@@ -25,10 +25,12 @@ OPTIONS = dict(
 )
 
 
-def tiny(head="fpn", classes=3, seed=0, **options):
+def tiny(head="fpn", classes=3, seed=0, input_shape=None, **options):
     """A detector of few filters for images of about 64 pixels."""
     keras.utils.set_random_seed(seed)
-    backbone = zoo.ResNet((1,) * 4, "basic", (8, 16, 16, 32), include_top=False)
+    backbone = zoo.ResNet(
+        (1,) * 4, "basic", (8, 16, 16, 32), include_top=False, input_shape=input_shape
+    )
     return detection.FasterRCNN(
         backbone, classes, head, trainable_backbone_layers=5, **{**OPTIONS, **options}
     )
