@@ -151,7 +151,7 @@ def varied(
     ----------
     policy : Augmentation
         How.
-    image : uint8 tensor of shape (height, width, 3)
+    image : uint8 tensor of shape (height, width, 3) or (height, width, 1)
         The image.
     rows : float32 tensor of shape (rows, 6)
         The boxes in it, as in `keras_resnet.data.boxes`.
@@ -166,8 +166,10 @@ def varied(
     seed = tf.random.experimental.stateless_fold_in(seed, _STREAM)
     drawn = tf.unstack(tf.random.stateless_uniform((len(_CHANCES),), seed))
     chance = dict(zip(_CHANCES, drawn, strict=True))
+    channels = image.shape[-1]
     for step in (_cut, _shrink, _turn, _recolour):
         image, rows = step(policy, image, rows, chance)
+        image = tf.ensure_shape(image, (None, None, channels))
     return image, tf.where(rows[:, CLASS, None] >= 0, rows, tf.constant(UNUSED, "float32"))
 
 
