@@ -285,6 +285,11 @@ def _check_place(csv, files, model):
 def _check_folder(folder, files, model):
     """Make sure that drawings can be written, and replace no image and nothing of a model."""
     check_writable(folder)
+    if folder.resolve() in {file.parent.resolve() for file in files}:
+        raise ValueError(
+            f"output={str(folder)!r} holds the images, and the next prediction would take the "
+            "copies for some of them: choose another folder."
+        )
     taken = _taken(files, model)
     for path in (*objects.drawings(folder, files), folder / objects.DETECTIONS_FILE):
         if path.resolve() in taken or path.is_dir():

@@ -277,8 +277,8 @@ class TestPredict:
 
     def test_never_replaces_an_image_or_a_model(self, trained, model, scenes, tmp_path):
         folder = shutil.copytree(scenes / "JPEGImages", tmp_path / "images")
-        for output in (folder, trained[0]):
-            with one_line_error("would replace", "choose another folder"):
+        for output, reason in ((folder, "holds the images"), (trained[0], "would replace")):
+            with one_line_error(reason, "choose another folder"):
                 runs.predict(trained[0], folder, output=output)
         runs.predict(model, folder, output=tmp_path / "out")
         runs.predict(model, folder, output=tmp_path / "out")  # over what it has drawn before
