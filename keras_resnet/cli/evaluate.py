@@ -28,9 +28,8 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 def evaluate(model, source, as_json, **given):
     """Test a trained MODEL on labelled images, the test images of its run or others.
 
-    MODEL is a model.keras that takes raw images, the folder that holds it, or a builder's or
-    detector's name. A
-    run knows its own images; anything else needs --data.
+    MODEL is a model.keras that takes raw images, the folder that holds it, or the name of a builder
+    or detector. A run knows its own images; anything else needs --data.
     """
     with answer(as_json) as found:
         from keras_resnet import runs

@@ -51,8 +51,8 @@ from keras_resnet.runs.choices import EXPORTS
 @click.option(
     "--agreement",
     type=options.FRACTION,
-    help="Fraction of the test images whose class, or of objects, that must not change.  [default: "
-    "0.99, litert 0.95]",
+    help="Fraction of the test images whose class, or of the objects that, must stay the same.  "
+    "[default: 0.99, litert 0.95]",
 )
 @options.task
 @options.shown
@@ -62,10 +62,9 @@ from keras_resnet.runs.choices import EXPORTS
 def export(model, output, as_json, **given):
     """Write MODEL as other programs load it, and verify it there.
 
-    MODEL is a model.keras, the folder that holds it, or a builder's name; a detector becomes a
-    SavedModel. Writes the next version
+    MODEL is a model.keras, the folder that holds it, or a builder's name. Writes the next version
     into DIR as a SavedModel for TensorFlow Serving; or DIR/NAME.tflite or DIR/NAME.onnx, and beside
-    it its model card, .json, and labels.txt.
+    it its model card, .json, and labels.txt. Detectors are written as SavedModels only.
     """
     with answer(as_json) as found:
         from keras_resnet import runs

@@ -98,7 +98,7 @@ weights = click.option(
 )
 
 
-FOR_DETECTORS = " For detectors: the shorter side, or that and the longest that the other may be."
+FOR_DETECTORS = " For detectors: the shorter side, or that and the limit of the longer one."
 """What an image size means to them."""
 
 

@@ -69,7 +69,7 @@ def _show_objects(title, quality):
     values = [_decimals(found[name]) for name in of_all.values()]
     table("AP of all classes", ["", *of_all], [["", *values]])
     table(
-        "Errors in detections with a score of 0.5 or more, and AP50 that is lost by each kind",
+        "Errors in detections with a score of 0.5 or more, and the AP50 that each kind costs",
         ["", "errors", "AP50 lost"],
         [
             [kind, count, _decimals(errors["AP50_gained"].get(kind, float("nan")))]
@@ -81,7 +81,7 @@ def _show_objects(title, quality):
 
 
 def _decimals(value):
-    """A score, or nothing where there is none."""
+    """A score; nothing for NaN."""
     return "" if value != value else f"{value:.3f}"
 
 

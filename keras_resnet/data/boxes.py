@@ -2,7 +2,8 @@
 
 The labels of an image are rows of `COLUMNS` numbers: x1, y1, x2, y2 in pixels of the upright image
 (0 is the left or upper edge of the first pixel, so that x2 - x1 is the width), the class, and 0 or
-why the box is neither learned from nor counted: `CROWD`, as in COCO, or `DIFFICULT`, as in VOC.
+the reason why training and evaluation ignore the box: `CROWD`, as in COCO, or `DIFFICULT`, as in
+VOC.
 Images have different numbers of boxes; rows that an image does not need are `UNUSED`.
 """
 
@@ -24,7 +25,7 @@ UNUSED = (0, 0, 0, 0, -1, 0)
 
 
 def used(labels: np.ndarray) -> np.ndarray:
-    """Tell which rows are boxes.
+    """Find the rows that are boxes.
 
     Parameters
     ----------
@@ -39,7 +40,7 @@ def used(labels: np.ndarray) -> np.ndarray:
 
 
 def counted(labels: np.ndarray) -> np.ndarray:
-    """Tell which rows are boxes that are learned from and counted: not ignored.
+    """Find the rows that are boxes and not ignored.
 
     Parameters
     ----------
@@ -116,7 +117,7 @@ def check_boxes(labels: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
     Raises
     ------
     ValueError
-        For another shape, and for boxes that are none.
+        For another shape, or for invalid boxes.
     """
     if not len(labels):
         return padded([])
@@ -177,7 +178,7 @@ def _raise_for(labels, wrong, reason):
 
 
 def count_boxes(labels: np.ndarray, classes: int) -> np.ndarray:
-    """Count the boxes of every class, but for those to ignore.
+    """Count the boxes of every class, without ignored ones.
 
     Parameters
     ----------
@@ -194,7 +195,7 @@ def count_boxes(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 def images_with(labels: np.ndarray, classes: int) -> list[np.ndarray]:
-    """List the images with boxes of every class, but for those to ignore.
+    """List the images with boxes of every class, without ignored ones.
 
     Parameters
     ----------
@@ -247,7 +248,7 @@ def write_boxes(label: np.ndarray, class_names: Sequence[str]) -> str:
 
 
 def _number(number):
-    """A float32 in as few digits as tell it from others."""
+    """A float32 in as few digits as identify it."""
     return int(number) if number == int(number) else float(str(number))
 
 
@@ -281,14 +282,14 @@ def read_boxes(texts: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
             raise ValueError(f"label {error} is not one of {', '.join(class_names)}.") from error
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"label {text[:80]!r} is no list of boxes, [[x1, y1, x2, y2, name], ...]."
+                f"label {text[:80]!r} is not a list of boxes, [[x1, y1, x2, y2, name], ...]."
             ) from error
 
     return padded([[*boxes(text)] for text in texts])
 
 
 def summary(label: np.ndarray, class_names: Sequence[str]) -> str:
-    """Say in a few words which boxes an image has.
+    """Summarize the boxes of an image.
 
     Parameters
     ----------

@@ -6,12 +6,12 @@
 `Options`        what it is built with, by torchvision's names
 `detect`         the objects in images of any sizes
 `evaluate`       how good a detector is, by COCO's and Pascal VOC's protocols
-`draw`           boxes into a copy of an image
-`parts_of`       the layers of a detector; `is_detector` tells whether a model is one
-`losses`         what a detector gets wrong
-`load_weights`   pretrained detectors into a model; `to_torch` is the way back
-`coco_classes`   the names of what pretrained detectors know
-`batches`        images of a split and the boxes in them, varied as `AUGMENTATIONS` tell
+`draw`           draws boxes into a copy of an image
+`parts_of`       the layers of a detector; `is_detector` is True for one
+`losses`         the four losses of Faster R-CNN
+`load_weights`   loads a pretrained detector; `to_torch` converts back
+`coco_classes`   class names of detectors trained on COCO
+`batches`        images and boxes of a split, with the policies of `AUGMENTATIONS`
 ===============  ==================================================================
 
 A detector is an ordinary functional model of eight layers: `transform` → `features` → `rpn`,

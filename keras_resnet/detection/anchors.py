@@ -8,11 +8,10 @@ from keras_resnet.detection.options import OfDetector, serializable
 
 @serializable
 class Anchors(OfDetector):
-    """The anchors of all places of all levels of a batch.
+    """The anchors at all positions of all levels of a batch.
 
-    Takes the batch and its levels. Returns the anchors, of shape (anchors, 4), level after level,
-    row after row, and in each place the sizes of a ratio, then those of the next; and the number of
-    anchors of each level.
+    Takes the batch and its levels. Returns the anchors, of shape (anchors, 4), by level,
+    row, column, ratio and size; and the number of anchors of each level.
 
     Parameters
     ----------
@@ -63,13 +62,13 @@ class Anchors(OfDetector):
 
 
 def sizes_of(options, levels: int) -> list[tuple[int, ...]]:
-    """The sizes of the anchors of every level: all of them on a single one."""
+    """The sizes of the anchors of every level; a single level has all of them."""
     sizes = options.rpn_anchor_sizes
     return [sizes] if levels == 1 else [(size,) for size in sizes]
 
 
 def around_zero(sizes, ratios, rounded: bool) -> np.ndarray:
-    """The anchors of a place, around (0, 0)."""
+    """The anchors of a position, around (0, 0)."""
     heights = np.sqrt(np.array(ratios, "float64"))
     heights, widths = (
         np.outer(each, np.array(sizes, "float64")).ravel() for each in (heights, 1 / heights)

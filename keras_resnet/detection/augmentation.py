@@ -1,9 +1,9 @@
-"""How images with boxes in them are varied: named policies.
+"""Augmentation of images and their boxes: named policies.
 
-Each image is varied by itself, before it is padded to a batch, by numbers that follow from its seed
-alone. Keras' layers do neither: they vary whole batches, with their padding, and draw from a state
-that advances. Besides, `RandomCrop` of 3.15 swaps the x and y offsets of boxes (keras#23518), clips
-none of them, and changes the dict that it is given.
+Each image is augmented by itself, before it is padded into a batch, with random numbers that depend
+only on its seed. Keras' layers do neither: they augment whole batches, padding included, and draw
+from a state that advances. Besides, `RandomCrop` of 3.15 swaps the x and y offsets of boxes
+(keras#23518), does not clip them, and changes the dict that it is given.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ _LUMA = (0.299, 0.587, 0.114)  # of red, green and blue
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A policy for images with boxes.
+    """How to augment images and their boxes.
 
     Parameters
     ----------
@@ -34,18 +34,17 @@ class Augmentation:
     turns : bool, default False
         Turn images by 0, 90, 180 or 270 degrees.
     scale : tuple of (float, float), optional
-        Show everything this many times as large: the smallest and the largest factor, between
-        which its logarithm is drawn evenly. Above 1, a window of the image is cut out; below 1,
-        the image shrinks, and its mean colour surrounds it. A detector resizes what it is shown, so
-        resizing alone would change nothing.
+        Scale objects by a random factor between these two, uniform in its logarithm. Above 1, a
+        window is cut out of the image; below 1, the image shrinks inside a border of its mean
+        colour. Resizing alone would change nothing: a detector resizes its input.
     crop : tuple of (float, float), optional
         Cut out a window whose height and whose width are fractions of the image's between these.
     visible : float, default 0.3
-        Boxes of which a window shows the centre, or this fraction of their area, are clipped to
-        it; the others are left out. Ignored boxes stay as long as anything of them is shown. If an
-        image has boxes, every window shows the centre of one.
+        A box stays, clipped to the window, if its centre or this fraction of its area is inside;
+        otherwise it is dropped. Ignored boxes stay if any part is inside. If an image has boxes,
+        every window contains the centre of one.
     brightness, contrast, saturation : float, default 0
-        Change the colours by factors of up to 1 minus and 1 plus this.
+        Multiply by a random factor between 1 minus and 1 plus this.
 
     Raises
     ------
@@ -93,8 +92,7 @@ class Augmentation:
 AUGMENTATIONS = {
     "none": Augmentation(),  # only shuffled
     "mirrored": Augmentation(flip=True),
-    # Large scale jitter, but in no photograph a tenth of the size: most data sets are smaller than
-    # the one that this was made for.
+    # Milder than the 0.1 to 2 of large-scale jitter, which was made for larger data sets.
     "photograph": Augmentation(
         flip=True,
         scale=(0.5, 2.0),
@@ -103,8 +101,7 @@ AUGMENTATIONS = {
         contrast=0.2,
         saturation=0.2,
     ),
-    # Under a microscope there is no up, and the magnification is the same from slide to slide; the
-    # stain and the light are not.
+    # A slide has no right way up, and a fixed magnification; stain and light vary.
     "cells": Augmentation(
         flip=True,
         upside_down=True,
@@ -145,7 +142,7 @@ def policy_of(augmentation: str | Augmentation | None) -> Augmentation | None:
 def varied(
     policy: Augmentation, image: tf.Tensor, rows: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Vary an image, and the boxes in it.
+    """Augment an image and its boxes.
 
     Parameters
     ----------
@@ -161,7 +158,7 @@ def varied(
     Returns
     -------
     tuple of (image, rows)
-        The image may have another size. Boxes that it no longer shows have become rows without.
+        The image may have another size. Rows of boxes that are dropped become `UNUSED`.
     """
     seed = tf.random.experimental.stateless_fold_in(seed, _STREAM)
     drawn = tf.unstack(tf.random.stateless_uniform((len(_CHANCES),), seed))
@@ -195,7 +192,7 @@ def _size(image):
 
 
 def _cut(policy, image, rows, chance):
-    """Cut out a window, with the boxes of which it shows enough."""
+    """Cut out a window, and keep the boxes that are visible enough in it."""
     if policy.crop is None and (policy.scale is None or policy.scale[1] <= 1):
         return image, rows
     boxes, classes, ignored = rows[:, :4], rows[:, CLASS], rows[:, IGNORED]
@@ -217,7 +214,7 @@ def _cut(policy, image, rows, chance):
 
 
 def _window(policy, size, centres, chance):
-    """The corner and sides of a window that shows one of these centres, if there are any."""
+    """The corner and sides of a window that contains one of these centres, if there are any."""
     sides = size
     if policy.scale:
         sides /= tf.maximum(_factor(policy, chance), 1.0)
@@ -242,7 +239,7 @@ def _area(boxes):
 
 
 def _shrink(policy, image, rows, chance):
-    """Shrink the image, somewhere on a canvas of its size and its mean colour."""
+    """Shrink the image, and place it on a canvas of its former size and its mean colour."""
     if policy.scale is None or policy.scale[0] >= 1:
         return image, rows
     size = _size(image)

@@ -39,7 +39,7 @@ def batches(
     batch_size : int, default 2
         Images per batch; the last one may be smaller.
     augmentation : str or Augmentation, optional
-        A key of `AUGMENTATIONS`, or a policy: shuffle and vary the images anew every epoch.
+        A key of `AUGMENTATIONS`, or a policy: shuffle and augment the images anew every epoch.
         Default: the images unchanged and in order.
     seed : int, default 0
         Seed of shuffling and augmentation. The order and variation of an epoch depend only on the
@@ -73,7 +73,7 @@ def batches(
     Raises
     ------
     ValueError
-        For labels that are no boxes; an empty split, or one of fewer images than devices; an
+        For labels that are not boxes; an empty split, or one of fewer images than devices; an
         unknown augmentation; an argument out of its range; a file that is no image; or a cache
         that cannot be written, of which nothing is left behind.
 

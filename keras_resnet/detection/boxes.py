@@ -1,7 +1,7 @@
-"""Boxes as x1, y1, x2, y2 in pixels: what is done to them.
+"""Operations on boxes, x1, y1, x2, y2 in pixels.
 
-`keras.utils.bounding_boxes` encodes and decodes, too, but in float32 whatever comes, and its
-decoding overflows for large deltas; its clipping takes one size for all images.
+`keras.utils.bounding_boxes` encodes and decodes, too, but always in float32, and its decoding
+overflows for large deltas; its clipping takes one size for all images.
 """
 
 import math
@@ -12,7 +12,7 @@ LARGEST_SCALE = math.log(1000.0 / 16)
 """The logarithm of how much larger than its anchor a box may be decoded to be."""
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""What the deltas of RoIs are multiplied by, so that they spread like those of other numbers."""
+"""Factors that give the deltas of RoIs about unit variance."""
 
 
 def encode(boxes: tf.Tensor, anchors: tf.Tensor, weights=(1.0, 1.0, 1.0, 1.0)) -> tf.Tensor:
@@ -96,7 +96,7 @@ def clip(boxes: tf.Tensor, sizes: tf.Tensor) -> tf.Tensor:
 
 
 def have_sides(boxes: tf.Tensor, smallest: float) -> tf.Tensor:
-    """Tell which boxes are at least so many pixels wide and high.
+    """Find the boxes that are at least so many pixels wide and high.
 
     Parameters
     ----------
@@ -128,12 +128,12 @@ def suppressed(
     threshold : float
         IoU above which one is dropped.
     least : float
-        Score that those to be looked at are above.
+        Boxes with this score or less are dropped first.
 
     Returns
     -------
     indices : int32 tensor of shape (images, most)
-        The boxes that are kept, the most probable first; 0 in places that are left.
+        The boxes that are kept, the most probable first, padded with 0.
     count : int32 tensor of shape (images,)
         How many are kept.
     """

@@ -1,4 +1,4 @@
-"""Names of the classes that published detectors know."""
+"""Class names of published detectors."""
 
 _NAMES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat"),

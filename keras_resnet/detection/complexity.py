@@ -45,7 +45,7 @@ def complexity(
     >>> model = detection.FasterRCNN(backbone, 90, "c4", min_size=600, max_size=1000)
     >>> stages = detection.complexity(model, (600, 800), proposals=300)
     >>> {stage.name: round(stage.macs / 1e9) for stage in stages}
-    {'conv1': 1, 'conv2': 7, 'conv3': 10, 'conv4': 15, 'rpn': 18, 'conv5': 243, 'box_head': 0}
+    {'conv1': 1, 'conv2': 6, 'conv3': 10, 'conv4': 14, 'rpn': 18, 'conv5': 243, 'box_head': 0}
     """
     parts = parts_of(model)
     options = parts.options

@@ -26,10 +26,10 @@ def detect(
     images : sequence of array of shape (height, width, channels)
         Raw images of 0 to 255, each of any size.
     batch_size : int, default 1
-        Images at once. They are padded to one size, and a convolution at the border of an image
-        sees that: alone, each gets the same answer in any company.
+        Images at once. They are padded to one size, which changes the features near their borders
+        a little; with 1, an answer does not depend on the other images.
     score : float, optional
-        Probability that detections are at least to have. Default: `box_score_thresh` of the model.
+        Lowest score of a detection. Default: the model's `box_score_thresh`.
 
     Returns
     -------
@@ -41,8 +41,8 @@ def detect(
     Raises
     ------
     ValueError
-        For a model that is no detector, or has weights of NaN; what is no image; or pixels on
-        another scale, such as 0 to 1.
+        For a model that is not a detector, or has weights of NaN; an array that is not an image; or
+        pixels on another scale, such as 0 to 1.
 
     Examples
     --------
@@ -99,7 +99,7 @@ def function_of(model: keras.Model) -> Callable:
 def answers_of(
     found: dict[str, np.ndarray], score: float | None = None
 ) -> list[dict[str, np.ndarray]]:
-    """Take what a detector returns apart.
+    """Split the outputs of a detector into one answer per image.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def answers_of(
 
 
 def _checked(image, index, model):
-    """An image as an array; ValueError if it is none."""
+    """An image as an array; ValueError for anything else."""
     image = np.asarray(image)
     channels = model.inputs[0].shape[-1]
     if image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:

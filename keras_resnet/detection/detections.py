@@ -1,4 +1,4 @@
-"""The objects that are found: what the box head's answers become."""
+"""From the outputs of the box head to objects."""
 
 import keras
 import tensorflow as tf
@@ -11,7 +11,7 @@ _SMALLEST = 1e-2  # pixels a side of a detection
 
 @serializable
 class Detections(OfDetector):
-    """The most probable objects, in pixels of the images that came in.
+    """The most probable objects, in pixels of the input images.
 
     Takes logits of the background and the classes for every proposal; deltas for each of them; the
     proposals, and how many each image has; and the sizes of the images in the batch and before.
@@ -20,8 +20,8 @@ class Detections(OfDetector):
     - `boxes`, of shape (images, detections, 4): x1, y1, x2, y2;
     - `scores`, of shape (images, detections): probabilities, the highest first;
     - `labels`, of shape (images, detections): classes, from 0;
-    - `count`, of shape (images,): how many there are. Behind them boxes and scores are 0, and
-      labels are -1.
+    - `count`, of shape (images,): how many there are. The rest is padding: boxes and scores of 0,
+      labels of -1.
 
     Parameters
     ----------
@@ -35,9 +35,10 @@ class Detections(OfDetector):
     >>> import numpy as np
     >>> from keras_resnet import detection
     >>> layer = detection.Detections(detection.Options(box_detections_per_img=1))
-    >>> proposals = np.array([[[8.0, 8, 24, 24]]])
-    >>> sizes = [[64, 64]], [[32, 32]]
-    >>> found = layer([[-4.0, 4.0]], np.zeros((1, 8)), proposals, [1], *sizes)
+    >>> logits, deltas = np.array([[-4.0, 4.0]]), np.zeros((1, 8))
+    >>> proposals, counts = np.array([[[8.0, 8, 24, 24]]]), np.array([1])
+    >>> resized, sizes = np.array([[64, 64]]), np.array([[32, 32]])
+    >>> found = layer(logits, deltas, proposals, counts, resized, sizes)
     >>> found["boxes"].numpy().tolist(), found["labels"].numpy().tolist()
     ([[[4.0, 4.0, 12.0, 12.0]]], [[0]])
     """

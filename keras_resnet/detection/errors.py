@@ -1,4 +1,4 @@
-"""What is wrong with detections, by kind, as TIDE tells them apart.
+"""Errors of detections by kind, as TIDE defines them.
 
 Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
 """
@@ -25,7 +25,7 @@ FALSE_KINDS = {
     "false": "where no object is",
     "both": "of another class, and overlaps the object too little",
 }
-"""What may be wrong with a detection. The first kind that holds is its kind."""
+"""What may be wrong with a detection. The first that holds counts."""
 
 KINDS = {
     **FALSE_KINDS,
@@ -122,7 +122,7 @@ def find_errors(
 
 
 def gained(labels: np.ndarray, detections: Sequence[dict], classes: int) -> dict[str, float]:
-    """AP50 that would be gained, were all errors of a kind mended, of all detections.
+    """Compute how much AP50 would rise if all errors of a kind were corrected.
 
     A mislocated detection is put in place and a misclassified one gets the right class, if no other
     has found the object and no mislocated or misclassified one of a higher score is meant for it;

@@ -41,7 +41,7 @@ _BEST = MOST.index(100)
 
 @dataclass(frozen=True, eq=False)
 class DetectionEvaluation:
-    """What a detector found on images with boxes, and how good that is.
+    """What a detector found in images with boxes, and how good that is.
 
     Parameters
     ----------
@@ -127,16 +127,16 @@ class DetectionEvaluation:
         dict of str to float
             By COCO's protocol: "AP", the mean over classes and overlaps of .5 to .95; "AP50" and
             "AP75", at one overlap; "AP_small", "AP_medium" and "AP_large", of boxes of up to
-            32 x 32 pixels, up to 96 x 96, and larger; "AR_1", "AR_10" and "AR_100", the recall of
-            so many detections of each image and class; "AR_small", "AR_medium" and "AR_large".
-            By VOC's: "VOC_AP50", the area under the curves, of any number of detections, and
-            "VOC07_AP50", of 11 points. NaN where there are no such boxes; classes without boxes
-            are left out of the means.
+            32 x 32 pixels, up to 96 x 96, and larger; "AR_1", "AR_10" and "AR_100", the recall with
+            that many detections per image and class; "AR_small", "AR_medium" and "AR_large".
+            By VOC's: "VOC_AP50", the area under the curve, with any number of detections, and
+            "VOC07_AP50", the mean at 11 points. NaN where there are no such boxes; classes without
+            boxes are left out of the means.
 
         Notes
         -----
-        COCO's own annotations have the areas of masks, which are smaller than those of boxes: of
-        its images, small, medium and large differ from what its server says.
+        COCO's own annotations give the areas of masks, which are smaller than those of boxes: on
+        its images, the scores by size differ from those of its server.
         """
         at = {f"AP{round(100 * t)}": i for i, t in enumerate(self._matched.params.iouThrs)}
         precision, recall = self._precision, self._recall
@@ -170,11 +170,11 @@ class DetectionEvaluation:
         Returns
         -------
         dict of str to dict of str to float
-            "AP", "AP50", "AP75", "AR_100" and "VOC_AP50" as in `metrics`; "score", from which on
-            to take detections for the best F1 score at an overlap of .5, and "precision", "recall"
-            and "f1" there; "objects", "ignored" and "detections", their numbers; and the number of
-            errors of every kind, of detections of a score of at least .5. NaN for scores of a
-            class of which there are no objects.
+            "AP", "AP50", "AP75", "AR_100" and "VOC_AP50" as in `metrics`; "score", the
+            threshold with the best F1 score at an overlap of .5, and "precision", "recall" and "f1"
+            there; the numbers of "objects", "ignored" and "detections"; and the number of errors of
+            each kind, among detections with a score of at least .5. Scores of a class without
+            objects are NaN.
         """
         classes = len(self.class_names)
         truths, found = table_of_truths(self.labels), table_of_detections(self.detections)
@@ -224,8 +224,8 @@ class DetectionEvaluation:
         Returns
         -------
         dict of str to dict of str to array
-            "recall", 0, .01, ... 1; "precision", the best that is to be had with at least that
-            recall, 0 where it is not reached; and "score", where it is reached first.
+            "recall", 0, .01, ... 1; "precision", the best with at least that recall, or 0 if it is
+            not reached; and "score", at which it is reached first.
         """
         params = self._matched.params
         index = int(np.abs(params.iouThrs - overlap).argmin())
@@ -241,7 +241,7 @@ class DetectionEvaluation:
         }
 
     def errors(self, score: float = 0.5) -> Errors:
-        """What is wrong with the detections of at least some score.
+        """Find errors among the detections with at least some score.
 
         Parameters
         ----------
@@ -255,11 +255,11 @@ class DetectionEvaluation:
         return find_errors(self.labels, self.detections, len(self.class_names), score)
 
     def gained(self) -> dict[str, float]:
-        """AP50 that would be gained, were all errors of a kind mended, of all detections."""
+        """How much AP50 would rise if all errors of a kind were corrected."""
         return gained(self.labels, self.detections, len(self.class_names))
 
     def notes(self) -> list[str]:
-        """What to know of these numbers: where COCO's limit to 100 detections has changed them."""
+        """Caveats: where COCO's limit of 100 detections has changed the scores."""
         return [
             note
             for noun, table, what in (
@@ -285,7 +285,7 @@ class DetectionEvaluation:
 
     @property
     def right(self) -> np.ndarray:
-        """Whether each image has no error, of detections of a score of at least .5."""
+        """Whether each image is free of errors, at a score of at least .5."""
         return np.bincount(self._errors.images, minlength=len(self.labels)) == 0
 
     def order(self) -> np.ndarray:
@@ -294,7 +294,7 @@ class DetectionEvaluation:
         return np.argsort(-counts, kind="stable")
 
     def caption(self, index: int) -> str:
-        """The errors in an image, of detections of a score of at least .5."""
+        """The errors in an image, at a score of at least .5."""
         kinds = self._errors.kinds[self._errors.images == index]
         counts = {kind: int(np.sum(kinds == kind)) for kind in KINDS}
         found = [f"{count} {kind}" for kind, count in counts.items() if count]
@@ -353,8 +353,8 @@ def evaluate(
     batch_size : int, default 1
         Images at once; see `detect`.
     classes : sequence of int, optional
-        The detector's class of every name, where the data has only some of its classes, or others
-        first. Detections of the rest are left out. Default: the classes in order.
+        For each name, the detector's class: for data with only some of its classes, or in another
+        order. Detections of other classes are left out. Default: the classes in order.
 
     Returns
     -------
@@ -363,8 +363,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        For a model that is no detector, of another number of classes, or whose weights are NaN;
-        and for labels that are no boxes.
+        For a model that is not a detector, of another number of classes, or whose weights are NaN;
+        and for labels that are not boxes.
 
     Examples
     --------
@@ -383,7 +383,7 @@ def evaluate(
     chosen = [*range(known)] if classes is None else [*classes]
     if len(chosen) != len(class_names):
         raise ValueError(
-            f"model {model.name!r} tells {known} classes apart; class_names has {len(class_names)}."
+            f"model {model.name!r} has {known} classes; class_names has {len(class_names)}."
         )
     numbers = np.full(known, -1)
     numbers[chosen] = range(len(chosen))
@@ -400,7 +400,7 @@ def evaluate(
 
 
 def image_ids(files: Sequence[str | os.PathLike]) -> tuple[int | str, ...]:
-    """Name images as files of COCO's results do: by number, where all their names are numbers.
+    """Name images as COCO's results do: by number, if all their names are numbers.
 
     Parameters
     ----------
@@ -551,7 +551,7 @@ def _bbox(box):
 
 
 def _mean(values):
-    """The mean of what there is; NaN where there is nothing."""
+    """The mean without NaN; NaN if nothing is left."""
     there = values[~np.isnan(values)]
     return float(there.mean()) if there.size else _NAN
 
@@ -600,7 +600,7 @@ def _voc_average_precision(labels, detections, label):
 def _voc_outcomes(overlaps, ignored):
     """1 for right, 0 for wrong, -1 for neither, of detections of an image by their scores.
 
-    Other than COCO's, VOC's protocol looks only at the object that a detection overlaps most,
+    Unlike COCO's, VOC's protocol looks only at the object that a detection overlaps most,
     whether or not it has been found already. A difficult one takes any number.
     """
     outcomes = np.zeros(len(overlaps), int)

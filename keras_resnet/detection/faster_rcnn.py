@@ -93,15 +93,14 @@ def FasterRCNN(
 ) -> keras.Model:
     """Build a Faster R-CNN over a backbone.
 
-    The detector is an ordinary functional model, which is saved, loaded and cloned as others are.
-    It takes `images`, raw, padded to one size, and `sizes`, the height and width of each; it
-    resizes, normalizes and pads them itself. `keras_resnet.detection.detect` calls it with images
-    of any sizes.
+    The detector is an ordinary functional model: save, load and clone it like any other. It takes
+    raw `images`, padded to one size, and `sizes`, the height and width of each, and normalizes and
+    resizes them itself. `keras_resnet.detection.detect` calls it with images of any sizes.
 
     Parameters
     ----------
     backbone : keras.Model
-        A model of this package. Its layers become those of the detector, which freezes some.
+        A model of this package. The detector uses its layers, and freezes some of them.
     classes : int
         Number of classes, without the background.
     head : {"fpn", "fpn_v2", "c4"}, default "fpn"
@@ -109,14 +108,14 @@ def FasterRCNN(
         same with BatchNormalization, and four convolutions and a dense layer; "c4": conv1 to conv4
         for the whole image, and conv5 on the 14x14 bins of a region.
     trainable_backbone_layers : int, default 3
-        Stages of the backbone that are trained, counted from its end: 5 are all of five, the stem
-        included.
+        Stages of the backbone that are trained, counted from its end. 5 is everything, with the
+        stem.
     trainable_batch_norm : bool, default False
         Whether the backbone's BatchNormalization learns and takes the statistics of batches, for a
         backbone without pretrained weights.
     returned_layers : sequence of int, optional
-        For a pyramid: the stages that it stands on, one after the other, counted as torchvision
-        does, 1 for conv2. Without the first, (2, 3, 4), training takes half the time. Default: all.
+        For a pyramid: the consecutive stages that it is built on, counted as in torchvision: 1 is
+        conv2. (2, 3, 4) is much faster to train, and misses more small objects. Default: all.
     name : str, optional
         Name of the model. Default: one that names the head and the backbone.
     **options
@@ -190,7 +189,7 @@ def FasterRCNN(
 
 @dataclass(frozen=True)
 class Parts:
-    """The layers of a detector, each of which can be called alone.
+    """The layers of a detector; each can be called by itself.
 
     Parameters
     ----------
@@ -232,7 +231,7 @@ class Parts:
         return self.box_head.outputs[0].shape[-1] - 1
 
     def levels(self, batch, training: bool = False) -> list:
-        """The levels of features of a batch, that of a single level too as a list."""
+        """The levels of features of a batch, always as a list."""
         found = self.features(batch, training=training)
         return [*found] if isinstance(found, list | tuple) else [found]
 
@@ -257,7 +256,7 @@ def parts_of(model: keras.Model) -> Parts:
     Raises
     ------
     ValueError
-        For a model that is no detector.
+        For a model that is not a detector.
 
     Examples
     --------
@@ -269,7 +268,7 @@ def parts_of(model: keras.Model) -> Parts:
     """
     if not is_detector(model):
         raise ValueError(
-            f"model {getattr(model, 'name', model)!r} is no detector: build one with "
+            f"model {getattr(model, 'name', model)!r} is not a detector: build one with "
             "keras_resnet.detection.FasterRCNN."
         )
     return Parts(**{part: model.get_layer(part) for part in Parts.__dataclass_fields__})
@@ -301,7 +300,7 @@ def is_detector(model: Any) -> bool:
 
 
 def _check_options(options):
-    """Raise ValueError for an option that there is not."""
+    """Raise ValueError for an unknown option."""
     known = Options.__dataclass_fields__
     for name in options:
         if name not in known:
@@ -315,8 +314,8 @@ def _chosen(stages, returned_layers, head):
     names, known = [f"C{number + 1}" for number in returned_layers], [*stages]
     if head == "c4" or not names or ",".join(names) not in ",".join(known):
         raise ValueError(
-            f"returned_layers={returned_layers!r} must be some of {[*range(1, len(known) + 1)]}, "
-            "one after the other, and is for the heads with a pyramid."
+            f"returned_layers={returned_layers!r} must be consecutive numbers out of "
+            f"{[*range(1, len(known) + 1)]}, and is only for heads with a pyramid."
         )
     return {name: stages[name] for name in names}
 
@@ -345,7 +344,7 @@ def _beginning(backbone):
     if mode is None:
         raise ValueError(
             f"backbone {backbone.name!r} does not say how it wants images normalized: build it "
-            "with this package, or tell it with keras_resnet.graphs.remember(backbone, "
+            "with this package, or state it with keras_resnet.graphs.remember(backbone, "
             "normalization=...)."
         )
     return start, mode

@@ -1,4 +1,4 @@
-"""What stands on a backbone: the pyramid, the region proposal network and the box heads.
+"""What is built on a backbone: the pyramid, the region proposal network and the box heads.
 
 Functions from tensor to tensor; each makes the layers that it calls. A kind of head is a row of
 `HEADS` in `faster_rcnn`.
@@ -12,7 +12,7 @@ from keras import layers
 from keras_resnet.blocks import activation, normalization
 
 
-# Each layer needs an initializer of its own: one that is called twice draws the same numbers.
+# One per layer: an initializer that is called twice draws the same numbers.
 def _uniform():
     return keras.initializers.VarianceScaling(1.0, "fan_in", "uniform")
 
@@ -38,7 +38,7 @@ def pyramid(
     Returns
     -------
     list of tensor of shape (images, height, width, channels)
-        A level for each stage, and one that is every second pixel of the last.
+        A level for each stage, and one with every second pixel of the last.
 
     References
     ----------
@@ -77,7 +77,7 @@ def proposal_network(
     channels : int
         Channels of each.
     anchors : int
-        Anchors of a place.
+        Anchors per position.
     convolutions : int, default 1
         3x3 convolutions before the answers.
 

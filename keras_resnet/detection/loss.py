@@ -31,7 +31,8 @@ class Sums(NamedTuple):
     classifier, box_reg, objectness, rpn_box_reg : tensor of shape (images,)
         The sums.
     rois, anchors : tensor of shape (images,)
-        What to divide their sums over all images by: the first two by RoIs, the others by anchors.
+        What their sums over all images are divided by: RoIs for the first two, anchors for the
+        others.
     of_rois : tensor of shape ()
         The sum of `classifier` and `box_reg`. In `sums_in_parts`, this alone has a gradient.
     """

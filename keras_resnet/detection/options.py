@@ -24,11 +24,11 @@ class Options:
     rpn_aspect_ratios : sequence of float, default (0.5, 1.0, 2.0)
         Heights of the anchors, divided by their widths.
     anchors_rounded : bool, default True
-        Whether anchors end at whole pixels, as torchvision's do and detectron2's do not.
+        Whether anchors are rounded to whole pixels, as in torchvision, but not in detectron2.
     rpn_pre_nms_top_n_train, rpn_pre_nms_top_n_test : int, default 2000 and 1000
-        Proposals of each level before suppression, in training and in inference.
+        Most probable proposals of each level that enter suppression.
     rpn_post_nms_top_n_train, rpn_post_nms_top_n_test : int, default 2000 and 1000
-        Proposals of an image after suppression.
+        Proposals of an image that remain after it.
     rpn_nms_thresh : float, default 0.7
         IoU above which the less probable of two proposals is dropped.
     rpn_score_thresh : float, default 0.0
@@ -36,15 +36,15 @@ class Options:
     rpn_fg_iou_thresh, rpn_bg_iou_thresh : float, default 0.7 and 0.3
         In training: IoU with a box from which an anchor is positive, below which it is negative.
     rpn_batch_size_per_image : int, default 256
-        In training: anchors of an image that the loss is of.
+        In training: anchors sampled per image for the loss.
     rpn_positive_fraction : float, default 0.5
         Fraction of them that is positive, at most.
     roi_sampling_ratio : int, default 2
-        Points in each direction that a bin of a RoI is the mean of; 0 for as many as it has pixels.
+        Sampling points per bin of a RoI in each direction; 0 adapts it to the size of the RoI.
     roi_aligned : bool, default False
-        Whether the centre of the first pixel is at 0.5, as detectron2 takes it, rather than at 0.
+        Whether the centre of the first pixel is at 0.5, as in detectron2, rather than at 0.
     box_score_thresh : float, default 0.05
-        Probability above which there is a detection.
+        Lowest probability of a detection.
     box_nms_thresh : float, default 0.5
         IoU above which the less probable of two detections of a class is dropped.
     box_detections_per_img : int, default 100
@@ -52,7 +52,7 @@ class Options:
     box_fg_iou_thresh, box_bg_iou_thresh : float, default 0.5 and 0.5
         In training: IoU with a box from which a RoI is positive, below which it is negative.
     box_batch_size_per_image : int, default 512
-        In training: RoIs of an image that the loss is of.
+        In training: RoIs sampled per image for the loss.
     box_positive_fraction : float, default 0.25
         Fraction of them that is positive, at most.
 

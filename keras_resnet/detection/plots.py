@@ -32,8 +32,8 @@ def precision_recall(path: str | os.PathLike, evaluation: "DetectionEvaluation")
     path : path
         The file; replaced if it exists.
     evaluation : DetectionEvaluation
-        Detections. Up to ten classes have curves of their own, at overlaps of .5 (with a dot where
-        F1 is best) and .75 (dotted); of more, there is the mean over the grey curves of all.
+        Detections. Up to ten classes get a curve each, at overlaps of .5 (with a dot where F1 is
+        best) and .75 (dotted); with more, the mean is drawn over the curves of all in grey.
 
     Examples
     --------
@@ -85,10 +85,10 @@ def error_sheet(
     *,
     score: float = 0.5,
 ) -> None:
-    """Save what was missed and what was falsely found as one PNG file, the worst first.
+    """Save a sheet of missed objects and false detections as one PNG file, the worst first.
 
-    The upper half of the sheet are objects that were missed, the largest first; the lower half,
-    false detections, those of the highest scores first. Objects are green, detections red.
+    Missed objects come first, the largest at the top; then false detections, those with the
+    highest scores first. Objects are green, detections red.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Where objects may be: what a region proposal network's answers become."""
+"""From the outputs of a region proposal network to proposals."""
 
 import keras
 import tensorflow as tf
@@ -11,17 +11,17 @@ _SMALLEST = 1e-3  # pixels a side of a proposal
 
 @serializable
 class Proposals(OfDetector):
-    """The most probable places of objects.
+    """The regions that most probably hold an object.
 
     Takes objectness, a logit for each anchor of each image; deltas; the anchors and the number of
     them on each level; and the sizes of the images in the batch. Returns proposals of shape
-    (images, proposals, 4), the most probable first, as many for each image, with zeros in places
-    that are left; and how many each image has.
+    (images, proposals, 4), the most probable first, padded with zeros to the same number for each
+    image; and how many each image has.
 
     Parameters
     ----------
     options : Options or dict
-        Those that begin with "rpn_" and have to do with proposals are used.
+        Those for proposals, which begin with "rpn_", are used.
     **kwargs
         `name` and other arguments of `keras.layers.Layer`.
 
@@ -36,7 +36,9 @@ class Proposals(OfDetector):
     >>> from keras_resnet import detection
     >>> anchors = np.array([[0, 0, 16, 16], [0, 0, 16, 17.0]])
     >>> layer = detection.Proposals(detection.Options())
-    >>> boxes, counts = layer([[1.0, 2.0]], np.zeros((1, 2, 4)), anchors, [2], [[64, 64]])
+    >>> objectness, deltas = np.array([[1.0, 2.0]]), np.zeros((1, 2, 4))
+    >>> counts, sizes = np.array([2]), np.array([[64, 64]])
+    >>> boxes, counts = layer(objectness, deltas, anchors, counts, sizes)
     >>> boxes.numpy().tolist(), counts.numpy().tolist()
     ([[[0.0, 0.0, 16.0, 17.0]]], [1])
     """
@@ -60,7 +62,7 @@ class Proposals(OfDetector):
             scores, best = tf.math.top_k(scores, tf.minimum(after, tf.shape(scores)[1]))
             boxes = tf.gather(boxes, best, batch_dims=1)
         counts = tf.reduce_sum(tf.cast(scores >= 0, "int32"), 1)
-        # A place at least, as the layers behind it may take no empty batch.
+        # At least one: layers of the head may not take an empty batch.
         places = tf.maximum(tf.reduce_max(counts), 1)
         return boxes[:, :places], counts
 

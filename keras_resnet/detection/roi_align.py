@@ -1,11 +1,11 @@
 """Features of regions, at points between pixels.
 
 A bin of a region is the mean of the features at some points, each interpolated between four pixels.
-Two ways lead there. `tf.image.crop_and_resize` interpolates at any points that are evenly spaced;
-it takes other points than RoIAlign does, and sees zeros outside of the image where RoIAlign sees
-the border, so that boxes and border are mended first. The other way is a product of matrices, since
-rows and columns are interpolated apart: it costs less where features are small and have many
-channels, and bins may have any number of points.
+There are two ways to compute it. `tf.image.crop_and_resize` interpolates at any evenly spaced
+points; it chooses others than RoIAlign does, and sees zeros outside of the image where RoIAlign
+sees the border, so boxes and border are adapted first. The other way is a product of matrices,
+since rows and columns are interpolated separately: it costs less where features are small and have
+many channels, and bins may have any number of points.
 """
 
 import keras
@@ -14,7 +14,7 @@ import tensorflow as tf
 from keras_resnet.detection.options import OfDetector, serializable
 
 CANONICAL_SIZE, CANONICAL_LEVEL = 224, 4
-"""A RoI of this size in pixels is looked for on the level of this number, of stride 16."""
+"""A RoI of this size in pixels is taken from the level of this number, of stride 16."""
 
 _POINTS = 16  # in each direction of a RoI, up to which crops cost less than products of matrices
 _AT_ONCE = 32  # RoIs whose rows are kept in memory
@@ -26,7 +26,7 @@ class RoIAlign(OfDetector):
 
     Takes levels of features, the batch that they are of, and proposals of shape (images,
     proposals, 4). Returns features of shape (images * proposals, bins, bins, channels). Each
-    proposal is looked for on the level that suits its size.
+    proposal is taken from the level that suits its size.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Which anchors and RoIs the losses are of, and what each of them is to find."""
+"""Which anchors and RoIs are in the losses, and what each of them should find."""
 
 from typing import NamedTuple
 

@@ -18,11 +18,12 @@ box_logits            roi_heads.box_predictor.       roi_heads.box_predictor.cls
                       cls_score
 ====================  =============================  ==========================================
 
-They also lie in other orders. `fc6` sees channels first in both, and ours last. Of the anchors of a
-place, torchvision has the sizes of a ratio together, as we do, detectron2 the ratios of a size. The
-background is the first class in torchvision, as in ours, and the last in detectron2, which has no
-deltas for it. What the tensors cannot tell, such as the epsilon of BatchNormalization, is known for
-published files, and else the library's default, or an argument.
+The order of their elements differs, too. `fc6` sees channels first in both libraries, and last
+here. Anchors at one position are sorted by ratio, then size, in torchvision and here, and by size,
+then ratio, in detectron2. The background is the first class in torchvision and here, and the last
+in detectron2, which has no deltas for it. What tensors do not reveal, such as the epsilon of
+BatchNormalization, is known for published files; for others it is the library's default or an
+argument.
 """
 
 import logging
@@ -128,8 +129,7 @@ _PIXELS = ("pixel_mean", "pixel_std")
 # Parts of names of what stands beside the boxes in other models.
 _OTHERS = ("mask_head", "mask_predictor", "keypoint_head", "keypoint_predictor", "sem_seg_head")
 
-# How a model was trained, as far as its tensors do not tell: what each library does if it is not
-# configured otherwise.
+# How a model was trained, as far as its tensors do not reveal it: the defaults of each library.
 TRAINED: dict[str, dict[str, Any]] = {
     "torchvision": dict(
         epsilon=1e-5, stride_in="3x3", preprocessing="torch", anchors_rounded=True,
@@ -181,7 +181,7 @@ class Pretrained:
     trained : mapping
         How the detector was trained, as far as that is known: names as in `load_weights`.
     classes : int or None
-        Number of classes, without the background; None if the names do not tell.
+        Number of classes, without the background; None if it is not known.
     row : registry.Weights or None
         The row of the registry.
     """
@@ -399,7 +399,7 @@ def to_torch(model: keras.Model, path: str | os.PathLike | None = None) -> dict[
     Raises
     ------
     ValueError
-        If the model is no detector, or has layers that torchvision's does not have.
+        If the model is not a detector, or has layers that torchvision's does not have.
 
     Examples
     --------
@@ -434,7 +434,7 @@ def _said(trained_with):
             known = ", ".join(_SAYABLE)
             raise ValueError(f"trained_with has {name!r}; there are {known}.")
         if not _SAYABLE[name](value):
-            raise ValueError(f"trained_with={{{name!r}: {value!r}}} is no value of that option.")
+            raise ValueError(f"trained_with={{{name!r}: {value!r}}} is not a value of that option.")
     return said
 
 
@@ -460,10 +460,10 @@ def _layout_of(tensors):
         if library == layout.library and any(name.startswith(layout.sign) for name in tensors):
             return layout
     if library:
-        heads = ", ".join(repr(each.head) for each in LAYOUTS if each.library == library)
+        heads = " or ".join(repr(each.head) for each in LAYOUTS if each.library == library)
         of_box = sorted(name for name in tensors if name.startswith(_BOX))
         raise ValueError(
-            f"the weights are of a detector of {library}, whose box head is none of {heads}: it "
+            f"the weights are of a detector of {library} whose box head is not {heads}: it "
             f"has {some(of_box) or 'no tensors'}."
         )
     raise ValueError(
@@ -525,13 +525,13 @@ def _tell_assumptions(argument, layout, raw, trained):
             }
         warn(
             f"{argument}: the file does not say how detectron2 was configured; "
-            f"{', '.join(f'{name}={value!r}' for name, value in assumed.items())} are assumed. Say "
-            "it with trained_with=."
+            f"{', '.join(f'{name}={value!r}' for name, value in assumed.items())} are assumed. Use "
+            "trained_with= if they are wrong."
         )
     elif layout.head == "fpn" and not any(name.endswith("num_batches_tracked") for name in raw):
         warn(
             f"{argument}: BatchNormalization was frozen in training, and the file does not say its "
-            "epsilon; 1e-05 is assumed. If training began from torchvision's COCO_V1, say "
+            "epsilon; 1e-05 is assumed. If training began from torchvision's COCO_V1, use "
             "trained_with={'epsilon': 0.0}."
         )
 
@@ -561,7 +561,7 @@ def _check_trained(model, parts, trained):
             raise ValueError(
                 f"these weights need {option}={value!r}, {model.name} has {ours[option]!r}. Build "
                 f"{where} with {option}={value!r}; the builders that take weights= do. If they "
-                f"were trained otherwise, say trained_with={{{option!r}: {ours[option]!r}}}."
+                f"were trained otherwise, use trained_with={{{option!r}: {ours[option]!r}}}."
             )
 
 
@@ -766,11 +766,11 @@ def _leave_out_head(model, parts, slots, tensors, new_head):
 
 
 def _check_boxes_only(tensors):
-    """Raise an error for a model that answers more than boxes."""
+    """Raise an error for a model that predicts more than boxes."""
     if others := [part for part in _OTHERS if any(part in name for name in tensors)]:
         raise ValueError(
             f"the weights are of a model with a {others[0]}: only those of a Faster R-CNN, which "
-            "answers boxes alone, can be loaded."
+            "predicts boxes alone, can be loaded."
         )
 
 

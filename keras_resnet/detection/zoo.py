@@ -17,7 +17,7 @@ Backbone = str | os.PathLike | None
 
 
 class Named(NamedTuple):
-    """What the name of a detector says: the builder of its backbone, and its head."""
+    """A detector by name: the builder of its backbone, and its head."""
 
     backbone: str
     head: Literal["fpn", "fpn_v2", "c4"]
@@ -59,19 +59,20 @@ def FasterRCNN_ResNet50_FPN(
     Parameters
     ----------
     weights : str, path, Pretrained or None, default None
-        Those of a whole detector: a tag that `keras_resnet.list_weights` gives for this name
-        ("coco" for torchvision's, "coco_detectron2_3x"), a file, as in `load_weights`, or what
-        `find_weights` has found.
+        Those of a whole detector: a tag that `keras_resnet.list_weights` lists for this name
+        ("coco" for torchvision's, "coco_detectron2_3x"), a file, as in `load_weights`, or the
+        result of `find_weights`.
     weights_backbone : str, path or None, default None
         Those of the backbone alone: a tag of its builder ("imagenet", "imagenet_caffe"), or a file.
-        With None for both, all of the backbone is trained, and its BatchNormalization too.
+        With None for both, the whole backbone is trained, with its BatchNormalization.
     classes : int, optional
-        Number of classes, without the background. Default: that of `weights`; without any, 90, as
-        torchvision numbers those of COCO. If it is not that of `weights`, the detector's last
-        layers, `box_logits` and `box_deltas`, keep fresh weights, and this is logged.
+        Number of classes, without the background. Default: that of `weights`; without weights, 90,
+        COCO's in torchvision's numbering. If `weights` have another number, the last layers,
+        `box_logits` and `box_deltas`, keep fresh weights, and this is logged.
     **options
-        Keywords of `FasterRCNN`, fields of `Options`, and `trained_with` of `load_weights`. What
-        weights imply, such as `roi_aligned=True` for detectron2's, is chosen automatically.
+        Keywords of `FasterRCNN`, fields of `Options`, and `trained_with` of `load_weights`.
+        Options that weights need, such as `roi_aligned=True` for detectron2's, are set
+        automatically.
 
     Returns
     -------
@@ -80,8 +81,7 @@ def FasterRCNN_ResNet50_FPN(
     Raises
     ------
     ValueError
-        For an argument out of its range, naming it, what came and what is allowed; for weights
-        that do not fit.
+        For an argument out of its range, or weights that do not fit.
     OSError
         If weights cannot be downloaded.
 

@@ -1,4 +1,4 @@
-"""Detectors as they are served: their interface, and what they answer to."""
+"""The interface and signatures of exported detectors."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from keras_resnet.export.signatures import checked, decoded, some
 OUTPUTS = ("boxes", "count", "labels", "scores")
 """What comes out of a detector."""
 
-# What means nothing for a detector: its value if it was not given, and why.
+# Options without effect on a detector: the value if it was not given, and why.
 _OTHERS = {
     "preprocessing": (None, "it normalizes raw images itself"),
-    "crop": (None, "it is shown whole images"),
+    "crop": (None, "it sees whole images"),
     "image_size": (None, "it takes images of any size, and its own min_size and max_size resize"),
     "resize": (False, "it takes images of any size, and resizes them itself"),
     "top": (TOP, "its own box_detections_per_img says how many objects it finds"),
@@ -62,14 +62,14 @@ class DetectorInterface:
 
 
 def interface_of(model: keras.Model, **asked) -> DetectorInterface:
-    """Complete what was asked for by what a detector says of itself.
+    """Combine what was asked for with what the detector itself says.
 
     Parameters
     ----------
     model : keras.Model
         A detector.
     **asked
-        As for a model of images; most of it means nothing here.
+        As for a model of images; most of it has no effect here.
 
     Returns
     -------
@@ -84,7 +84,7 @@ def interface_of(model: keras.Model, **asked) -> DetectorInterface:
     for name, (default, reason) in _OTHERS.items():
         if asked[name] != default:
             raise ValueError(
-                f"{name}={asked[name]!r} means nothing for detector {model.name!r}: {reason}. "
+                f"{name}={asked[name]!r} has no effect on detector {model.name!r}: {reason}. "
                 "Leave it out."
             )
     parts = parts_of(model)
@@ -126,7 +126,7 @@ def signatures(
     """
     most, channels = interface.options.box_detections_per_img, model.inputs[0].shape[-1]
     labels = interface.labels or range(parts_of(model).classes)
-    names = [*map(str, labels), ""]  # the last is for places that are left
+    names = [*map(str, labels), ""]  # the last is for padding
 
     def detect(images):
         images = tf.ensure_shape(some(images), (interface.batch_size, None, None, channels))

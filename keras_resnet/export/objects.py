@@ -14,10 +14,10 @@ from keras_resnet.export.detectors import DetectorInterface
 from keras_resnet.export.runtimes import Loaded
 
 SURE = 0.5
-"""Score of an object that counts; if there is none, half of the best."""
+"""Lowest score of an object that counts; if there is none, half of the best."""
 
 SAME_IOU = 0.75
-"""IoU from which two boxes of a class are those of one object."""
+"""IoU from which two boxes of a class are the same object."""
 
 _MADE_UP = 2  # images
 _AGREEMENT = {True: 0.9, False: 0.5}  # on them, by whether both models compute nearly the same
@@ -27,14 +27,14 @@ _AGREEMENT = {True: 0.9, False: 0.5}  # on them, by whether both models compute 
 class DetectorVerification(Verification):
     """How an exported detector compares with the original.
 
-    An object that one of both finds with a score of at least 0.5 (or, if no score is so high, half
-    of the highest) is the same if the other finds it, too, with any score: a box of the same class
-    whose IoU with its own is at least 0.75.
+    An object that one of them finds with a score of at least 0.5 (or, if no score is that high,
+    half of the highest) agrees if the other finds it too, with any score: a box of the same class
+    with an IoU of at least 0.75.
 
     Parameters
     ----------
     agreement : float
-        Fraction of the objects that are the same.
+        Fraction of the objects that agree.
     largest_difference : float
         Largest difference of the two scores of an object.
     box_difference : float
@@ -70,7 +70,7 @@ def compare_objects(
     kind: Any = "objects",
     tolerance: float | None = None,
 ) -> DetectorVerification:
-    """Compare what both find in the same images.
+    """Compare what an exported detector and the original find in the same images.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def made_up_images(
 
 
 def _first(found):
-    """What was found in the first image of a batch, without the places that are left."""
+    """What was found in the first image of a batch, without padding."""
     count = found["count"][0]
     return {name: found[name][0][:count] for name in ("boxes", "scores", "labels")}
 

@@ -66,7 +66,7 @@ def saved_model(
     Of a detector, "serving_default" takes raw `images` of one size and returns "boxes" in pixels
     of them, "scores", "labels", which are numbers of classes, and the "count" of the objects in
     each image. "detect_bytes" takes `image_bytes` of any sizes and returns the same for the upright
-    images, with the names of the classes as "labels". Places that are left have -1, or no name.
+    images, with the names of the classes as "labels". Padding has the label -1, or "".
 
     Parameters
     ----------
@@ -107,8 +107,8 @@ def saved_model(
         but no classes.
     agreement : float, default 0.99
         Fraction of `images` for which the exported model has to give the same answer: the same
-        class, the same labels, or nearly the same values. Of a detector: fraction of the objects
-        in them that both have to find.
+        class, the same labels, or nearly the same values. For a detector: the fraction of objects
+        that both must find.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True

@@ -133,7 +133,7 @@ def answering(model: keras.Model, labels: Sequence[str] | None, task: Task | Non
     if detection.is_detector(model):
         return _detecting(model, labels, task)
     if task == "detection":
-        raise ValueError(f"task={task!r}: model {model.name!r} is no detector.")
+        raise ValueError(f"task={task!r}: model {model.name!r} is not a detector.")
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise ValueError(
             f"model {model.name!r} must take one batch of images (batch, height, width, channels)."

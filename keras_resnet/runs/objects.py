@@ -23,7 +23,7 @@ from keras_resnet.layers.view import sides
 from keras_resnet.pretrained import load, registry
 
 LONGEST = 5 / 3
-"""The longer side of an image, at most, where only the shorter one is said: 1,000 for 600."""
+"""The longest side of an image, relative to the shorter one, if only that is given."""
 
 DETECTIONS_FILE = "detections.json"
 """Objects that were found, in the format of COCO's results."""
@@ -42,7 +42,7 @@ _OUTPUT = "output=FOLDER writes what was found"
 REFUSED = {
     "dropout": "detectors have no dropout",
     "balanced": "boxes are not weighted by class",
-    "crop": "a detector is shown whole images",
+    "crop": "a detector sees whole images",
     "top": "score=0.5 says which objects are shown",
     **dict.fromkeys(("csv", "positive", "probability"), _OUTPUT),
 }
@@ -50,7 +50,7 @@ REFUSED = {
 
 
 def architecture(name: str) -> Named | None:
-    """What the name of a detector says, such as FasterRCNN_ResNet50_FPN; None for other names.
+    """Parse the name of a detector, such as FasterRCNN_ResNet50_FPN; None for other names.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def architecture(name: str) -> Named | None:
     Raises
     ------
     ValueError
-        For a detector of a backbone or a head that is not known.
+        For a detector with an unknown backbone or head.
 
     Examples
     --------
@@ -125,14 +125,14 @@ def detector(
     shortcut: dict[str, Any] | None = None,
     **options: Any,
 ) -> keras.Model:
-    """Build a detector of a name, or over the backbone of a name.
+    """Build a detector by its name or that of its backbone.
 
     Parameters
     ----------
     name : str
-        Name of a detector, or of a builder: that is a backbone with a feature pyramid.
+        Name of a detector, or of a builder: its model becomes a backbone with a feature pyramid.
     classes : int or None
-        Number of classes; None for that of the weights.
+        Number of classes. None: that of the weights.
     weights : str or path, optional
         Those of a detector, or of its backbone.
     shortcut : dict, optional
@@ -275,7 +275,7 @@ def _above(found, score):
 
 
 def viewed(_model, image_size, crop):
-    """Nothing: a detector shows itself images as it was built to."""
+    """No view: a detector resizes images as it was built to."""
 
 
 def predicted(found, split, _view, score):
@@ -285,7 +285,7 @@ def predicted(found, split, _view, score):
 
 
 def drawings(folder: Path, files: Sequence[Path]) -> list[Path]:
-    """Where the copies of images with boxes are written: JPEG files stay such, others become PNG.
+    """Name the copies of images with boxes: JPEG files stay JPEG, others become PNG.
 
     Parameters
     ----------

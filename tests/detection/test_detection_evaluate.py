@@ -55,7 +55,7 @@ def test_padding_of_a_batch_is_no_part_of_an_image(detector, split):
 
 
 def test_names_what_is_wrong(detector, split):
-    with one_line_error("tells 2 classes apart; class_names has 1"):
+    with one_line_error("has 2 classes; class_names has 1"):
         detection.evaluate(detector, split, ["cat"])
     with one_line_error("split has no images"):
         detection.evaluate(detector, split.take(np.arange(0)), NAMES)

@@ -227,11 +227,11 @@ def test_every_normalization_is_folded(head):
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        ({"preprocessing": "torch"}, "preprocessing='torch' means nothing for detector"),
-        ({"crop": 0.9}, "crop=0.9 means nothing for detector"),
-        ({"image_size": 64}, "image_size=64 means nothing for detector"),
-        ({"resize": True}, "resize=True means nothing for detector"),
-        ({"top": 3}, "top=3 means nothing for detector"),
+        ({"preprocessing": "torch"}, "preprocessing='torch' has no effect on detector"),
+        ({"crop": 0.9}, "crop=0.9 has no effect on detector"),
+        ({"image_size": 64}, "image_size=64 has no effect on detector"),
+        ({"resize": True}, "resize=True has no effect on detector"),
+        ({"top": 3}, "top=3 has no effect on detector"),
         ({"labels": ["cell"]}, "1 names came for the 3 classes"),
         ({"labels": ["a", "b", 3]}, "3 must be a str"),
         ({"image_dtype": "int8"}, "image_dtype='int8'"),

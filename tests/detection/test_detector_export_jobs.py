@@ -57,9 +57,9 @@ def test_what_was_trained_is_exported_verified_and_measured(run, model, pictures
     ("options", "said"),
     [
         ({"image_size": 64}, "image_size=64"),
-        ({"crop": 0.9}, "crop=0.9 means nothing for detector"),
-        ({"resize": True}, "resize=True means nothing for detector"),
-        ({"top": 3}, "top=3 means nothing for detector"),
+        ({"crop": 0.9}, "crop=0.9 has no effect on detector"),
+        ({"resize": True}, "resize=True has no effect on detector"),
+        ({"top": 3}, "top=3 has no effect on detector"),
         ({"task": "multilabel"}, "task='multilabel'"),
         ({"format": "litert"}, "is a detector, which cannot be written as a LiteRT file"),
         ({"format": "onnx"}, "is a detector, which cannot be written as an ONNX file"),

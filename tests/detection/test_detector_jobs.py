@@ -91,7 +91,7 @@ class TestTrain:
         [
             ({"dropout": 0.5}, "dropout=0.5 is not for boxes: detectors have no dropout"),
             ({"balanced": True}, "balanced=True is not for boxes"),
-            ({"crop": 0.5}, "crop=0.5 is not for boxes: a detector is shown whole images"),
+            ({"crop": 0.5}, "crop=0.5 is not for boxes: a detector sees whole images"),
             ({"mixup": 0.2}, "mixup=0.2"),
             ({"label_smoothing": 0.1}, "label_smoothing=0.1"),
             ({"task": "classification"}, "has boxes, which are task='detection'"),
@@ -202,7 +202,7 @@ class TestEvaluate:
         )
         with one_line_error("is for detection; the model is for classification"):
             runs.evaluate(tmp_path, scenes)
-        with one_line_error("task='detection': model 'cifar_resnet8' is no detector"):
+        with one_line_error("task='detection': model 'cifar_resnet8' is not a detector"):
             runs.evaluate(tmp_path, scenes, task="detection")
         image = next((scenes / "JPEGImages").iterdir())
         with one_line_error("score=0.5 is not for answers about whole images"):

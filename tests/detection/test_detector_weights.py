@@ -427,12 +427,12 @@ class TestRefusal:
     def test_of_a_detector_with_another_box_head(self, nets, tmp_path):
         state = torchvision_state(nets["torchvision", "fpn"])
         odd = {name.replace("box_head.fc6", "box_head.other"): each for name, each in state.items()}
-        with one_line_error("whose box head is none of 'fpn', 'fpn_v2', 'c4'", "box_head.fc7"):
+        with one_line_error("whose box head is not 'fpn' or 'fpn_v2' or 'c4'", "box_head.fc7"):
             detection.load_weights(nets["torchvision", "fpn"], write(tmp_path, as_zip(odd)))
 
     def test_of_a_classifier_as_a_model(self, nets, tmp_path):
         path = write(tmp_path, as_zip(torchvision_state(nets["torchvision", "c4"])))
-        with one_line_error("is no detector"):
+        with one_line_error("is not a detector"):
             detection.load_weights(backbone(), path)
 
     @pytest.mark.parametrize(

@@ -200,8 +200,8 @@ def test_early_stages_and_batch_normalization_are_frozen():
         (dict(classes=3, head="c5"), "head='c5' must be one of 'fpn', 'fpn_v2', 'c4'"),
         (dict(classes=3, min_siz=5), "option 'min_siz' is unknown: there are min_size"),
         (dict(classes=3, trainable_backbone_layers=6), "from 0 to 5"),
-        (dict(classes=3, returned_layers=[4, 2]), "one after the other"),
-        (dict(classes=3, returned_layers=[3], head="c4"), "for the heads with a pyramid"),
+        (dict(classes=3, returned_layers=[4, 2]), "must be consecutive numbers"),
+        (dict(classes=3, returned_layers=[3], head="c4"), "only for heads with a pyramid"),
         (dict(classes=3, rpn_anchor_sizes=(32, 64)), "one size for each of the 5 levels"),
     ],
 )
@@ -213,7 +213,7 @@ def test_wrong_arguments_are_named(arguments, message):
 def test_a_classifier_is_no_detector():
     classifier = keras_resnet.CIFARResNet(8)
     assert not detection.is_detector(classifier)
-    with pytest.raises(ValueError, match="is no detector: build one with"):
+    with pytest.raises(ValueError, match="is not a detector: build one with"):
         detection.detect(classifier, [])
 
 
