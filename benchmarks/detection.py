@@ -319,7 +319,9 @@ def against_multiply_adds(rounds: int) -> dict:
     from keras_resnet import analysis, detection
     from keras_resnet.detection.detect import function_of
 
-    model = detector("c4", rpn_post_nms_top_n_test=PROPOSALS)
+    # As many as the paper, of as many before suppression as detectron2 takes.
+    options = dict(rpn_pre_nms_top_n_test=6000, rpn_post_nms_top_n_test=PROPOSALS)
+    model = detector("c4", **options)
     backbone = keras_resnet.ResNet50(
         include_top=False, weights=None, input_shape=(*PADDED, 3), include_preprocessing=True
     )

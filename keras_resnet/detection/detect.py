@@ -112,8 +112,18 @@ def answers_of(
     -------
     list of dict of str to array
         As `detect` returns it.
+
+    Raises
+    ------
+    ValueError
+        If the detector computed NaN.
     """
     arrays = {name: np.asarray(value) for name, value in found.items()}
+    if np.isnan(arrays["scores"]).any():
+        raise ValueError(
+            "the detector computes NaN for an image, so that nothing can be said of its objects: "
+            "numbers overflow in half precision, or the weights are not those of a trained model."
+        )
     answers = []
     for index, count in enumerate(arrays.pop("count")):
         if score is not None:

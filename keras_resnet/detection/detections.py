@@ -1,6 +1,7 @@
 """From the outputs of the box head to objects."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_resnet.detection.boxes import WEIGHTS, clip, decode, have_sides
@@ -62,9 +63,10 @@ class Detections(OfDetector):
         )
         factors = tf.cast(sizes, "float32") / tf.cast(resized, "float32")
         there = tf.sequence_mask(found.valid_detections, most)
+        lost = tf.reduce_any(tf.math.is_nan(tf.reshape(scores, (shape[0], -1))), 1)
         return {
             "boxes": found.nmsed_boxes * tf.gather(factors, (1, 0, 1, 0), axis=1)[:, None],
-            "scores": found.nmsed_scores,
+            "scores": tf.where(lost[:, None], np.nan, found.nmsed_scores),
             "labels": tf.where(there, tf.cast(found.nmsed_classes, "int32"), -1),
             "count": found.valid_detections,
         }

@@ -183,7 +183,7 @@ def _box(file, number, entry, index_of, names):
     ):
         if wrong:
             raise ValueError(skipped_line(file, reason))
-    crowd = CROWD if entry.get("iscrowd") else 0
+    crowd = CROWD if str(entry.get("iscrowd")).lower() in ("1", "1.0", "true") else 0
     return Box(index_of[image], numbers, names[kind], crowd, file, place)
 
 
