@@ -44,7 +44,8 @@ def boxes_of(generator, shape, side=12):
     rows=st.integers(1, 5),
     low_quality=st.booleans(),
     shared=st.booleans(),
-    thresholds=st.sampled_from([(0.7, 0.3), (0.5, 0.5), (0.2, 0.1)]),
+    # No IoU of boxes of whole pixels, but for halves, which are exact in any precision.
+    thresholds=st.sampled_from([(0.7003, 0.3003), (0.5, 0.5), (0.2003, 0.1003)]),
 )
 def test_matches_are_those_of_all_pairs(seed, images, rows, low_quality, shared, thresholds):
     generator = np.random.default_rng(seed)
