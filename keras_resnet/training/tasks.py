@@ -186,6 +186,11 @@ class Task:
             If it has another number of outputs, outputs of another kind, or wants images that are
             normalized.
         """
+        if len(model.outputs) > 1:
+            raise ValueError(
+                f"{model.name} gives {len(model.outputs)} outputs, as detectors do; data "
+                f"{source.name!r} is for {self.name}, with one answer for each image."
+            )
         head, count = head_of(model), len(source.class_names)
         if head.units != count:
             of_these = LABELS[self.name].noun if count == 1 else self.labels

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import keras_resnet
-from keras_resnet import detection, graphs
+from keras_resnet import data, detection, graphs, training
 from keras_resnet.resnet import resnet
 
 OPTIONS = dict(min_size=64, max_size=96, rpn_post_nms_top_n_test=20, box_score_thresh=0.0)
@@ -209,6 +209,11 @@ def test_early_stages_and_batch_normalization_are_frozen():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         detection.FasterRCNN(backbone(), **arguments)
+
+
+def test_a_detector_is_not_trained_on_classes(model):
+    with pytest.raises(ValueError, match="gives 4 outputs, as detectors do; data 'digits' is for"):
+        training.train(model, data.load("digits"))
 
 
 def test_a_classifier_is_no_detector():
