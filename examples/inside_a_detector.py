@@ -27,6 +27,7 @@ import PIL.Image
 from matplotlib import patches, pyplot
 
 from keras_resnet import analysis, detection
+from keras_resnet.detection.faster_rcnn import pooled_levels
 from keras_resnet.detection.roi_align import level_of
 
 PROPOSALS, ROIS, COLOURS = 60, 12, ("#d1242f", "#bf8700", "#1a7f37", "#0969da", "#8250df")
@@ -41,7 +42,7 @@ def parts_seen(model, image):
     proposals, kept = parts.proposals(*parts.rpn(levels), *parts.anchors(batch, levels), resized)
     scale = float(resized[0, 0]) / image.shape[0]
     proposals = proposals[0, : int(kept[0])]
-    pooled = levels if len(levels) == 1 else levels[:-1]
+    pooled = pooled_levels(levels)
     finest = pooled[0].shape[1] / batch.shape[1]
     places = np.asarray(level_of(proposals, np.float32(finest), len(pooled)))
     (found,) = detection.detect(model, [image], score=0.5)

@@ -1,5 +1,6 @@
 """The boxes that proposals start from."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -54,10 +55,9 @@ class Anchors(OfDetector):
         return tf.concat(found, 0), tf.stack([tf.shape(each)[0] for each in found])
 
     def compute_output_spec(self, batch, levels):
-        import keras
-
-        return keras.KerasTensor((None, 4), self.compute_dtype), keras.KerasTensor(
-            (len(levels),), "int32"
+        return (
+            keras.KerasTensor((None, 4), self.compute_dtype),
+            keras.KerasTensor((len(levels),), "int32"),
         )
 
 

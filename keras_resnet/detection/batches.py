@@ -104,9 +104,7 @@ def batches(
         def load(position, pair):
             element, rows = pair
             seeds = tf.stack((tf.cast(epoch_seed, "int64"), position))
-            # Of any size, even if all have the same: what is traced for one split is for all.
             image = images.whole(element)
-            image = tf.compat.v1.placeholder_with_default(image, (None, None, channels))
             if policy:
                 image, rows = varied(policy, image, rows, seeds)
             return _inputs(image), _labels(rows, seeds)
@@ -152,10 +150,15 @@ def _padded(dataset, sizes):
     """Batches of the given sizes, padded to the largest image of each."""
     sizes = np.array(sizes, "int64")
     ends, largest = np.cumsum(sizes), sizes.max(initial=1)
+    shapes = tf.nest.map_structure(lambda spec: spec.shape, dataset.element_spec)
+    # Of any size, even if all have the same: what is traced for one split is for all.
+    shapes[0]["images"] = (None, None, shapes[0]["images"][-1])
     # `padded_batch` alone cannot make some larger than others.
     return dataset.enumerate().group_by_window(
         key_func=lambda index, _: tf.searchsorted(ends, index[None], "right", "int64")[0],
-        reduce_func=lambda _, images: images.map(lambda _, each: each).padded_batch(largest),
+        reduce_func=lambda _, images: images.map(lambda _, each: each).padded_batch(
+            largest, shapes
+        ),
         window_size_func=lambda batch: tf.gather(sizes, batch),
     )
 

@@ -30,8 +30,6 @@ class Head:
     ----------
     levels : callable
         From the stages of a backbone by name, C2 first, to the levels that anchors are on.
-    pooled : callable
-        From these levels to those that regions are pooled from.
     bins : int
         Rows and columns of bins of a region.
     vectors : callable
@@ -41,7 +39,6 @@ class Head:
     """
 
     levels: Callable[[dict[str, keras.KerasTensor]], list[keras.KerasTensor]]
-    pooled: Callable[[list], list]
     bins: int
     vectors: Callable[[dict[str, keras.KerasTensor], int, int], keras.Model]
     convolutions: int = 1
@@ -58,20 +55,17 @@ def _last_stage(stages, bins, _channels):
 HEADS = {
     "fpn": Head(
         levels=heads.pyramid,
-        pooled=lambda levels: levels[:-1],
         bins=7,
         vectors=lambda _, *shape: heads.two_layers(*shape),
     ),
     "fpn_v2": Head(
         levels=lambda stages: heads.pyramid(stages, normalized=True),
-        pooled=lambda levels: levels[:-1],
         bins=7,
         vectors=lambda _, *shape: heads.four_convolutions(*shape),
         convolutions=2,
     ),
     "c4": Head(
         levels=lambda stages: [*stages.values()][-2:-1],
-        pooled=lambda levels: levels,
         bins=14,
         vectors=_last_stage,
     ),
@@ -180,7 +174,7 @@ def FasterRCNN(
     objectness, deltas = rpn(found)
     boxes, counts = Anchors(opts, name="anchors")(batch, found)
     proposals, kept = Proposals(opts, name="proposals")(objectness, deltas, boxes, counts, resized)
-    regions = RoIAlign(kind.bins, opts, name="roi_align")(kind.pooled(found), batch, proposals)
+    regions = RoIAlign(kind.bins, opts, name="roi_align")(pooled_levels(found), batch, proposals)
     answers = box_head(regions)
     outputs = Detections(opts, name="detections")(*answers, proposals, kept, resized, sizes)
     name = name or f"faster_rcnn_{backbone.name}_{head}"
@@ -236,9 +230,13 @@ class Parts:
         return [*found] if isinstance(found, list | tuple) else [found]
 
     def pooled(self, levels: Sequence, batch, proposals):
-        """Bins of regions: those of the levels that this detector pools from."""
-        # The coarsest level of a pyramid is for anchors only.
-        return self.roi_align(levels if len(levels) == 1 else levels[:-1], batch, proposals)
+        """Bins of regions, from the levels that they are pooled from."""
+        return self.roi_align(pooled_levels(levels), batch, proposals)
+
+
+def pooled_levels(levels: Sequence[Any]) -> Sequence[Any]:
+    """The levels that regions are pooled from: the coarsest of a pyramid is for anchors only."""
+    return levels[:-1] or levels
 
 
 def parts_of(model: keras.Model) -> Parts:

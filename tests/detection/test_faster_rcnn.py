@@ -86,6 +86,13 @@ def test_is_saved_loaded_and_cloned_as_others_are(model, images, tmp_path):
     assert graphs.digest(other) == graphs.digest(model)
 
 
+def test_keras_knows_all_layers_of_a_detector_before_they_are_imported(model):
+    """`keras_resnet` registers them by name, so that importing it does not import detection."""
+    ours = {each.name for each in model.layers} - {"images", "sizes", "features", "rpn", "box_head"}
+    registered = {type(model.get_layer(name)).__name__ for name in ours}
+    assert registered == set(keras_resnet._OF_DETECTORS)
+
+
 def test_wants_raw_images(model):
     assert graphs.wants_of(model).normalization == "raw"
 
