@@ -1,13 +1,14 @@
 """From images to a tested, exported model."""
 
 import contextlib
+import inspect
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -146,65 +147,204 @@ def train(
     >>> record.to_json()["test_images"]
     359
     """
-    keras_policy = policy_of(precision)
+    asked = ask(
+        model=model,
+        weights=weights,
+        task=task,
+        shortcut=shortcut,
+        dropout=dropout,
+        recipe=recipe,
+        balanced=balanced,
+        precision=precision,
+        strategy=strategy,
+        hosts=hosts,
+        timeout=timeout,
+        profile=profile,
+        **options,
+    )
+    output = Path(output)
+    exports = output / "saved_model" if exports is None else Path(exports)
+    if asked.is_chief:
+        check_run(output, exports)
+    images = asked.images(source)
+    return learn(asked, images, output, exports, name=os.fspath(source))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a job was asked to train, once it is known to make sense.
+
+    Parameters
+    ----------
+    order : Order
+        The model, and how to train it.
+    execution : Execution
+        How to carry that out.
+    policy : SplitPolicy
+        How the data is split.
+    task : str or None
+        What to learn, if it was said.
+    precision : str
+        What feature maps are computed in.
+    strategy : tf.distribute.Strategy
+        The devices.
+    profile : bool
+        Whether to write a trace.
+    """
+
+    order: Order
+    execution: training.Execution
+    policy: SplitPolicy
+    task: Task | None
+    precision: str
+    strategy: tf.distribute.Strategy
+    profile: bool
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the first of the run, which writes and prints."""
+        return collectives.workers(self.strategy)[1] == 0
+
+    def images(self, source: str | os.PathLike, **fractions: float) -> data.Source:
+        """Load the data, and make sure that it suits what was asked.
+
+        Parameters
+        ----------
+        source : str or path
+            As `data.load` takes it.
+        **fractions
+            `validation` and `test` of `data.load`, in place of those that were asked for.
+
+        Returns
+        -------
+        Source
+        """
+        fractions = {"validation": self.policy.validation, **fractions}
+        images = data.load(source, on_error=self.policy.on_error, task=self.task, **fractions)
+        order = self.order
+        check_labels(images.class_names)
+        training.task_of(images).check_options(order.changes)
+        kind_of(images).check(
+            dropout=order.dropout, balanced=order.balanced, crop=self.execution.crop
+        )
+        if order.balanced and not training.task_of(images).weighted:
+            raise ValueError(
+                f"balanced=True weights classes or labels; data {images.name!r} has numbers."
+            )
+        return images
+
+    def settings(self) -> dict:
+        """What the stages of a run cannot know of each other, for its checkpoints."""
+        order = self.order
+        return {
+            "model": order.model,
+            "weights": order.weights and os.fspath(order.weights),
+            "precision": self.precision,
+            "dropout": order.dropout,
+            "on_error": self.policy.on_error,
+        }
+
+
+def ask(
+    *,
+    model,
+    weights,
+    task,
+    shortcut,
+    dropout,
+    recipe,
+    balanced,
+    precision,
+    strategy,
+    hosts,
+    timeout,
+    profile,
+    **options,
+) -> Asked:
+    """Tell mistakes in the arguments of `train` before the data is read, and choose devices."""
+    policy_of(precision)
     changes, execution, policy = _sorted(options)
     if isinstance(recipe, str):
         recipe = names.find("recipe", recipe, training.RECIPES)
-    kind_of_shortcut = shortcut and names.find("shortcut", shortcut, SHORTCUTS)
+    shortcut = shortcut and names.find("shortcut", shortcut, SHORTCUTS)
     check_name(model)
     base = training.RECIPES[recipe] if isinstance(recipe, str) else recipe or training.Recipe()
-    base.changed(**changes)  # tells mistakes before the data is read
-    order = Order(model, weights, recipe, changes, kind_of_shortcut, dropout, balanced)
-    output = Path(output)
-    exports = output / "saved_model" if exports is None else Path(exports)
+    base.changed(**changes)
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy, hosts=hosts, timeout=timeout)
-    chief = collectives.workers(strategy)[1] == 0
-    if chief:
-        check_run(output, exports)
-    images = data.load(source, on_error=policy.on_error, validation=policy.validation, task=task)
-    check_labels(images.class_names)
-    training.task_of(images).check_options(changes)
+    order = Order(model, weights, recipe, changes, shortcut, dropout, balanced)
+    return Asked(order, execution, policy, task, precision, strategy, profile)
+
+
+def as_train(options: Mapping[str, Any]) -> Asked:
+    """Ask for what `train` would do with some of its options.
+
+    Parameters
+    ----------
+    options : mapping of str to value
+        Keyword arguments of `train`; the others have its defaults.
+
+    Returns
+    -------
+    Asked
+    """
+    bound = inspect.signature(train).bind_partial(**options)
+    bound.apply_defaults()
+    given = bound.arguments
+    unused = {"source", "output", "exports", "options"}
+    return ask(**{name: given[name] for name in given if name not in unused}, **given["options"])
+
+
+def learn(
+    asked: Asked, images: data.Source, output: Path, exports: Path, name: str
+) -> TrainRecord | None:
+    """Train a model on images, test it and export it.
+
+    Parameters
+    ----------
+    asked : Asked
+        What to train.
+    images : Source
+        The data.
+    output, exports : pathlib.Path
+        The folders of the run and of the SavedModel.
+    name : str
+        What checkpoints call the data.
+
+    Returns
+    -------
+    TrainRecord or None
+        None in a worker that is not the chief.
+    """
+    order, chief, strategy = asked.order, asked.is_chief, asked.strategy
     kind = kind_of(images)
-    kind.check(dropout=dropout, balanced=balanced, crop=execution.crop)
-    if balanced and not training.task_of(images).weighted:
-        raise ValueError(
-            f"balanced=True weights classes or labels; data {images.name!r} has numbers."
-        )
-    plan, learn = kind.planned(order)
-    with computing_in(keras_policy), locked(output) if chief else contextlib.nullcontext():
-        keras.utils.set_random_seed(execution.seed)
-        net = kind.built(order, images, execution.image_size)
-        execution = kind.executed(execution, images)
+    plan, learns = kind.planned(order)
+    policy = policy_of(asked.precision)
+    with computing_in(policy), locked(output) if chief else contextlib.nullcontext():
+        keras.utils.set_random_seed(asked.execution.seed)
+        net = kind.built(order, images, asked.execution.image_size)
+        execution = kind.executed(asked.execution, images)
         if chief:
             check_space(net, output, exports)
             check_whole(images.test)  # the others are seen in the first epoch
-            _announce(images, net, balanced)
-            # What the stages cannot know of each other: an interrupted run must not continue as
-            # another.
-            settings = {
-                "data": os.fspath(source),
-                "model": model,
-                "weights": weights and os.fspath(weights),
-                "precision": precision,
-                "dropout": dropout,
-                "on_error": policy.on_error,
-            }
-            bind(output / "checkpoints", settings)
+            _announce(images, net, order.balanced)
+            # An interrupted run must not continue as another.
+            bind(output / "checkpoints", {"data": name, **asked.settings()})
             if (output / MODEL_FILE).exists():
                 log.warning("%s holds a trained model, which this run replaces.", output)
-            execution = _logged(execution, output, profile)
+            execution = _logged(execution, output, asked.profile)
+        in_stages = learns is transfer.fine_tune
         execution = replace(
             execution,
-            class_weight=images.class_weight() if balanced else None,
-            checkpoints=output / "checkpoints" / ("" if learn is transfer.fine_tune else "scratch"),
+            class_weight=images.class_weight() if order.balanced else None,
+            checkpoints=output / "checkpoints" / ("" if in_stages else "scratch"),
         )
         with damaged_images_named(*images.splits.values()):
-            result = learn(net, images, plan, strategy, **vars(execution))
+            result = learns(net, images, plan, strategy, **vars(execution))
             if not chief:
                 return None
-            record = write_results(net, images, result, output, exports, precision)
+            record = write_results(net, images, result, output, exports, asked.precision)
         shutil.rmtree(output / "checkpoints")
     return record
 
