@@ -6,18 +6,22 @@ what each layer does, why, and how that was measured.
 """
 
 from keras_resnet.layers.batch_normalization import BatchNormalization
+from keras_resnet.layers.blur import BlurPool2D
 from keras_resnet.layers.convolution import Conv2D
 from keras_resnet.layers.devices import gains_from_xla
 from keras_resnet.layers.grouped_convolution import GroupedConv2D
 from keras_resnet.layers.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.layers.shortcut import ZeroPaddedShortcut
+from keras_resnet.layers.standardized_convolution import StandardizedConv2D
 
 __all__ = [
     "NORMALIZATIONS",
     "BatchNormalization",
+    "BlurPool2D",
     "Conv2D",
     "GroupedConv2D",
     "Preprocessing",
+    "StandardizedConv2D",
     "ZeroPaddedShortcut",
     "gains_from_xla",
 ]

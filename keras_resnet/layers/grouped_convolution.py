@@ -1,4 +1,4 @@
-"""Grouped convolutions that train on a CPU."""
+"""Grouped and dilated convolutions that train on a CPU."""
 
 import functools
 import math
@@ -49,7 +49,7 @@ class GroupedConv2D(keras.layers.Conv2D):
     data_format : None or "channels_last", default None
         Order of the axes; None follows the Keras configuration.
     dilation_rate : int or pair of int, default 1
-        Spacing of the kernel's taps; must be 1 if there are several groups.
+        Distance between the kernel's taps in pixels; where it is not 1, `strides` must be.
     groups : int, default 1
         Number of groups (the cardinality of a ResNeXt block).
     **kwargs
@@ -58,8 +58,8 @@ class GroupedConv2D(keras.layers.Conv2D):
     Raises
     ------
     ValueError
-        If the channels are not divisible by `groups`, if `padding` is none of the above, or for
-        channels first or a dilated grouped convolution.
+        If the channels are not divisible by `groups`, if `padding` is none of the above, for
+        channels first, or for a dilated convolution with a stride.
 
     Notes
     -----
@@ -108,17 +108,13 @@ class GroupedConv2D(keras.layers.Conv2D):
             raise ValueError(
                 f"data_format={self.data_format!r} is not supported: use 'channels_last'."
             )
-        if groups > 1 and max(self.dilation_rate) > 1:
-            raise ValueError(
-                f"dilation_rate={dilation_rate!r} with groups={groups}: a grouped convolution must "
-                "have dilation_rate=1."
-            )
 
     def convolution_op(self, inputs, kernel):
         if self.explicit_padding:
             inputs = ops.pad(inputs, ((0, 0), *self.explicit_padding, (0, 0)))
         down, across = self.strides
-        if tf is None or (self.groups == 1 and down == across):
+        dilated = max(self.dilation_rate) > 1
+        if tf is None or (self.groups == 1 and down == across and not dilated):
             return super().convolution_op(inputs, kernel)
         inputs, kernel = tf.convert_to_tensor(inputs), tf.convert_to_tensor(kernel)
         padding = self.padding.upper()
@@ -126,7 +122,13 @@ class GroupedConv2D(keras.layers.Conv2D):
             max(self.strides) > 1 or not all(size % 2 for size in self.kernel_size)
         ):
             # oneDNN also has wrong gradients for taps that see nothing but such padding.
-            inputs, padding = _pad_same(inputs, self.kernel_size, self.strides), "VALID"
+            reach = [
+                (size - 1) * rate + 1
+                for size, rate in zip(self.kernel_size, self.dilation_rate, strict=True)
+            ]
+            inputs, padding = _pad_same(inputs, reach, self.strides), "VALID"
+        if dilated:
+            return _dilated_convolution(inputs, kernel, self.groups, self.dilation_rate, padding)
         if down == across:
             return _convolution(inputs, kernel, self.groups, down, padding)
         step = math.gcd(down, across)
@@ -170,16 +172,33 @@ def _pair_of_pairs(padding):
 
 def _convolution(inputs, kernel, groups, stride, padding):
     """TensorFlow's convolution, with its gradients or ours."""
-    if groups == 1 or on_accelerator(inputs) or _onednn_differentiates_groups(inputs.dtype):
+    if groups == 1 or on_accelerator(inputs) or _onednn_differentiates(inputs.dtype):
         return tf.nn.conv2d(inputs, kernel, stride, padding)
     return _grouped_convolution(inputs, kernel, groups, stride, padding)
 
 
+def _dilated_convolution(inputs, kernel, groups, rates, padding):
+    """TensorFlow's dilated convolution, or the same as a convolution without dilation.
+
+    Pixels `rates` apart become images of their own, which an ordinary convolution takes at once.
+    """
+    if on_accelerator(inputs) or _onednn_differentiates(inputs.dtype, rates):
+        return tf.nn.conv2d(inputs, kernel, 1, padding, dilations=rates)
+    return tf.compat.v1.nn.with_space_to_batch(
+        inputs,
+        rates,
+        padding,
+        lambda images, _, padding: _convolution(images, kernel, groups, 1, padding),
+        filter_shape=kernel.shape,
+    )
+
+
 @functools.cache
-def _onednn_differentiates_groups(dtype):
+def _onednn_differentiates(dtype, rates=(1, 1)):
     """Whether this TensorFlow has CPU gradients of grouped convolutions; tells by trying.
 
-    oneDNN has them for some types, if TensorFlow was built with it and it is not switched off.
+    oneDNN has them for some types, and those of dilated ones, if TensorFlow was built with it and
+    it is not switched off.
     """
     with tf.init_scope(), tf.device("CPU:0"):
         try:
@@ -188,6 +207,7 @@ def _onednn_differentiates_groups(dtype):
                 filter_sizes=(1, 1, 2, 4),
                 out_backprop=tf.zeros((1, 1, 1, 4), dtype),
                 strides=(1, 1, 1, 1),
+                dilations=(1, *rates, 1),
                 padding="VALID",
             )
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):

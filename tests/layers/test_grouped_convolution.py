@@ -23,7 +23,7 @@ def sides_of(padding):
     return ((padding, padding), (padding, padding)) if isinstance(padding, int) else padding
 
 
-def textbook(inputs, kernel, groups, strides, padding):
+def textbook(inputs, kernel, groups, strides, padding, dilation=(1, 1)):
     """A grouped convolution as sums of products over patches, without a convolution kernel.
 
     TensorFlow's own convolutions are no reference: some are wrong where strides differ.
@@ -33,7 +33,7 @@ def textbook(inputs, kernel, groups, strides, padding):
         padding = "valid"
     height, width, channels, filters = kernel.shape
     patches = tf.image.extract_patches(
-        inputs, (1, height, width, 1), (1, *strides, 1), (1, 1, 1, 1), padding.upper()
+        inputs, (1, height, width, 1), (1, *strides, 1), (1, *dilation, 1), padding.upper()
     )
     patches = tf.reshape(patches, (*patches.shape[:3], height, width, groups, channels))
     kernel = tf.reshape(kernel, (height, width, channels, groups, filters // groups))
@@ -70,6 +70,7 @@ def train_grouped_net(policy="float32"):
             layers.GroupedConv2D(16, 3, 2, "same", groups=4, use_bias=False, dtype=policy),
             layers.BatchNormalization(momentum=0.5, dtype=policy),
             layers.GroupedConv2D(16, (2, 3), groups=8, dtype=policy),
+            layers.GroupedConv2D(16, 3, padding=2, dilation_rate=2, groups=4, dtype=policy),
             keras.layers.GlobalAveragePooling2D(dtype="float32"),
         ]
     )
@@ -148,6 +149,68 @@ class TestValuesAndGradients:
             np.testing.assert_allclose(
                 tf.cast(result, "float64"), tensor, rtol=0, atol=ROUNDING[dtype] * scale
             )
+
+    @settings(max_examples=40, deadline=None)
+    @given(
+        groups=st.sampled_from([1, 3, 4]),
+        channels_per_group=st.sampled_from([1, 2, 8]),
+        size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        kernel_size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        dilation=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+        padding=st.sampled_from(["valid", "same", 1, ((2, 0), (3, 4))]),
+        dtype=st.sampled_from(["float32", "bfloat16", "float64"]),
+        graph=st.booleans(),
+    )
+    @example(4, 2, (2, 1), (3, 3), (4, 4), "same", "float32", False)
+    @example(4, 2, (9, 8), (3, 3), (2, 2), "same", "float64", True)
+    def test_of_dilated_convolutions_are_those_of_the_textbook(
+        self, groups, channels_per_group, size, kernel_size, dilation, padding, dtype, graph
+    ):
+        if padding != "same":
+            pads = sides_of(0 if padding == "valid" else padding)
+            reach = np.subtract(kernel_size, 1) * dilation + 1
+            assume(np.all(np.add(size, np.sum(pads, 1)) >= reach))
+        layer = layers.GroupedConv2D(
+            groups * 2,
+            kernel_size,
+            padding=padding,
+            dilation_rate=dilation,
+            groups=groups,
+            use_bias=False,
+            dtype=dtype,
+        )
+        inputs = tf.cast(numbers((2, *size, groups * channels_per_group)), dtype)
+        layer.build(inputs.shape)
+        kernel = tf.convert_to_tensor(layer.kernel.value)
+
+        def ours(inputs, kernel):
+            return value_and_gradients(layer.convolution_op, inputs, kernel)
+
+        results = (tf.function(ours) if graph else ours)(inputs, kernel)
+        expected = value_and_gradients(
+            lambda inputs, kernel: textbook(inputs, kernel, groups, (1, 1), padding, dilation),
+            *(tf.cast(tensor, "float64") for tensor in (inputs, kernel)),
+        )
+        assert results[0].shape == layer.compute_output_shape(inputs.shape)
+        for result, tensor in zip(results, expected, strict=True):
+            assert result.dtype == dtype
+            scale = max(1.0, np.abs(tensor).max())
+            np.testing.assert_allclose(
+                tf.cast(result, "float64"), tensor, rtol=0, atol=ROUNDING[dtype] * scale
+            )
+
+    @both_gradients
+    def test_of_a_dilated_convolution_are_those_of_one_convolution_a_group(self, dtype):
+        options = {"padding": "same", "dilation_rate": 2, "use_bias": False, "dtype": dtype}
+        layer = layers.GroupedConv2D(12, 3, groups=4, **options)
+        images = numbers((2, 7, 8, 8)).astype(dtype)
+        outputs = np.split(layer(images), 4, -1)
+        single = keras.layers.Conv2D(3, 3, **options)
+        single.build((None, 7, 8, 2))
+        for group, kernel in enumerate(np.split(layer.kernel, 4, -1)):
+            single.set_weights([kernel])
+            expected = single(images[..., 2 * group : 2 * group + 2])
+            assert error(outputs[group], expected) < ROUNDING[dtype]
 
     @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
     def test_taps_that_see_only_padding_have_no_gradient(self, dtype):
@@ -297,8 +360,9 @@ class TestModels:
             )
             assert history.history["loss"][-1] < history.history["loss"][0]
 
-    def test_use_no_xla(self):
-        layer = layers.GroupedConv2D(16, 3, groups=4)
+    @pytest.mark.parametrize("dilation", [1, 2])
+    def test_use_no_xla(self, dilation):
+        layer = layers.GroupedConv2D(16, 3, groups=4, dilation_rate=dilation)
         layer.build((None, 8, 8, 16))
 
         @tf.function
@@ -343,7 +407,7 @@ class TestArguments:
             (dict(padding=(1, 2, 3)), r"padding=\(1, 2, 3\) must be"),
             (dict(padding="full"), "padding"),
             (dict(data_format="channels_first"), "use 'channels_last'"),
-            (dict(groups=4, dilation_rate=2), "dilation_rate=2 with groups=4"),
+            (dict(groups=4, strides=2, dilation_rate=2), "`strides > 1` not supported"),
         ],
     )
     def test_that_are_wrong_are_refused(self, options, complaint):
