@@ -8,6 +8,7 @@ import click
 from keras_resnet.cli import options
 from keras_resnet.cli.console import answer, say, verbosity
 from keras_resnet.cli.quality import show_training
+from keras_resnet.runs.choices import LOSSES
 
 
 @click.command()
@@ -85,6 +86,11 @@ def demo(output, epochs, seed, as_json):
     default=0.0,
     show_default=True,
     help="Fraction of the features to drop.",
+)
+@click.option(
+    "--loss",
+    type=click.Choice([*LOSSES], case_sensitive=False),
+    help="What a mistake costs; each is for the labels of some tasks.  [default: the task's]",
 )
 @click.option("--augmentation", help="How to vary training images, such as strong.")
 @click.option("--balanced", is_flag=True, help="Weight classes equally.")

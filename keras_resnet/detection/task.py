@@ -200,6 +200,7 @@ class DetectionTask(Task):
                 f"class_weight={dict(class_weight)!r} is for classes and labels of whole images, "
                 "not for boxes: leave it out."
             )
+        self.losses_of(recipe.loss)
         return DetectionObjective(source.train)
 
 

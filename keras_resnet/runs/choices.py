@@ -40,6 +40,12 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 TASKS = ("classification", "multilabel", "regression", "detection")
 """What models learn."""
 
+LOSSES = (
+    *("cross_entropy", "binary_cross_entropy", "focal", "asymmetric"),
+    *("squared_error", "absolute_error", "huber"),
+)
+"""What training may minimize: the keys of `training.losses.LOSSES`."""
+
 EXPORTS = {
     "saved_model": ("float32", "bfloat16"),
     "litert": ("float32", "float16", "dynamic", "int8"),

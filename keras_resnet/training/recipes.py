@@ -9,6 +9,7 @@ from keras_resnet import names
 from keras_resnet.checks import check_choice, check_range, is_within
 from keras_resnet.data.augmentation import AUGMENTATIONS
 from keras_resnet.optimizers import LayerwiseSGD, StepDecay
+from keras_resnet.training.losses import LOSSES
 
 _RANGES = {
     "epochs": "count",
@@ -76,9 +77,15 @@ class Recipe:
     rates : mapping of str to float, optional
         Discriminative learning rates: factors for layers, by the beginnings of their names, such as
         "conv4", or, of a detector, "fpn", "rpn" and "box".
+    loss : str, optional
+        What a mistake costs: for classes "cross_entropy" or "focal"; for several labels
+        "binary_cross_entropy", "focal" or "asymmetric"; for numbers "squared_error",
+        "absolute_error" or "huber". Default: the first of these.
 
     References
     ----------
+    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017.
+    Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021.
     Goyal et al., Accurate, Large Minibatch SGD, 2017: linear scaling and warm-up.
     Loshchilov and Hutter, SGDR, ICLR 2017: cosine decay.
 
@@ -107,6 +114,7 @@ class Recipe:
     patience: int | None = None
     augmentation: str | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    loss: str | None = None
 
     def __post_init__(self):
         for name, kind in _RANGES.items():
@@ -114,6 +122,7 @@ class Recipe:
         if self.augmentation is None or isinstance(self.augmentation, str):
             known = dict.fromkeys(name for table in POLICIES.values() for name in table)
             check_choice((None, *known), augmentation=self.augmentation)
+        check_choice((None, *LOSSES), loss=self.loss)
         if not isinstance(self.nesterov, bool):
             raise ValueError(f"nesterov={self.nesterov!r} must be true or false.")
         if not isinstance(self.milestones, tuple | list) or not _are("number", self.milestones):

@@ -20,7 +20,9 @@ from keras_resnet.graphs import (
     wants_of,
 )
 from keras_resnet.layers.view import short
+from keras_resnet.training.losses import LOSSES, loss_of
 from keras_resnet.training.recipes import Recipe
+from keras_resnet.training.values import in_rows, moments
 
 if TYPE_CHECKING:
     from keras_resnet.training.execution import Execution
@@ -129,7 +131,7 @@ class Task:
         Makes the layers behind the features, given the features, the source and a dropout rate.
     losses : callable
         Makes the loss of each image, given the source, the recipe, class weights or None, and
-        whether labels are probabilities.
+        whether labels are probabilities. A recipe may name another one.
     metrics : mapping of str to callable
         What is measured of each image beside the loss, given labels and outputs.
     plausible : callable
@@ -227,6 +229,27 @@ class Task:
                 f"label_smoothing={smoothing!r} is for classes and labels, not for {self.name}: "
                 "leave it out."
             )
+        self.losses_of(options.get("loss"))
+
+    def losses_of(self, name: str | None) -> Callable:
+        """Find what makes the loss that a recipe asks for.
+
+        Parameters
+        ----------
+        name : str or None
+            `Recipe.loss`.
+
+        Returns
+        -------
+        callable
+            As `losses`.
+
+        Raises
+        ------
+        ValueError
+            If it is for other tasks.
+        """
+        return loss_of(self.name, name) if name else self.losses
 
     def view(
         self, model: keras.Model, source: Source, recipe: Recipe, execution: "Execution"
@@ -395,7 +418,8 @@ class Task:
         Raises
         ------
         ValueError
-            For weights of what is no class or label, or training values that are all the same.
+            For weights of what is no class or label, a loss that is for other tasks, or training
+            values that are all the same.
         """
         count = len(source.class_names)
         if class_weight and not self.weighted:
@@ -409,15 +433,16 @@ class Task:
                 f"from 0 to {count - 1}."
             )
         weights = class_weight and [class_weight.get(index, 1.0) for index in range(count)]
+        losses = self.losses_of(recipe.loss)
         soft = mixed or recipe.label_smoothing > 0
         plain = recipe.changed(label_smoothing=0.0)  # or runs could not be compared
         return Objective(
-            self.losses(source, plain, None, soft),
-            self.losses(source, recipe, weights, soft),
+            losses(source, plain, None, soft),
+            losses(source, recipe, weights, soft),
             self.metrics,
             self.compiled,
             count if soft and self.one_hot else None,
-            self.losses(source, recipe, None, soft),
+            losses(source, recipe, None, soft),
         )
 
 
@@ -467,7 +492,7 @@ def _dense(activation):
 
 def _rescaled(features, source, dropout=0.0):
     """A head that gives values in their own unit, whatever their mean and spread."""
-    mean, spread = _moments(source)
+    mean, spread = moments(source)
     standardized = keras.layers.Dense(
         len(source.class_names), dtype=_precision(features), name="standardized"
     )(_dropped(features, dropout))
@@ -477,80 +502,6 @@ def _rescaled(features, source, dropout=0.0):
         dtype=_precision(features),
         name="predictions",
     )(standardized)
-
-
-# Of values: what squares and sums may have, and the step of float32 in standard deviations.
-_LARGEST, _COARSEST = 1e30, 0.01
-
-
-def _moments(source):
-    """Mean and standard deviation of the training values, one of each per output."""
-    values = np.asarray(source.train.labels, "float64").reshape(len(source.train), -1)
-    spread = values.std(0)
-    if not (spread > 0).all():
-        raise ValueError(
-            f"data {source.name!r}: all training images have the same value, so there is nothing "
-            "to learn. (Values are float32.)"
-        )
-    largest = np.abs(values).max(0)
-    if largest.max() > _LARGEST or spread.min() < 1 / _LARGEST:
-        raise ValueError(
-            f"data {source.name!r}: training values up to {largest.max():g} that differ by about "
-            f"{spread.min():g} are too large or too small to compute with in float32: give them in "
-            "another unit."
-        )
-    if (np.spacing(largest.astype("float32")) > _COARSEST * spread).any():
-        raise ValueError(
-            f"data {source.name!r}: training values up to {largest.max():.10g} differ by about "
-            f"{spread.min():g} only, too little for float32: subtract a constant from them."
-        )
-    return values.mean(0).tolist(), spread.tolist()
-
-
-def _cross_entropy(_source, recipe, weights, soft):
-    loss = (
-        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing, reduction=None)
-        if soft
-        else keras.losses.SparseCategoricalCrossentropy(reduction=None)
-    )
-    if not weights:
-        return loss
-
-    def weighted(labels, outputs):
-        of_classes = tf.constant(weights, "float32")
-        mixed = labels.shape.rank == 2
-        return loss(labels, outputs) * (
-            tf.linalg.matvec(labels, of_classes)
-            if mixed
-            else tf.gather(of_classes, tf.cast(labels, "int64"))
-        )
-
-    return weighted
-
-
-def _binary_cross_entropy(_source, recipe, weights, _soft):
-    loss = keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing, reduction=None)
-    if not weights:
-        return loss
-
-    def weighted(labels, outputs):
-        labels = tf.cast(labels, "float32")
-        of_each = loss(labels[..., None], outputs[..., None])  # rather than their mean
-        return tf.reduce_mean(of_each * (1.0 + labels * (tf.constant(weights) - 1.0)), -1)
-
-    return weighted
-
-
-def _squared_error(source, _recipe, _weights, _soft):
-    """In units of the variance, so that a learning rate suits values of any unit."""
-    loss, (_, spread) = keras.losses.MeanSquaredError(reduction=None), _moments(source)
-    return lambda labels, outputs: loss(_rows(labels) / spread, outputs / spread)
-
-
-def _rows(values):
-    """Values of shape (images, outputs)."""
-    values = tf.cast(values, "float32")
-    return values[:, None] if values.shape.rank == 1 else values
 
 
 def _are_of_classes(outputs):
@@ -572,7 +523,7 @@ def _labels_right(labels, outputs):
 
 
 def _absolute_error(labels, outputs):
-    return tf.reduce_mean(tf.abs(_rows(labels) - outputs), -1)
+    return tf.reduce_mean(tf.abs(in_rows(labels) - outputs), -1)
 
 
 def _labels_text(label, names):
@@ -590,7 +541,7 @@ TASKS = {
             outputs=("probabilities",),
             advice="gives no probabilities: build it with classifier_activation='softmax'.",
             head=_dense("softmax"),
-            losses=_cross_entropy,
+            losses=LOSSES["cross_entropy"]["classification"],
             metrics={"accuracy": _is_right},
             plausible=_are_of_classes,
             decide=lambda outputs: outputs.argmax(-1),
@@ -606,7 +557,7 @@ TASKS = {
             advice="gives no probability of each label: build it with "
             "classifier_activation='sigmoid'.",
             head=_dense("sigmoid"),
-            losses=_binary_cross_entropy,
+            losses=LOSSES["binary_cross_entropy"]["multilabel"],
             metrics={"accuracy": _labels_right},
             plausible=_are_of_labels,
             decide=lambda outputs: (outputs > 0.5).astype("float32"),
@@ -621,7 +572,7 @@ TASKS = {
             advice="gives no numbers: put a head on its features with "
             "keras_resnet.transfer.model_for.",
             head=_rescaled,
-            losses=_squared_error,
+            losses=LOSSES["squared_error"]["regression"],
             metrics={"mean_absolute_error": _absolute_error},
             plausible=lambda outputs: True,
             decide=lambda outputs: outputs,

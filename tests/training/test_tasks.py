@@ -33,6 +33,19 @@ def binary_cross_entropy(labels, smoothing=0.0):
     return -(labels * np.log(OUTPUTS) + (1 - labels) * np.log(1 - OUTPUTS))
 
 
+def focal(found):
+    """Lin et al. 2017, equation 4, of the probability that is found of what is true."""
+    return -((1 - found) ** 2) * np.log(found)
+
+
+def asymmetric(labels):
+    """Ridnik et al. 2021, equations 5 to 7, with their exponents and margin for MS-COCO."""
+    shifted = np.maximum(OUTPUTS - 0.05, 0)
+    return -labels * np.log(OUTPUTS) - (1 - labels) * shifted**4 * np.log(1 - shifted)
+
+
+ERRORS = np.abs(OUTPUTS[:, 0] - VALUES) / VALUES.std()
+
 # Task, its labels, recipe, class weights; and losses and metrics of each image in NumPy.
 CASES = {
     "classes": (
@@ -70,6 +83,58 @@ CASES = {
         (OUTPUTS[:, 0] - VALUES) ** 2 / VALUES.var(),
         np.abs(OUTPUTS[:, 0] - VALUES),
     ),
+    "focal classes": (
+        ("classification", CLASSES, {"loss": "focal"}, None),
+        focal(OUTPUTS[range(6), CLASSES]),
+        OUTPUTS.argmax(-1) == CLASSES,
+    ),
+    "weighted focal classes": (
+        ("classification", CLASSES, {"loss": "focal"}, {0: 3.0, 2: 0.5}),
+        focal(OUTPUTS[range(6), CLASSES]) * np.array([3.0, 1.0, 0.5])[CLASSES],
+        OUTPUTS.argmax(-1) == CLASSES,
+    ),
+    "smooth focal classes": (
+        ("classification", CLASSES, {"loss": "focal", "label_smoothing": 0.3}, None),
+        ((np.eye(3)[CLASSES] * 0.7 + 0.1) * focal(OUTPUTS)).sum(-1),
+        OUTPUTS.argmax(-1) == CLASSES,
+    ),
+    "focal labels": (
+        ("multilabel", PRESENT, {"loss": "focal"}, None),
+        focal(np.where(PRESENT, OUTPUTS, 1 - OUTPUTS)).mean(-1),
+        ((OUTPUTS > 0.5) == PRESENT).mean(-1),
+    ),
+    "weighted focal labels": (
+        ("multilabel", PRESENT, {"loss": "focal"}, {0: 3.0, 2: 0.5}),
+        (focal(np.where(PRESENT, OUTPUTS, 1 - OUTPUTS)) * np.where(PRESENT, [3, 1, 0.5], 1.0)).mean(
+            -1
+        ),
+        ((OUTPUTS > 0.5) == PRESENT).mean(-1),
+    ),
+    "asymmetric labels": (
+        ("multilabel", PRESENT, {"loss": "asymmetric"}, None),
+        asymmetric(PRESENT).mean(-1),
+        ((OUTPUTS > 0.5) == PRESENT).mean(-1),
+    ),
+    "weighted asymmetric labels": (
+        ("multilabel", PRESENT, {"loss": "asymmetric"}, {0: 3.0, 2: 0.5}),
+        (asymmetric(PRESENT) * np.where(PRESENT, [3, 1, 0.5], 1.0)).mean(-1),
+        ((OUTPUTS > 0.5) == PRESENT).mean(-1),
+    ),
+    "smooth asymmetric labels": (
+        ("multilabel", PRESENT, {"loss": "asymmetric", "label_smoothing": 0.3}, None),
+        asymmetric(PRESENT * 0.7 + 0.15).mean(-1),
+        ((OUTPUTS > 0.5) == PRESENT).mean(-1),
+    ),
+    "absolute numbers": (
+        ("regression", VALUES, {"loss": "absolute_error"}, None),
+        ERRORS,
+        np.abs(OUTPUTS[:, 0] - VALUES),
+    ),
+    "huber numbers": (
+        ("regression", VALUES, {"loss": "huber"}, None),
+        np.where(ERRORS < 1, ERRORS**2 / 2, ERRORS - 0.5),
+        np.abs(OUTPUTS[:, 0] - VALUES),
+    ),
 }
 
 
@@ -85,7 +150,8 @@ def test_losses_and_metrics_are_their_formulas(name):
     found = objective.sums(identity, inputs, prepared, training=True).numpy()
     np.testing.assert_allclose(found, [losses.sum(), measured.sum(), 6], rtol=1e-5)
     assert objective.totals[::2] == ("loss", "images")
-    _, plain, _ = CASES[name.rpartition(" ")[2]]  # neither weighted nor smooth
+    plainly = name.removeprefix("weighted ").removeprefix("smooth ")
+    _, plain, _ = CASES[plainly]  # or runs could not be compared
     validated = objective.sums(identity, inputs, prepared, training=False).numpy()[0]
     np.testing.assert_allclose(validated, plain.sum(), rtol=1e-5)
 

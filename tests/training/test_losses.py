@@ -1,0 +1,86 @@
+"""Losses by name, against other people's code, and whom they are for."""
+
+import numpy as np
+import pytest
+import small
+import tensorflow as tf
+from errors import one_line_error
+
+from keras_resnet import training
+from keras_resnet.detection.task import TASKS
+from keras_resnet.runs import choices
+from keras_resnet.training.losses import LOSSES, asymmetric, loss_of
+
+LOGITS = tf.constant([[2.0, -3.0, 0.5], [-4.0, 1.0, -1.0]])
+LABELS = tf.constant([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+
+# timm 1.0's AsymmetricLossMultiLabel(gamma_pos=...) and torchvision 0.28's
+# sigmoid_focal_loss(alpha=-1), of these: losses of each label, and their gradients.
+THEIRS = {
+    "asymmetric": (
+        [[0.12692806, 0.0, 0.47407696], [0.0, 0.24586025, 1.31326163]],
+        [[-0.11920296, 0.0, -0.37754065], [0.0, 0.41653395, -0.73105860]],
+    ),
+    "asymmetric for both": (
+        [[0.01513020, 0.0, 0.17898332], [0.0, 0.24586025, 0.96007121]],
+        [[-0.02753599, 0.0, -0.25394678], [0.0, 0.41653395, -0.79264963]],
+    ),
+    "focal": (
+        [[1.80356449e-3, 1.09283224e-4, 6.75734803e-2], [5.87156364e-6, 0.70186836, 0.70186836]],
+        [[-4.87094443e-3, 3.14871664e-4, -0.13793698], [1.73505195e-5, 0.76823473, -0.76823479]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_are_those_of_timm_and_torchvision(name):
+    losses, gradients = map(np.array, THEIRS[name])
+    loss = loss_of("multilabel", name.partition(" ")[0])(None, training.Recipe(), None, False)
+    if name == "asymmetric for both":
+        loss = lambda labels, outputs: asymmetric(labels, outputs, positive=1.0)  # noqa: E731
+    with tf.GradientTape() as tape:
+        tape.watch(LOGITS)
+        found = loss(LABELS, tf.sigmoid(LOGITS))  # a mean over labels, theirs are of each
+    np.testing.assert_allclose(found, losses.mean(-1), rtol=1e-5)
+    np.testing.assert_allclose(tape.gradient(found, LOGITS), gradients / 3, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", ["focal", "asymmetric", "binary_cross_entropy"])
+def test_are_finite_where_a_model_is_sure(name):
+    loss = loss_of("multilabel", name)(None, training.Recipe(), None, False)
+    outputs = tf.constant([[0.0, 1.0, 0.0, 1.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        found = loss(tf.constant([[0.0, 0.0, 1.0, 1.0]]), outputs)
+    assert np.isfinite(found).all()
+    assert np.isfinite(tape.gradient(found, outputs)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "loss", "complaint"),
+    [
+        (lambda digits: digits, "asymmetric", "is for multilabel, not for classification"),
+        (small.several_labels, "huber", "is for regression, not for multilabel"),
+        (small.numbers, "focal", "is for classification and multilabel, not for regression"),
+    ],
+)
+def test_of_another_task_are_refused(change, loss, complaint):
+    source = change(small.digits(20, 20))
+    with one_line_error(f"loss={loss!r} {complaint}"):
+        training.task_of(source).objective(source, training.Recipe(loss=loss))
+    with one_line_error(f"loss={loss!r} {complaint}"):
+        training.task_of(source).check_options({"loss": loss})
+
+
+def test_of_another_name_are_refused():
+    with one_line_error("loss='hinge' must be one of None, 'cross_entropy'", "'asymmetric'"):
+        training.Recipe(loss="hinge")
+
+
+def test_of_detectors_are_their_own():
+    with one_line_error("loss='focal' is for classification and multilabel, not for detection"):
+        TASKS["detection"].check_options({"loss": "focal"})
+
+
+def test_are_what_the_command_line_offers():
+    assert tuple(LOSSES) == choices.LOSSES
