@@ -18,9 +18,11 @@ from keras_resnet.analysis.plots import (
     prediction_sheet,
     training_curves,
 )
+from keras_resnet.analysis.test_time import VIEWS, find_views, over_views
 
 __all__ = [
     "EVALUATIONS",
+    "VIEWS",
     "Boxes",
     "Evaluation",
     "MultiLabelEvaluation",
@@ -33,6 +35,8 @@ __all__ = [
     "contact_sheet",
     "draw_boxes",
     "evaluate",
+    "find_views",
+    "over_views",
     "overview",
     "prediction_sheet",
     "submission",

@@ -23,6 +23,7 @@ from keras_resnet.cli.quality import show_quality, show_skipped
 @options.task
 @options.weights
 @options.shown
+@options.tta
 @options.on_error
 @options.as_json
 def evaluate(model, source, as_json, **given):
@@ -36,7 +37,8 @@ def evaluate(model, source, as_json, **given):
 
         record = runs.evaluate(model, source, **given)
         found.update(record.to_json())
-        title = f"{record.source.name}, {record.split} images"
+        views = f", mean of {record.tta} views" if record.tta else ""
+        title = f"{record.source.name}, {record.split} images{views}"
         show_quality(title, record.evaluation, record.source.task)
         for note in record.notes:
             say(note)

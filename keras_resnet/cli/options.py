@@ -119,6 +119,13 @@ def shown(command):
     return image_size("the model's", FOR_DETECTORS)(crop(".  [default: the model's]")(command))
 
 
+tta = click.option(
+    "--tta",
+    metavar="flip|five-crops|ten-crops",
+    help="Average the answers to several views of each image.  [default: one view]",
+)
+
+
 def weights_to_tune(text):
     """Weights to begin with, if there are any."""
     help = f"{text}: a tag of `weights`, or a file.  [default: none, from scratch]"

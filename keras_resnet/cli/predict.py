@@ -37,6 +37,7 @@ from keras_resnet.cli.quality import show_skipped
 )
 @options.task
 @options.shown
+@options.tta
 @options.weights
 @options.on_error
 @options.as_json

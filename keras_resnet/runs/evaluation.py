@@ -9,7 +9,7 @@ from typing import Literal
 
 import keras
 
-from keras_resnet import data, names
+from keras_resnet import analysis, data, names
 from keras_resnet.checks import check_choice
 from keras_resnet.data.image_sets import Arrays
 from keras_resnet.data.labels import Task
@@ -47,6 +47,8 @@ class EvaluateRecord:
         are left out.
     notes : tuple of str
         What to know about the images, one line each.
+    tta : str, optional
+        The views of each image whose answers were averaged.
     """
 
     model: keras.Model
@@ -57,6 +59,7 @@ class EvaluateRecord:
     changed: int = 0
     gone: int = 0
     notes: tuple[str, ...] = ()
+    tta: str | None = None
 
     def to_json(self) -> dict:
         """What `keras-resnet evaluate --json` prints."""
@@ -69,6 +72,7 @@ class EvaluateRecord:
             "trained_on": self.trained_on,
             "changed": self.changed,
             "gone": self.gone,
+            **({"tta": self.tta} if self.tta else {}),
             **self.evaluation.metrics(),
             **(details := self.evaluation.details()),
             "notes": [*self.source.notes, *self.notes, *details.get("notes", ())],
@@ -86,6 +90,7 @@ def evaluate(
     on_error: Literal["raise", "skip"] = "raise",
     image_size: int | tuple[int, int] | None = None,
     crop: float | None = None,
+    tta: Literal["flip", "five_crops", "ten_crops"] | None = None,
 ) -> EvaluateRecord:
     """Test a trained model on labelled images, as `keras-resnet evaluate` does.
 
@@ -113,6 +118,9 @@ def evaluate(
         name of a detector, as in `train`. Default: the model's.
     crop : float, optional
         Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
+    tta : {"flip", "five_crops", "ten_crops"}, optional
+        Test-time augmentation: average the answers to several views of each image, as
+        `keras_resnet.analysis.over_views` does. Default: one view.
 
     Returns
     -------
@@ -137,6 +145,7 @@ def evaluate(
     >>> record.to_json()["images"]
     216
     """
+    tta = tta and analysis.find_views(tta)
     source, asked = _split_of(source, split)
     own = None if weights else images_of(model)
     if source is None and own is None:
@@ -154,15 +163,17 @@ def evaluate(
         found = answering(found.model, found.names if found.named else None, images.task)
     _check_same(found, images, os.fspath(model) if source is None else source)
     kind = kind_of(images)
-    kind.check(crop=crop)
-    view = kind.viewed(found.model, image_size, crop)
+    kind.check(crop=crop, tta=tta)
+    view, predictor = kind.viewed(found.model, image_size, crop), found.predictor
+    if tta and view:
+        predictor, view = analysis.over_views(predictor, tta, view)
     warn_of_unknowns(found)
     some = joined(images.splits[name] for name in _PARTS[part])
     if not len(some):
         held_out = ": the run held out none" if own and part == "validation" else ""
         raise ValueError(f"data {source!r} has no {part} images{held_out}.")
     with damaged_images_named(some):
-        quality = kind.evaluated(found.predictor, some, images, view, found.names)
+        quality = kind.evaluated(predictor, some, images, view, found.names)
     trained_on, chosen_on = _seen(own, some)
     return EvaluateRecord(
         found.model,
@@ -176,6 +187,7 @@ def evaluate(
             *_on_those_seen(part, some, trained_on, chosen_on),
             *_on_other_classes(found, images),
         ),
+        tta=tta,
     )
 
 

@@ -44,6 +44,7 @@ REFUSED = {
     "balanced": "boxes are not weighted by class",
     "crop": "a detector sees whole images",
     "top": "score=0.5 says which objects are shown",
+    "tta": "boxes of several views cannot be averaged",
     **dict.fromkeys(("csv", "positive", "probability"), _OUTPUT),
 }
 """Options that have no effect on detectors, and why, or what has."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -47,6 +47,8 @@ class PredictRecord:
         The folder that was written: copies of the images with boxes, and detections.json.
     skipped : tuple of str, default ()
         Why damaged images were left out, a line for each.
+    tta : str, optional
+        The views of each image whose answers were averaged.
     """
 
     files: tuple[Path, ...]
@@ -57,6 +59,7 @@ class PredictRecord:
     csv: Path | None = None
     output: Path | None = None
     skipped: tuple[str, ...] = ()
+    tta: str | None = None
 
     def to_json(self) -> dict:
         """What `keras-resnet predict --json` prints."""
@@ -68,8 +71,8 @@ class PredictRecord:
             ],
             "skipped": list(self.skipped),
         }
-        written = {"csv": self.csv, "output": self.output}
-        return {**found, **{name: str(path) for name, path in written.items() if path}}
+        written = {"csv": self.csv, "output": self.output, "tta": self.tta}
+        return {**found, **{name: str(value) for name, value in written.items() if value}}
 
 
 def _classes(row, names, top):
@@ -140,6 +143,7 @@ def predict(
     image_size: int | tuple[int, int] | None = None,
     crop: float | None = None,
     on_error: Literal["raise", "skip"] = "raise",
+    tta: Literal["flip", "five_crops", "ten_crops"] | None = None,
 ) -> PredictRecord:
     """Run a trained model on images, as `keras-resnet predict` does.
 
@@ -180,6 +184,9 @@ def predict(
         Fraction of an image that is shown, as in `keras_resnet.data.batches`. Default: the model's.
     on_error : {"raise", "skip"}, default "raise"
         What to do about damaged files; those skipped have no line in the CSV file.
+    tta : {"flip", "five_crops", "ten_crops"}, optional
+        Test-time augmentation: average the answers to several views of each image, as
+        `keras_resnet.analysis.over_views` does. Default: one view.
 
     Returns
     -------
@@ -216,6 +223,7 @@ def predict(
         check_positive(top=top)
     check_range("fraction", optional=True, score=score)
     check_choice(("raise", "skip"), on_error=on_error)
+    tta = tta and analysis.find_views(tta)
     written = Path(csv) if csv else None
     if written:
         _check_place(written, files, Path(model))
@@ -224,17 +232,20 @@ def predict(
     kind = KINDS.get(found.task or "", OF_IMAGES)
     kind.check(
         **dict(top=top, csv=csv, positive=positive, probability=probability),
-        **dict(output=output, score=score, crop=crop),
+        **dict(output=output, score=score, crop=crop, tta=tta),
     )
     folder = Path(output) if output else None
     if folder:
         _check_folder(folder, files, Path(model))
     view = kind.viewed(found.model, image_size, crop)
-    if csv and found.task is None:
+    if (csv or tta) and found.task is None:
         raise ValueError(
-            f"csv: what the outputs of {found.model.name!r} mean is not known; say what it is for, "
-            "as task='classification'."
+            f"{'csv' if csv else f'tta={tta!r}'}: what the outputs of {found.model.name!r} mean is "
+            "not known; say what it is for, as task='classification'."
         )
+    if tta and view:
+        predictor, view = analysis.over_views(found.predictor, tta, view)
+        found = replace(found, predictor=predictor)
     if found.task in (None, "regression") and (top is not None or positive):
         given = f"positive={positive!r}" if positive else f"top={top}"
         raise ValueError(f"{given} is for classes and labels; {found.model.name!r} gives values.")
@@ -256,7 +267,7 @@ def predict(
             task=found.task,
         )
     return PredictRecord(
-        tuple(files), found.task, found.names, outputs, top, written, folder, skipped
+        tuple(files), found.task, found.names, outputs, top, written, folder, skipped, tta
     )
 
 
