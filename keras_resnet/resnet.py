@@ -7,53 +7,118 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import keras
+import numpy as np
 
 from keras_resnet import blocks, checks
-from keras_resnet.layers import NORMALIZATIONS, Conv2D, Preprocessing
+from keras_resnet.layers import NORMALIZATIONS, Conv2D, Preprocessing, StandardizedConv2D
+
+BlockName = Literal["bottleneck", "basic", "preactivation", "basic_preactivation"]
+StemName = Literal[
+    "imagenet", "cifar", "deep", "deep_wide", "tiered", "deep_strided", "zero_padded"
+]
 
 
 class Stem(NamedTuple):
-    """What comes before the first block: a convolution and, for large images, max-pooling.
+    """What comes before the first block: convolutions and, for large images, a smaller map.
 
     Parameters
     ----------
-    kernel_size, strides : int
-        Those of the convolution, in pixels.
-    pooling : bool
-        Whether 3x3 max-pooling of stride 2 follows.
+    kernel_size : int
+        Of the convolutions, in pixels.
+    strides : int
+        Of the first convolution.
     image_size : int
         Default height and width of an image.
     crop : float
         Default fraction of an image's shorter side that the model is shown.
+    widths : tuple of float, default (1.0,)
+        Channels of each convolution, for each of the first stage's filters.
+    pooling : {"max", "convolution", None}, default None
+        What halves the map at the end: 3x3 max-pooling or a 3x3 convolution of stride 2.
+    zeros : bool, default False
+        Whether max-pooling sees zeros around its input, which matters where no ReLU precedes it.
     """
 
     kernel_size: int
     strides: int
-    pooling: bool
     image_size: int
     crop: float
+    widths: tuple[float, ...] = (1.0,)
+    pooling: Literal["max", "convolution", None] = None
+    zeros: bool = False
 
     @property
     def reduction(self) -> int:
         """How many times smaller than the image its features are."""
         return self.strides * (2 if self.pooling else 1)
 
-    def plan(self, channels: int, filters: int) -> tuple[blocks.Convolution, ...]:
+    def plan(
+        self, channels: int, filters: int, style: blocks.Style, *, preactivation: bool = False
+    ) -> tuple[blocks.Convolution, ...]:
         """Its convolutions, for images of a number of channels."""
-        strides = self.strides
-        size = self.kernel_size
-        return (blocks.Convolution("conv1", channels, filters, size, strides, reduction=strides),)
+        planned, strides = [], self.strides
+        for index, width in enumerate(self.widths, start=1):
+            name = "conv1" if len(self.widths) == 1 else f"conv1_{index}"
+            outputs = int(width * filters)
+            size = self.kernel_size
+            planned.append(
+                blocks.Convolution(name, channels, outputs, size, strides, reduction=self.strides)
+            )
+            channels, strides = outputs, 1
+        if preactivation:
+            # The first block normalizes what leaves the stem.
+            planned[-1] = planned[-1]._replace(normalized=0, bias=style.biases)
+        if self.pooling == "convolution":
+            strides, subsampling = (1, 2) if style.anti_aliasing else (2, None)
+            planned.append(
+                blocks.Convolution(
+                    *("pool1", channels, channels, 3, strides),
+                    reduction=self.strides * strides,
+                    subsampling=subsampling,
+                )
+            )
+        return tuple(planned)
 
+
+# Models for ImageNet are commonly tested on 224 of 256 pixels.
+_IMAGENET = Stem(7, 2, image_size=224, crop=0.875, pooling="max")
+_DEEP = _IMAGENET._replace(kernel_size=3, widths=(0.5, 0.5, 1.0))
 
 STEMS = {
-    # Models for ImageNet are commonly tested on 224 of 256 pixels.
-    "imagenet": Stem(7, 2, pooling=True, image_size=224, crop=0.875),
-    "cifar": Stem(3, 1, pooling=False, image_size=32, crop=1.0),
+    "imagenet": _IMAGENET,
+    "cifar": Stem(3, 1, image_size=32, crop=1.0),
+    "deep": _DEEP,
+    "deep_wide": _DEEP._replace(widths=(1.0, 1.0, 2.0)),
+    "tiered": _DEEP._replace(widths=(0.375, 0.5, 1.0)),
+    "deep_strided": _DEEP._replace(pooling="convolution"),
+    "zero_padded": _IMAGENET._replace(zeros=True),
 }
 """The stems, by the name that `keras_resnet.ResNet` takes."""
+
+
+class Place(NamedTuple):
+    """Where a block stands in a model.
+
+    Parameters
+    ----------
+    name : str
+        The prefix of its layers' names.
+    filters, strides : int
+        Its own.
+    options : dict
+        Keywords of the function that builds it: what differs from block to block.
+    plan_options : dict
+        Those that its plan takes, too.
+    """
+
+    name: str
+    filters: int
+    strides: int
+    options: dict[str, Any]
+    plan_options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -65,6 +130,10 @@ class Architecture:
     block_counts, block, filters, stem, shortcut, stride_in
         As for `resnet`.
     zero_init_residual, cardinality, base_width
+        As for `resnet`.
+    attention, attention_ratio, anti_aliasing, norm, weight_standardization, biases, stride_block
+        As for `keras_resnet.blocks.Style`.
+    drop_path, output_stride
         As for `resnet`.
 
     Raises
@@ -90,47 +159,101 @@ class Architecture:
     zero_init_residual: bool = False
     cardinality: int = 1
     base_width: int = 64
+    attention: blocks.Attention = None
+    attention_ratio: float = 1 / 16
+    anti_aliasing: blocks.AntiAliasing = None
+    norm: blocks.Norm = "batch"
+    weight_standardization: bool = False
+    biases: bool = False
+    stride_block: blocks.StrideBlock = "first"
+    drop_path: float = 0.0
+    output_stride: int | None = None
 
     def __post_init__(self):
         _check_stages(self.block_counts, self.filters)
-        checks.check_positive(cardinality=self.cardinality, base_width=self.base_width)
         # Keras wants Python's own whole numbers, NumPy users have theirs.
         for name in ("block_counts", "filters"):
             object.__setattr__(self, name, tuple(map(int, getattr(self, name))))
-        for name in ("cardinality", "base_width"):
-            object.__setattr__(self, name, int(getattr(self, name)))
         checks.check_choice(blocks.KINDS, block=self.block)
         checks.check_choice(STEMS, stem=self.stem)
-        checks.check_choice(blocks.STRIDE_PLACES, stride_in=self.stride_in)
-        blocks.check_shortcut(self.shortcut, self.zero_init_residual)
+        style = self.style
+        for name in ("cardinality", "base_width"):
+            object.__setattr__(self, name, getattr(style, name))
         for option in fields(self):
             if getattr(self, option.name) != option.default:
                 _check_option_of_kind(option.name, getattr(self, option.name), self.block)
+        if self.attention_ratio != 1 / 16 and self.attention != "se":
+            raise ValueError(
+                f"attention_ratio={self.attention_ratio!r} needs attention='se', not "
+                f"{self.attention!r}."
+            )
+        if self.shortcut is None and self.drop_path:
+            raise ValueError(
+                f"drop_path={self.drop_path!r} needs a shortcut: without one, nothing would be "
+                "left of an image."
+            )
+        checks.check_range("decay", drop_path=self.drop_path)
+        self._check_output_stride()
+
+    def _check_output_stride(self):
+        stem = STEMS[self.stem].reduction
+        allowed = [stem * 2**stage for stage in range(len(self.filters))]
+        checks.check_choice((None, *allowed), output_stride=self.output_stride)
+        if self.output_stride not in (None, allowed[-1]) and self.stride_block == "last":
+            raise ValueError(
+                f"output_stride={self.output_stride} needs stride_block='first', not 'last'."
+            )
+
+    @functools.cached_property
+    def style(self) -> blocks.Style:
+        """What its blocks are made like."""
+        return blocks.Style(**{name: getattr(self, name) for name in blocks.STYLE})
+
+    @property
+    def kind(self) -> blocks.Kind:
+        """The kind of its blocks."""
+        return blocks.KINDS[self.block]
 
     @property
     def total_stride(self) -> int:
         """How many times smaller than the image its features are: also the smallest image."""
-        return total_stride(len(self.filters), self.stem)
+        return self.output_stride or total_stride(len(self.filters), self.stem)
 
     @property
     def features(self) -> int:
         """Channels of the last stage."""
-        return self.filters[-1] * blocks.KINDS[self.block].expansion
+        return self.filters[-1] * self.kind.expansion
 
     @property
-    def block_options(self) -> dict[str, object]:
-        """The options that the plans of its blocks take."""
-        names = ("shortcut", *blocks.KINDS[self.block].options)
-        return {name: getattr(self, name) for name in names}
+    def block_options(self) -> dict[str, Any]:
+        """The options that all of its blocks are built with."""
+        of_others = {*blocks.OF_KINDS} - {*self.kind.options}
+        return {name: getattr(self, name) for name in blocks.STYLE if name not in of_others}
 
-    def layout(self) -> Iterator[tuple[str, int, int]]:
-        """Its blocks in order: name, filters and stride of each."""
-        stages = zip(self.block_counts, self.filters, strict=True)
+    def layout(self) -> Iterator[Place]:
+        """Its blocks in order."""
+        reduction, dilation = STEMS[self.stem].reduction, 1
+        total, index_in_all = sum(self.block_counts), 0
+        stages = list(zip(self.block_counts, self.filters, strict=True))
         for stage, (count, filters) in enumerate(stages, start=2):
+            # The last stage of all has no block behind it that would be smaller.
+            halves = stage > 2 if self.stride_block == "first" else stage <= len(stages)
+            first_dilation = dilation
+            if halves and self.output_stride == reduction:
+                halves, dilation = False, 2 * dilation
+            reduction *= 2 if halves else 1
+            striding = 1 if self.stride_block == "first" else count
             for index in range(1, count + 1):
-                yield f"conv{stage}_block{index}", filters, 2 if index == 1 and stage > 2 else 1
+                strides = 2 if halves and index == striding else 1
+                dilations = {"dilation": dilation, "first_dilation": first_dilation}
+                drop = self.drop_path * index_in_all / max(total - 1, 1)
+                name = f"conv{stage}_block{index}"
+                yield Place(name, filters, strides, {**dilations, "drop_path": drop}, dilations)
+                first_dilation, index_in_all = dilation, index_in_all + 1
 
-    def convolutions(self, channels: int = 3) -> Iterator[blocks.Convolution]:
+    def convolutions(
+        self, channels: int = 3
+    ) -> Iterator[blocks.Convolution | blocks.ChannelConvolution]:
         """The plan: its convolutions in the order in which they are built.
 
         Parameters
@@ -140,16 +263,33 @@ class Architecture:
 
         Yields
         ------
-        Convolution
+        Convolution or ChannelConvolution
         """
-        stem, kind, options = STEMS[self.stem], blocks.KINDS[self.block], self.block_options
-        yield from stem.plan(channels, self.filters[0])
-        inputs, reduction = self.filters[0], stem.reduction
-        for name, filters, strides in self.layout():
-            plan = kind.plan(inputs, filters, strides, name=name, **options)
-            for each in (*plan.residual, *filter(None, [plan.projection])):
+        kind, options = self.kind, self.block_options
+        stem = self.stem_plan(channels)
+        yield from stem
+        inputs, reduction = stem[-1].outputs, STEMS[self.stem].reduction
+        *others, last = self.layout()
+        for place in (*others, last):
+            plan = kind.plan(
+                *(inputs, place.filters, place.strides),
+                name=place.name,
+                **place.plan_options,
+                **options,
+            )
+            if place is last and kind.preactivation:
+                *first, end = plan.residual
+                end = end._replace(normalized=end.outputs)  # the model's last normalization
+                plan = plan._replace(residual=(*first, end))
+            for each in plan.convolutions:
                 yield each._replace(reduction=each.reduction * reduction)
-            inputs, reduction = filters * kind.expansion, reduction * strides
+            inputs, reduction = place.filters * kind.expansion, reduction * place.strides
+
+    def stem_plan(self, channels: int = 3) -> tuple[blocks.Convolution, ...]:
+        """The convolutions of its stem, for images of a number of channels."""
+        return STEMS[self.stem].plan(
+            channels, self.filters[0], self.style, preactivation=self.kind.preactivation
+        )
 
 
 def _check_stages(block_counts, filters):
@@ -199,7 +339,7 @@ def _layers_in_bulk() -> Iterator[None]:
 @_layers_in_bulk()
 def resnet(
     block_counts: Sequence[int],
-    block: Literal["bottleneck", "basic"] = "bottleneck",
+    block: BlockName = "bottleneck",
     filters: Sequence[int] = (64, 128, 256, 512),
     *,
     include_top: bool = True,
@@ -211,12 +351,21 @@ def resnet(
     name: str = "resnet",
     shortcut: blocks.Shortcut = "B",
     stride_in: blocks.StridePlace = "3x3",
-    stem: Literal["imagenet", "cifar"] = "imagenet",
+    stem: StemName = "imagenet",
     include_preprocessing: bool = False,
     preprocessing: Literal["torch", "caffe", "detectron2", "tf"] | None = None,
     zero_init_residual: bool = False,
     cardinality: int = 1,
     base_width: int = 64,
+    attention: blocks.Attention = None,
+    attention_ratio: float = 1 / 16,
+    anti_aliasing: blocks.AntiAliasing = None,
+    norm: blocks.Norm = "batch",
+    weight_standardization: bool = False,
+    biases: bool = False,
+    stride_block: blocks.StrideBlock = "first",
+    drop_path: float = 0.0,
+    output_stride: int | None = None,
 ) -> keras.Model:
     """Build any model of the family, with fresh weights.
 
@@ -226,8 +375,8 @@ def resnet(
     ----------
     block_counts : sequence of int
         Blocks in each stage, conv2 first: (3, 4, 6, 3) for ResNet-50.
-    block : {"bottleneck", "basic"}, default "bottleneck"
-        Kind of blocks: a key of `keras_resnet.blocks.KINDS`.
+    block : {"bottleneck", "basic", "preactivation", "basic_preactivation"}, default "bottleneck"
+        Kind of blocks: a key of `keras_resnet.blocks.KINDS`. Those with pre-activation are "v2".
     filters : sequence of int, default (64, 128, 256, 512)
         Width of each stage, as many as `block_counts`; the stem has that of the first.
     include_top : bool, default True
@@ -246,14 +395,18 @@ def resnet(
         Activation of the classifier; None for logits.
     name : str, default "resnet"
         Name of the model.
-    shortcut : {"A", "B", "C", None}, default "B"
+    shortcut : {"A", "B", "C", "D", None}, default "B"
         "A": zero-padded identity, without parameters; "B": projection where shapes change; "C":
-        projection everywhere; None: the plain model, without shortcuts.
+        projection everywhere; "D": as "B", with average pooling instead of a stride; None: the
+        plain model, without shortcuts.
     stride_in : {"3x3", "1x1"}, default "3x3"
         The convolution of a bottleneck block that carries the stride: "3x3" as in PyTorch (v1.5),
         "1x1" as in the paper and keras.applications (v1).
-    stem : {"imagenet", "cifar"}, default "imagenet"
-        "imagenet": 7x7 convolution of stride 2 and max-pooling; "cifar": 3x3 of stride 1.
+    stem : str, default "imagenet"
+        A key of `STEMS`. "imagenet": 7x7 convolution of stride 2 and max-pooling; "cifar": 3x3 of
+        stride 1; "deep", "deep_wide", "tiered": three 3x3 convolutions of different widths, and
+        max-pooling; "deep_strided": as "deep", with a convolution of stride 2 instead of pooling;
+        "zero_padded": as "imagenet", with zeros around what is pooled.
     include_preprocessing : bool, default False
         Whether the model takes raw images of 0 to 255 and normalizes them itself.
     preprocessing : {"torch", "caffe", "detectron2", "tf"}, optional
@@ -265,6 +418,14 @@ def resnet(
         Groups of the 3x3 convolution of a bottleneck block.
     base_width : int, default 64
         Channels per group in a stage of 64 filters.
+    attention, attention_ratio, anti_aliasing, norm, weight_standardization, biases, stride_block
+        As for `keras_resnet.blocks.Style`.
+    drop_path : float, default 0.0
+        Stochastic depth: the fraction of images for which, in training, the last block is its
+        shortcut; less for those before it, linearly from 0 for the first.
+    output_stride : int, optional
+        How many times smaller than the image the features may get: later stages have dilated
+        convolutions instead of strides, as for segmentation. Default: all stages have strides.
 
     Returns
     -------
@@ -280,7 +441,10 @@ def resnet(
     References
     ----------
     He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
+    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016: pre-activation.
     Xie et al., Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017.
+    Huang et al., Deep Networks with Stochastic Depth, ECCV 2016.
+    Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017: dilation.
 
     Examples
     --------
@@ -298,6 +462,15 @@ def resnet(
         zero_init_residual=zero_init_residual,
         cardinality=cardinality,
         base_width=base_width,
+        attention=attention,
+        attention_ratio=attention_ratio,
+        anti_aliasing=anti_aliasing,
+        norm=norm,
+        weight_standardization=weight_standardization,
+        biases=biases,
+        stride_block=stride_block,
+        drop_path=drop_path,
+        output_stride=output_stride,
     )
     checks.check_positive(classes=classes)
     checks.check_choice((None, "avg", "max"), pooling=pooling)
@@ -342,28 +515,48 @@ def resnet(
 
 def _stem(x, architecture, wants):
     """The layers before the first block; the first convolution says what the model `wants`."""
+    style, before = architecture.style, architecture.kind.preactivation
+    layer = StandardizedConv2D if style.weight_standardization else Conv2D
+    layer = functools.partial(layer, **wants) if wants else None
+    *first, last = architecture.stem_plan(x.shape[-1])
+    for each in (*first, last):
+        x = blocks.convolved(x, each, style=style, layer=layer)
+        layer = None
+        if each.subsampling:
+            name = f"{each.name}_blur"
+            x = blocks.subsampled(x, each.subsampling, style.anti_aliasing, name=name)
+        if each.normalized != 0:
+            x = blocks.normalized(x, each.name, style=style)
+            x = blocks.activation(x, name=f"{each.name}_relu")
     stem = STEMS[architecture.stem]
-    layer = functools.partial(Conv2D, **wants) if wants else keras.layers.Conv2D
-    for each in stem.plan(x.shape[-1], architecture.filters[0]):
-        x = blocks.convolution(
-            x, each.outputs, each.kernel_size, each.strides, name=each.name, layer=layer
-        )
-        layer = keras.layers.Conv2D
-        x = blocks.normalization(x, name=f"{each.name}_bn")
-        x = blocks.activation(x, name=f"{each.name}_relu")
-    if stem.pooling:
-        # Zeros are as good as minus infinity around the outputs of a ReLU.
-        x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
-        x = keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
+    if stem.pooling == "max":
+        x = _max_pooled(x, style.anti_aliasing, zeros=stem.zeros or not before)
     return x
 
 
+def _max_pooled(x, anti_aliasing, zeros):
+    """The 3x3 max-pooling of stride 2 at the end of a stem."""
+    if anti_aliasing == "average":
+        return blocks.subsampled(x, 2, anti_aliasing, name="pool1_pool")
+    if anti_aliasing is None and zeros:
+        # Zeros are as good as minus infinity around the outputs of a ReLU.
+        x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
+        return keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
+    # With a stride, "same" would pad one side only.
+    x = keras.layers.MaxPooling2D(3, strides=1, padding="same", name="pool1_max")(x)
+    if anti_aliasing:
+        return blocks.subsampled(x, 2, anti_aliasing, name="pool1_blur")
+    return keras.layers.MaxPooling2D(1, strides=2, name="pool1_pool")(x)
+
+
 def _stages(x, architecture):
-    """The residual blocks."""
-    build = blocks.KINDS[architecture.block].build
-    options = dict(architecture.block_options, zero_init_residual=architecture.zero_init_residual)
-    for name, filters, strides in architecture.layout():
-        x = build(x, filters, strides, name=name, **options)
+    """The residual blocks, and what closes the last one of those with pre-activation."""
+    build, options = architecture.kind.build, architecture.block_options
+    for name, filters, strides, of_place, _ in architecture.layout():
+        x = build(x, filters, strides, name=name, **of_place, **options)
+    if architecture.kind.preactivation:
+        x = blocks.normalized(x, "post", style=architecture.style)
+        x = blocks.activation(x, name="post_relu")
     return x
 
 
@@ -421,7 +614,9 @@ def feature_pyramid(
     Returns
     -------
     dict of str to Keras tensor
-        Level "C3" is the output of stage conv3; the stride doubles from level to level.
+        Level "C3" is the output of stage conv3; the stride doubles from level to level, up to the
+        `output_stride` of a model. The last level of a model with pre-activation is what its last
+        normalization and activation return.
 
     Raises
     ------
@@ -442,11 +637,20 @@ def feature_pyramid(
     >>> detector_backbone = keras.Model(model.input, pyramid)
     """
     stages = {}
+    strided = {
+        re.match(r"[^_]+_[^_]+", layer.name)[0]
+        for layer in model.layers
+        if "_block" in layer.name and max(np.atleast_1d(getattr(layer, "strides", 1))) > 1
+    }
     for layer in model.layers:
-        if layer.name == "conv1_relu":
-            stages["C1"] = layer.output
-        elif match := re.fullmatch(r"conv(\d+)_block\d+_out", layer.name):
-            stages[f"C{match[1]}"] = layer.output  # the last block of the stage stays
+        if re.fullmatch(r"conv1(_\d+)?_(conv|relu)", layer.name):
+            stages["C1"] = layer.output  # the last one stays
+        elif match := re.fullmatch(r"(conv(\d+)_block(\d+))_out", layer.name):
+            # In keras.applications' V2, the last block of a stage has the stride of the next one.
+            if match[3] == "1" or match[1] not in strided:
+                stages[f"C{match[2]}"] = layer.output
+        elif layer.name == "post_relu":
+            stages[next(reversed(stages))] = layer.output
     if levels is None:
         levels = [level for level in stages if level != "C1"]
     missing = [level for level in levels if level not in stages]

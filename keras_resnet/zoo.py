@@ -1,45 +1,52 @@
-"""The public builders: a table of the named models, and a short function for each."""
+"""The public builders: a table of the named models, a line for each."""
 
 import functools
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import keras
 from typing_extensions import TypedDict, Unpack
 
-from keras_resnet import names
-from keras_resnet.blocks import Shortcut, StridePlace
-from keras_resnet.checks import is_count
+from keras_resnet import blocks, names
+from keras_resnet.checks import check_choice, is_count
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
-from keras_resnet.resnet import resnet
+from keras_resnet.resnet import BlockName, StemName, resnet
 
 Weights = str | os.PathLike | None
 ImageShape = tuple[int | None, int | None, int]
 Pooling = Literal["avg", "max"] | None
 Activation = str | Callable | None
-StemName = Literal["imagenet", "cifar"]
 
 
 class CIFAROptions(TypedDict, total=False):
     """Keywords of `CIFARResNet` besides those of `keras.applications`."""
 
-    shortcut: Shortcut
+    shortcut: blocks.Shortcut
     include_preprocessing: bool
     preprocessing: Literal["torch", "caffe", "detectron2", "tf"] | None
     zero_init_residual: bool
+    attention: blocks.Attention
+    attention_ratio: float
+    anti_aliasing: blocks.AntiAliasing
+    norm: blocks.Norm
+    weight_standardization: bool
+    drop_path: float
+    output_stride: int | None
 
 
 class NamedOptions(CIFAROptions, total=False):
     """Keywords of the named models besides those of `keras.applications`."""
 
     stem: StemName
-    stride_in: StridePlace
+    stride_in: blocks.StridePlace
     cardinality: int
     base_width: int
+    biases: bool
+    stride_block: blocks.StrideBlock
 
 
 class Options(NamedOptions, total=False):
@@ -54,30 +61,42 @@ class Options(NamedOptions, total=False):
     name: str
 
 
-# (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
-# of Xie et al. (2017) for ResNeXt; Wide ResNet doubles the inner width (Zagoruyko and Komodakis,
-# Wide Residual Networks, 2016).
-MODELS = {
-    "ResNet18": dict(block="basic", block_counts=(2, 2, 2, 2)),
-    "ResNet34": dict(block="basic", block_counts=(3, 4, 6, 3)),
-    "ResNet50": dict(block_counts=(3, 4, 6, 3)),
-    "ResNet101": dict(block_counts=(3, 4, 23, 3)),
-    "ResNet152": dict(block_counts=(3, 8, 36, 3)),
-    "ResNeXt50_32x4d": dict(block_counts=(3, 4, 6, 3), cardinality=32, base_width=4),
-    "ResNeXt101_32x8d": dict(block_counts=(3, 4, 23, 3), cardinality=32, base_width=8),
-    "ResNeXt101_64x4d": dict(block_counts=(3, 4, 23, 3), cardinality=64, base_width=4),
-    "WideResNet50_2": dict(block_counts=(3, 4, 6, 3), base_width=128),
-    "WideResNet101_2": dict(block_counts=(3, 4, 23, 3), base_width=128),
-}
+class NamedModel(Protocol):
+    """A builder of a named model."""
+
+    __name__: str
+
+    def __call__(
+        self,
+        include_top: bool = True,
+        weights: Weights = ...,
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: ImageShape | None = None,
+        pooling: Pooling = None,
+        classes: int = 1000,
+        classifier_activation: Activation = "softmax",
+        name: str = ...,
+        **options: Unpack[NamedOptions],
+    ) -> keras.Model:
+        """Build the model."""
+        ...
+
+
+MODELS: dict[str, dict[str, Any]] = {}
 """The named models: what `keras_resnet.ResNet` has to be given for each."""
+
+_BUILDERS: dict[str, NamedModel] = {}
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 """The depths of the CIFAR-10 models in the paper's table 6."""
 
+_LAYERS = {"basic": 6, "bottleneck": 9}  # in a block of each of the three stages
+_OF_BOTTLENECKS = (164, 1001)
+
 
 def ResNet(
     block_counts: Sequence[int],
-    block: Literal["bottleneck", "basic"] = "bottleneck",
+    block: BlockName = "bottleneck",
     filters: Sequence[int] = (64, 128, 256, 512),
     *,
     weights: Weights = None,
@@ -89,7 +108,7 @@ def ResNet(
     ----------
     block_counts : sequence of int
         Blocks in each stage, conv2 first: (3, 4, 6, 3) for ResNet-50.
-    block : {"bottleneck", "basic"}, default "bottleneck"
+    block : {"bottleneck", "basic", "preactivation", "basic_preactivation"}, default "bottleneck"
         Kind of blocks.
     filters : sequence of int, default (64, 128, 256, 512)
         Width of each stage, as many as `block_counts`; the stem has that of the first.
@@ -125,348 +144,265 @@ def ResNet(
     return _pretrained(None, weights, {**shape, **options}, {"classes": 1000})
 
 
-def ResNet18(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnet18",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNet-18: `ResNet((2, 2, 2, 2), "basic")`.
+_DOC = """Build ResNet-50: `ResNet((3, 4, 6, 3))`.
 
-    Everything else is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNet18",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
+Takes the arguments of `keras.applications.ResNet50`, in the same order, and more by keyword.
+
+Parameters
+----------
+include_top : bool, default True
+    Whether to end with global average pooling and a classifier.
+weights : str, path or None, default "imagenet"
+    A tag that `keras_resnet.list_weights` gives for this model, "imagenet" for "imagenet_v1";
+    the path of a file, as in `ResNet`; or None for fresh weights. If `classes` is not 1000, a
+    classifier in the file for another number of them stays out, and this is logged.
+input_tensor : Keras tensor, optional
+    Use this as the input instead of a new `keras.Input`.
+input_shape : tuple of (height, width, channels), default (224, 224, 3)
+    Shape of one image, at least 32 pixels a side; height and width may be None.
+pooling : {None, "avg", "max"}, default None
+    What follows the last stage if `include_top` is False: nothing (a 4D tensor), or global
+    average or max pooling.
+classes : int, default 1000
+    Outputs of the classifier.
+classifier_activation : str or callable, optional, default "softmax"
+    Activation of the classifier; None for logits.
+name : str, default "resnet50"
+    Name of the model.
+**options
+    `shortcut`, `stride_in`, `stem`, `include_preprocessing`, `preprocessing`,
+    `zero_init_residual`, `cardinality`, `base_width`: see `keras_resnet.resnet.resnet`. What
+    pretrained weights imply, such as `stride_in="1x1"`, is chosen automatically.
+
+Returns
+-------
+keras.Model
+
+Raises
+------
+ValueError
+    For an argument out of its range, naming it, what came and what is allowed; for weights
+    that do not fit.
+
+References
+----------
+He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
+
+Examples
+--------
+>>> import keras_resnet
+>>> backbone = keras_resnet.ResNet50(
+...     include_top=False, weights=None, input_shape=(64, 64, 3), pooling="avg"
+... )
+>>> backbone.name, backbone.output_shape
+('resnet50', (None, 2048))
+"""
+
+
+def _model(
+    name: str, block_counts: Sequence[int], doc: str | None = None, *, published=True, **options
+) -> NamedModel:
+    """Make the builder of a named model, a row of the table."""
+    MODELS[name] = {"block_counts": tuple(block_counts), **options}
+
+    def build(
+        include_top: bool = True,
+        weights: Weights = "imagenet" if published else None,
+        input_tensor: keras.KerasTensor | None = None,
+        input_shape: ImageShape | None = None,
+        pooling: Pooling = None,
+        classes: int = 1000,
+        classifier_activation: Activation = "softmax",
+        name: str = name.lower().replace("wideresnet", "wide_resnet"),
+        **options: Unpack[NamedOptions],
+    ) -> keras.Model:
+        given = dict(
+            include_top=include_top,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name,
+        )
+        model = build.__name__
+        return _pretrained(model, weights, {**MODELS[model], **given, **options}, {"classes": 1000})
+
+    arguments = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    build.__name__ = build.__qualname__ = name
+    build.__doc__ = doc or (
+        f"Build {name}: `ResNet({tuple(block_counts)}{arguments and ', '}{arguments})`.\n\n"
+        "    Everything else is as in `ResNet50`, the arguments too.\n    "
     )
+    _BUILDERS[name] = build
+    return build
 
 
-def ResNet34(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnet34",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNet-34: `ResNet((3, 4, 6, 3), "basic")`.
+# (3, 4, 6, 3) and the like are table 1 of He et al. (2016). Cardinality and base width are table 1
+# of Xie et al. (2017) for ResNeXt; Wide ResNet doubles the inner width (Zagoruyko and Komodakis,
+# Wide Residual Networks, 2016).
+ResNet18 = _model("ResNet18", (2, 2, 2, 2), block="basic")
+ResNet34 = _model("ResNet34", (3, 4, 6, 3), block="basic")
+ResNet26 = _model("ResNet26", (2, 2, 2, 2))
+ResNet50 = _model("ResNet50", (3, 4, 6, 3), _DOC)
+ResNet101 = _model("ResNet101", (3, 4, 23, 3))
+ResNet152 = _model("ResNet152", (3, 8, 36, 3))
+ResNet200 = _model("ResNet200", (3, 24, 36, 3), published=False)
+ResNet50_GN = _model("ResNet50_GN", (3, 4, 6, 3), norm="group")
 
-    Everything else is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNet34",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
+ResNeXt50_32x4d = _model("ResNeXt50_32x4d", (3, 4, 6, 3), cardinality=32, base_width=4)
+ResNeXt101_32x4d = _model("ResNeXt101_32x4d", (3, 4, 23, 3), cardinality=32, base_width=4)
+ResNeXt101_32x8d = _model("ResNeXt101_32x8d", (3, 4, 23, 3), cardinality=32, base_width=8)
+ResNeXt101_32x16d = _model("ResNeXt101_32x16d", (3, 4, 23, 3), cardinality=32, base_width=16)
+ResNeXt101_32x32d = _model("ResNeXt101_32x32d", (3, 4, 23, 3), cardinality=32, base_width=32)
+ResNeXt101_64x4d = _model("ResNeXt101_64x4d", (3, 4, 23, 3), cardinality=64, base_width=4)
+WideResNet50_2 = _model("WideResNet50_2", (3, 4, 6, 3), base_width=128)
+WideResNet101_2 = _model("WideResNet101_2", (3, 4, 23, 3), base_width=128)
 
+# He et al., Bag of Tricks for Image Classification (2019), fig. 2: "C" has a deep stem, "D"
+# average pooling on the shortcut, too. "S" has a wider stem, "T" timm's tiered one.
+_D: dict[str, Any] = dict(stem="deep", shortcut="D")
+_T: dict[str, Any] = dict(stem="tiered", shortcut="D")
+ResNet10T = _model("ResNet10T", (1, 1, 1, 1), block="basic", **_T)
+ResNet14T = _model("ResNet14T", (1, 1, 1, 1), **_T)
+ResNet18D = _model("ResNet18D", (2, 2, 2, 2), block="basic", **_D)
+ResNet26D = _model("ResNet26D", (2, 2, 2, 2), **_D)
+ResNet34D = _model("ResNet34D", (3, 4, 6, 3), block="basic", **_D)
+ResNet50D = _model("ResNet50D", (3, 4, 6, 3), **_D)
+ResNet101D = _model("ResNet101D", (3, 4, 23, 3), **_D)
+ResNet152D = _model("ResNet152D", (3, 8, 36, 3), **_D)
+ResNet200D = _model("ResNet200D", (3, 24, 36, 3), **_D)
+ResNet26T = _model("ResNet26T", (2, 2, 2, 2), **_T)
+ResNet50T = _model("ResNet50T", (3, 4, 6, 3), **_T, published=False)
+ResNet50C = _model("ResNet50C", (3, 4, 6, 3), stem="deep")
+ResNet101C = _model("ResNet101C", (3, 4, 23, 3), stem="deep")
+ResNet152C = _model("ResNet152C", (3, 8, 36, 3), stem="deep")
+ResNet50S = _model("ResNet50S", (3, 4, 6, 3), stem="deep_wide")
+ResNet101S = _model("ResNet101S", (3, 4, 23, 3), stem="deep_wide")
+ResNet152S = _model("ResNet152S", (3, 8, 36, 3), stem="deep_wide")
+ResNeXt50D_32x4d = _model("ResNeXt50D_32x4d", (3, 4, 6, 3), cardinality=32, base_width=4, **_D)
 
-def ResNet50(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnet50",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNet-50: `ResNet((3, 4, 6, 3))`.
+# Hu et al., Squeeze-and-Excitation Networks (2018).
+_SE: dict[str, Any] = dict(attention="se")
+SEResNet18 = _model("SEResNet18", (2, 2, 2, 2), block="basic", **_SE, published=False)
+SEResNet34 = _model("SEResNet34", (3, 4, 6, 3), block="basic", **_SE, published=False)
+SEResNet50 = _model("SEResNet50", (3, 4, 6, 3), **_SE)
+SEResNet101 = _model("SEResNet101", (3, 4, 23, 3), **_SE, published=False)
+SEResNet152 = _model("SEResNet152", (3, 8, 36, 3), **_SE, published=False)
+SEResNet50T = _model("SEResNet50T", (3, 4, 6, 3), **_SE, **_T, published=False)
+SEResNet152D = _model("SEResNet152D", (3, 8, 36, 3), **_SE, **_D)
+SEResNet200D = _model("SEResNet200D", (3, 24, 36, 3), **_SE, **_D, published=False)
+SEResNet269D = _model("SEResNet269D", (3, 30, 48, 8), **_SE, **_D, published=False)
+SEResNeXt26D_32x4d = _model(
+    "SEResNeXt26D_32x4d", (2, 2, 2, 2), cardinality=32, base_width=4, **_SE, **_D
+)
+SEResNeXt26T_32x4d = _model(
+    "SEResNeXt26T_32x4d", (2, 2, 2, 2), cardinality=32, base_width=4, **_SE, **_T
+)
+SEResNeXt50_32x4d = _model("SEResNeXt50_32x4d", (3, 4, 6, 3), cardinality=32, base_width=4, **_SE)
+SEResNeXt101_32x4d = _model(
+    "SEResNeXt101_32x4d", (3, 4, 23, 3), cardinality=32, base_width=4, **_SE
+)
+SEResNeXt101_32x8d = _model(
+    "SEResNeXt101_32x8d", (3, 4, 23, 3), cardinality=32, base_width=8, **_SE
+)
+SEResNeXt101D_32x8d = _model(
+    "SEResNeXt101D_32x8d", (3, 4, 23, 3), cardinality=32, base_width=8, **_SE, **_D
+)
+SEResNeXt101_64x4d = _model(
+    "SEResNeXt101_64x4d", (3, 4, 23, 3), cardinality=64, base_width=4, **_SE
+)
 
-    Takes the arguments of `keras.applications.ResNet50`, in the same order, and more by keyword.
+# Wang et al., ECA-Net (2020).
+_ECA: dict[str, Any] = dict(attention="eca")
+ECAResNetLight = _model("ECAResNetLight", (1, 1, 11, 3), shortcut="D", **_ECA)
+ECAResNet26T = _model("ECAResNet26T", (2, 2, 2, 2), **_ECA, **_T)
+ECAResNet50D = _model("ECAResNet50D", (3, 4, 6, 3), **_ECA, **_D)
+ECAResNet50T = _model("ECAResNet50T", (3, 4, 6, 3), **_ECA, **_T)
+ECAResNet101D = _model("ECAResNet101D", (3, 4, 23, 3), **_ECA, **_D)
+ECAResNet200D = _model("ECAResNet200D", (3, 24, 36, 3), **_ECA, **_D, published=False)
+ECAResNet269D = _model("ECAResNet269D", (3, 30, 48, 8), **_ECA, **_D)
+ECAResNeXt26T_32x4d = _model(
+    "ECAResNeXt26T_32x4d", (2, 2, 2, 2), cardinality=32, base_width=4, **_ECA, **_T, published=False
+)
+ECAResNeXt50T_32x4d = _model(
+    "ECAResNeXt50T_32x4d", (3, 4, 6, 3), cardinality=32, base_width=4, **_ECA, **_T, published=False
+)
 
-    Parameters
-    ----------
-    include_top : bool, default True
-        Whether to end with global average pooling and a classifier.
-    weights : str, path or None, default "imagenet"
-        A tag that `keras_resnet.list_weights` gives for this model, "imagenet" for "imagenet_v1";
-        the path of a file, as in `ResNet`; or None for fresh weights. If `classes` is not 1000, a
-        classifier in the file for another number of them stays out, and this is logged.
-    input_tensor : Keras tensor, optional
-        Use this as the input instead of a new `keras.Input`.
-    input_shape : tuple of (height, width, channels), default (224, 224, 3)
-        Shape of one image, at least 32 pixels a side; height and width may be None.
-    pooling : {None, "avg", "max"}, default None
-        What follows the last stage if `include_top` is False: nothing (a 4D tensor), or global
-        average or max pooling.
-    classes : int, default 1000
-        Outputs of the classifier.
-    classifier_activation : str or callable, optional, default "softmax"
-        Activation of the classifier; None for logits.
-    name : str, default "resnet50"
-        Name of the model.
-    **options
-        `shortcut`, `stride_in`, `stem`, `include_preprocessing`, `preprocessing`,
-        `zero_init_residual`, `cardinality`, `base_width`: see `keras_resnet.resnet.resnet`. What
-        pretrained weights imply, such as `stride_in="1x1"`, is chosen automatically.
+# Zhang, Making Convolutional Networks Shift-Invariant Again (2019); "AA" are averages instead.
+_AA: dict[str, Any] = dict(anti_aliasing="average")
+_BLUR: dict[str, Any] = dict(anti_aliasing="blur")
+ResNetAA34D = _model("ResNetAA34D", (3, 4, 6, 3), block="basic", **_AA, **_D, published=False)
+ResNetAA50 = _model("ResNetAA50", (3, 4, 6, 3), **_AA)
+ResNetAA50D = _model("ResNetAA50D", (3, 4, 6, 3), **_AA, **_D)
+ResNetAA101D = _model("ResNetAA101D", (3, 4, 23, 3), **_AA, **_D)
+SEResNetAA50D = _model("SEResNetAA50D", (3, 4, 6, 3), **_SE, **_AA, **_D, published=False)
+SEResNeXtAA101D_32x8d = _model(
+    "SEResNeXtAA101D_32x8d", (3, 4, 23, 3), cardinality=32, base_width=8, **_SE, **_AA, **_D
+)
+SEResNeXtAA201D_32x8d = _model(
+    "SEResNeXtAA201D_32x8d",
+    (3, 24, 36, 4),
+    cardinality=32,
+    base_width=8,
+    stem="deep_wide",
+    shortcut="D",
+    **_SE,
+    **_AA,
+)
+ResNetBlur18 = _model("ResNetBlur18", (2, 2, 2, 2), block="basic", **_BLUR, published=False)
+ResNetBlur50 = _model("ResNetBlur50", (3, 4, 6, 3), **_BLUR)
+ResNetBlur50D = _model("ResNetBlur50D", (3, 4, 6, 3), **_BLUR, **_D, published=False)
+ResNetBlur101D = _model("ResNetBlur101D", (3, 4, 23, 3), **_BLUR, **_D, published=False)
 
-    Returns
-    -------
-    keras.Model
+# Bello et al., Revisiting ResNets (2021), table 7.
+_RS: dict[str, Any] = dict(stem="deep_strided", shortcut="D", attention="se", attention_ratio=0.25)
+ResNetRS50 = _model("ResNetRS50", (3, 4, 6, 3), **_RS)
+ResNetRS101 = _model("ResNetRS101", (3, 4, 23, 3), **_RS)
+ResNetRS152 = _model("ResNetRS152", (3, 8, 36, 3), **_RS)
+ResNetRS200 = _model("ResNetRS200", (3, 24, 36, 3), **_RS)
+ResNetRS270 = _model("ResNetRS270", (4, 29, 53, 4), **_RS)
+ResNetRS350 = _model("ResNetRS350", (4, 36, 72, 4), **_RS)
+ResNetRS420 = _model("ResNetRS420", (4, 44, 87, 4), **_RS)
 
-    Raises
-    ------
-    ValueError
-        For an argument out of its range, naming it, what came and what is allowed; for weights
-        that do not fit.
+# He et al., Identity Mappings in Deep Residual Networks (2016): as PyTorch users have them, and as
+# keras.applications has them.
+_V2: dict[str, Any] = dict(block="preactivation")
+_V2_BASIC: dict[str, Any] = dict(block="basic_preactivation")
+_KERAS_V2: dict[str, Any] = dict(
+    block="preactivation", stem="zero_padded", stride_block="last", biases=True
+)
+ResNetV2_18 = _model("ResNetV2_18", (2, 2, 2, 2), **_V2_BASIC)
+ResNetV2_18D = _model("ResNetV2_18D", (2, 2, 2, 2), **_V2_BASIC, **_D)
+ResNetV2_34 = _model("ResNetV2_34", (3, 4, 6, 3), **_V2_BASIC)
+ResNetV2_34D = _model("ResNetV2_34D", (3, 4, 6, 3), **_V2_BASIC, **_D)
+ResNetV2_50 = _model("ResNetV2_50", (3, 4, 6, 3), **_V2)
+ResNetV2_50D = _model("ResNetV2_50D", (3, 4, 6, 3), **_V2, **_D, published=False)
+ResNetV2_101 = _model("ResNetV2_101", (3, 4, 23, 3), **_V2)
+ResNetV2_101D = _model("ResNetV2_101D", (3, 4, 23, 3), **_V2, **_D, published=False)
+ResNetV2_152 = _model("ResNetV2_152", (3, 8, 36, 3), **_V2, published=False)
+ResNetV2_152D = _model("ResNetV2_152D", (3, 8, 36, 3), **_V2, **_D, published=False)
+ResNetV2_50D_GN = _model("ResNetV2_50D_GN", (3, 4, 6, 3), norm="group", **_V2, **_D)
+ResNet50V2 = _model("ResNet50V2", (3, 4, 6, 3), **_KERAS_V2)
+ResNet101V2 = _model("ResNet101V2", (3, 4, 23, 3), **_KERAS_V2)
+ResNet152V2 = _model("ResNet152V2", (3, 8, 36, 3), **_KERAS_V2)
 
-    References
-    ----------
-    He et al., Deep Residual Learning for Image Recognition, CVPR 2016.
-
-    Examples
-    --------
-    >>> import keras_resnet
-    >>> backbone = keras_resnet.ResNet50(
-    ...     include_top=False, weights=None, input_shape=(64, 64, 3), pooling="avg"
-    ... )
-    >>> backbone.name, backbone.output_shape
-    ('resnet50', (None, 2048))
-    """
-    return _named(
-        "ResNet50",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def ResNet101(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnet101",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNet-101: `ResNet((3, 4, 23, 3))`.
-
-    Everything else is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNet101",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def ResNet152(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnet152",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNet-152: `ResNet((3, 8, 36, 3))`.
-
-    Everything else is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNet152",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def ResNeXt50_32x4d(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnext50_32x4d",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNeXt-50 32x4d: `ResNet((3, 4, 6, 3), cardinality=32, base_width=4)`.
-
-    The 3x3 convolutions have 32 groups (Xie et al., 2017). Everything else
-    is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNeXt50_32x4d",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def ResNeXt101_32x8d(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnext101_32x8d",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNeXt-101 32x8d: `ResNet((3, 4, 23, 3), cardinality=32, base_width=8)`.
-
-    The 3x3 convolutions have 32 groups (Xie et al., 2017). Everything else
-    is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNeXt101_32x8d",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def ResNeXt101_64x4d(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "resnext101_64x4d",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build ResNeXt-101 64x4d: `ResNet((3, 4, 23, 3), cardinality=64, base_width=4)`.
-
-    The 3x3 convolutions have 64 groups (Xie et al., 2017). Everything else
-    is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "ResNeXt101_64x4d",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def WideResNet50_2(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "wide_resnet50_2",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build Wide ResNet-50-2: `ResNet((3, 4, 6, 3), base_width=128)`.
-
-    The 3x3 convolutions are twice as wide (Zagoruyko and Komodakis, 2016). Everything else
-    is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "WideResNet50_2",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
-
-
-def WideResNet101_2(
-    include_top: bool = True,
-    weights: Weights = "imagenet",
-    input_tensor: keras.KerasTensor | None = None,
-    input_shape: ImageShape | None = None,
-    pooling: Pooling = None,
-    classes: int = 1000,
-    classifier_activation: Activation = "softmax",
-    name: str = "wide_resnet101_2",
-    **options: Unpack[NamedOptions],
-) -> keras.Model:
-    """Build Wide ResNet-101-2: `ResNet((3, 4, 23, 3), base_width=128)`.
-
-    The 3x3 convolutions are twice as wide (Zagoruyko and Komodakis, 2016). Everything else
-    is as in `ResNet50`, the arguments too.
-    """
-    return _named(
-        "WideResNet101_2",
-        weights,
-        include_top=include_top,
-        input_tensor=input_tensor,
-        input_shape=input_shape,
-        pooling=pooling,
-        classes=classes,
-        classifier_activation=classifier_activation,
-        name=name,
-        **options,
-    )
+# Kolesnikov et al., Big Transfer (2020): all stages 1, 2, 3 or 4 times as wide.
+_BIT: dict[str, Any] = dict(
+    block="preactivation", stem="zero_padded", norm="group", weight_standardization=True
+)
+ResNetV2_50x1_BiT = _model("ResNetV2_50x1_BiT", (3, 4, 6, 3), **_BIT)
+ResNetV2_50x3_BiT = _model("ResNetV2_50x3_BiT", (3, 4, 6, 3), filters=(192, 384, 768, 1536), **_BIT)
+ResNetV2_101x1_BiT = _model("ResNetV2_101x1_BiT", (3, 4, 23, 3), **_BIT)
+ResNetV2_101x3_BiT = _model(
+    "ResNetV2_101x3_BiT", (3, 4, 23, 3), filters=(192, 384, 768, 1536), **_BIT
+)
+ResNetV2_152x2_BiT = _model(
+    "ResNetV2_152x2_BiT", (3, 8, 36, 3), filters=(128, 256, 512, 1024), **_BIT
+)
+ResNetV2_152x4_BiT = _model(
+    "ResNetV2_152x4_BiT", (3, 8, 36, 3), filters=(256, 512, 1024, 2048), **_BIT
+)
 
 
 def CIFARResNet(
@@ -481,14 +417,16 @@ def CIFARResNet(
     name: str | None = None,
     *,
     stem: StemName = "cifar",
+    block: Literal["basic", "bottleneck"] = "basic",
     **options: Unpack[CIFAROptions],
 ) -> keras.Model:
-    """Build a CIFAR model of the paper: 6n + 2 layers in three stages of 16, 32 and 64 filters.
+    """Build a CIFAR model of the paper, in three stages of 16, 32 and 64 filters.
 
     Parameters
     ----------
     depth : int, default 20
-        8, 14, 20, 26, ...: the paper has 20, 32, 44, 56, 110 and 1202.
+        Layers, 6n + 2 with basic blocks: the paper has 20, 32, 44, 56, 110 and 1202. 9n + 2 with
+        bottleneck blocks: 164 and 1001 in the second paper.
     include_top : bool, default True
         Whether to end with global average pooling and a classifier.
     weights : str, path or None, default None
@@ -507,12 +445,15 @@ def CIFARResNet(
         Activation of the classifier; None for logits.
     name : str, default "cifar_resnet{depth}"
         Name of the model.
-    stem : {"cifar", "imagenet"}, default "cifar"
-        "cifar": 3x3 of stride 1; "imagenet": 7x7 of stride 2 and max-pooling.
+    stem : str, default "cifar"
+        "cifar": 3x3 of stride 1; "imagenet": 7x7 of stride 2 and max-pooling; or another key of
+        `keras_resnet.resnet.STEMS`.
+    block : {"basic", "bottleneck"}, default "basic"
+        Kind of blocks.
     **options
-        `shortcut`, `include_preprocessing`, `preprocessing`, `zero_init_residual`: see
-        `keras_resnet.resnet.resnet`. `shortcut` is "A" by default, as in the paper, unless the
-        weights are for another.
+        `shortcut`, `include_preprocessing`, `attention`, `drop_path`, ...: see
+        `keras_resnet.resnet.resnet`. With basic blocks, `shortcut` is "A" by default, as in the
+        paper, unless the weights are for another; with bottleneck blocks, it is "B".
 
     Returns
     -------
@@ -521,11 +462,12 @@ def CIFARResNet(
     Raises
     ------
     ValueError
-        For a depth that is not 6n + 2, and as `ResNet` does.
+        For a depth that is not 6n + 2 or 9n + 2, and as `ResNet` does.
 
     References
     ----------
     He et al., Deep Residual Learning for Image Recognition, CVPR 2016, section 4.2.
+    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016: bottleneck blocks.
 
     Examples
     --------
@@ -533,16 +475,14 @@ def CIFARResNet(
     >>> keras_resnet.CIFARResNet(20).count_params()  # 1,376 of them moving averages
     271098
     """
-    if not is_count(depth) or depth < 8 or depth % 6 != 2:
-        raise ValueError(f"depth={depth!r} must be 6n + 2 with n >= 1: 8, 14, 20, 26, 32, ...")
-    return _pretrained(
+    return _cifar(
         f"CIFARResNet{depth}",
+        depth,
         weights,
+        block,
+        {"shortcut": "A"} if block == "basic" else {},
         dict(
             options,
-            block_counts=[(depth - 2) // 6] * 3,
-            block="basic",
-            filters=(16, 32, 64),
             include_top=include_top,
             input_tensor=input_tensor,
             input_shape=input_shape,
@@ -552,25 +492,85 @@ def CIFARResNet(
             name=name or f"cifar_resnet{depth}",
             stem=stem,
         ),
-        {"classes": 10, "shortcut": "A"},
     )
 
 
-_BUILDERS = {
-    build.__name__: build
-    for build in (
-        ResNet18,
-        ResNet34,
-        ResNet50,
-        ResNet101,
-        ResNet152,
-        ResNeXt50_32x4d,
-        ResNeXt101_32x8d,
-        ResNeXt101_64x4d,
-        WideResNet50_2,
-        WideResNet101_2,
+def CIFARResNetV2(
+    depth: int = 164,
+    include_top: bool = True,
+    weights: Weights = None,
+    input_tensor: keras.KerasTensor | None = None,
+    input_shape: ImageShape | None = None,
+    pooling: Pooling = None,
+    classes: int = 10,
+    classifier_activation: Activation = "softmax",
+    name: str | None = None,
+    *,
+    stem: StemName = "cifar",
+    block: Literal["basic", "bottleneck"] | None = None,
+    **options: Unpack[CIFAROptions],
+) -> keras.Model:
+    """Build a CIFAR model with pre-activation, in three stages of 16, 32 and 64 filters.
+
+    Everything that is not said here is as in `CIFARResNet`.
+
+    Parameters
+    ----------
+    depth : int, default 164
+        Layers: 110, 164 and 1001 in the paper.
+    include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation
+        As for `CIFARResNet`.
+    name : str, default "cifar_resnetv2_{depth}"
+        Name of the model.
+    stem
+        As for `CIFARResNet`.
+    block : {"basic", "bottleneck"}, optional
+        Kind of blocks. Default: as in the paper, bottleneck blocks for 164 and 1001 layers, and
+        basic ones for all other depths.
+    **options
+        As for `CIFARResNet`; `shortcut` is "B" by default.
+
+    Returns
+    -------
+    keras.Model
+
+    Raises
+    ------
+    ValueError
+        As `CIFARResNet` does.
+
+    References
+    ----------
+    He et al., Identity Mappings in Deep Residual Networks, ECCV 2016.
+
+    Examples
+    --------
+    >>> import keras_resnet
+    >>> model = keras_resnet.CIFARResNetV2(164)
+    >>> sum(weight.size for weight in model.trainable_weights)
+    1703258
+    """
+    if block is None:
+        block = "bottleneck" if depth in _OF_BOTTLENECKS else "basic"
+    kinds = {"basic": "basic_preactivation", "bottleneck": "preactivation"}
+    return _cifar(
+        f"CIFARResNetV2_{depth}",
+        depth,
+        weights,
+        block,
+        {"block": kinds.get(block)},
+        dict(
+            options,
+            include_top=include_top,
+            input_tensor=input_tensor,
+            input_shape=input_shape,
+            pooling=pooling,
+            classes=classes,
+            classifier_activation=classifier_activation,
+            name=name or f"cifar_resnetv2_{depth}",
+            stem=stem,
+        ),
     )
-}
 
 
 def builder(name: str) -> Callable[..., keras.Model]:
@@ -579,8 +579,8 @@ def builder(name: str) -> Callable[..., keras.Model]:
     Parameters
     ----------
     name : str
-        A named model ("ResNet50", "resnext50_32x4d") or a CIFAR model with its depth
-        ("CIFARResNet20", "cifar_resnet56"); case, "-" and "_" do not matter.
+        A named model ("ResNet50", timm's "seresnext50_32x4d") or a CIFAR model with its depth
+        ("CIFARResNet20", "cifar_resnetv2_164"); case, "-" and "_" do not matter.
 
     Returns
     -------
@@ -598,15 +598,23 @@ def builder(name: str) -> Callable[..., keras.Model]:
     >>> zoo.builder("cifar-resnet-20")().name
     'cifar_resnet20'
     """
-    if match := re.fullmatch(r"cifarresnet(\d+)", names.plain(name)):
-        return functools.partial(CIFARResNet, int(match[1]))
-    found = names.find("model", name, [*_BUILDERS, "CIFARResNet20"], " (any depth of 6n + 2)")
-    return _BUILDERS[found]
+    if match := re.fullmatch(r"cifarresnet(v2)?(\d+)", names.plain(name)):
+        return functools.partial(CIFARResNetV2 if match[1] else CIFARResNet, int(match[2]))
+    known = [*_BUILDERS, "CIFARResNet20", "CIFARResNetV2_164"]
+    return _BUILDERS[names.find("model", name, known, " (any depth of 6n + 2)")]
 
 
-def _named(model, weights, **options):
-    """Build a model of the table."""
-    return _pretrained(model, weights, {**MODELS[model], **options}, {"classes": 1000})
+def _cifar(architecture, depth, weights, block, usual, options):
+    """Build a CIFAR model: as many equal blocks in each stage as its depth has."""
+    check_choice(tuple(_LAYERS), block=block)
+    layers = _LAYERS[block]
+    if not is_count(depth) or depth < layers + 2 or depth % layers != 2:
+        depths = ", ".join(str(layers * count + 2) for count in range(1, 6))
+        raise ValueError(
+            f"depth={depth!r} must be {layers}n + 2 with n >= 1 for {block} blocks: {depths}, ..."
+        )
+    shape = dict(block_counts=[(depth - 2) // layers] * 3, block=block, filters=(16, 32, 64))
+    return _pretrained(architecture, weights, {**options}, {"classes": 10, **shape, **usual})
 
 
 def _pretrained(architecture, weights, options, usual):

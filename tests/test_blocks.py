@@ -1,5 +1,3 @@
-import itertools
-
 import keras
 import numpy as np
 import pytest
@@ -48,20 +46,37 @@ class TestPlans:
         model = keras.Model(x, kind.build(x, filters, strides, shortcut=shortcut, name="block"))
         plan = kind.plan(inputs, filters, strides, shortcut=shortcut, name="block")
         assert model.output_shape[-1] == filters * kind.expansion == plan.residual[-1].outputs
-        convolutions = [*plan.residual, *([plan.projection] if plan.projection else [])]
-        assert planned(convolutions, 9, 14) == built(model)
+        assert planned(plan.convolutions, 9, 14) == built(model)
 
-    @pytest.mark.parametrize("shortcut", blocks.SHORTCUTS)
-    @pytest.mark.parametrize(("kind", "stem"), [*itertools.product(KINDS, STEMS)])
-    def test_of_a_model_are_what_is_built(self, kind, stem, shortcut):
-        options = dict(stem=stem, shortcut=shortcut)
-        if "cardinality" in blocks.KINDS[kind].options:
-            options.update(cardinality=4, base_width=32, stride_in="1x1")
+    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *(dict(shortcut=shortcut) for shortcut in blocks.SHORTCUTS),
+            *(dict(stem=stem) for stem in STEMS),
+            dict(attention="se", attention_ratio=0.25, drop_path=0.1),
+            dict(attention="eca", shortcut="D", stem="tiered"),
+            dict(anti_aliasing="average", shortcut="D"),
+            dict(anti_aliasing="blur", stem="deep_strided"),
+            dict(stem="cifar", output_stride=1),
+            dict(stem="cifar", output_stride=2, shortcut="D", anti_aliasing="blur"),
+        ],
+        ids=str,
+    )
+    def test_of_a_model_are_what_is_built(self, kind, options):
+        own = blocks.KINDS[kind].options
+        if "cardinality" in own:
+            options = dict(options, cardinality=4, base_width=32, stride_in="1x1")
+        if "stride_block" in own and "output_stride" not in options:
+            options = dict(options, stride_block="last", biases=True)
         model = resnet((2, 1, 1), kind, (8, 16, 32), input_shape=(33, 46, 2), **options)
         architecture = Architecture((2, 1, 1), kind, (8, 16, 32), **options)
         plan = list(architecture.convolutions(channels=2))
-        assert planned(plan, 33, 46) == built(model)
-        features = model.get_layer("conv4_block1_out").output.shape
+        spatial = [each for each in plan if each.reduction]
+        assert planned(spatial, 33, 46) == {
+            name: shape for name, shape in built(model).items() if "_se_" not in name
+        }
+        features = model.layers[-3].output.shape
         assert features[1:] == (
             -(-33 // architecture.total_stride),
             -(-46 // architecture.total_stride),
@@ -103,8 +118,33 @@ class TestConvolution:
 
 class TestKinds:
     def test_have_options_of_their_own(self):
-        with one_line_error("cardinality=2 needs block='bottleneck'", "'basic'"):
+        with one_line_error("cardinality=2 needs block='bottleneck' or 'preactivation'", "'basic'"):
             Architecture((1,), "basic", (8,), cardinality=2)
+        with one_line_error("biases=True needs block='preactivation' or 'basic_preactivation'"):
+            Architecture((1,), "basic", (8,), biases=True)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (dict(attention="cbam"), "attention='cbam' must be one of"),
+            (dict(attention_ratio=0.25), "attention_ratio=0.25 needs attention='se'"),
+            (dict(anti_aliasing=True), "anti_aliasing=True must be one of"),
+            (dict(norm="layer"), "norm='layer' must be one of"),
+            (dict(output_stride=4), "output_stride=4 must be one of None, 1"),
+            (dict(drop_path=1.0), "drop_path=1.0 must"),
+            (dict(drop_path=0.1, shortcut=None), "drop_path=0.1 needs a shortcut"),
+            (dict(weight_standardization=1), "weight_standardization=1 must be True or False"),
+            (dict(weight_standardization=True, cardinality=2), "cardinality=2 must be 1"),
+        ],
+        ids=lambda each: "" if isinstance(each, dict) else each,
+    )
+    def test_refuse_options_out_of_their_range(self, options, words):
+        with one_line_error(words):
+            Architecture((1,), "bottleneck", (8,), stem="cifar", **options)
+
+    def test_take_channels_in_groups(self):
+        with one_line_error("norm='group' takes channels in 32 groups: 48 channels", "multiple of"):
+            blocks.normalization(keras.Input((8, 8, 48)), norm="group", name="gn")
 
     def test_are_listed_when_one_is_unknown(self):
         with one_line_error("block='inverted' must be one of", *map(repr, KINDS)):
