@@ -187,7 +187,7 @@ class TestBlocks:
             (dict(filters=0), "filters=0"),
             (dict(strides=0), "strides=0"),
             (dict(strides=True), "strides=True"),
-            (dict(shortcut="D"), "shortcut='D'"),
+            (dict(shortcut="E"), "shortcut='E'"),
             (dict(shortcut=None, zero_init_residual=True), "zero_init_residual=True"),
         ],
         ids=str,

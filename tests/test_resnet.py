@@ -506,7 +506,7 @@ class TestErrors:
             (dict(input_shape=(32, 32)), ["input_shape=(32, 32)", "(height, width, channels)"]),
             (dict(input_shape=(32, 32, None)), ["input_shape=(32, 32, None)"]),
             (dict(input_shape=(1, 32, 32, 3)), ["input_shape=(1, 32, 32, 3)"]),
-            (dict(shortcut="D"), ["shortcut='D'", "'A', 'B', 'C', None"]),
+            (dict(shortcut="E"), ["shortcut='E'", "'A', 'B', 'C', 'D', None"]),
             (dict(shortcut="a"), ["shortcut='a'"]),
             (dict(stem="mnist"), ["stem='mnist'", "'imagenet', 'cifar'"]),
             (dict(block="inverted"), ["block='inverted'", "'bottleneck', 'basic'"]),

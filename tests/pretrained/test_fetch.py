@@ -792,7 +792,7 @@ class TestTags:
             (dict(classes=-1), "classes=-1"),
             (dict(input_shape=(2, 2, 3)), "input_shape=(2, 2, 3)"),
             (dict(pooling="sum"), "pooling='sum'"),
-            (dict(shortcut="D"), "shortcut='D'"),
+            (dict(shortcut="E"), "shortcut='E'"),
             (dict(classifier_activation="hard"), "classifier_activation='hard'"),
             (
                 dict(include_preprocessing=True, preprocessing="tf"),
