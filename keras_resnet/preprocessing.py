@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_resnet.checks import is_count
 from keras_resnet.graphs import wants_of
-from keras_resnet.layers import Preprocessing
+from keras_resnet.layers import NORMALIZATIONS, Preprocessing
 
 
 def preprocess_input(
@@ -25,7 +25,8 @@ def preprocess_input(
         How the images were normalized in training: "torch" subtracts the ImageNet mean and divides
         by the standard deviation; "caffe" turns RGB into BGR and subtracts the mean, "detectron2"
         the mean of "torch"; "tf" scales to -1 ... 1. Or the model that is to get the images: its
-        own mode is used, and images for a model that normalizes them itself stay as they are.
+        own mode is used, for any number of channels, and images for a model that normalizes them
+        itself stay as they are.
 
     Returns
     -------
@@ -34,8 +35,8 @@ def preprocess_input(
     Raises
     ------
     ValueError
-        For an unknown mode, a model that does not say what it wants, or images that are not RGB
-        where the mode needs them to be.
+        For an unknown mode, a model that does not say what it wants or takes other channels, or
+        images that are not RGB without a model that takes them.
 
     Examples
     --------
@@ -45,9 +46,16 @@ def preprocess_input(
     >>> [f"{channel:.3f}" for channel in np.ravel(white)]
     ['2.249', '2.429', '2.640']
     """
+    shape = tuple(np.shape(x))
     if isinstance(mode, keras.Model):
         model: Any = mode
-        mode = wants_of(model).normalization
+        wants = wants_of(model)
+        mode = wants.normalization
+        if wants.channels and shape[-1:] != (wants.channels,):
+            raise ValueError(
+                f"x of shape {shape}: model {model.name!r} takes images of {wants.channels} "
+                "channels, which come last."
+            )
         if mode == "raw":
             return keras.ops.cast(x, "float32")
         if mode is None:
@@ -55,6 +63,11 @@ def preprocess_input(
                 f"mode: model {model.name!r} does not say how its images are normalized. Say it "
                 "with mode='torch', 'caffe' or 'tf'."
             )
+    elif mode != "tf" and mode in NORMALIZATIONS and shape[-1:] != (3,):
+        raise ValueError(
+            f"mode={mode!r} needs RGB images with channels last; x has the shape {shape}. For a "
+            "model of other images, pass the model as mode."
+        )
     return Preprocessing(mode)(x)
 
 

@@ -624,6 +624,9 @@ def _pretrained(architecture, weights, options, usual):
     source = load.find(weights, architecture)
     if options.get("preprocessing") is None:
         options.pop("preprocessing", None)
+    if source.channels == 3:
+        # Images of any other number of channels are normalized as these were.
+        usual = {**usual, "preprocessing": "torch"}
     with kernels_to_be_loaded():
         model = resnet(**{**usual, **source.options, **options})
     needed = source.options.get("preprocessing", model.preprocessing)
@@ -635,7 +638,7 @@ def _pretrained(architecture, weights, options, usual):
     # Whoever asks for another number of classes wants a new classifier.
     new_head = options.get("classes", usual["classes"]) != usual["classes"]
     model = load.load_source(model, source, new_head=new_head)
-    # Of images that are not RGB, there is but one way.
+    # Weights for images that are not RGB are this package's, whose default that is.
     if source.silent and "preprocessing" not in options and needed != "tf":
         warn(
             f"{source.argument}: the file does not say how images have to be normalized; "

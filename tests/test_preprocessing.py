@@ -24,6 +24,24 @@ class TestOfAModel:
                 preprocess_input(self.IMAGES, model), preprocess_input(self.IMAGES, mode)
             )
 
+    @pytest.mark.parametrize("channels", [1, 4])
+    def test_is_the_same_within_a_model_and_before_it(self, channels):
+        options = dict(input_shape=(8, 8, channels), preprocessing="torch")
+        before = keras_resnet.CIFARResNet(8, **options)
+        within = keras_resnet.CIFARResNet(8, include_preprocessing=True, **options)
+        within.set_weights(before.get_weights())
+        images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, channels))
+        shown = preprocess_input(images, before)
+        np.testing.assert_allclose(within(images), before(shown), atol=1e-5)
+
+    def test_is_refused_for_images_of_other_channels(self):
+        net = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 4))
+        with one_line_error("x of shape (2, 8, 8, 3)", "takes images of 4 channels"):
+            preprocess_input(self.IMAGES, net)
+        for shape in ((2, 8, 8, 1), (3, 224, 224), (8, 8), ()):
+            with one_line_error("mode='torch' needs RGB images", f"has the shape {shape}"):
+                preprocess_input(np.zeros(shape), "torch")
+
     def test_is_nothing_where_the_model_does_it(self):
         net = keras_resnet.CIFARResNet(8, input_shape=(8, 8, 3), include_preprocessing=True)
         prepared = preprocess_input(self.IMAGES, net)

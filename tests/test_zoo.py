@@ -224,7 +224,6 @@ class TestWeightFiles:
             dict(depth=14),
             dict(shortcut="B"),
             dict(stem="imagenet"),
-            dict(input_shape=(32, 32, 1)),
         ],
         ids=str,
     )
@@ -248,9 +247,9 @@ class TestWeightFiles:
     @pytest.mark.filterwarnings("ignore:Skipping nested container")
     def test_that_do_not_fit_are_refused_with_the_tensor_and_both_shapes(self, tmp_path, suffix):
         path = tmp_path / f"net{suffix}"
-        save(small(), path)
-        with one_line_error("conv1_conv/kernel", "(3, 3, 3, 16)", "(3, 3, 1, 16)"):
-            small(input_shape=(32, 32, 1), weights=path)
+        save(small(input_shape=(32, 32, 1)), path)
+        with one_line_error("conv1_conv/kernel", "(3, 3, 1, 16)", "(3, 3, 3, 16)"):
+            small(weights=path)
 
     @pytest.mark.filterwarnings("ignore:Skipping nested container")
     def test_that_do_not_fit_change_nothing(self, tmp_path, suffix):

@@ -9,11 +9,12 @@ from typing import Any
 
 import keras
 
-from keras_resnet.graphs import remember
+from keras_resnet.graphs import remember, wants_of
 from keras_resnet.layers.view import VIEW
 from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
+from keras_resnet.pretrained.notices import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Source:
     silent : bool, default False
         Whether the file does not say how images have to be normalized, as Keras' files of weights
         alone do not. PyTorch's models are trained on images that are normalized as "torch".
+    channels : int or None, default 3
+        Channels of the images that the weights are for; None if that is not known.
     """
 
     argument: str
@@ -45,6 +48,7 @@ class Source:
     row: registry.Weights | None
     read: Callable[[bool], Mapping[str, Any]]
     silent: bool = False
+    channels: int | None = 3
 
 
 def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
@@ -107,7 +111,8 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     elif mapping.is_caffe(tensors):
         options = registry.CAFFE_OPTIONS
     silent = "preprocessing" not in options and mapping.is_of_keras(tensors)
-    return Source(argument, options, view, row, lambda top: tensors, silent)
+    channels = mapping.channels_of(tensors)
+    return Source(argument, options, view, row, lambda top: tensors, silent, channels)
 
 
 def load_weights(
@@ -120,7 +125,9 @@ def load_weights(
     """Load pretrained weights into a model.
 
     The weights must contain every tensor of the model, with the same shape. All tensors are checked
-    before the first one changes. If the model has no head, the head in the file is ignored.
+    before the first one changes. If the model has no head, the head in the file is ignored. If the
+    weights are for RGB images and the model is for others, the first kernel is adapted, as
+    `mapping.adapted_kernel` says, and this is logged.
 
     Parameters
     ----------
@@ -154,7 +161,8 @@ def load_weights(
     Warns
     -----
     RuntimeWarning
-        If tensors contain NaN or infinity.
+        If tensors contain NaN or infinity; if weights for RGB images do not say how these were
+        normalized, and the model, which is for others, normalizes as "tf".
 
     Examples
     --------
@@ -168,7 +176,16 @@ def load_weights(
     """
     if weights is None:
         return model
-    return load_source(model, find(weights, architecture or model.name), new_head=new_head)
+    source = find(weights, architecture or model.name)
+    model = load_source(model, source, new_head=new_head)
+    mode = mapping.options_of(layer.get_config() for layer in model.layers).get("preprocessing")
+    if source.channels == 3 != wants_of(model).channels and mode == "tf" and not source.options:
+        warn(
+            f"{source.argument}: the file does not say how RGB images were normalized for these "
+            f"weights, and {model.name} normalizes as 'tf'. PyTorch's models need 'torch': build "
+            "with preprocessing='torch', or with weights=, which chooses it."
+        )
+    return model
 
 
 def class_names(source: Source) -> list[str]:
@@ -232,7 +249,7 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     classes = len(class_names(source)) if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))
-    mapping.load_tensors(model, tensors, source.argument, new_head=new_head)
+    mapping.load_tensors(model, tensors, source.argument, new_head=new_head, new_channels=True)
     remember(model, normalization=source.options.get("preprocessing"), **source.view)
     return model
 

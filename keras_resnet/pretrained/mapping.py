@@ -75,6 +75,13 @@ _KERAS_EPSILON = 1.001e-5
 _OF_BLOCKS = re.compile(r"(^|\.)(layer|res)\d+\.|^conv\d+_block|^layers/(?!functional)")
 
 
+# Names of the first kernel, in all namings.
+_FIRST_KERNEL = re.compile(
+    r"conv1(\.0)?\.weight|stem\.conv1?\.weight|conv1(_1)?_conv/kernel|conv1/kernel"
+    r"|layers/(standardized_)?conv2d/vars/0"
+)
+
+
 class Slot(NamedTuple):
     """Where a tensor goes.
 
@@ -175,7 +182,12 @@ def load_state_dict(
 
 
 def load_tensors(
-    model: keras.Model, tensors: Mapping[str, Any], argument: str, *, new_head: bool = False
+    model: keras.Model,
+    tensors: Mapping[str, Any],
+    argument: str,
+    *,
+    new_head: bool = False,
+    new_channels: bool = False,
 ) -> None:
     """Load tensors into a model, all or none: `load_state_dict` for any source.
 
@@ -189,6 +201,9 @@ def load_tensors(
         The source of the tensors, for error messages.
     new_head : bool, default False
         As in `load_state_dict`.
+    new_channels : bool, default False
+        Whether to adapt a first kernel for RGB images to a model of others: `adapted_kernel`. This
+        is logged.
 
     Raises
     ------
@@ -204,6 +219,8 @@ def load_tensors(
         if naming == "keras":
             tensors = _fold_biases(model, tensors)
         _leave_out_head(model, naming, slots, tensors, new_head)
+        if new_channels:
+            _adapt_first_kernel(model, slots, tensors)
         check_tensors(model, slots, tensors)
     assign(slots, tensors, argument)
     if caffe:
@@ -455,6 +472,66 @@ def classes_of(tensors: Mapping[str, Any]) -> int | None:
     tensors = _plain_names(tensors)
     _, bias = _HEADS[naming_of(tensors)]
     return int(tensors[bias].shape[0]) if bias in tensors and tensors[bias].shape else None
+
+
+def channels_of(tensors: Mapping[str, Any]) -> int | None:
+    """Return the number of channels of the images that tensors are for.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        As in `load_tensors`.
+
+    Returns
+    -------
+    int or None
+        The number of channels; None if there is no first kernel.
+    """
+    for name, tensor in _plain_names(tensors).items():
+        if _FIRST_KERNEL.fullmatch(name) and len(tensor.shape) == 4:
+            return int(tensor.shape[2 if "/" in name else 1])
+    return None
+
+
+def adapted_kernel(kernel: np.ndarray, channels: int, axis: int = 2) -> np.ndarray:
+    """Adapt a convolution's kernel for RGB images to images of another number of channels.
+
+    A single channel gets the sum of the colors' weights: it excites the filters as three equal
+    channels did. More channels get the weights of red, green and blue in turn, times three divided
+    by their number, so that the sums that leave the convolution stay about as large.
+
+    Parameters
+    ----------
+    kernel : array
+        With three channels in `axis`.
+    channels : int
+        Channels of the images.
+    axis : int, default 2
+        The axis of the kernel's incoming channels.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same dtype, with `channels` in `axis`.
+
+    References
+    ----------
+    timm, `timm.models.adapt_input_conv`, Apache-2.0: the same numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.pretrained.mapping import adapted_kernel
+    >>> kernel = np.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1)
+    >>> adapted_kernel(kernel, 1).ravel().tolist(), adapted_kernel(kernel, 4).ravel().tolist()
+    ([7.0], [0.75, 1.5, 3.0, 0.75])
+    """
+    wide = np.asarray(kernel, np.result_type(kernel.dtype, "float32"))
+    if channels == 1:
+        adapted = wide.sum(axis, keepdims=True)
+    else:
+        adapted = wide.take(np.arange(channels) % 3, axis) * (3 / channels)
+    return adapted.astype(kernel.dtype)
 
 
 def is_caffe(tensors: Mapping[str, Any]) -> bool:
@@ -724,6 +801,21 @@ def _leave_out_head(model, naming, slots, tensors, new_head):
     for names, mapping in ((theirs, tensors), (ours, slots)):
         for name in names:
             del mapping[name]
+
+
+def _adapt_first_kernel(model, slots, tensors):
+    """Adapt the first kernel among the tensors, if it is for RGB images and the model is not."""
+    first = next(layer.kernel for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    name, slot = next((name, slot) for name, slot in slots.items() if slot.variable is first)
+    kernel, axis, channels = tensors.get(name), slot.axes.index(2), first.shape[2]
+    if kernel is None or len(kernel.shape) != 4 or kernel.shape[axis] != 3 or channels == 3:
+        return
+    tensors[name] = adapted_kernel(np.asarray(kernel), channels, axis)
+    how = "summed" if channels == 1 else f"repeated and scaled by 3/{channels}"
+    logger.info(
+        "%s takes images of %d channel%s: the first kernel's weights for RGB are %s.",
+        *(model.name, channels, "s" * (channels > 1), how),
+    )
 
 
 def _check_names(model, slots, tensors):

@@ -33,8 +33,28 @@ class TestPreprocessing:
         images = np.full((1, 2, 2, 3), 255, "uint8")
         np.testing.assert_allclose(layers.Preprocessing("tf")(images), np.ones((1, 2, 2, 3)))
 
-    def test_refuses_unknown_modes_and_grey_images(self):
+    @pytest.mark.parametrize("channels", [1, 2, 4, 13])
+    @pytest.mark.parametrize("mode", layers.NORMALIZATIONS)
+    def test_of_other_channels_goes_through_the_colors_in_turn(self, mode, channels):
+        images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, channels)).astype("float32")
+        reverse, mean, deviation = layers.NORMALIZATIONS[mode]
+        mean, deviation = (np.broadcast_to(each, 3) for each in (mean, deviation))
+        expected = np.empty_like(images)
+        for channel in range(channels):
+            place = (
+                {0: 2, 1: 1, 2: 0}.get(channel, channel) if reverse and channels > 2 else channel
+            )
+            if channels == 1:
+                constants = mean.mean(), deviation.mean()
+            else:
+                constants = mean[channel % 3], deviation[channel % 3]
+            expected[..., channel] = (images[..., place] - constants[0]) / constants[1]
+        layer = layers.Preprocessing(mode)
+        np.testing.assert_allclose(layer(images), expected, atol=1e-4)
+        np.testing.assert_allclose(layer(images[0]), expected[0], atol=1e-4)
+
+    def test_refuses_unknown_modes_and_numbers_of_channels(self):
         with pytest.raises(ValueError, match="mode='pytorch' must be one of 'torch'"):
             layers.Preprocessing("pytorch")
-        with pytest.raises(ValueError, match="have 1 channels"):
-            layers.Preprocessing("caffe")(np.zeros((1, 2, 2, 1)))
+        with pytest.raises(ValueError, match="how many channels"):
+            layers.Preprocessing("caffe")(keras.Input((2, 2, None)))
