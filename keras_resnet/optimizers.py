@@ -60,8 +60,65 @@ def check_rates(rates: Mapping[str, float], model: keras.Model) -> None:
             )
 
 
+class _Layerwise(keras.optimizers.Optimizer):
+    """Before an optimizer of Keras: a learning rate for each layer, and clipping of whole batches.
+
+    Subclasses take `_step`, given whether weight decay applies to the variable.
+    """
+
+    def __init__(self, *args, rates: Mapping[str, float] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.rates = dict(rates or {})
+
+    def decays(self, path: str) -> bool:
+        """Tell whether weight decay applies to a variable.
+
+        Parameters
+        ----------
+        path : str
+            Path of the variable, such as "conv1_conv/kernel".
+
+        Returns
+        -------
+        bool
+        """
+        return path.rpartition("/")[2] not in _NOT_DECAYED
+
+    def update_step(self, gradient, variable, learning_rate):  # noqa: D102
+        # This is the backend's variable. Keras' own knows the layer it belongs to.
+        path = self._trainable_variables[self._get_variable_index(variable)].path
+        name = name_of_rate(self.rates, path)
+        if name is not None:
+            learning_rate = learning_rate * keras.ops.cast(self.rates[name], learning_rate.dtype)
+        self._step(gradient, variable, learning_rate, self.decays(path))
+
+    def _step(self, gradient, variable, learning_rate, decays):
+        raise NotImplementedError
+
+    @property
+    def _has_replicas(self):
+        """Whether each gradient is of a replica's part of the batch, as only with TensorFlow."""
+        strategy = getattr(self, "_distribution_strategy", None)
+        return strategy is not None and strategy.num_replicas_in_sync > 1
+
+    def _clip_gradients(self, grads):
+        """Clip gradients, unless they still have to be summed over replicas."""
+        return grads if self._has_replicas else super()._clip_gradients(grads)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Sum the gradients over replicas, and clip those of the whole batch."""
+        summed = super()._all_reduce_sum_gradients(grads_and_vars)
+        if not self._has_replicas:
+            return summed
+        grads, variables = zip(*summed, strict=True)
+        return list(zip(super()._clip_gradients(grads), variables, strict=True))
+
+    def get_config(self):  # noqa: D102
+        return {**super().get_config(), "rates": self.rates}
+
+
 @keras.saving.register_keras_serializable(package="keras_resnet")
-class LayerwiseSGD(keras.optimizers.SGD):
+class LayerwiseSGD(_Layerwise, keras.optimizers.SGD):
     """Stochastic gradient descent as in the papers, with a learning rate for each layer.
 
     Weight decay is part of the gradient, so that momentum acts on it as well; Keras' own
@@ -96,55 +153,108 @@ class LayerwiseSGD(keras.optimizers.SGD):
     [0.9, 0.0]
     """
 
-    def __init__(self, *args, l2: float = 0.0, rates: Mapping[str, float] | None = None, **kwargs):
+    def __init__(self, *args, l2: float = 0.0, **kwargs):
         super().__init__(*args, **kwargs)
-        self.l2, self.rates = l2, dict(rates or {})
+        self.l2 = l2
 
-    def decays(self, path: str) -> bool:
-        """Tell whether weight decay applies to a variable.
-
-        Parameters
-        ----------
-        path : str
-            Path of the variable, such as "conv1_conv/kernel".
-
-        Returns
-        -------
-        bool
-        """
-        return path.rpartition("/")[2] not in _NOT_DECAYED
-
-    def update_step(self, gradient, variable, learning_rate):  # noqa: D102
-        # This is the backend's variable. Keras' own knows the layer it belongs to.
-        path = self._trainable_variables[self._get_variable_index(variable)].path
-        if self.l2 and self.decays(path):
+    def _step(self, gradient, variable, learning_rate, decays):
+        if self.l2 and decays:
             gradient = gradient + self.l2 * keras.ops.cast(variable, gradient.dtype)
-        name = name_of_rate(self.rates, path)
-        if name is not None:
-            rate = keras.ops.cast(self.rates[name], learning_rate.dtype)
-            learning_rate = learning_rate * rate
-        super().update_step(gradient, variable, learning_rate)
-
-    @property
-    def _has_replicas(self):
-        """Whether each gradient is of a replica's part of the batch, as only with TensorFlow."""
-        strategy = getattr(self, "_distribution_strategy", None)
-        return strategy is not None and strategy.num_replicas_in_sync > 1
-
-    def _clip_gradients(self, grads):
-        """Clip gradients, unless they still have to be summed over replicas."""
-        return grads if self._has_replicas else super()._clip_gradients(grads)
-
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        """Sum the gradients over replicas, and clip those of the whole batch."""
-        summed = super()._all_reduce_sum_gradients(grads_and_vars)
-        if not self._has_replicas:
-            return summed
-        grads, variables = zip(*summed, strict=True)
-        return list(zip(super()._clip_gradients(grads), variables, strict=True))
+        keras.optimizers.SGD.update_step(self, gradient, variable, learning_rate)
 
     def get_config(self):  # noqa: D102
-        return {**super().get_config(), "l2": self.l2, "rates": self.rates}
+        return {**super().get_config(), "l2": self.l2}
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class LayerwiseAdamW(_Layerwise, keras.optimizers.AdamW):
+    """AdamW, with a learning rate for each layer.
+
+    Weight decay takes `weight_decay` times the layer's learning rate off the weights, as in
+    PyTorch. Biases and normalization do not decay; with Keras' own AdamW they do.
+    `global_clipnorm` clips the gradient of the whole batch, where Keras clips that of each replica.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for `keras.optimizers.AdamW`.
+    rates : mapping of str to float, optional
+        As in `LayerwiseSGD`.
+
+    References
+    ----------
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from keras_resnet.optimizers import LayerwiseAdamW
+    >>> variables = [keras.Variable([1.0], name=name) for name in ("kernel", "bias")]
+    >>> LayerwiseAdamW(0.1, weight_decay=0.5).apply([keras.ops.zeros(1)] * 2, variables)
+    >>> [round(float(variable.numpy()[0]), 3) for variable in variables]
+    [0.95, 1.0]
+    """
+
+    def _apply_weight_decay(self, variables):
+        """Leave it to the steps, which know the layers' rates and what does not decay."""
+
+    def _step(self, gradient, variable, learning_rate, decays):
+        if self.weight_decay and decays:
+            rate = keras.ops.cast(learning_rate * self.weight_decay, variable.dtype)
+            self.assign_sub(variable, variable * rate)
+        keras.optimizers.AdamW.update_step(self, gradient, variable, learning_rate)
+
+
+@keras.saving.register_keras_serializable(package="keras_resnet")
+class LayerwiseLamb(_Layerwise, keras.optimizers.Lamb):
+    """LAMB as in its paper and in timm, with a learning rate for each layer.
+
+    The norm of an update, which is brought to the norm of the weights, is that of Adam's update
+    and weight decay together. Keras' own LAMB decays the weights by themselves, many times faster.
+    Biases and normalization do not decay, and are updated as Adam does it.
+    `global_clipnorm` clips the gradient of the whole batch, where Keras clips that of each replica.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        As for `keras.optimizers.Lamb`.
+    rates : mapping of str to float, optional
+        As in `LayerwiseSGD`.
+
+    References
+    ----------
+    You et al., Large Batch Optimization for Deep Learning, ICLR 2020, algorithm 2.
+
+    Examples
+    --------
+    >>> import keras
+    >>> from keras_resnet.optimizers import LayerwiseLamb
+    >>> kernel = keras.Variable([3.0, 4.0], name="kernel")
+    >>> LayerwiseLamb(0.1).apply([keras.ops.array([1.0, -1.0])], [kernel])
+    >>> [round(float(weight), 3) for weight in kernel.numpy()]  # a tenth of its norm further
+    [2.646, 4.354]
+    """
+
+    def _apply_weight_decay(self, variables):
+        """Leave it to the steps, where it is a part of the update."""
+
+    def _step(self, gradient, variable, learning_rate, decays):
+        ops, dtype, index = keras.ops, variable.dtype, self._get_variable_index(variable)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        gradient, rate = ops.cast(gradient, dtype), ops.cast(learning_rate, dtype)
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
+        self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
+        step = ops.cast(self.iterations + 1, dtype)
+        mean = momentum / (1 - ops.power(ops.cast(self.beta_1, dtype), step))
+        square = velocity / (1 - ops.power(ops.cast(self.beta_2, dtype), step))
+        update = mean / (ops.sqrt(square) + self.epsilon)
+        if decays:
+            weights = ops.cast(variable, dtype)
+            update = update + (self.weight_decay or 0.0) * weights
+            of_weights, of_update = (ops.sqrt(ops.sum(ops.square(x))) for x in (weights, update))
+            both = ops.logical_and(of_weights > 0, of_update > 0)
+            update = update * ops.where(both, of_weights / ops.where(both, of_update, 1.0), 1.0)
+        self.assign_sub(variable, rate * update)
 
 
 @keras.saving.register_keras_serializable(package="keras_resnet")
