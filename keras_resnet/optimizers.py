@@ -84,7 +84,7 @@ class _Layerwise(keras.optimizers.Optimizer):
         """
         return path.rpartition("/")[2] not in _NOT_DECAYED
 
-    def update_step(self, gradient, variable, learning_rate):  # noqa: D102
+    def update_step(self, gradient, variable, learning_rate):
         # This is the backend's variable. Keras' own knows the layer it belongs to.
         path = self._trainable_variables[self._get_variable_index(variable)].path
         name = name_of_rate(self.rates, path)
@@ -113,7 +113,7 @@ class _Layerwise(keras.optimizers.Optimizer):
         grads, variables = zip(*summed, strict=True)
         return list(zip(super()._clip_gradients(grads), variables, strict=True))
 
-    def get_config(self):  # noqa: D102
+    def get_config(self):
         return {**super().get_config(), "rates": self.rates}
 
 
