@@ -121,7 +121,7 @@ class Ours:
         }
         batches = tf.data.Dataset.from_tensors((inputs_of(count), labels)).repeat()
         recipe = training.recipe("detection")
-        self.model.compile(recipe.optimizer(), jit_compile=False)
+        self.model.compile(recipe.make_optimizer(), jit_compile=False)
         rows = np.concatenate([boxes, classes[..., None], np.zeros((*classes.shape, 1))], -1)
         split = data.Split(inputs_of(count)["images"].astype("uint8"), rows.astype("float32"))
         objective = DetectionObjective(split)

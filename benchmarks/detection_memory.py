@@ -60,7 +60,7 @@ def peak_memory(
         max_size=max(size),
         box_batch_size_per_image=rois,
     )
-    detector.compile(training.recipe("detection").optimizer())
+    detector.compile(training.recipe("detection").make_optimizer())
     detector.optimizer.build(detector.trainable_variables)
     before = _peak()
     generator = np.random.default_rng(0)

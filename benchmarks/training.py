@@ -107,7 +107,7 @@ def overhead(precision: str) -> str:
     recipe, turns = training.Recipe(epochs=epochs, batch_size=BATCH), Turns("ours", "fit")
     options = dict(image_size=32, batch_size=BATCH)
     theirs.compile(
-        recipe.optimizer(STEPS),
+        recipe.make_optimizer(STEPS),
         "sparse_categorical_crossentropy",
         metrics=["accuracy"],
         jit_compile=False,

@@ -91,6 +91,7 @@ RANGES = {
     "agreement": _FRACTION,  # of predictions that must stay the same
     "crop": Range(("above", 0), ("at most", 1)),  # of an image's shorter side
     "area": Range(("above", 0), ("at most", 1)),  # of an image
+    "factor": Range(("above", 0), ("at most", 1)),  # of a learning rate, from layer to layer
     "dropout": _BELOW_1,
     "validation": _BELOW_1,  # of the training images that is held out
     "decay": _BELOW_1,  # momentum, averages, label smoothing, warm-up

@@ -437,6 +437,32 @@ class TestWants:
         assert model.preprocessing == "torch"
 
 
+class TestBlocks:
+    @pytest.mark.parametrize("make", [functional, sequential, twice, halves, reused])
+    def test_end_where_every_way_through_a_model_passes(self, make):
+        head = layers.Dense(3, "softmax")
+        model = make(backbone(), layers.Dropout(0.1), head)
+        first = [block[0] for block in graphs.blocks_of(model)]
+        assert [layer.name for layer in first[:2]] == ["conv1_conv", "conv2_block1_1_conv"]
+        assert first[2:] == [head]
+        learning = [layer for layer in graphs.flat_layers(model) if layer.weights]
+        found = [layer for block in graphs.blocks_of(model) for layer in block]
+        assert sorted(map(id, found)) == sorted(map(id, learning))
+
+    def test_that_are_pre_activated_begin_with_their_normalization(self):
+        model = keras.applications.ResNet50V2(weights=None, input_shape=(32, 32, 3))
+        *blocks, head = graphs.blocks_of(model)
+        assert (len(blocks), [layer.name for layer in head]) == (17, ["predictions"])
+        assert blocks[2][0].name == "conv2_block2_preact_bn"
+        assert blocks[-1][-1].name == "post_bn"
+
+    def test_of_a_chain_are_its_layers(self):
+        parts = [layers.Conv2D(4, 3), layers.BatchNormalization(), layers.ReLU()]
+        parts += [layers.Conv2D(4, 3), layers.GlobalAveragePooling2D(), layers.Dense(3)]
+        model = keras.Sequential([keras.Input((8, 8, 1)), *parts])
+        assert graphs.blocks_of(model) == ((parts[0], parts[1]), (parts[3],), (parts[5],))
+
+
 class TestDigest:
     def test_is_that_of_the_same_layers_of_keras(self):
         """Checkpoints hold it: it may not change."""

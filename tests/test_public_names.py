@@ -16,13 +16,16 @@ NAMES = json.loads(
 )
 # In `names.json` these are options of a function; now they are also fields of an `Execution`.
 EXECUTED = {field.name: repr(field.default) for field in dataclasses.fields(Execution)}
-# What the changelog says is elsewhere for good, and defaults that the data or the model decide now.
+# What the changelog says is elsewhere for good, and defaults that the data, the model
+# or the optimizer decide now.
 MOVED = {
     f"keras_resnet.blocks.{name}": f"keras_resnet.checks.{name}"
     for name in ("check_activation", "check_data_format", "check_positive", "is_count")
 }
 CHANGED = {
     ("keras_resnet.tuning.search", "objective"): "None",
+    ("keras_resnet.training.Recipe", "learning_rate"): "None",
+    ("keras_resnet.training.Recipe", "weight_decay"): "None",
     ("keras_resnet.export.latencies", "batch_sizes"): "None",
 }
 

@@ -8,6 +8,8 @@
 `features_of`       what enters the head, as a tensor
 `extractor_of`      everything but the head, as a model
 `head_model_of`     the head alone, as a model
+`blocks_of`         the layers between the points that every way through a model passes
+`drop_path_of`      how often its last residual block is left out in training
 `stages_of`         the layers between the strides
 `last_stage`        those behind the last stride
 `stage_name`        what the names of a stage's layers begin with
@@ -31,6 +33,7 @@ instead of guessing.
 """
 
 from keras_resnet.graphs.answers import Answer, answer_of, task_of_outputs
+from keras_resnet.graphs.blocks import blocks_of, drop_path_of
 from keras_resnet.graphs.heads import (
     OUTPUTS,
     POOLING,
@@ -66,10 +69,12 @@ __all__ = [
     "View",
     "Wants",
     "answer_of",
+    "blocks_of",
     "check_functional",
     "check_weights",
     "copy_state",
     "digest",
+    "drop_path_of",
     "extractor_of",
     "features_of",
     "flat_layers",

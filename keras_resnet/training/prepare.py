@@ -303,7 +303,7 @@ def prepare(
         net = replicated(model, strategy, devices.synchronized)
     for each in dict.fromkeys([model, net]):
         with strategy.scope() if each is net else contextlib.nullcontext():
-            _compile(each, recipe.optimizer(batches.steps), objective.compiled)
+            _compile(each, recipe.make_optimizer(batches.steps, each), objective.compiled)
     with strategy.scope():
         net.optimizer.build(net.trainable_variables)
         average = WeightAverage(net, recipe.ema) if recipe.ema else None
@@ -361,7 +361,7 @@ def compile_for_more(model: keras.Model, recipe: Recipe, compiled: tuple[str, st
     """
     inside = tf.distribute.has_strategy()
     with contextlib.nullcontext() if inside else model.distribute_strategy.scope():
-        _compile(model, recipe.optimizer(), compiled)
+        _compile(model, recipe.make_optimizer(model=model), compiled)
         model.optimizer.build(model.trainable_variables)
 
 

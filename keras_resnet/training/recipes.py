@@ -1,14 +1,21 @@
 """How to train: hyperparameters that belong together."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import keras
 
-from keras_resnet import names
+from keras_resnet import graphs, names
 from keras_resnet.checks import check_choice, check_range, is_within
 from keras_resnet.data.augmentation import AUGMENTATIONS
-from keras_resnet.optimizers import LayerwiseSGD, StepDecay
+from keras_resnet.optimizers import (
+    LayerwiseAdamW,
+    LayerwiseLamb,
+    LayerwiseSGD,
+    StepDecay,
+    name_of_rate,
+)
 from keras_resnet.training.losses import LOSSES
 
 _RANGES = {
@@ -24,16 +31,72 @@ _RANGES = {
     "clip_norm": "positive",
     "accumulation": "count",
     "patience": "count",
+    "layer_decay": "factor",
+    "drop_path": "dropout",
 }
-_OPTIONAL = ("clip_norm", "patience")
+_OPTIONAL = ("clip_norm", "patience", "drop_path")
+_OF_OPTIMIZER = ("learning_rate", "weight_decay")  # what suits one does not suit another
 
 POLICIES: dict[str, Mapping] = {"images": AUGMENTATIONS}
 """Tables of named policies of augmentation, by what they are for. `detection` adds its own."""
 
 
 @dataclass(frozen=True)
+class Optimizer:
+    """An optimizer for recipes.
+
+    Parameters
+    ----------
+    make : callable
+        The class.
+    options : callable
+        Its options beside the learning rate, `global_clipnorm` and `rates`, given a recipe.
+    learning_rate, weight_decay : float
+        What a recipe has that gives none.
+    scaling : float
+        The power of the batch size that the learning rate is in proportion to.
+    """
+
+    make: Callable[..., keras.optimizers.Optimizer]
+    options: Callable[["Recipe"], dict[str, Any]]
+    learning_rate: float
+    weight_decay: float
+    scaling: float
+
+
+OPTIMIZERS = {
+    "sgd": Optimizer(
+        LayerwiseSGD,
+        lambda recipe: dict(
+            momentum=recipe.momentum, nesterov=recipe.nesterov, l2=recipe.weight_decay
+        ),
+        learning_rate=0.1,
+        weight_decay=5e-5,
+        scaling=1.0,
+    ),
+    # With PyTorch's epsilon.
+    "adamw": Optimizer(
+        LayerwiseAdamW,
+        lambda recipe: dict(beta_1=recipe.momentum, epsilon=1e-8, weight_decay=recipe.weight_decay),
+        learning_rate=1e-3,
+        weight_decay=0.05,
+        scaling=0.5,
+    ),
+    # With timm's.
+    "lamb": Optimizer(
+        LayerwiseLamb,
+        lambda recipe: dict(beta_1=recipe.momentum, epsilon=1e-6, weight_decay=recipe.weight_decay),
+        learning_rate=2e-3,
+        weight_decay=0.02,
+        scaling=0.5,
+    ),
+}
+"""Optimizers by name."""
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Stochastic gradient descent with warm-up and decay.
+    """How to train: an optimizer, its learning rate with warm-up and decay, and regularization.
 
     Parameters
     ----------
@@ -41,15 +104,18 @@ class Recipe:
         Passes over the training images.
     batch_size : int, default 64
         Images per step, on all devices of all machines together.
-    learning_rate : float, default 0.1
-        Peak learning rate for a batch of 256; scaled in proportion to `batch_size`.
+    learning_rate : float, optional
+        Peak learning rate for a batch of 256; scaled in proportion to `batch_size`, of "adamw" and
+        "lamb" to its square root. Default: 0.1 of "sgd", 0.001 of "adamw", 0.002 of "lamb".
     momentum : float, default 0.9
-        Momentum.
+        Momentum; of "adamw" and "lamb", their beta 1.
     nesterov : bool, default True
-        Whether to use Nesterov momentum.
-    weight_decay : float, default 5e-5
-        L2 penalty: this times a kernel is added to its gradient, as in the papers and in PyTorch.
-        Biases and BatchNormalization are left out.
+        Whether to use Nesterov momentum; "sgd" alone has it.
+    weight_decay : float, optional
+        Of "sgd" an L2 penalty: this times a kernel is added to its gradient, as in the papers and
+        in PyTorch. "adamw" takes this times the learning rate off a kernel, "lamb" makes it a part
+        of its update. Biases and normalization are left out. Default: 5e-5 of "sgd", 0.05 of
+        "adamw", 0.02 of "lamb".
     warm_up : float, default 0.1
         Fraction of the steps during which the learning rate rises from 0.
     milestones : tuple of float, default ()
@@ -81,6 +147,15 @@ class Recipe:
         What a mistake costs: for classes "cross_entropy" or "focal"; for several labels
         "binary_cross_entropy", "focal" or "asymmetric"; for numbers "squared_error",
         "absolute_error" or "huber". Default: the first of these.
+    optimizer : {"sgd", "adamw", "lamb"}, default "sgd"
+        A key of `OPTIMIZERS`.
+    layer_decay : float, default 1.0
+        Factor of the learning rate from each residual block to the one before it; the head learns
+        at the full rate. Of other models, blocks are what lies between two points that every way
+        through the model passes.
+    drop_path : float, optional
+        Fraction of the images for which the last residual block is left out, as the model was
+        built; earlier blocks less often. `runs.train` builds it so. Default: the model's own.
 
     References
     ----------
@@ -88,6 +163,10 @@ class Recipe:
     Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021.
     Goyal et al., Accurate, Large Minibatch SGD, 2017: linear scaling and warm-up.
     Loshchilov and Hutter, SGDR, ICLR 2017: cosine decay.
+    Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019: AdamW.
+    You et al., Large Batch Optimization for Deep Learning, ICLR 2020: LAMB, square root scaling.
+    Huang et al., Deep Networks with Stochastic Depth, ECCV 2016: drop path.
+    Bao et al., BEiT, ICLR 2022: layer-wise decay.
 
     Examples
     --------
@@ -100,10 +179,10 @@ class Recipe:
 
     epochs: int = 20
     batch_size: int = 64
-    learning_rate: float = 0.1
+    learning_rate: float = None  # type: ignore[assignment]  # its optimizer's
     momentum: float = 0.9
     nesterov: bool = True
-    weight_decay: float = 5e-5
+    weight_decay: float = None  # type: ignore[assignment]  # its optimizer's
     warm_up: float = 0.1
     milestones: tuple[float, ...] = ()
     label_smoothing: float = 0.0
@@ -114,9 +193,16 @@ class Recipe:
     patience: int | None = None
     augmentation: str | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
-    loss: str | None = None
+    loss: str | None = field(default=None, kw_only=True)
+    optimizer: str = field(default="sgd", kw_only=True)
+    layer_decay: float = field(default=1.0, kw_only=True)
+    drop_path: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self):
+        check_choice(OPTIMIZERS, optimizer=self.optimizer)
+        for name in _OF_OPTIMIZER:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, getattr(OPTIMIZERS[self.optimizer], name))
         for name, kind in _RANGES.items():
             check_range(kind, optional=name in _OPTIONAL, **{name: getattr(self, name)})
         if self.augmentation is None or isinstance(self.augmentation, str):
@@ -142,7 +228,8 @@ class Recipe:
         Parameters
         ----------
         **changes
-            Values of fields.
+            Values of fields. With another optimizer, its own learning rate and weight decay, unless
+            they are given too.
 
         Returns
         -------
@@ -155,12 +242,15 @@ class Recipe:
         """
         known = [each.name for each in fields(self)]
         found = {names.find("field of a recipe", key, known): changes[key] for key in changes}
+        if found.get("optimizer", self.optimizer) != self.optimizer:
+            found = {**dict.fromkeys(_OF_OPTIMIZER), **found}
         return replace(self, **found)
 
     @property
     def _peak(self):
         """The highest learning rate."""
-        return self.learning_rate * self.batch_size / 256
+        scaling = OPTIMIZERS[self.optimizer].scaling
+        return self.learning_rate * (self.batch_size / 256) ** scaling
 
     def schedule(self, steps_per_epoch: int) -> keras.optimizers.schedules.LearningRateSchedule:
         """Make the learning rate schedule.
@@ -187,7 +277,9 @@ class Recipe:
             warmup_steps=warm_up_steps,
         )
 
-    def optimizer(self, steps_per_epoch: int | None = None) -> keras.optimizers.Optimizer:
+    def make_optimizer(
+        self, steps_per_epoch: int | None = None, model: keras.Model | None = None
+    ) -> keras.optimizers.Optimizer:
         """Make the optimizer for a run of `epochs * steps_per_epoch` steps.
 
         Parameters
@@ -195,25 +287,61 @@ class Recipe:
         steps_per_epoch : int, optional
             Batches per pass over the training images. Default: for a run of any length, which
             stays at the highest learning rate.
+        model : keras.Model, optional
+            The model, whose blocks `layer_decay` needs.
 
         Returns
         -------
         keras.optimizers.Optimizer
+
+        Raises
+        ------
+        ValueError
+            If there is a `layer_decay`, and no model or one that does not show its layers.
         """
-        return LayerwiseSGD(
+        kind = OPTIMIZERS[self.optimizer]
+        return kind.make(
             self.schedule(steps_per_epoch) if steps_per_epoch else self._peak,
-            momentum=self.momentum,
-            nesterov=self.nesterov,
-            l2=self.weight_decay,
             global_clipnorm=self.clip_norm,
-            rates=self.rates,
+            rates=self._rates_in(model),
+            **kind.options(self),
         )
+
+    def _rates_in(self, model):
+        """Factors of the learning rate, by the names of layers."""
+        if self.layer_decay == 1.0:
+            return self.rates
+        if model is None:
+            raise ValueError(
+                f"layer_decay={self.layer_decay!r} depends on the model's layers: pass model=."
+            )
+
+        def own(layer):
+            name = name_of_rate(self.rates, layer.weights[0].path)
+            return 1.0 if name is None else self.rates[name]
+
+        return {
+            layer.name: self.layer_decay**blocks_behind * own(layer)
+            for blocks_behind, group in enumerate(reversed(graphs.blocks_of(model)))
+            for layer in group
+        }
 
 
 def _are(kind, numbers):
     return all(is_within(kind, number) for number in numbers)
 
 
+_STRIKES_BACK = Recipe(
+    epochs=300,
+    batch_size=2048,
+    optimizer="lamb",
+    learning_rate=5e-3 / 8**0.5,
+    weight_decay=0.02,
+    warm_up=5 / 300,
+    mixup=0.1,
+    clip_norm=1.0,
+    drop_path=0.05,
+)
 RECIPES = {
     # He et al. 2016: 64,000 steps on CIFAR-10 with milestones at 32,000 and 48,000; on ImageNet,
     # a tenth whenever the error plateaued.
@@ -233,6 +361,25 @@ RECIPES = {
         label_smoothing=0.1,
         mixup=0.2,
         ema=0.999,
+    ),
+    # Wightman, Touvron and Jégou, ResNet strikes back, 2021 (arXiv 2110.00476), table 2: A1, A2 and
+    # A3, trained on windows of 224, 224 and 160 pixels and tested with a crop of 0.95. The rates
+    # are theirs for batches of 2,048. timm's LAMB clips gradients at a norm of 1.
+    "a1": replace(
+        _STRIKES_BACK,
+        epochs=600,
+        weight_decay=0.01,
+        warm_up=5 / 600,
+        label_smoothing=0.1,
+        mixup=0.2,
+    ),
+    "a2": _STRIKES_BACK,
+    "a3": replace(
+        _STRIKES_BACK,
+        epochs=100,
+        learning_rate=8e-3 / 8**0.5,
+        warm_up=5 / 100,
+        drop_path=None,
     ),
     # The basis of `transfer.stages`.
     "finetune": Recipe(
@@ -257,7 +404,7 @@ def recipe(name: str, **changes) -> Recipe:
 
     Parameters
     ----------
-    name : {"paper", "modern", "finetune", "detection"}
+    name : {"paper", "modern", "a1", "a2", "a3", "finetune", "detection"}
         A key of `RECIPES`.
     **changes
         Fields of `Recipe` to change.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 from keras_resnet.data import Source
 from keras_resnet.files import locked
-from keras_resnet.graphs import digest
+from keras_resnet.graphs import digest, drop_path_of
 from keras_resnet.optimizers import check_rates
 from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
@@ -68,10 +69,10 @@ def train(
     ValueError
         If the model does not have an output for every class, label or value of the source, or
         outputs of another kind, if it wants normalized images and does not normalize them itself,
-        if all of its layers are frozen, if `rates` name layers that it lacks, if a batch cannot be
-        divided among the devices, if other processes do something else, if `checkpoints` holds a
-        run of other settings or is in use, if a callback watches what is not measured, or if the
-        loss becomes NaN or infinite (`DivergedError`).
+        if all of its layers are frozen, if `rates` name layers that it lacks, if it was built with
+        another `drop_path`, if a batch cannot be divided among the devices, if other processes do
+        something else, if `checkpoints` holds a run of other settings or is in use, if a callback
+        watches what is not measured, or if the loss becomes NaN or infinite (`DivergedError`).
     OSError
         If there is no space for the checkpoints.
     LostWorkerError
@@ -94,9 +95,35 @@ def train(
     recipe = as_recipe(recipe or task.recipe)
     task.check(model, source)
     check_rates(recipe.rates, model)
+    check_drop_path(recipe, model)
     view = task.view(model, source, recipe, execution)
     task.remember(model, view)
     return train_on(view, model, source, recipe, strategy, execution)
+
+
+def check_drop_path(recipe: Recipe, model: keras.Model) -> None:
+    """Make sure that a model leaves out as many blocks as a recipe says.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        The recipe.
+    model : keras.Model
+        The model.
+
+    Raises
+    ------
+    ValueError
+        If it does not: that is up to its layers.
+    """
+    if recipe.drop_path is None:
+        return
+    found = drop_path_of(model)
+    if not math.isclose(recipe.drop_path, found, abs_tol=1e-9):
+        raise ValueError(
+            f"drop_path={recipe.drop_path!r}: {model.name} was built with drop_path={found:g}: "
+            "build it with the recipe's, or leave it out of the recipe."
+        )
 
 
 def train_on(

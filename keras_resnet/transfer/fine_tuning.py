@@ -17,7 +17,7 @@ from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import compile_for_more
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
-from keras_resnet.training.trainer import train_on
+from keras_resnet.training.trainer import check_drop_path, train_on
 from keras_resnet.transfer.cached_features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
 from keras_resnet.transfer.plans import Stage, plan_for, stages
@@ -93,6 +93,8 @@ def fine_tune(
     if collectives.workers(strategy)[0] > 1 or tf.distribute.has_strategy():
         plan = [replace(stage, views=0) for stage in plan]
     plan = plan_for(model, plan)
+    for stage in plan:
+        check_drop_path(stage.recipe, model)
     # One view for all stages: that of the last one, which the model ends up with.
     view = task.view(model, source, plan[-1].recipe, execution)
     task.remember(model, view)

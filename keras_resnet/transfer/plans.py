@@ -62,10 +62,12 @@ def stages(**changes) -> tuple[Stage, ...]:
     slow, slower = (
         replace(recipe, learning_rate=factor * recipe.learning_rate) for factor in (0.3, 0.1)
     )
+    # Either of them says that early layers learn more slowly.
+    rates = DISCRIMINATIVE if recipe.layer_decay == 1.0 else {}
     found = [
         Stage("head", replace(recipe, epochs=20, patience=5), views=2),
         Stage("last", replace(slow, epochs=recipe.epochs - of_all)),
-        Stage("all", replace(slower, epochs=max(of_all, 1), rates=DISCRIMINATIVE)),
+        Stage("all", replace(slower, epochs=max(of_all, 1), rates=rates)),
     ]
     return tuple(found if of_all else found[:2])
 

@@ -6,7 +6,8 @@ import pytest
 import small
 from errors import one_line_error
 
-from keras_resnet import data, training
+import keras_resnet
+from keras_resnet import data, training, transfer
 
 
 class TestRecipe:
@@ -29,7 +30,7 @@ class TestRecipe:
 
     def test_weights_decay_but_for_biases_and_normalization(self):
         model = small.model()
-        optimizer = training.Recipe(weight_decay=0.1, warm_up=0.0).optimizer(1)
+        optimizer = training.Recipe(weight_decay=0.1, warm_up=0.0).make_optimizer(1)
         before = {v.path: v.numpy() for v in model.trainable_variables}
         optimizer.apply(
             [keras.ops.zeros(v.shape) for v in model.trainable_variables],
@@ -37,6 +38,35 @@ class TestRecipe:
         )
         changed = {v.name for v in model.trainable_variables if (v.numpy() != before[v.path]).any()}
         assert changed == {"kernel"}
+
+    def test_optimizers_have_their_own_rates_unless_one_is_given(self):
+        sgd, adamw = training.Recipe(), training.Recipe(optimizer="adamw")
+        assert (sgd.learning_rate, sgd.weight_decay) == (0.1, 5e-5)
+        assert (adamw.learning_rate, adamw.weight_decay) == (1e-3, 0.05)
+        assert sgd.changed(optimizer="adamw") == adamw
+        assert adamw.changed(optimizer="adamw", epochs=3) == adamw.changed(epochs=3)
+        given = training.recipe("finetune", optimizer="lamb", weight_decay=0.3)
+        assert (given.learning_rate, given.weight_decay) == (2e-3, 0.3)
+
+    def test_learning_rate_of_lamb_scales_with_the_square_root(self):
+        optimizer = training.recipe("a2", warm_up=0.0).make_optimizer(7)
+        assert float(optimizer.learning_rate) == pytest.approx(5e-3)  # theirs, for 2,048 images
+        smaller = training.recipe("a2", warm_up=0.0, batch_size=512).make_optimizer(7)
+        assert float(smaller.learning_rate) == pytest.approx(2.5e-3)
+
+    @pytest.mark.parametrize(
+        ("name", "of_optimizer"),
+        [
+            ("sgd", {"momentum": 0.7, "nesterov": True, "l2": 0.3}),
+            ("adamw", {"beta_1": 0.7, "epsilon": 1e-8, "weight_decay": 0.3}),
+            ("lamb", {"beta_1": 0.7, "epsilon": 1e-6, "weight_decay": 0.3}),
+        ],
+    )
+    def test_optimizers_have_what_the_recipe_says(self, name, of_optimizer):
+        changes = dict(momentum=0.7, weight_decay=0.3, clip_norm=2.0, rates={"conv1": 0.5})
+        config = training.Recipe(optimizer=name, **changes).make_optimizer().get_config()
+        expected = {**of_optimizer, "global_clipnorm": 2.0, "rates": {"conv1": 0.5}}
+        assert {key: config[key] for key in expected} == expected
 
     def test_ready_made_are_changed_by_field(self):
         assert training.recipe("Modern", label_smoothing=0.0).label_smoothing == 0.0
@@ -59,7 +89,12 @@ class TestRecipe:
             dict(epochs=1.5),
             dict(batch_size=0),
             dict(learning_rate=0.0),
-            dict(learning_rate=None),
+            dict(optimizer="adam"),
+            dict(optimizer=None),
+            dict(layer_decay=0.0),
+            dict(layer_decay=1.1),
+            dict(drop_path=1.0),
+            dict(drop_path=-0.1),
             dict(learning_rate=float("inf")),
             dict(mixup=float("inf")),
             dict(ema=None),
@@ -89,7 +124,66 @@ class TestRecipe:
             training.Recipe(**options)
 
 
+class TestLayerDecay:
+    def test_is_that_of_timm(self):
+        """Scales of timm 1.0.31: `param_groups_layer_decay(resnet50, layer_decay=0.75)`."""
+        model = keras_resnet.ResNet50(weights=None, input_shape=(32, 32, 3))
+        rates = training.Recipe(layer_decay=0.75).make_optimizer(model=model).rates
+        expected = {
+            **dict.fromkeys(["conv1_conv", "conv1_bn"], 0.007517),
+            **dict.fromkeys(["conv2_block1_0_conv", "conv2_block1_3_bn"], 0.010023),
+            "conv2_block2_1_conv": 0.013363,
+            "conv5_block1_1_conv": 0.421875,
+            "conv5_block2_2_bn": 0.5625,
+            "conv5_block3_3_conv": 0.75,
+            "predictions": 1.0,
+        }
+        assert {name: rates[name] for name in expected} == pytest.approx(expected, rel=1e-4)
+        assert len({*rates.values()}) == 18
+        assert {*rates} == {layer.name for layer in model.layers if layer.weights}
+
+    def test_multiplies_the_rates(self):
+        model = small.model(filters=(4, 8))
+        recipe = training.Recipe(layer_decay=0.5, rates={"conv2": 0.1, "conv2_block1_2": 3.0})
+        rates = recipe.make_optimizer(model=model).rates
+        found = [rates[f"conv2_block1_{layer}"] for layer in ("1_conv", "2_conv")]
+        assert found == pytest.approx([0.025, 0.75])
+        assert rates["conv3_block1_1_conv"] == 0.5
+
+    def test_without_a_model_is_refused(self):
+        with one_line_error("layer_decay=0.5 depends on the model's layers: pass model="):
+            training.Recipe(layer_decay=0.5).make_optimizer()
+
+    def test_replaces_the_rates_of_stages(self):
+        assert transfer.stages(layer_decay=0.7)[-1].recipe.rates == {}
+        assert transfer.stages()[-1].recipe.rates["conv1"] == 0.05
+
+
+class TestDropPath:
+    def test_is_up_to_the_model(self, digits):
+        inputs = keras.Input((8, 8, 1))
+        x = keras.layers.Dropout(0.2, noise_shape=(None, 1, 1, 1))(inputs)
+        x = keras.layers.Dropout(0.4)(keras.layers.GlobalAveragePooling2D()(x))
+        model = keras.Model(inputs, keras.layers.Dense(10, "softmax")(x), name="dropping")
+        recipe = training.Recipe(epochs=1, drop_path=0.3)
+        with one_line_error("drop_path=0.3: dropping was built with drop_path=0.2: build it with"):
+            training.train(model, digits, recipe)
+        with one_line_error("drop_path=0.3: resnet was built with drop_path=0: build it"):
+            training.train(small.model(), digits, recipe)
+        result = training.train(model, digits, recipe.changed(drop_path=0.2), verbose=0)
+        assert result.best_epoch == 1
+
+
 class TestRecipesAtWork:
+    def test_adamw_and_lamb_learn(self, digits):
+        for name, rate in (("adamw", 0.05), ("lamb", 0.1)):
+            recipe = training.Recipe(
+                epochs=5, batch_size=32, optimizer=name, learning_rate=rate, layer_decay=0.8
+            )
+            model = small.model(filters=small.LEARNS)
+            result = training.train(model, digits, recipe, verbose=0)
+            assert result.history["val_accuracy"][-1] > 0.7, (name, result.history)
+
     def test_patience_ends_a_run(self, digits):
         recipe = training.Recipe(epochs=9, learning_rate=1e-9, warm_up=0.0, patience=1)
         epochs = []
