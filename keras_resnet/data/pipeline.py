@@ -13,6 +13,7 @@ from keras_resnet.data.augmentation import (
     Augmentation,
     BatchAugmentation,
     check_mixes,
+    erased,
     random_window,
 )
 from keras_resnet.data.cache import cached
@@ -119,7 +120,9 @@ def batches(
     sizes = checked_sizes(split, batch_size, shard, replicas, at_least, first_step)
     parts, part = shard
     if policy:
-        check_mixes(policy, split.labels, classes, f"augmentation={augmentation!r}")
+        named = isinstance(augmentation, str)
+        argument = f"augmentation={augmentation!r}" if named else "the augmentation"
+        check_mixes(policy, split.labels, classes, argument)
 
     images = split.image_set.reader(split.labels, channels)
     area = policy.area if policy else None
@@ -140,11 +143,20 @@ def batches(
         if policy and policy.flip:
             mirrored = tf.random.stateless_uniform((), seed + 1) < 0.5
             image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
+        if policy and policy.erasing:
+            image = erased(tf.ensure_shape(image, (*target, channels)), policy.erasing, seed + 3)
         return tf.ensure_shape(image, (*target, channels))
 
     def epoch(epoch_seed, first_step):
         """One pass over the images."""
         dataset = images.elements(epoch_seed) if policy else images.elements()
+        if policy and policy.repeats > 1:
+            # As many variations one after the other of some of the images, which a shuffled epoch
+            # has anywhere. Numbered after that, each is varied in its own way.
+            some = dataset.shard(policy.repeats, 0)
+            dataset = some.flat_map(
+                lambda *pair: tf.data.Dataset.from_tensors(pair).repeat(policy.repeats)
+            ).take(len(split))
         dataset = dataset.enumerate().shard(parts, part).skip(first_step * batch_size)
 
         def load(position, pair):

@@ -14,7 +14,7 @@ from keras_resnet.detection.augmentation import AUGMENTATIONS, Augmentation, pol
 from keras_resnet.detection.batches import batches
 from keras_resnet.detection.faster_rcnn import is_detector, parts_of
 from keras_resnet.detection.loss import LOSSES, sums_in_parts
-from keras_resnet.training.recipes import POLICIES, Recipe
+from keras_resnet.training.recipes import POLICIES, VARIATION, Recipe
 from keras_resnet.training.tasks import DIRECTIONS, TASKS, Task
 
 
@@ -170,8 +170,11 @@ class DetectionTask(Task):
 
     def check_options(self, options: Mapping[str, object]) -> None:
         super().check_options(options)
-        if options.get("mixup"):
-            raise ValueError(f"mixup={options['mixup']!r} is for classes, not boxes: leave it out.")
+        for name in VARIATION:
+            if options.get(name) not in (None, getattr(Recipe, name)):
+                raise ValueError(
+                    f"{name}={options[name]!r} is for classes, not boxes: leave it out."
+                )
 
     def view(self, model, source, recipe, execution) -> Any:
         for name in ("image_size", "crop"):

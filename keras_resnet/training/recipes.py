@@ -27,6 +27,11 @@ _RANGES = {
     "warm_up": "decay",
     "label_smoothing": "decay",
     "mixup": "nonnegative",
+    "cutmix": "nonnegative",
+    "mix_probability": "fraction",
+    "switch_probability": "fraction",
+    "erasing": "fraction",
+    "repeats": "count",
     "ema": "decay",
     "clip_norm": "positive",
     "accumulation": "count",
@@ -36,6 +41,9 @@ _RANGES = {
 }
 _OPTIONAL = ("clip_norm", "patience", "drop_path")
 _OF_OPTIMIZER = ("learning_rate", "weight_decay")  # what suits one does not suit another
+
+VARIATION = ("mixup", "cutmix", "mix_probability", "switch_probability", "erasing", "repeats")
+"""Fields of `Recipe` that vary training images on top of their augmentation."""
 
 POLICIES: dict[str, Mapping] = {"images": AUGMENTATIONS}
 """Tables of named policies of augmentation, by what they are for. `detection` adds its own."""
@@ -126,6 +134,19 @@ class Recipe:
         yes and no. Regression ignores it.
     mixup : float, default 0.0
         Mix pairs of images and their labels, with weights drawn from Beta(mixup, mixup).
+    cutmix : float, default 0.0
+        Paste rectangles of other images into images, and mix their labels by area; the fraction
+        that stays is drawn from Beta(cutmix, cutmix), before what is outside of the image is cut
+        off.
+    mix_probability : float, default 1.0
+        Fraction of the batches that are mixed at all.
+    switch_probability : float, default 0.5
+        Fraction of them that CutMix mixes rather than MixUp, where there are both.
+    erasing : float, default 0.0
+        Fraction of the images in which a random rectangle becomes noise.
+    repeats : int, default 1
+        Variations of an image within an epoch, which shows as many times fewer images: repeated
+        augmentation.
     ema : float, default 0.0
         Validate and keep an exponential moving average of the weights and of BatchNormalization's
         statistics, with this weight, such as 0.999, of the former average at every step. 0 for
@@ -167,6 +188,8 @@ class Recipe:
     You et al., Large Batch Optimization for Deep Learning, ICLR 2020: LAMB, square root scaling.
     Huang et al., Deep Networks with Stochastic Depth, ECCV 2016: drop path.
     Bao et al., BEiT, ICLR 2022: layer-wise decay.
+    Yun et al., CutMix, ICCV 2019; Zhong et al., Random Erasing, AAAI 2020; Hoffer et al., Augment
+    Your Batch, CVPR 2020: repeated augmentation.
 
     Examples
     --------
@@ -187,6 +210,11 @@ class Recipe:
     milestones: tuple[float, ...] = ()
     label_smoothing: float = 0.0
     mixup: float = 0.0
+    cutmix: float = field(default=0.0, kw_only=True)
+    mix_probability: float = field(default=1.0, kw_only=True)
+    switch_probability: float = field(default=0.5, kw_only=True)
+    erasing: float = field(default=0.0, kw_only=True)
+    repeats: int = field(default=1, kw_only=True)
     ema: float = 0.0
     clip_norm: float | None = None
     accumulation: int = 1

@@ -1,7 +1,7 @@
 """Tasks: what is learned, what its loss is, and what a model of it ends in."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -223,12 +223,12 @@ class Task:
         ValueError
             If one of them has no effect on this task.
         """
-        smoothing = options.get("label_smoothing")
-        if smoothing and not self.weighted:
-            raise ValueError(
-                f"label_smoothing={smoothing!r} is for classes and labels, not for {self.name}: "
-                "leave it out."
-            )
+        for name in ("label_smoothing", "cutmix"):
+            if options.get(name) and not self.weighted:
+                raise ValueError(
+                    f"{name}={options[name]!r} is for classes and labels, not for {self.name}: "
+                    "leave it out."
+                )
         self.losses_of(options.get("loss"))
 
     def losses_of(self, name: str | None) -> Callable:
@@ -305,7 +305,7 @@ class Task:
         source : Source
             The data, with a default augmentation.
         recipe : Recipe
-            The recipe, which may have another one, and mixup.
+            The recipe, which may have another one, and mixes, erases and repeats images.
 
         Returns
         -------
@@ -313,7 +313,16 @@ class Task:
             Or whatever `batches` takes.
         """
         policy = policy_of(recipe.augmentation or source.augmentation) or Augmentation()
-        return policy.with_mixup(recipe.mixup)
+        return replace(
+            policy,
+            erasing=recipe.erasing or policy.erasing,
+            repeats=recipe.repeats if recipe.repeats > 1 else policy.repeats,
+        ).with_mixing(
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            probability=recipe.mix_probability,
+            switch=recipe.switch_probability,
+        )
 
     def mixes(self, policy: Any) -> bool:
         """Tell whether a policy mixes the labels of images.

@@ -16,6 +16,7 @@ from keras_resnet.files import as_python, digest, written_beside
 from keras_resnet.graphs import extractor_of
 from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
+from keras_resnet.training.recipes import VARIATION, Recipe
 from keras_resnet.training.result import Result
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import fit
@@ -116,6 +117,12 @@ def train_head(
         "views": stage.views,
         "augmentation": recipe.augmentation or source.augmentation,
         "mixup": recipe.mixup,
+        # Earlier versions had no others.
+        **{
+            name: getattr(recipe, name)
+            for name in VARIATION
+            if name != "mixup" and getattr(recipe, name) != getattr(Recipe, name)
+        },
         "layers": graphs.digest(extractor),
         "weights": digest(np.ascontiguousarray(each) for each in extractor.get_weights()),
         "seed": execution.seed,

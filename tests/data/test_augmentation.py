@@ -10,7 +10,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from keras_resnet import data
-from keras_resnet.data.augmentation import AUGMENTATIONS, Augmentation, random_window
+from keras_resnet.data.augmentation import AUGMENTATIONS, Augmentation, CutMix, random_window
 
 
 @tf.function(
@@ -119,10 +119,9 @@ def policy(monkeypatch):
         monkeypatch.setitem(AUGMENTATIONS, "of this test", policy)
         dataset = data.batches(
             data.Split(images, labels),
-            image_size=images.shape[1],
             channels=images.shape[-1],
             augmentation="of this test",
-            **{"epochs": range(1), **options},
+            **{"image_size": images.shape[1], "epochs": range(1), **options},
         )
         return list(dataset.as_numpy_iterator())
 
@@ -191,7 +190,7 @@ class TestBatches:
         shades = [images[:, 0, 0, 0].round(3).tolist() for images, _ in batches]
         assert len(set(itertools.chain(*shades))) == 120
 
-    @pytest.mark.parametrize("mix", [keras.layers.MixUp, keras.layers.CutMix])
+    @pytest.mark.parametrize("mix", [keras.layers.MixUp, lambda: CutMix(1.0)])
     def test_mixed_labels_are_the_shares_of_the_images(self, policy, mix):
         """A class is a colour: what there is of each in an image is what its label says."""
         labels = np.arange(60) % 3
@@ -201,17 +200,17 @@ class TestBatches:
         )
         shown, mixed = map(np.concatenate, zip(*batches, strict=True))
         np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-5)
-        np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=2 / 64)
+        np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=1e-4)
         assert ((mixed > 0.05).sum(axis=1) > 1).any()
 
-    @pytest.mark.parametrize("mix", [keras.layers.MixUp, keras.layers.CutMix])
+    @pytest.mark.parametrize("mix", [keras.layers.MixUp, lambda: CutMix(0.5)])
     def test_several_labels_are_mixed_as_the_images_are(self, policy, mix):
         """A label is a colour: an image has the colours of its labels."""
         labels = np.random.default_rng(0).integers(0, 2, (60, 3))
         images = (255 * labels.astype("uint8"))[:, None, None].repeat(64, 1).repeat(64, 2)
         batches = policy(Augmentation(mixes=lambda: [mix()]), images, labels, batch_size=20)
         shown, mixed = map(np.concatenate, zip(*batches, strict=True))
-        np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=2 / 64)
+        np.testing.assert_allclose(shown.mean(axis=(1, 2)) / 255, mixed, atol=1e-4)
         assert ((mixed > 0.05) & (mixed < 0.95)).any()
 
     @pytest.mark.parametrize("numbers", [1, 2])
@@ -252,6 +251,130 @@ class TestBatches:
         marks = np.array([images.item(0) for images, _ in batches])
         assert set(marks) == {1, 2}
         assert 30 < (marks == 1).sum() < 70
+
+    @pytest.mark.parametrize(
+        ("options", "expected"),
+        [
+            (dict(mixup=0.2), None),
+            (dict(mixup=0.2, cutmix=1.0), None),
+            (dict(mixup=0.2, cutmix=1.0, switch=0.25), (0.75, 0.25)),
+            (dict(mixup=0.2, cutmix=1.0, probability=0.5), (0.25, 0.25)),
+            (dict(cutmix=1.0, probability=0.25, switch=0.1), (0.25,)),
+            (dict(probability=0.5), ()),
+            ({}, None),
+        ],
+    )
+    def test_chances_of_mixes(self, options, expected):
+        assert Augmentation().with_mixing(**options).chances == expected
+
+    def test_chances_of_mixes_beside_those_of_a_policy(self):
+        strong = AUGMENTATIONS["strong"]
+        kinds = [keras.layers.MixUp, CutMix]
+        both = strong.with_mixing(mixup=0.3, cutmix=0.7)
+        assert [type(each) for each in both.mixes()] == 2 * kinds
+        assert both.mixes()[2].alpha == 0.3
+        assert both.mixes()[3].alpha == 0.7
+        assert both.chances is None
+        assert strong.with_mixing(probability=0.5).chances == (0.25, 0.25)
+        some = strong.with_mixing(probability=0.5)
+        assert some.with_mixing().chances == (0.25, 0.25)
+        assert some.with_mixing(cutmix=1.0).chances == pytest.approx([1 / 6] * 3)
+        assert some.with_mixing(mixup=1.0, cutmix=1.0, probability=0.5, switch=1.0).chances == (
+            *(0.0625, 0.0625),
+            *(0.0, 0.125),
+        )
+
+    def test_some_batches_are_mixed_by_each_mix_and_some_by_none(self, policy):
+        class Mark(keras.layers.Layer):
+            def __init__(self, value):
+                super().__init__()
+                self.value = value
+
+            def call(self, batch, training=False):
+                return {**batch, "images": 0 * batch["images"] + self.value}
+
+        batches = policy(
+            Augmentation(mixes=lambda: [Mark(1.0), Mark(2.0)], chances=(0.1, 0.6)),
+            np.zeros((300, 2, 2, 1), "uint8"),
+            np.arange(300) % 2,
+            classes=2,
+            batch_size=1,
+        )
+        marks = np.array([images.item(0) for images, _ in batches])
+        shares = np.bincount(marks.astype(int)) / len(marks)
+        np.testing.assert_allclose(shares, (0.3, 0.1, 0.6), atol=0.09)  # three deviations
+        assert {tuple(label) for _, (label,) in batches} == {(0, 1), (1, 0)}
+
+    def test_cutmix_pastes_rectangles_as_the_paper_does(self):
+        height, width, count = 20, 30, 3000
+        labels = np.arange(count, dtype="float32") % 2
+        images = np.broadcast_to(labels[:, None, None, None], (count, height, width, 1))
+        mixed = CutMix(1.0)({"images": tf.constant(images), "labels": labels[:, None]})
+        shown = (mixed["images"].numpy() != images)[..., 0]
+        np.testing.assert_allclose(
+            shown.mean((1, 2)), np.abs(mixed["labels"].numpy()[:, 0] - labels), atol=1e-6
+        )
+        shown = shown[shown.any((1, 2))]
+        for each in shown[:200]:
+            assert each.sum() == each.any(0).sum() * each.any(1).sum()
+        # The paper's, in its own words.
+        random = np.random.default_rng(0)
+        expected = []
+        for stays in random.uniform(size=20_000):
+            sides = [int(side * np.sqrt(1 - stays)) for side in (height, width)]
+            middles = [random.integers(side) for side in (height, width)]
+            ends = [
+                np.clip([middle - side // 2, middle - side // 2 + side], 0, full)
+                for middle, side, full in zip(middles, sides, (height, width), strict=True)
+            ]
+            expected.append(np.prod([end - start for start, end in ends]))
+        areas, expected = shown.sum((1, 2)), np.array(expected)
+        quantiles = np.linspace(0.1, 0.9, 9)
+        np.testing.assert_allclose(
+            np.quantile(areas, quantiles),
+            np.quantile(expected[expected > 0], quantiles),
+            atol=0.04 * height * width,
+        )
+        # Anywhere: as often at each edge, and evenly in between.
+        for axis in (1, 2):
+            place = shown.any(axis).mean(0)
+            np.testing.assert_allclose(place, place[::-1], atol=0.06)
+
+    def test_every_fourth_image_has_a_rectangle_of_noise(self, policy):
+        images = np.full((2000, 24, 36, 1), 77, "uint8")
+        batches = policy(
+            Augmentation(erasing=0.25), images, np.zeros(2000, int), image_size=(24, 36)
+        )
+        shown = np.concatenate([batch for batch, _ in batches])[..., 0]
+        noisy = shown != 77
+        erased = noisy.any((1, 2))
+        assert erased.mean() == pytest.approx(0.25, abs=0.03)
+        noise, noisy = shown[noisy], noisy[erased]
+        assert 0 <= noise.min() < 1
+        assert 254 < noise.max() <= 255
+        np.testing.assert_allclose(np.histogram(noise, 5)[0] / noise.size, 0.2, atol=0.01)
+        tall, wide = noisy.any(2).sum(1), noisy.any(1).sum(1)
+        assert (noisy.sum((1, 2)) == tall * wide).all()
+        areas = tall * wide / (24 * 36)
+        assert areas.min() < 0.05
+        assert 0.3 < areas.max() < 0.36
+        assert areas.mean() == pytest.approx((0.02 + 1 / 3) / 2, abs=0.015)
+        ratios = np.log(wide / tall)
+        assert ratios.mean() == pytest.approx(0, abs=0.1)
+        assert np.log(0.25) < ratios.min() < np.log(0.5)
+        assert np.log(2) < ratios.max() < np.log(4)
+
+    def test_noise_is_another_in_every_image_and_channel(self, policy):
+        images = np.full((50, 16, 16, 3), 77, "uint8")
+        ((shown, _),) = policy(Augmentation(erasing=1.0), images, np.zeros(50, int), batch_size=50)
+        first = [image[image != 77][:9] for image in shown]
+        assert len(np.unique(np.concatenate(first))) == 9 * 50
+
+    @pytest.mark.parametrize("options", [{"erasing": 1.5}, {"repeats": 0}, {"repeats": 1.5}])
+    def test_numbers_out_of_range_are_refused(self, options):
+        (name,) = options
+        with one_line_error(f"{name}="):
+            Augmentation(**options)
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_strong_gives_probabilities_and_images(self, channels):

@@ -203,6 +203,9 @@ def digests(ways):
     }
 
 
+ALL = Augmentation(area=(0.5, 1.0), flip=True, erasing=0.5, repeats=3).with_mixing(
+    mixup=0.2, cutmix=1.0, probability=0.8, switch=0.3
+)
 LABELS = (np.eye(23), np.arange(23) / 2, np.arange(46).reshape(23, 2) / 2)
 
 
@@ -280,6 +283,8 @@ class TestEpochs:
             ("files", "photograph", range(0, 4, 2)),
             ("stream", "photograph", range(2, 4)),
             ("arrays", "strong", range(2, 4)),
+            ("files", ALL, range(2, 4)),
+            ("stream", ALL, range(0, 4, 2)),
         ],
     )
     def test_some_are_what_they_are_in_a_longer_run(self, ways, way, policy, some):
@@ -314,6 +319,64 @@ class TestEpochs:
 
     def test_none_are_an_empty_dataset(self, ways):
         assert self.epochs(ways["arrays"], range(3, 3)) == []
+
+
+class TestRepeatedAugmentation:
+    @staticmethod
+    def epoch(split, number=0, **options):
+        dataset = data.batches(
+            split,
+            image_size=8,
+            augmentation=Augmentation(area=(0.3, 1.0), repeats=3),
+            epochs=range(number, number + 1),
+            **{"batch_size": 10, **options},
+        )
+        return collect(dataset)
+
+    @pytest.mark.parametrize("way", ["arrays", "files", "stream"])
+    def test_shows_a_third_of_the_images_three_times(self, ways, way):
+        images, labels = self.epoch(ways[way])
+        assert len(images) == 23
+        np.testing.assert_array_equal(labels, labels[::3].repeat(3)[:23])
+        assert len(set(labels)) == 8
+        assert len({image.tobytes() for image in images}) == 23
+
+    @pytest.mark.parametrize("way", ["arrays", "stream"])
+    def test_shows_all_images_in_the_end(self, ways, way):
+        # Pixels are of no interest here.
+        dataset = data.batches(
+            ways[way], image_size=1, augmentation=Augmentation(repeats=3), epochs=range(60)
+        )
+        counts = np.bincount(collect(dataset)[1], minlength=23)
+        # 60 times each, give or take twelve: a third of the epochs, three times.
+        assert counts.min() > 20
+        assert counts.max() < 100
+
+    def test_gives_every_shard_a_variation_of_its_own(self, ways):
+        images, labels = self.epoch(ways["files"])
+        parts = [self.epoch(ways["files"], shard=(3, part)) for part in range(3)]
+        for part, (some, some_labels) in enumerate(parts):
+            np.testing.assert_array_equal(some, images[part::3])
+            np.testing.assert_array_equal(some_labels, labels[part::3])
+        assert len(set(parts[0][1])) == 8
+
+    @pytest.mark.parametrize("way", ["arrays", "stream"])
+    def test_goes_on_where_it_was(self, ways, way):
+        images, labels = self.epoch(ways[way])
+        rest, rest_labels = self.epoch(ways[way], first_step=2)
+        np.testing.assert_array_equal(rest, images[20:])
+        np.testing.assert_array_equal(rest_labels, labels[20:])
+
+    def test_is_the_same_on_several_devices(self, ways):
+        images, labels = self.epoch(ways["arrays"])
+        both, both_labels = self.epoch(ways["arrays"], replicas=2)
+        np.testing.assert_array_equal(both, images)
+        np.testing.assert_array_equal(both_labels, labels)
+
+    def test_of_more_variations_than_images(self, ways):
+        _, labels = self.epoch(ways["files"].take(np.arange(2)))
+        assert len(labels) == 2
+        assert len(set(labels)) == 1
 
 
 class TestLength:

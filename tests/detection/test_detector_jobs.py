@@ -93,6 +93,8 @@ class TestTrain:
             ({"balanced": True}, "balanced=True is not for boxes"),
             ({"crop": 0.5}, "crop=0.5 is not for boxes: a detector sees whole images"),
             ({"mixup": 0.2}, "mixup=0.2"),
+            ({"cutmix": 1.0}, "cutmix=1.0 is for classes"),
+            ({"repeats": 3}, "repeats=3 is for classes, not boxes"),
             ({"label_smoothing": 0.1}, "label_smoothing=0.1"),
             ({"task": "classification"}, "has boxes, which are task='detection'"),
             ({"model": "FasterRCNN_ResNet50_C5"}, "Did you mean FasterRCNN_ResNet50_C4?"),

@@ -105,6 +105,12 @@ class TestRecipe:
             dict(momentum=7),
             dict(weight_decay=-1),
             dict(mixup=-0.1),
+            dict(cutmix=-0.1),
+            dict(mix_probability=1.5),
+            dict(switch_probability=-0.5),
+            dict(erasing=2),
+            dict(repeats=0),
+            dict(repeats=2.5),
             dict(ema=1.0),
             dict(clip_norm=0),
             dict(accumulation=0),
@@ -172,6 +178,34 @@ class TestDropPath:
             training.train(small.model(), digits, recipe)
         result = training.train(model, digits, recipe.changed(drop_path=0.2), verbose=0)
         assert result.best_epoch == 1
+
+
+class TestVariation:
+    def test_is_added_to_the_augmentation_of_the_data(self, digits):
+        digits = dataclasses.replace(digits, augmentation="handwriting")
+        task = training.task_of(digits)
+        assert task.policy(digits, training.Recipe()) == data.AUGMENTATIONS["handwriting"]
+        recipe = training.Recipe(
+            mixup=0.3, cutmix=0.6, mix_probability=0.5, switch_probability=0.25, erasing=0.1
+        )
+        policy = task.policy(digits, recipe.changed(repeats=3))
+        assert [mix.alpha for mix in policy.mixes()] == [0.3, 0.6]
+        assert policy.chances == (0.375, 0.125)
+        assert (policy.erasing, policy.repeats) == (0.1, 3)
+        assert len(policy.layers()) == 3
+        assert task.mixes(policy)
+
+    def test_cutmix_cannot_mix_numbers(self, digits):
+        recipe = training.Recipe(epochs=1, cutmix=1.0)
+        values = {
+            name: data.Split(split.images, split.labels / 2)
+            for name, split in digits.splits.items()
+        }
+        source = dataclasses.replace(digits, class_names=("half",), task="regression", **values)
+        with one_line_error("the augmentation uses CutMix, which cannot mix numbers to predict"):
+            training.train(small.regressor(source), source, recipe, verbose=0)
+        with one_line_error("cutmix=1.0 is for classes and labels, not for regression"):
+            training.task_of(source).check_options({"cutmix": 1.0})
 
 
 class TestRecipesAtWork:
