@@ -180,7 +180,8 @@ class RetinaNet:
             frozen = layer.name.startswith(("conv1", "stack0", "conv_", "pool1"))
             layer.trainable = not (frozen or isinstance(layer, keras.layers.BatchNormalization))
         self.model.compile(optimizer=keras.optimizers.SGD(1e-4), jit_compile=False)
-        return lambda: self.model.train_on_batch(images, labels)
+        # KerasHub's own makes one tensor of the labels, which are a dictionary.
+        return lambda: keras.Model.train_on_batch(self.model, images, labels)
 
 
 CONTENDERS = {

@@ -372,8 +372,15 @@ def _shortcut(plan, x, projected, style, name):
     """The shortcut from what enters a block, or what a projection takes of it."""
     last = plan.residual[-1]
     if plan.pooling:
+        padding = "same"
+        if plan.pooling == 1:
+            # Without a stride, timm counts the zeros beyond the border.
+            projected = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_0_pad")(
+                projected
+            )
+            padding = "valid"
         projected = keras.layers.AveragePooling2D(
-            2, plan.pooling, padding="same", name=f"{name}_0_pool"
+            2, plan.pooling, padding=padding, name=f"{name}_0_pool"
         )(projected)
     if plan.projection:
         return convolved(projected, plan.projection, style=style)
