@@ -1,15 +1,17 @@
 """Maps the names and layouts of tensors from other libraries to the variables of a model.
 
-All names derive from the names of the layers, so there is a mapping for every ResNet and ResNeXt:
+All names derive from the names of the layers, so there is a mapping for every model of the family:
 
-=============  ============================================  ====================================
-naming         stem, a shortcut, head                        written by
-=============  ============================================  ====================================
-"torchvision"  conv1, layer2.0.downsample.0, fc              torchvision, timm
-"cifar"        conv1, layer2.0.shortcut.0, linear            the CIFAR-10 zoo
-"keras"        conv1_conv, conv3_block1_0_conv, predictions  keras.applications, Keras 2
-"weights.h5"   layers/conv2d, layers/conv2d_12, ...          Keras 3: numbered layer classes
-=============  ============================================  ====================================
+=============  ================================================  ==================================
+naming         stem, a shortcut, head                            written by
+=============  ================================================  ==================================
+"torchvision"  conv1, layer2.0.downsample.0, fc                  torchvision, timm
+"averaged"     conv1.0, layer2.0.downsample.1, fc                timm, for pooled shortcuts ("D")
+"resnetv2"     stem.conv, stages.1.blocks.0.downsample, head.fc  timm, for pre-activation blocks
+"cifar"        conv1, layer2.0.shortcut.0, linear                the CIFAR-10 zoo
+"keras"        conv1_conv, conv3_block1_0_conv, predictions      keras.applications, Keras 2
+"weights.h5"   layers/conv2d, layers/conv2d_12, ...              Keras 3: numbered layer classes
+=============  ================================================  ==================================
 """
 
 import contextlib
@@ -27,12 +29,13 @@ import numpy as np
 from keras import ops
 from safetensors.numpy import save_file
 
+from keras_resnet.checks import check_choice
 from keras_resnet.files import written_beside
 from keras_resnet.graphs import remember, wants_of
 from keras_resnet.layers.view import noted
 from keras_resnet.names import some
 from keras_resnet.pretrained.notices import warn
-from keras_resnet.pretrained.registry import CAFFE_OPTIONS
+from keras_resnet.pretrained.registry import CAFFE_OPTIONS, KERAS_V2_OPTIONS
 
 logger = logging.getLogger("keras_resnet")
 
@@ -47,19 +50,94 @@ _NORMALIZATION = {
 }
 # By layer class: its name in a .weights.h5 file, and its variables.
 _LAYERS = {
+    "Conv1D": ("conv1d", {"kernel": ("weight", (2, 1, 0))}),
     "Conv2D": ("conv2d", _CONVOLUTION),
     "GroupedConv2D": ("grouped_conv2d", _CONVOLUTION),
+    "StandardizedConv2D": ("standardized_conv2d", _CONVOLUTION),
     "BatchNormalization": ("batch_normalization", _NORMALIZATION),
+    "GroupNormalization": ("group_normalization", _NORMALIZATION),
     "Dense": ("dense", _DENSE),
+}
+
+
+class _Modules(NamedTuple):
+    """What a PyTorch library calls the modules of its models."""
+
+    block: str  # by the numbers of its stage and within this, from `first` and 0
+    first: int
+    inside: Mapping[str, str]  # of blocks: by the rest of a layer's name, "bn" also for "gn"
+    outside: Mapping[str, str]  # by the name of a layer
+
+
+_STEM = {"conv1_conv": "conv1", "conv1_bn": "bn1"}
+_DEEP_STEM = {
+    "conv1_1_conv": "conv1.0",
+    "conv1_1_bn": "conv1.1",
+    "conv1_2_conv": "conv1.3",
+    "conv1_2_bn": "conv1.4",
+    "conv1_3_conv": "conv1.6",
+    "conv1_3_bn": "bn1",
+    "pool1_conv": "maxpool.0",
+    "pool1_bn": "maxpool.1",
+}
+_BLOCK = {f"{index}_{kind}": f"{kind}{index}" for index in (1, 2, 3) for kind in ("conv", "bn")}
+_ATTENTION = {"se_1_conv": "se.fc1", "se_2_conv": "se.fc2", "eca_conv": "se.conv"}
+
+_TORCH = {
+    "torchvision": _Modules(
+        "layer{}.{}",
+        1,
+        {**_BLOCK, **_ATTENTION, "0_conv": "downsample.0", "0_bn": "downsample.1"},
+        {**_STEM, **_DEEP_STEM, "predictions": "fc"},
+    ),
+    "averaged": _Modules(
+        "layer{}.{}",
+        1,
+        {**_BLOCK, **_ATTENTION, "0_conv": "downsample.1", "0_bn": "downsample.2"},
+        {**_STEM, **_DEEP_STEM, "predictions": "fc"},
+    ),
+    "cifar": _Modules(
+        "layer{}.{}",
+        1,
+        {**_BLOCK, "0_conv": "shortcut.0", "0_bn": "shortcut.1"},
+        {**_STEM, "predictions": "linear"},
+    ),
+    "resnetv2": _Modules(
+        "stages.{}.blocks.{}",
+        0,
+        {
+            **_ATTENTION,
+            "0_conv": "downsample.conv",
+            "preact_bn": "norm1",
+            **{f"{index}_conv": f"conv{index}" for index in (1, 2, 3)},
+            **{f"{index}_bn": f"norm{index + 1}" for index in (1, 2)},
+        },
+        {
+            "conv1_conv": "stem.conv",
+            **{f"conv1_{index}_conv": f"stem.conv{index}" for index in (1, 2, 3)},
+            **{f"conv1_{index}_bn": f"stem.norm{index}" for index in (1, 2)},
+            "post_bn": "norm",
+            "predictions": "head.fc",
+        },
+    ),
 }
 
 # By naming: the prefix of the head's tensors, and the name of its bias.
 _HEADS = {
-    "torchvision": ("fc.", "fc.bias"),
-    "cifar": ("linear.", "linear.bias"),
+    **{
+        naming: (f"{modules.outside['predictions']}.", f"{modules.outside['predictions']}.bias")
+        for naming, modules in _TORCH.items()
+    },
     "keras": ("predictions/", "predictions/bias"),
     "weights.h5": ("layers/dense/", "layers/dense/vars/1"),
 }
+
+UNREVEALED: dict[str, Any] = {
+    "anti_aliasing": None,
+    "stride_block": "first",
+    "weight_standardization": False,
+}
+"""Options that the names and shapes of weights do not reveal, where nothing else is recorded."""
 
 # Prefixes that module wrappers add to every name: DataParallel, torch.compile, trainers.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -72,7 +150,20 @@ _KERAS_EPSILON = 1.001e-5
 
 
 # Names of tensors of residual blocks and, in a .weights.h5 file, of any layer of a classifier.
-_OF_BLOCKS = re.compile(r"(^|\.)(layer|res)\d+\.|^conv\d+_block|^layers/(?!functional)")
+_OF_BLOCKS = re.compile(
+    r"(^|\.)(layer|res|stages\.)\d+\.|^conv\d+_block|^layers/(?!functional)"
+)
+
+# What names of tensors say about a model.
+_REVEALED = {
+    "pre-activation blocks": re.compile(r"^stages\.|_preact_[bg]n/"),
+    "a deep stem": re.compile(r"^(conv1\.0|stem\.conv1|conv1_1_conv)\b"),
+    "a convolution instead of max-pooling": re.compile(r"^(maxpool\.0\.|pool1_conv/)"),
+    "squeeze-and-excitation": re.compile(r"\.se\.fc1\.|_se_1_conv/"),
+    "efficient channel attention": re.compile(r"\.se\.conv\.|_eca_conv/"),
+    'shortcut="D"': re.compile(r"\.downsample\.2\."),
+    "moving averages": re.compile(r"(running_mean|moving_mean)$"),
+}
 
 
 # Names of the first kernel, in all namings.
@@ -105,7 +196,12 @@ class Slot(NamedTuple):
     @property
     def shape(self) -> tuple[int, ...]:
         """The required shape of the tensor."""
-        return self.stored or tuple(self.variable.shape[axis] for axis in self.axes)
+        return self.stored or self.in_order
+
+    @property
+    def in_order(self) -> tuple[int, ...]:
+        """The shape of the variable, its axes in the tensor's order."""
+        return tuple(self.variable.shape[axis] for axis in self.axes)
 
 
 def state_dict_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
@@ -212,19 +308,18 @@ def load_tensors(
     """
     with errors_about(argument):
         tensors = named_arrays(tensors)
-        naming, caffe = naming_of(tensors), is_caffe(tensors)
-        if caffe:
-            check_options(model, CAFFE_OPTIONS)
+        naming, of_keras = naming_of(tensors), options_of_keras(tensors)
+        check_options(model, of_keras)
         slots = _slots(model, naming)
-        if naming == "keras":
-            tensors = _fold_biases(model, tensors)
+        if of_keras:
+            tensors = _folded(model, slots, tensors)
         _leave_out_head(model, naming, slots, tensors, new_head)
         if new_channels:
             _adapt_first_kernel(model, slots, tensors)
         check_tensors(model, slots, tensors)
     assign(slots, tensors, argument)
-    if caffe:
-        remember(model, normalization=CAFFE_OPTIONS["preprocessing"])
+    if of_keras:
+        remember(model, normalization=of_keras["preprocessing"])
 
 
 @contextlib.contextmanager
@@ -329,8 +424,7 @@ def assign(slots: Mapping[str, Slot], tensors: Mapping[str, Any], argument: str)
         variable = slot.variable
         with np.errstate(over="ignore"):  # already warned
             array = np.asarray(tensors[name], variable.dtype)
-        if slot.arranged:
-            array = slot.arranged(array)
+        array = slot.arranged(array) if slot.arranged else array.reshape(slot.in_order)
         inverse = np.argsort(slot.axes).tolist()
         if inverse == sorted(inverse):
             # Copy: otherwise, JAX would keep the memory-mapped file alive.
@@ -350,8 +444,8 @@ def to_torch(
     Parameters
     ----------
     model : keras.Model
-        A model of this package. The PyTorch model must have the same `stride_in`, and its images
-        need the same preprocessing.
+        A model of this package. The PyTorch model must have the same options, and its images need
+        the same preprocessing.
     path : path, optional
         Where to write a `.safetensors` file that timm and `safetensors.torch.load_file` can read.
     naming : {"torchvision", "cifar"}, default "torchvision"
@@ -375,8 +469,7 @@ def to_torch(
     >>> state_dict["layer1.0.conv1.weight"].shape
     (64, 64, 3, 3)
     """
-    if naming not in ("torchvision", "cifar"):
-        raise ValueError(f"naming={naming!r} must be one of 'torchvision', 'cifar'.")
+    check_choice(("torchvision", "cifar"), naming=naming)
     state_dict = tensors_of(_slots(model, naming))
     if path is not None:
         options = options_of(layer.get_config() for layer in model.layers)
@@ -401,9 +494,10 @@ def tensors_of(slots: Mapping[str, Slot]) -> dict[str, np.ndarray]:
         Contiguous, with PyTorch's batch counters set to 0.
     """
     state_dict = {}
-    for name, (variable, axes, *_) in slots.items():
-        array = ops.convert_to_numpy(variable.value)
-        state_dict[name] = np.ascontiguousarray(array.transpose(axes))
+    for name, slot in slots.items():
+        array = ops.convert_to_numpy(slot.variable.value).transpose(slot.axes)
+        shape = array.shape if slot.arranged else slot.shape
+        state_dict[name] = np.ascontiguousarray(array.reshape(shape))
         if name.endswith("running_var"):
             state_dict[name.replace("running_var", _COUNTER)] = np.array(0, "int64")
     return state_dict
@@ -439,7 +533,7 @@ def naming_of(names: Mapping[str, Any]) -> str:
     Returns
     -------
     str
-        A key of the table at the top of this file.
+        A row of the table at the top of this file; "torchvision" for "averaged", too.
 
     Examples
     --------
@@ -453,6 +547,8 @@ def naming_of(names: Mapping[str, Any]) -> str:
         return "keras"
     if any(name.startswith("linear.") or ".shortcut." in name for name in names):
         return "cifar"
+    if any(re.match(r"stages\.\d+\.blocks\.", name) for name in names):
+        return "resnetv2"
     return "torchvision"
 
 
@@ -545,9 +641,36 @@ def is_caffe(tensors: Mapping[str, Any]) -> bool:
     Returns
     -------
     bool
-        Whether the first convolution has a bias, as only those of keras.applications have.
+        Whether the first convolution has a bias, as those of keras.applications have, and a
+        BatchNormalization: that of a ResNetV2 has none.
     """
-    return "conv1_conv/bias" in tensors
+    return {"conv1_conv/bias", "conv1_bn/gamma"} <= tensors.keys()
+
+
+def options_of_keras(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the builder options that weights of keras.applications need.
+
+    Parameters
+    ----------
+    tensors : mapping of str to array
+        As in `load_tensors`.
+
+    Returns
+    -------
+    mapping
+        Empty if the tensors are not from there.
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained.mapping import options_of_keras
+    >>> options_of_keras({"conv1_conv/bias": 0.0, "conv1_bn/gamma": 1.0})
+    {'stride_in': '1x1', 'preprocessing': 'caffe'}
+    """
+    if "conv1_conv/bias" not in tensors:
+        return {}
+    if is_caffe(tensors):
+        return CAFFE_OPTIONS
+    return KERAS_V2_OPTIONS if "post_bn/gamma" in tensors else {}
 
 
 def is_of_keras(tensors: Mapping[str, Any]) -> bool:
@@ -584,7 +707,8 @@ def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
     """
     if not options:
         return
-    ours = options_of(layer.get_config() for layer in model.layers)
+    found = options_of(layer.get_config() for layer in model.layers)
+    ours = {**UNREVEALED, "output_stride": None, **found}
     if wants_of(model).normalization != "raw":
         ours.pop("preprocessing", None)  # it follows from the weights
     for option, value in options.items():
@@ -608,6 +732,7 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     dict
         The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop`,
         `image_size` and `interpolation` that the model wants, as far as the layers determine them.
+        Where they are not those of `UNREVEALED`, those options too, and an `output_stride`.
 
     Examples
     --------
@@ -631,20 +756,43 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     if tuple(first.get("kernel_size", ())) == (1, 1):
         options["stride_in"] = "1x1" if tuple(first["strides"]) == (2, 2) else "3x3"
     if "conv3_block1_out" in by_name:
-        if "conv3_block1_add" not in by_name:
+        if not {"conv3_block1_add", "conv3_block1_preact_relu"} & by_name.keys():
             options["shortcut"] = None
+        elif "conv3_block1_0_pool" in by_name:
+            options["shortcut"] = "D"
         elif "conv3_block1_0_conv" not in by_name:
             options["shortcut"] = "A"
         elif "conv3_block2_out" in by_name:
             options["shortcut"] = "C" if "conv3_block2_0_conv" in by_name else "B"
         elif "stride_in" not in options:  # the first basic block keeps the shape, too
             options["shortcut"] = "C" if "conv2_block1_0_conv" in by_name else "B"
+    return options | _unrevealed(by_name)
+
+
+def _unrevealed(by_name):
+    """The options of `UNREVEALED` and the `output_stride`, unless they are the usual ones."""
+    options, stages, strided = {}, set(), set()
+    for name, config in by_name.items():
+        if name.endswith("_blur"):  # of one kind throughout a model
+            options["anti_aliasing"] = "average" if "pool_size" in config else "blur"
+        if name.endswith("_conv") and "epsilon" in config:
+            options["weight_standardization"] = True
+        if match := re.match(r"conv(\d+)_block\d+_", name):
+            stages.add(int(match[1]))
+            if 2 in np.ravel(config.get("strides") or 1):
+                strided.add(int(match[1]))
+    if 2 in strided:
+        options["stride_block"] = "last"
+    if len(strided) < len(stages) - 1:
+        options["output_stride"] = 4 * 2 ** len(strided)
     return options
 
 
 def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
     """Return the variables of the model by the names of their tensors."""
     slots, counts = {}, Counter()
+    if naming in ("torchvision", "resnetv2"):
+        naming = _naming_for(model)
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -661,7 +809,19 @@ def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
             if naming in ("weights.h5", "keras"):
                 axes = tuple(range(len(axes)))
             slots[name] = Slot(variable, axes)
+            if name == "head.fc.weight":  # timm's is a 1x1 convolution
+                slots[name] = Slot(variable, axes, stored=(*slots[name].shape, 1, 1))
     return slots
+
+
+def _naming_for(model):
+    """The naming that torchvision or timm has for the kind of a model."""
+    names = [layer.name for layer in model.layers]
+    if any(re.search(r"_preact_[bg]n$|^post_[bg]n$", name) for name in names):
+        return "resnetv2"
+    if any(re.search(r"_block\d+_0_pool$", name) for name in names):
+        return "averaged"
+    return "torchvision"
 
 
 def variables_of(
@@ -716,7 +876,7 @@ def module_name(layer_name: str, naming: str = "torchvision") -> str:
     ----------
     layer_name : str
         Name of the layer.
-    naming : {"torchvision", "cifar"}, default "torchvision"
+    naming : {"torchvision", "averaged", "resnetv2", "cifar"}, default "torchvision"
         Naming of the modules.
 
     Returns
@@ -726,26 +886,23 @@ def module_name(layer_name: str, naming: str = "torchvision") -> str:
     Raises
     ------
     ValueError
-        For a layer that no ResNet has.
+        For a layer that no such model has.
 
     Examples
     --------
     >>> from keras_resnet.pretrained.mapping import module_name
-    >>> module_name("conv3_block1_0_bn")
-    'layer2.0.downsample.1'
+    >>> module_name("conv3_block1_0_bn"), module_name("conv3_block1_preact_bn", "resnetv2")
+    ('layer2.0.downsample.1', 'stages.1.blocks.0.norm1')
     """
-    if layer_name == "predictions":
-        return "linear" if naming == "cifar" else "fc"
-    if match := re.fullmatch(r"conv1_(conv|bn)", layer_name):
-        return f"{match[1]}1"
-    if match := re.fullmatch(r"conv(\d+)_block(\d+)_(\d)_(conv|bn)", layer_name):
-        stage, block, index, kind = match.groups()
-        block_name = f"layer{int(stage) - 1}.{int(block) - 1}"
-        if index == "0":
-            shortcut = "shortcut" if naming == "cifar" else "downsample"
-            return f"{block_name}.{shortcut}.{0 if kind == 'conv' else 1}"
-        return f"{block_name}.{kind}{index}"
-    raise ValueError(f"layer {layer_name} does not belong to a model of this package.")
+    modules, name = _TORCH[naming], re.sub("_gn$", "_bn", layer_name)
+    if name in modules.outside:
+        return modules.outside[name]
+    match = re.fullmatch(r"conv(\d+)_block(\d+)_(\w+)", name)
+    if match and match[3] in modules.inside:
+        block = modules.block.format(int(match[1]) - 2 + modules.first, int(match[2]) - 1)
+        return f"{block}.{modules.inside[match[3]]}"
+    owner = "the CIFAR-10 zoo" if naming == "cifar" else "this package"
+    raise ValueError(f"layer {layer_name} does not belong to a model of {owner}.")
 
 
 def _plain_names(tensors):
@@ -757,8 +914,8 @@ def _plain_names(tensors):
     return {name: each for name, each in tensors.items() if not name.endswith(_COUNTER)}
 
 
-def _fold_biases(model, tensors):
-    """Fold keras.applications' convolution biases and epsilon into the moving statistics."""
+def _folded(model, slots, tensors):
+    """Fold keras.applications' epsilon, and biases we do not have, into the moving statistics."""
     # This is exact: a bias shifts the input of the BatchNormalization, like a smaller moving mean,
     # and epsilon is added to the moving variance.
     tensors = dict(tensors)
@@ -768,14 +925,17 @@ def _fold_biases(model, tensors):
             f"{layer.name}/moving_mean",
             f"{layer.name}/moving_variance",
         )
-        if layer.name.endswith("_bn") and {bias, mean, variance} <= tensors.keys():
-            # Check before computing: a small file can declare a tensor of any size.
-            for name in (bias, mean, variance):
-                _check_shape(model, name, tensors[name], tuple(layer.moving_mean.shape))
-            tensors[mean] = np.asarray(tensors[mean]) - np.asarray(tensors.pop(bias))
-            tensors[variance] = np.asarray(tensors[variance]) + np.float32(
-                _KERAS_EPSILON - layer.epsilon
-            )
+        if not layer.name.endswith("_bn") or not {mean, variance} <= tensors.keys():
+            continue
+        folded = [bias] if bias in tensors.keys() - slots.keys() else []
+        # Check before computing: a small file can declare a tensor of any size.
+        for name in (*folded, mean, variance):
+            _check_shape(model, name, tensors[name], tuple(layer.moving_mean.shape))
+        for name in folded:
+            tensors[mean] = np.asarray(tensors[mean]) - np.asarray(tensors.pop(name))
+        tensors[variance] = np.asarray(tensors[variance]) + np.float32(
+            _KERAS_EPSILON - layer.epsilon
+        )
     return tensors
 
 
@@ -828,7 +988,7 @@ def _check_names(model, slots, tensors):
             "the convolutions have biases, as in keras.applications, but the file does not store "
             "the names of layers: save the model with model.save('NAME.h5')."
         )
-    hint = _of_several(slots, tensors)
+    hint = _of_several(slots, tensors) or _of_another_kind(model, slots, tensors)
     # A few tensors more or less do not mean another depth: the smallest block has six.
     if not hint and len(missing) + len(unknown) >= 6:
         theirs, ours = _depth(tensors), _depth(slots)
@@ -852,6 +1012,22 @@ def _of_several(slots, tensors):
     return (
         f" The file has them under {' and '.join(map(repr, within[:3]))}: remove one of these "
         "prefixes from the names of its tensors, and pass these to load_state_dict."
+    )
+
+
+def _of_another_kind(model, slots, tensors):
+    """A hint at what only one of the file and the model has."""
+    theirs, ours = (
+        {kind for kind, pattern in _REVEALED.items() if any(map(pattern.search, names))}
+        for names in (tensors, slots)
+    )
+    return "".join(
+        f" {owner} has {' and '.join(sorted(more))}, {other} has not."
+        for owner, other, more in (
+            ("The file", model.name, theirs - ours),
+            (model.name, "the file", ours - theirs),
+        )
+        if more
     )
 
 

@@ -78,6 +78,9 @@ ALIASES = {"imagenet": "imagenet_v1", "coco": "coco_v1"}
 CAFFE_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "caffe"}
 """Builder options that keras.applications' ResNet weights require, whatever their file name."""
 
+KERAS_V2_OPTIONS: dict[str, Any] = {"stride_block": "last", "biases": True, "preprocessing": "tf"}
+"""Builder options that keras.applications' ResNetV2 weights require."""
+
 DETECTRON2_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "detectron2"}
 """Builder options that detectron2's ResNets require, unless they were configured otherwise."""
 

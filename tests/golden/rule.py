@@ -22,6 +22,7 @@ def parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
     ====================================  ====================================================
     ``weight`` of rank 4, a convolution   ± sqrt(6 / fan-in), the standard deviation of He et al.
     ``weight`` of rank 2, a linear layer  ± 1 / sqrt(fan-in)
+    ``weight`` of rank 3, over channels   ± 1 / sqrt(fan-in)
     ``weight`` of rank 1, a BatchNorm     0.05 and 0.15 for a ``bn3``, else 0.5 and 1
     ``bias``                              ± 0.1
     ``running_mean``                      ± 0.1
@@ -61,8 +62,8 @@ def parameter(name: str, shape: tuple[int, ...]) -> np.ndarray:
         case "weight", 4:
             high = math.sqrt(6 / math.prod(shape[1:]))
             low = -high
-        case "weight", 2:
-            high = 1 / math.sqrt(shape[1])
+        case "weight", 2 | 3:
+            high = 1 / math.sqrt(math.prod(shape[1:]))
             low = -high
         case "weight", 1:
             low, high = (0.05, 0.15) if name.endswith("bn3.weight") else (0.5, 1.0)
