@@ -134,10 +134,14 @@ _HEADS = {
 
 UNREVEALED: dict[str, Any] = {
     "anti_aliasing": None,
+    "stem": "imagenet",
     "stride_block": "first",
     "weight_standardization": False,
 }
-"""Options that the names and shapes of weights do not reveal, where nothing else is recorded."""
+"""Options that weights do not reveal, as models have them whose options do not name them.
+
+Of the stems, "zero_padded" is meant: those of other names have other weights.
+"""
 
 # Prefixes that module wrappers add to every name: DataParallel, torch.compile, trainers.
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -711,6 +715,8 @@ def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
     ours = {**UNREVEALED, "output_stride": None, **found}
     if wants_of(model).normalization != "raw":
         ours.pop("preprocessing", None)  # it follows from the weights
+    if not {"stride_in", "shortcut", "stride_block"}.isdisjoint(options):
+        options = {**UNREVEALED, **options}  # they are of a whole model, not of its input alone
     for option, value in options.items():
         if ours.get(option, value) != value:
             raise ValueError(
@@ -732,7 +738,7 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     dict
         The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop`,
         `image_size` and `interpolation` that the model wants, as far as the layers determine them.
-        Where they are not those of `UNREVEALED`, those options too, and an `output_stride`.
+        Those of `UNREVEALED` where they are others, and an `output_stride` that stages keep to.
 
     Examples
     --------
@@ -773,18 +779,22 @@ def _unrevealed(by_name):
     """The options of `UNREVEALED` and the `output_stride`, unless they are the usual ones."""
     options, stages, strided = {}, set(), set()
     for name, config in by_name.items():
-        if name.endswith("_blur"):  # of one kind throughout a model
-            options["anti_aliasing"] = "average" if "pool_size" in config else "blur"
+        pool = tuple(config.get("pool_size") or ())
+        if name.endswith("_blur") or (name, pool) == ("pool1_pool", (2, 2)):
+            options["anti_aliasing"] = "average" if pool else "blur"
         if name.endswith("_conv") and "epsilon" in config:
             options["weight_standardization"] = True
         if match := re.match(r"conv(\d+)_block\d+_", name):
             stages.add(int(match[1]))
             if 2 in np.ravel(config.get("strides") or 1):
                 strided.add(int(match[1]))
+    if "pool1_pad" in by_name and "conv1_relu" not in by_name:
+        options["stem"] = "zero_padded"
     if 2 in strided:
         options["stride_block"] = "last"
     if len(strided) < len(stages) - 1:
-        options["output_stride"] = 4 * 2 ** len(strided)
+        stem = 4 if any(name.startswith("pool1_") for name in by_name) else 1
+        options["output_stride"] = stem * 2 ** len(strided)
     return options
 
 

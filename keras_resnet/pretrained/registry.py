@@ -78,7 +78,12 @@ ALIASES = {"imagenet": "imagenet_v1", "coco": "coco_v1"}
 CAFFE_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "caffe"}
 """Builder options that keras.applications' ResNet weights require, whatever their file name."""
 
-KERAS_V2_OPTIONS: dict[str, Any] = {"stride_block": "last", "biases": True, "preprocessing": "tf"}
+KERAS_V2_OPTIONS: dict[str, Any] = {
+    "stem": "zero_padded",
+    "stride_block": "last",
+    "biases": True,
+    "preprocessing": "tf",
+}
 """Builder options that keras.applications' ResNetV2 weights require."""
 
 DETECTRON2_OPTIONS: dict[str, Any] = {"stride_in": "1x1", "preprocessing": "detectron2"}
