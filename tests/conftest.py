@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-# The script that makes the golden fixtures needs PyTorch, which the tests do not.
-collect_ignore = ["golden/make_golden.py"]
+# The scripts that make the golden fixtures need PyTorch, which the tests do not.
+collect_ignore = ["golden/make_golden.py", "golden/make_timm.py"]
 # They hold fixtures, not examples, and share a name.
 collect_ignore_glob = ["*conftest.py"]
 

@@ -108,8 +108,8 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     row = registry.find_file(path.name)
     if row:
         options, view = row.options, {"crop": row.crop}
-    elif mapping.is_caffe(tensors):
-        options = registry.CAFFE_OPTIONS
+    elif of_keras := mapping.options_of_keras(tensors):
+        options = of_keras
     silent = "preprocessing" not in options and mapping.is_of_keras(tensors)
     channels = mapping.channels_of(tensors)
     return Source(argument, options, view, row, lambda top: tensors, silent, channels)

@@ -9,19 +9,20 @@ import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import ml_dtypes
 import numpy as np
 import safetensors
 
-from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES
+from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES, AntiAliasing, StrideBlock
 from keras_resnet.checks import is_count, is_within
 from keras_resnet.layers import NORMALIZATIONS, notes
 from keras_resnet.layers.view import INTERPOLATIONS
 from keras_resnet.pretrained import hdf5, mapping
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
+from keras_resnet.resnet import STEMS
 
 # Members of every .keras file.
 _KERAS_WEIGHTS, _KERAS_CONFIG = "model.weights.h5", "config.json"
@@ -30,6 +31,11 @@ _KERAS_WEIGHTS, _KERAS_CONFIG = "model.weights.h5", "config.json"
 _OPTIONS = {
     "stride_in": lambda place: place in STRIDE_PLACES,
     "shortcut": lambda kind: kind in SHORTCUTS,
+    "anti_aliasing": lambda kind: kind in get_args(AntiAliasing),
+    "stem": lambda kind: kind in (*STEMS,),
+    "stride_block": lambda place: place in get_args(StrideBlock),
+    "weight_standardization": lambda value: isinstance(value, bool),
+    "output_stride": is_count,
     "preprocessing": lambda mode: mode in (*NORMALIZATIONS,),
     "crop": lambda fraction: isinstance(fraction, int | float) and 0 < fraction <= 1,
     "image_size": lambda size: (
