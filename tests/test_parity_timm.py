@@ -41,9 +41,7 @@ KINDS = (
 def drawn(net):
     """One of our models with the parameters that the rule draws."""
     with initialization.kernels_to_be_loaded():
-        model = zoo.builder(net)(
-            weights=None, classifier_activation=None, input_shape=(64, 64, 3)
-        )
+        model = zoo.builder(net)(weights=None, classifier_activation=None, input_shape=(64, 64, 3))
     shapes = state_dict_shapes(model)
     load_state_dict(model, {name: rule.parameter(name, shape) for name, shape in shapes.items()})
     return model

@@ -154,9 +154,7 @@ _KERAS_EPSILON = 1.001e-5
 
 
 # Names of tensors of residual blocks and, in a .weights.h5 file, of any layer of a classifier.
-_OF_BLOCKS = re.compile(
-    r"(^|\.)(layer|res|stages\.)\d+\.|^conv\d+_block|^layers/(?!functional)"
-)
+_OF_BLOCKS = re.compile(r"(^|\.)(layer|res|stages\.)\d+\.|^conv\d+_block|^layers/(?!functional)")
 
 # What names of tensors say about a model.
 _REVEALED = {

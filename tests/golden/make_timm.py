@@ -38,7 +38,7 @@ resnetblur50 resnetblur50d resnetblur101d resnetrs50 resnetrs101 resnetrs152 res
 resnetrs350 resnetrs420 resnetv2_18 resnetv2_18d resnetv2_34 resnetv2_34d resnetv2_50 resnetv2_50d
 resnetv2_101 resnetv2_101d resnetv2_152 resnetv2_152d resnetv2_50d_gn resnetv2_50x1_bit
 resnetv2_50x3_bit resnetv2_101x1_bit resnetv2_101x3_bit resnetv2_152x2_bit resnetv2_152x4_bit
-""".split()
+"""
 
 
 def logits(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ def main() -> None:
     path = Path(__file__).with_name("timm.npz")
     arrays = dict(np.load(path)) if path.exists() else {}
     print(f"{'Rounding error of float32':28}{'parameters':>12}{'inference':>11}{'training':>11}")
-    for name in sys.argv[1:] or NETS:
+    for name in sys.argv[1:] or NETS.split():
         with torch.device("meta"):
             count = sum(each.numel() for each in timm.create_model(name).parameters())
         golden, errors = {}, []
