@@ -153,13 +153,15 @@ Parameters
 include_top : bool, default True
     Whether to end with global average pooling and a classifier.
 weights : str, path or None, default "imagenet"
-    A tag that `keras_resnet.list_weights` gives for this model, "imagenet" for "imagenet_v1";
-    the path of a file, as in `ResNet`; or None for fresh weights. If `classes` is not 1000, a
+    A tag that `keras_resnet.list_weights` gives for this model, also one of timm's, such as
+    "timm/resnet50.a1_in1k"; "imagenet" for "imagenet_v1", or the first of ImageNet that there
+    is; the path of a file, as in `ResNet`; or None for fresh weights. If `classes` is not 1000, a
     classifier in the file for another number of them stays out, and this is logged.
 input_tensor : Keras tensor, optional
     Use this as the input instead of a new `keras.Input`.
 input_shape : tuple of (height, width, channels), default (224, 224, 3)
-    Shape of one image, at least 32 pixels a side; height and width may be None.
+    Shape of one image, at least 32 pixels a side; height and width may be None. Weights of timm
+    have a default of their own: what their published accuracy is for.
 pooling : {None, "avg", "max"}, default None
     What follows the last stage if `include_top` is False: nothing (a 4D tensor), or global
     average or max pooling.
@@ -617,6 +619,10 @@ def _cifar(architecture, depth, weights, block, usual, options):
     return _pretrained(architecture, weights, {**options}, {"classes": 10, **shape, **usual})
 
 
+def _says_its_size(options):
+    return any(options.get(each) is not None for each in ("input_shape", "input_tensor"))
+
+
 def _pretrained(architecture, weights, options, usual):
     """Build a model and load its weights; what the weights imply need not be said."""
     if weights is None:
@@ -627,6 +633,8 @@ def _pretrained(architecture, weights, options, usual):
     if source.channels == 3:
         # Images of any other number of channels are normalized as these were.
         usual = {**usual, "preprocessing": "torch"}
+    if source.row and source.row.image_size and not _says_its_size(options):
+        options["input_shape"] = (*source.view["image_size"], 3)
     with kernels_to_be_loaded():
         model = resnet(**{**usual, **source.options, **options})
     needed = source.options.get("preprocessing", model.preprocessing)
