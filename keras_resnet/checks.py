@@ -85,6 +85,7 @@ RANGES = {
     # Amounts.
     "positive": Range(("above", 0)),  # a learning rate, a norm, a width
     "nonnegative": Range(("at least", 0)),  # weight decay, MixUp's alpha
+    "percentage": Range(("at least", 0), ("at most", 100)),
     "limit": Range(("above", 0), infinite=True),  # a timeout, a budget
     # Fractions.
     "fraction": _FRACTION,

@@ -176,18 +176,33 @@ _KINDS = {
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("model", required=False)
+@click.option("--name", help='Only models or tags like this: "resnet50*", "*.a1_in1k", "50d".')
+@click.option("--data", help="Only for the classes of this data, such as ImageNet or COCO.")
+@click.option(
+    "--licence", multiple=True, help="Only under this licence, such as Apache-2.0; may be repeated."
+)
+@click.option(
+    "--commercial/--no-commercial",
+    default=None,
+    help="Only for commercial use, or only what is not.",
+)
+@click.option("--min-top1", type=float, help="Only with at least this accuracy, in percent.")
+@click.option("--max-parameters", type=float, help="Only with at most so many, such as 30e6.")
 @options.as_json
-def weights(name, as_json):
-    """List the pretrained weights of all models, or of NAME.
+def weights(model, as_json, licence, **filters):
+    """List the pretrained weights of all models, or of MODEL.
 
     They are looked for in the folder that KERAS_RESNET_WEIGHTS names, then in Keras' cache, then
-    downloaded.
+    downloaded. "pixels" and "crop" are those of the published accuracy.
     """
     with answer(as_json) as found:
-        rows = keras_resnet.list_weights(name)
+        rows = keras_resnet.list_weights(model, licence=licence or None, **filters)
         found["weights"] = [dataclasses.asdict(row) for row in rows]
-        table("", rows.columns, rows.cells(), left=2)
+        if rows:
+            table("", rows.columns, rows.cells(), left=2)
+        else:
+            say("No weights are like this.")
 
 
 @click.command()

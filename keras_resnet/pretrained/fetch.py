@@ -48,8 +48,8 @@ def fetch(weights: Weights, *, top: bool = True) -> Path:
     Raises
     ------
     ValueError
-        If $KERAS_RESNET_WEIGHTS is not a folder, or if a download does not have the published
-        checksum. The download is then removed.
+        If $KERAS_RESNET_WEIGHTS is not a folder, if no classifier is published, or if a download
+        does not have the published checksum. The download is then removed.
     OSError
         If the file cannot be downloaded. The message says where to put it instead.
 
@@ -59,6 +59,11 @@ def fetch(weights: Weights, *, top: bool = True) -> Path:
         If a file in the folder does not have the published checksum. It is used anyway.
     """
     files = [file for file in weights.files if file.top or not top]
+    if not files:
+        raise ValueError(
+            "these weights have no classifier. Use include_top=False, or another number of classes "
+            "in the builder for a new one."
+        )
     # Prefer the smaller file if the classifier is not needed.
     files.sort(key=lambda file: file.top)
     return _in_folder(files) or _in_cache(files) or _download(files[0])

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
 from keras_resnet.pretrained import mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
 from keras_resnet.pretrained.notices import warn
+
+logger = logging.getLogger("keras_resnet")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,8 +85,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         raise ValueError(f"weights={weights!r} must be None, a tag or a path.")
     path = Path(weights)
     argument = f"weights={str(weights)!r}"
-    # A bare word is a tag, even if there is a file of this name.
-    if isinstance(weights, str) and not path.suffix and len(path.parts) < 2:
+    if isinstance(weights, str) and registry.is_tag(weights):
         row = registry.find_tag(weights, architecture)
 
         def read_tag(top):
@@ -92,14 +94,18 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
             with _errors_for(f"{argument}: {path}"):
                 return readers.read(path)
 
-        return Source(argument, row.options, {"crop": row.crop}, row, read_tag)
+        return Source(argument, row.options, row.view, row, read_tag)
 
     with _errors_for(argument):
         exists = path.is_file()
     if not exists:
+        tags = map(repr, [*registry.ALIASES, *registry.TAGS])
+        timm = f"{registry.TIMM}{weights}"
+        if timm not in registry.TAGS_OF_TIMM:
+            timm = f"{registry.TIMM}resnet50.a1_in1k"
         raise ValueError(
             f"{argument}: there is no such file. Pass None for random weights, a path, or one of "
-            f"{', '.join(map(repr, [*registry.ALIASES, *registry.TAGS]))}."
+            f"{', '.join(tags)}, or a tag of timm, such as {timm!r}."
         )
     with _errors_for(argument):
         tensors = readers.read(path)
@@ -107,7 +113,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     view = {name: options.pop(name) for name in VIEW if name in options}
     row = registry.find_file(path.name)
     if row:
-        options, view = row.options, {"crop": row.crop}
+        options, view = row.options, row.view
     elif of_keras := mapping.options_of_keras(tensors):
         options = of_keras
     silent = "preprocessing" not in options and mapping.is_of_keras(tensors)
@@ -199,8 +205,8 @@ def class_names(source: Source) -> list[str]:
     Returns
     -------
     list of str
-        The ImageNet or CIFAR-10 names for weights in the registry, the ImageNet names for any
-        others with 1,000 classes, and otherwise the class indices.
+        The ImageNet or CIFAR-10 names for weights of these in the registry, the ImageNet names for
+        files with 1,000 classes, and otherwise the class indices.
 
     Raises
     ------
@@ -214,9 +220,9 @@ def class_names(source: Source) -> list[str]:
     ['airplane', 'automobile', 'bird']
     """
     imagenet = [name for _, name in imagenet_classes()]
-    if source.row:
+    if source.row and source.row.data in ("ImageNet", "CIFAR-10"):
         return {"ImageNet": imagenet, "CIFAR-10": list(CIFAR10_CLASSES)}[source.row.data]
-    count = mapping.classes_of(source.read(True))
+    count = source.row.classes if source.row else mapping.classes_of(source.read(True))
     if not count:
         raise ValueError(f"{source.argument}: the weights have no classifier.")
     return imagenet if count == len(imagenet) else [str(index) for index in range(count)]
@@ -247,10 +253,19 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     with _errors_for(source.argument):
         mapping.check_options(model, source.options)
     heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    classes = len(class_names(source)) if source.row else None
+    classes = source.row.classes if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))
     mapping.load_tensors(model, tensors, source.argument, new_head=new_head, new_channels=True)
     remember(model, normalization=source.options.get("preprocessing"), **source.view)
+    if source.row and not source.row.commercial:
+        licence = source.row.licence
+        logger.warning(
+            "%s: %s.",
+            source.argument,
+            f"their licence, {licence}, does not allow commercial use"
+            if licence
+            else "no licence is published for them",
+        )
     return model
 
 

@@ -146,8 +146,30 @@ class TestWeights:
         for cell in ("imagenet_v2", "80.86", "95.43", "BSD-3-Clause", "resnet50-11ad3fa6.pth"):
             assert cell in result.stdout
         rows = json.loads(run("weights", "--json").stdout)["weights"]
-        assert len(rows) == 36
+        assert len(rows) == 36 + 169
         assert {"model", "tag", "files", "top1", "licence", "options"} <= rows[0].keys()
+
+    def test_weights_are_filtered(self):
+        asked = (
+            "--data",
+            "ImageNet",
+            "--commercial",
+            "--min-top1",
+            "82",
+            "--max-parameters",
+            "5e7",
+        )
+        rows = json.loads(run("weights", *asked, "--licence", "apache-2.0", "--json").stdout)
+        rows = rows["weights"]
+        assert "timm/ecaresnet101d.miil_in1k" in {row["tag"] for row in rows}
+        assert {row["licence"] for row in rows} == {"Apache-2.0"}
+        assert min(row["top1"] for row in rows) >= 82
+        assert max(row["parameters"] for row in rows) <= 50e6
+        assert len(run("weights", "--name", "resnet50d.*").stdout.split("timm/resnet50d.")) == 7
+        assert "No weights are like this." in run("weights", "--name", "nothing").stdout
+        assert json.loads(run("weights", "--name", "nothing", "--json").stdout) == {"weights": []}
+        assert "min_top1=120.0" in refused(run("weights", "--min-top1", "120"))
+        assert "Did you mean Apache-2.0?" in refused(run("weights", "--licence", "apache"))
 
     def test_a_net_without_any_is_refused(self):
         assert "Did you mean ResNet50?" in refused(run("weights", "resnet5"))
