@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from keras_resnet import checks
 from keras_resnet.detection import heads
@@ -153,6 +154,7 @@ def FasterRCNN(
     pyramid = feature_pyramid(backbone)
     if len(pyramid) < 2:
         raise ValueError(f"backbone {backbone.name!r} has one stage; a detector needs two or more.")
+    _check_strides(backbone, head)
     start, mode = _beginning(backbone)
     shared = _sharing(start, list(pyramid.values()), (None, None))
     stages = _chosen(dict(zip(pyramid, shared.outputs, strict=True)), returned_layers, head)
@@ -305,6 +307,20 @@ def _check_options(options):
             raise ValueError(f"option {name!r} is unknown: there are {', '.join(known)}.")
 
 
+def _check_strides(backbone, head):
+    """Raise ValueError for a pyramid over levels of equal size."""
+    dilated = [
+        layer.name
+        for layer in flat_layers(backbone)
+        if max(np.atleast_1d(getattr(layer, "dilation_rate", 1))) > 1
+    ]
+    if dilated and head != "c4":
+        raise ValueError(
+            f"backbone {backbone.name!r} has dilation instead of strides, first in {dilated[0]}: "
+            "the levels of a pyramid must halve. Build it without output_stride, or take head='c4'."
+        )
+
+
 def _chosen(stages, returned_layers, head):
     """The stages that a pyramid stands on."""
     if returned_layers is None:
@@ -371,7 +387,8 @@ def _freeze(backbone, stages, trainable, batch_norm):
             "the stages of the backbone and its stem."
         )
     for layer in flat_layers(backbone):
-        stage = re.match(r"conv(\d+)_", layer.name)
+        # What follows the last sum of a model with pre-activation belongs to its last stage.
+        stage = re.match(r"(?:conv|pool)(\d+)_", layer.name.replace("post_", f"conv{stages}_"))
         frozen = stage and int(stage[1]) <= stages - trainable
         if isinstance(layer, keras.layers.BatchNormalization):
             frozen = frozen or not batch_norm

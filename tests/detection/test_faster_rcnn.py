@@ -57,6 +57,9 @@ def same(found, expected, atol=1e-4):
         ("c4", {"stride_in": "1x1", "block": "bottleneck", "include_preprocessing": True}),
         ("fpn", {"stem": "cifar", "block_counts": (1, 1, 1), "filters": (8, 8, 16)}),
         ("c4", {"input_shape": (64, 64, 3), "preprocessing": "caffe"}),
+        ("fpn", {"stem": "deep_strided", "shortcut": "D", "attention": "se"}),
+        ("c4", {"block": "preactivation", "stride_block": "last", "biases": True}),
+        ("c4", {"block": "bottleneck", "output_stride": 16, "anti_aliasing": "blur"}),
     ],
 )
 def test_stands_on_every_kind_of_backbone(head, options, images):
@@ -216,6 +219,17 @@ def test_early_stages_and_batch_normalization_are_frozen():
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         detection.FasterRCNN(backbone(), **arguments)
+
+
+def test_a_pyramid_needs_strides():
+    with pytest.raises(ValueError, match="conv5_block1_2_conv: the levels of a pyramid must halve"):
+        detection.FasterRCNN(backbone(output_stride=16), 3)
+
+
+def test_what_closes_the_last_stage_is_frozen_with_it():
+    net = backbone(filters=(32, 32, 32, 32), norm="group", block="basic_preactivation")
+    detection.FasterRCNN(net, 3, trainable_backbone_layers=0)
+    assert not any(layer.trainable for layer in net.layers if layer.weights)
 
 
 def test_a_detector_is_not_trained_on_classes(model):
