@@ -19,6 +19,7 @@ from keras_resnet.analysis.plots import (
     training_curves,
 )
 from keras_resnet.analysis.test_time import VIEWS, find_views, over_views
+from keras_resnet.analysis.thresholds import choose_thresholds
 
 __all__ = [
     "EVALUATIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "RegressionEvaluation",
     "StageComplexity",
     "box_sheet",
+    "choose_thresholds",
     "class_sheet",
     "complexity",
     "contact_sheet",

@@ -130,7 +130,7 @@ class Evaluation:
 class MultiLabelEvaluation:
     """Predictions of several labels per image, and their quality.
 
-    A label counts as predicted where its probability is above 0.5.
+    A label counts as predicted where its probability is above its threshold.
 
     Parameters
     ----------
@@ -140,6 +140,8 @@ class MultiLabelEvaluation:
         Outputs of the model.
     class_names : tuple of str
         Names of the labels.
+    thresholds : tuple of float, optional
+        What the probability of each label must exceed. Default: 0.5.
 
     Examples
     --------
@@ -155,11 +157,12 @@ class MultiLabelEvaluation:
     labels: np.ndarray
     probabilities: np.ndarray
     class_names: tuple[str, ...]
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def predictions(self) -> np.ndarray:
         """1 for every label that is predicted of an image, 0 for the others."""
-        return TASKS["multilabel"].decide(self.probabilities)
+        return TASKS["multilabel"].decide(self.probabilities, self.thresholds)
 
     @property
     def right(self) -> np.ndarray:
@@ -206,25 +209,29 @@ class MultiLabelEvaluation:
         -------
         dict of str to dict of str to float
             "average_precision", the area under the curve of precision over recall; "precision",
-            "recall" and "f1-score" of predictions above 0.5; and "support", the number of images
-            that have the label. Without any, the scores are 0.
+            "recall" and "f1-score" of predictions; "support", the number of images that have the
+            label, without any of which the scores are 0; and "threshold", if there are thresholds.
         """
         from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-        columns = (np.asarray(each).T for each in (self.labels, self.probabilities))
+        columns = (
+            np.asarray(each).T for each in (self.labels, self.probabilities, self.predictions)
+        )
         scores = [
             (
                 average_precision_score(labels, found) if labels.any() else 0.0,
                 *np.ravel(
                     precision_recall_fscore_support(
-                        labels, found > 0.5, labels=[1], zero_division=0.0
+                        labels, predicted, labels=[1], zero_division=0.0
                     )
                 ),
             )
-            for labels, found in zip(*columns, strict=True)
+            for labels, found, predicted in zip(*columns, strict=True)
         ]
-        names = ("average_precision", *_SCORES)
-        return _by_name(self.class_names, names, zip(*scores, strict=True))
+        names, scores = ("average_precision", *_SCORES), zip(*scores, strict=True)
+        if self.thresholds is not None:
+            names, scores = (*names, "threshold"), (*scores, self.thresholds)
+        return _by_name(self.class_names, names, scores)
 
     def save(self, folder: str | os.PathLike) -> Path:
         """Write per_label.csv, the scores of every label, to a folder.
@@ -247,7 +254,12 @@ class MultiLabelEvaluation:
 
     def order(self) -> np.ndarray:
         """The images in order of interest: the most certain mistakes, then the near misses."""
-        return np.argsort(-np.abs(self.probabilities - self.labels).max(-1), kind="stable")
+        certainties = self.probabilities
+        if self.thresholds is not None:  # an even chance is then where the threshold is
+            ends = ((0.0, max(each, 1e-9), 1.0 + 1e-9) for each in self.thresholds)
+            columns = zip(certainties.T, ends, strict=True)
+            certainties = np.stack([np.interp(p, x, (0, 0.5, 1)) for p, x in columns], -1)
+        return np.argsort(-np.abs(certainties - self.labels).max(-1), kind="stable")
 
     def caption(self, index: int) -> str:
         """The labels predicted of an image, and those it has, if they differ."""
@@ -396,7 +408,8 @@ def evaluate(
     Parameters
     ----------
     model : keras.Model
-        A model of the task. Logits become probabilities.
+        A model of the task. Logits become probabilities; of several labels, those are predicted
+        whose probability exceeds the model's threshold, or 0.5.
     dataset : tf.data.Dataset
         Batches of (images, labels), as `data.batches` makes them.
     class_names : tuple of str
@@ -433,7 +446,9 @@ def evaluate(
         raise ValueError(
             f"{model.name} has {outputs.shape[-1]} outputs; class_names has {len(class_names)}."
         )
-    return EVALUATIONS[task](np.concatenate(labels), outputs, class_names)
+    thresholds = graphs.thresholds_of(model)
+    decided = {} if thresholds is None else {"thresholds": thresholds}
+    return EVALUATIONS[task](np.concatenate(labels), outputs, class_names, **decided)
 
 
 def submission(
@@ -445,6 +460,7 @@ def submission(
     *,
     probability: bool = False,
     task: str = "classification",
+    thresholds: Sequence[float] | None = None,
 ) -> int:
     """Write predictions as the `id,label` file that Kaggle's competitions ask for.
 
@@ -466,6 +482,8 @@ def submission(
         Write the probability of the positive class instead of 1 or 0.
     task : str, default "classification"
         A key of `EVALUATIONS`. For regression, the second column is called "value".
+    thresholds : sequence of float, optional
+        For several labels: what the probability of each must exceed. Default: 0.5.
 
     Returns
     -------
@@ -476,7 +494,7 @@ def submission(
     ------
     ValueError
         If there is no such positive class, if there is none although probabilities are asked for,
-        for an unknown task, or a file that is named twice.
+        for an unknown task, thresholds of another task, or a file that is named twice.
 
     Examples
     --------
@@ -491,10 +509,13 @@ def submission(
     ['id,label', '9,1', '10,0']
     """
     check_choice(tuple(EVALUATIONS), task=task)
+    if thresholds is not None and task != "multilabel":
+        raise ValueError(f"thresholds={thresholds!r} are for several labels, not for {task}.")
+    decided = {} if thresholds is None else {"thresholds": thresholds}
     lines = list(
         zip(
             submission_ids(files),
-            _LABELS[task](probabilities, list(class_names), positive, probability),
+            _LABELS[task](probabilities, list(class_names), positive, probability, **decided),
             strict=True,
         )
     )
@@ -580,12 +601,12 @@ def _of_classes(outputs, names, positive, probability):
     return found if positive is None else [int(name == positive) for name in found]
 
 
-def _of_labels(outputs, names, positive, probability):
+def _of_labels(outputs, names, positive, probability, thresholds=None):
     """Labels of a submission, any number of labels per image."""
     _check_positive(names, positive, probability)
     if probability:
         return _probabilities(outputs, names, positive)
-    found = TASKS["multilabel"].decide(outputs).astype(int)
+    found = TASKS["multilabel"].decide(outputs, thresholds).astype(int)
     if positive is not None:
         return found[:, names.index(positive)].tolist()
     return ["|".join(np.array(names)[row > 0]) for row in found]

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import keras
 
 from keras_resnet import names
-from keras_resnet.graphs import View
+from keras_resnet.graphs import View, thresholds_of
+from keras_resnet.layers import Thresholds
 from keras_resnet.resnet import deep_graphs
 
 
@@ -122,4 +123,6 @@ def over_views(model: keras.Model, tta: str, view: View) -> tuple[keras.Model, V
         view = replace(view, image_size=(height, width), crop=1.0)
     images = keras.Input((*view.image_size, view.channels))
     answers = keras.layers.average([model(each) for each in views.of(images, size)])
+    if thresholds := thresholds_of(model):
+        answers = Thresholds(thresholds, dtype=answers.dtype)(answers)
     return keras.Model(images, answers, name=model.name), view

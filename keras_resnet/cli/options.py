@@ -29,6 +29,23 @@ class ImageSize(click.ParamType):
         return pair if len(pair) == 2 else pair[0]
 
 
+class RuleOrNumber(click.ParamType):
+    """One of some names, or a number."""
+
+    name = "rule or number"
+
+    def __init__(self, names):
+        self.names = names
+
+    def get_metavar(self, param, ctx):  # noqa: D102
+        return "|".join((*self.names, "X"))
+
+    def convert(self, value, param, ctx):  # noqa: D102
+        with contextlib.suppress(ValueError):
+            return float(value)
+        return value
+
+
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, only that."
 )

@@ -92,6 +92,7 @@ def _scores(title, noun, found):
         "precision": "precision",
         "recall": "recall",
         "f1-score": "F1",
+        "threshold": "threshold",
     }
     shown = [score for score in columns if score in next(iter(found.values()))]
     rows = [

@@ -8,7 +8,7 @@ import click
 from keras_resnet.cli import options
 from keras_resnet.cli.console import answer, say, verbosity
 from keras_resnet.cli.quality import show_training
-from keras_resnet.runs.choices import LOSSES
+from keras_resnet.runs.choices import LOSSES, THRESHOLDS
 
 
 @click.command()
@@ -91,6 +91,12 @@ def demo(output, epochs, seed, as_json):
     "--loss",
     type=click.Choice([*LOSSES], case_sensitive=False),
     help="What a mistake costs; each is for the labels of some tasks.  [default: the task's]",
+)
+@click.option(
+    "--thresholds",
+    type=options.RuleOrNumber(THRESHOLDS),
+    help="For several labels: from which probability on each is there; a number, or what to "
+    "maximize on the validation images.  [default: 0.5]",
 )
 @click.option("--augmentation", help="How to vary training images, such as strong.")
 @click.option("--balanced", is_flag=True, help="Weight classes equally.")

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_resnet.export.interface import Interface
 from keras_resnet.export.runtimes import Loaded
-from keras_resnet.graphs import Output
+from keras_resnet.graphs import Output, present
 from keras_resnet.layers import Preprocessing
 
 LATENCY_BATCHES = (1, 16)
@@ -61,8 +61,9 @@ class Verification:
     mebibytes : float
         Its size on disk, in MiB.
     answer : {"class", "labels", "values", "objects"}, default "class"
-        What an answer is: the likeliest class, all labels with a probability above 0.5, values
-        within a tenth of the range that the original's have, or the objects that were found.
+        What an answer is: the likeliest class, all labels with a probability above their
+        thresholds, or 0.5, values within a tenth of the range that the original's have, or the
+        objects that were found.
     alike : bool, default False
         Whether the original's outputs for made-up images are too much alike to tell a right export
         from a wrong one.
@@ -112,6 +113,8 @@ def compare_answers(
     images: np.ndarray,
     kind: Output | None,
     tolerance: float | None = None,
+    *,
+    thresholds: Sequence[float] | None = None,
 ) -> Verification:
     """Compare the answers of both for the same images.
 
@@ -127,6 +130,8 @@ def compare_answers(
         What comes out of them, as in `graphs.Head`; None if that is not known.
     tolerance : float, optional
         For made-up images: outputs that differ by no more are alike. Default: the images are real.
+    thresholds : sequence of float, optional
+        What the probability of each label must exceed. Default: 0.5.
 
     Returns
     -------
@@ -159,7 +164,7 @@ def compare_answers(
         images=len(images),
         made_up=tolerance is not None,
         largest_difference=float(np.abs(output - original).max() / (largest or 1)),
-        agreement=float(np.mean(_same(output, original, kind))),
+        agreement=float(np.mean(_same(output, original, kind, thresholds))),
         milliseconds=timed(loaded, images, (batch_size,) if batch_size else LATENCY_BATCHES),
         mebibytes=loaded.mebibytes,
         answer=_ANSWERS[kind],
@@ -221,7 +226,7 @@ def check_images(images: np.ndarray, loaded: Loaded) -> None:
         )
 
 
-def _same(output, original, kind):
+def _same(output, original, kind, thresholds):
     """For each image, whether the answers are the same."""
     answer = _ANSWERS[kind]
     if answer == "values":
@@ -230,6 +235,8 @@ def _same(output, original, kind):
         return near.reshape(len(near), -1).all(-1)
     if answer == "class" and output.shape[-1] > 1:
         return output.argmax(-1) == original.argmax(-1)
+    if thresholds is not None:
+        return (present(output, thresholds) == present(original, thresholds)).all(-1)
     is_probability = original.min() >= 0 and original.max() <= 1
     threshold = 0.5 if is_probability and kind != "logits" else 0.0
     return ((output > threshold) == (original > threshold)).all(-1)

@@ -12,6 +12,7 @@ from keras_resnet.graphs import (
     check_functional,
     check_weights,
     head_of,
+    thresholds_of,
     view_of,
     wants_of,
 )
@@ -58,6 +59,9 @@ class Interface:
         Images per request; None for any number.
     top : int
         Number of labels in the answer to an image file.
+    thresholds : tuple of float or None
+        What the probability of each label exceeds in images that have it; None if the model does
+        not say.
     """
 
     kind: Output
@@ -70,6 +74,7 @@ class Interface:
     interpolation: Literal["bilinear", "bicubic"]
     batch_size: int | None
     top: int
+    thresholds: tuple[float, ...] | None = None
 
     @property
     def output(self) -> str:
@@ -85,7 +90,8 @@ def interface_of(model: keras.Model, **asked) -> Interface:
     model : keras.Model
         A functional model of images.
     **asked
-        The fields of `Interface` but `kind` and `interpolation`; None for what the model says.
+        The fields of `Interface` but `kind`, `interpolation` and `thresholds`; None for what the
+        model says.
 
     Returns
     -------
@@ -116,6 +122,7 @@ def interface_of(model: keras.Model, **asked) -> Interface:
             "image_size": view.image_size,
             "crop": view.crop,
             "interpolation": view.interpolation,
+            "thresholds": thresholds_of(model),
         }
     )
     check_choice((*NORMALIZATIONS, "raw", None), preprocessing=interface.preprocessing)
@@ -172,7 +179,7 @@ def _check_labels(model, interface):
     if interface.labels is None:
         return
     units, count = model.outputs[0].shape[-1], len(interface.labels)
-    binary = interface.kind in ("multilabel", "logits")
+    binary = interface.kind in ("multilabel", "logits") and not interface.thresholds
     if count != units and not (binary and count in _counts(units)):
         raise ValueError(f"labels: {count} names came for the {units} outputs of {model.name}.")
     check_names(interface.labels)

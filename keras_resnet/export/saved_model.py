@@ -59,9 +59,9 @@ def saved_model(
     labels, "logits", "values", "features" of a model without a head, or else "outputs". "features"
     takes `images` and returns pooled features. "classify_bytes", of a model of classes or labels,
     takes `image_bytes`, the contents of JPEG, PNG, GIF or BMP files, and returns the `top` "labels"
-    and their "probabilities"; "predict_bytes", of a model of values, takes the same and returns
-    "values". Both turn, crop, resize and normalize the images as an evaluation does. A request
-    that cannot be answered gets INVALID_ARGUMENT and the reason.
+    and their "probabilities", and "thresholds" if the labels have some; "predict_bytes", of a model
+    of values, takes the same and returns "values". Both turn, crop, resize and normalize the images
+    as an evaluation does. A request that cannot be answered gets INVALID_ARGUMENT and the reason.
 
     Of a detector, "serving_default" takes raw `images` of one size and returns "boxes" in pixels
     of them, "scores", "labels", which are numbers of classes, and the "count" of the objects in

@@ -83,7 +83,10 @@ def signatures(
         labels = interface.labels or range(answers.shape[-1])
         best = tf.math.top_k(answers, min(interface.top, answers.shape[-1]))
         named = tf.gather(tf.constant([str(label) for label in labels]), best.indices)
-        return {"labels": named, "probabilities": best.values}
+        answer = {"labels": named, "probabilities": best.values}
+        if interface.thresholds:
+            answer["thresholds"] = tf.gather(tf.constant(interface.thresholds), best.indices)
+        return answer
 
     def predict_bytes(files):
         return {"values": ask_of_files(files)}
@@ -121,7 +124,8 @@ def probabilities(outputs: tf.Tensor, interface: Interface) -> tf.Tensor:
     single = outputs.shape[-1] == 1
     if interface.kind == "logits":
         outputs = tf.sigmoid(outputs) if single else tf.nn.softmax(outputs)
-    if single and (interface.labels is None or len(interface.labels) == 2):
+    of_two = interface.labels is None or len(interface.labels) == 2
+    if single and of_two and not interface.thresholds:
         outputs = tf.concat([1 - outputs, outputs], -1)
     return outputs
 

@@ -11,7 +11,7 @@ import numpy as np
 from keras_resnet.export.comparison import COARSE, TOLERANCES, Verification, traced
 from keras_resnet.export.kinds import kind_of, kind_of_loaded
 from keras_resnet.export.runtimes import alone, load
-from keras_resnet.graphs import flat_layers, is_functional
+from keras_resnet.graphs import flat_layers, is_functional, thresholds_of
 
 _VERBS = {"class": "chooses", "objects": "finds"}
 
@@ -73,7 +73,7 @@ def verify(
     """
     loaded = load(exported)
     kind = kind_of_loaded(loaded)
-    output = None
+    output, decided = None, {}
     if isinstance(model, keras.Model):
         if kind_of(model) is not kind:
             raise ValueError(
@@ -81,12 +81,18 @@ def verify(
                 f"{kind.name}: they cannot be compared."
             )
         output = kind.output_of(model) if is_functional(model) else None
+        decided = _decided(thresholds_of(model))
         model = kind.asking(model)
-    result = kind.compare(loaded, model, images, output)
+    result = kind.compare(loaded, model, images, output, **decided)
     if verbose:
         print(f"{loaded.path}\n{result}")
     _check_agreement(result, agreement, tolerance)
     return result
+
+
+def _decided(thresholds):
+    """How a comparison decides which labels are present, where a model says that."""
+    return {} if thresholds is None else {"thresholds": thresholds}
 
 
 def _check_agreement(result, agreement, tolerance):
@@ -146,7 +152,8 @@ def verify_export(
         tolerance = max(TOLERANCES[each] for each in {precision, *computed_in} & {*TOLERANCES})
         images, agreement = kind.made_up(spec, interface, tolerance < COARSE)
     original = traced(lambda images: alone(function(images)), spec)
-    result = kind.compare(load(path), original, images, interface.kind, tolerance)
+    decided = _decided(thresholds_of(model))
+    result = kind.compare(load(path), original, images, interface.kind, tolerance, **decided)
     _check_agreement(result, agreement, tolerance)
     if result.alike:
         _logger.warning(kind.says_nothing, model.name)

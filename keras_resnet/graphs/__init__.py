@@ -5,6 +5,8 @@
 `whole_head_of`     all layers of the head, or an error
 `answer_of`         what turns outputs into answers of a task
 `task_of_outputs`   the task that outputs are for
+`thresholds_of`     from which probabilities on labels are present; `with_thresholds` says it
+`present`           which labels are
 `features_of`       what enters the head, as a tensor
 `extractor_of`      everything but the head, as a model
 `head_model_of`     the head alone, as a model
@@ -58,6 +60,7 @@ from keras_resnet.graphs.structure import (
     plain,
     twin_of,
 )
+from keras_resnet.graphs.thresholds import present, thresholds_of, with_thresholds
 from keras_resnet.graphs.wants import View, Wants, remember, remember_view, view_of, wants_of
 
 __all__ = [
@@ -85,13 +88,16 @@ __all__ = [
     "last_stage",
     "named_layers",
     "plain",
+    "present",
     "remember",
     "remember_view",
     "stage_name",
     "stages_of",
     "task_of_outputs",
+    "thresholds_of",
     "twin_of",
     "view_of",
     "wants_of",
     "whole_head_of",
+    "with_thresholds",
 ]

@@ -79,7 +79,8 @@ def answer_of(head: Head, task: str) -> Answer | None:
     """
     known: dict[str, Answer] = _ANSWERS[task]
     if task == "classification" and head.units == 1:
-        known = _OF_ONE_OUTPUT
+        # A single label with a threshold is no choice between two classes.
+        known = {} if head.thresholds else _OF_ONE_OUTPUT
     return known.get("linear" if head.linear else head.output)
 
 
@@ -111,6 +112,7 @@ def task_of_outputs(head: Head, names: int | None) -> str | None:
     if head.output == "unknown":
         of_classes = head.linear and names is not None and names > 1
         return "classification" if of_classes else None
-    if head.output == "multilabel" and head.units == 1 and names in (None, 2):
+    single = head.units == 1 and not head.thresholds
+    if head.output == "multilabel" and single and names in (None, 2):
         return "classification"
     return next((task for task, known in _ANSWERS.items() if head.output in known), None)

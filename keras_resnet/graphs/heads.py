@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import keras
 
 from keras_resnet.graphs.structure import PASSING, check_functional, input_of, is_functional
+from keras_resnet.layers import Thresholds
 from keras_resnet.resnet import deep_graphs
 
 Output = Literal["probabilities", "multilabel", "logits", "number", "features", "unknown"]
@@ -138,6 +139,12 @@ class Head:
             with deep_graphs():
                 x = _called(keras.Model(input_of(inner), x, name=inner.name), _node(made))
         return x
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """What the probability of each label must exceed; None if the model does not say."""
+        found = (layer for layer in self.layers if isinstance(layer, Thresholds))
+        return next((layer.thresholds for layer in found), None)
 
     @property
     def first_projection(self) -> int:

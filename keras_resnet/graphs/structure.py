@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from keras_resnet import files
-from keras_resnet.layers import Conv2D, Preprocessing
+from keras_resnet.layers import Conv2D, Preprocessing, Thresholds
 
 # Layers that have no effect in inference, or none on the numbers.
 PASSING = (
@@ -22,6 +22,7 @@ PASSING = (
     keras.layers.GaussianNoise,
     keras.layers.Identity,
     keras.layers.Reshape,
+    Thresholds,
 )
 
 

@@ -13,6 +13,7 @@ from keras_resnet.layers.grouped_convolution import GroupedConv2D
 from keras_resnet.layers.preprocessing import NORMALIZATIONS, Preprocessing
 from keras_resnet.layers.shortcut import ZeroPaddedShortcut
 from keras_resnet.layers.standardized_convolution import StandardizedConv2D
+from keras_resnet.layers.thresholds import Thresholds
 
 __all__ = [
     "NORMALIZATIONS",
@@ -22,6 +23,7 @@ __all__ = [
     "GroupedConv2D",
     "Preprocessing",
     "StandardizedConv2D",
+    "Thresholds",
     "ZeroPaddedShortcut",
     "gains_from_xla",
 ]

@@ -46,6 +46,9 @@ LOSSES = (
 )
 """What training may minimize: the keys of `training.losses.LOSSES`."""
 
+THRESHOLDS = ("f1", "balanced_accuracy")
+"""What thresholds of labels may maximize: the keys of `analysis.thresholds.RULES`."""
+
 EXPORTS = {
     "saved_model": ("float32", "bfloat16"),
     "litert": ("float32", "float16", "dynamic", "int8"),

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from keras_resnet import analysis, data
+from keras_resnet import analysis, data, graphs
 from keras_resnet.analysis.evaluation import submission_ids
 from keras_resnet.checks import check_choice, check_positive, check_range
 from keras_resnet.data.images import read_headers
@@ -21,7 +21,6 @@ from keras_resnet.runs.choices import MODEL_FILE, RUN_FILES
 from keras_resnet.runs.guards import check_writable, damaged_images_named, job
 from keras_resnet.runs.kinds import KINDS, OF_IMAGES
 from keras_resnet.runs.models import load_model, warn_of_unknowns
-from keras_resnet.training import TASKS
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class PredictRecord:
         Why damaged images were left out, a line for each.
     tta : str, optional
         The views of each image whose answers were averaged.
+    thresholds : tuple of float, optional
+        What the probability of each label exceeds in images that have it. Default: 0.5.
     """
 
     files: tuple[Path, ...]
@@ -60,56 +61,59 @@ class PredictRecord:
     output: Path | None = None
     skipped: tuple[str, ...] = ()
     tta: str | None = None
+    thresholds: tuple[float, ...] | None = None
 
     def to_json(self) -> dict:
         """What `keras-resnet predict --json` prints."""
         found = {
             "task": self.task,
             "predictions": [
-                {"image": str(file), **_PREDICTIONS[self.task](row, self.names, self.top)}
+                {"image": str(file), **_PREDICTIONS[self.task](row, self)}
                 for file, row in zip(self.files, self.outputs, strict=True)
             ],
             "skipped": list(self.skipped),
         }
+        if self.thresholds is not None:
+            found["thresholds"] = dict(zip(self.names, self.thresholds, strict=True))
         written = {"csv": self.csv, "output": self.output, "tta": self.tta}
         return {**found, **{name: str(value) for name, value in written.items() if value}}
 
 
-def _classes(row, names, top):
+def _classes(row, record):
     """The most probable classes."""
-    return {"classes": _probabilities(row, names, np.argsort(-row)[: top or 5])}
+    return {"classes": _probabilities(row, record.names, np.argsort(-row)[: record.top or 5])}
 
 
-def _labels(row, names, top):
+def _labels(row, record):
     """The labels that an image has, and how probable these, or the most probable ones, are."""
-    order = np.argsort(-row)
-    chosen = TASKS["multilabel"].decide(row) > 0
-    shown = order[:top] if top else [index for index in order if chosen[index]]
+    order, names = np.argsort(-row), record.names
+    chosen = graphs.present(row, record.thresholds)
+    shown = order[: record.top] if record.top else [index for index in order if chosen[index]]
     return {
         "labels": [name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen],
         "classes": _probabilities(row, names, shown),
     }
 
 
-def _values(row, names, _top):
+def _values(row, record):
     """The value, or values by name."""
-    if len(names) == 1:
+    if len(record.names) == 1:
         return {"value": float(row[0])}
-    return {"values": dict(zip(names, map(float, row), strict=True))}
+    return {"values": dict(zip(record.names, map(float, row), strict=True))}
 
 
-def _objects(row, names, _top):
+def _objects(row, record):
     """The objects, the most certain first: class, score, and x1, y1, x2, y2 in pixels."""
     columns = (row[name].tolist() for name in ("labels", "scores", "boxes"))
     return {
         "objects": [
-            {"class": names[label], "score": score, "box": box}
+            {"class": record.names[label], "score": score, "box": box}
             for label, score, box in zip(*columns, strict=True)
         ]
     }
 
 
-def _outputs(row, _names, _top):
+def _outputs(row, _record):
     """What came out, as it is."""
     return {"output": np.asarray(row, float).tolist()}
 
@@ -260,14 +264,17 @@ def predict(
         outputs = kind.predicted(found, split, view, score)
         if folder:
             objects.write_drawings(folder, files, split, outputs, found.names)
+    thresholds = graphs.thresholds_of(found.model)
     if written and found.task:
         analysis.submission(
             *(written, files, outputs, found.names, positive),
             probability=probability,
             task=found.task,
+            thresholds=thresholds,
         )
     return PredictRecord(
-        tuple(files), found.task, found.names, outputs, top, written, folder, skipped, tta
+        *(tuple(files), found.task, found.names, outputs, top, written, folder, skipped, tta),
+        thresholds=thresholds,
     )
 
 

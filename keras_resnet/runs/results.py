@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from keras_resnet import analysis, data
+from keras_resnet import analysis, data, graphs
 from keras_resnet.data.labels_file import write_labels
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
@@ -34,6 +34,8 @@ class TrainRecord:
         The folder of the run.
     exported : Exported
         The SavedModel.
+    thresholds : str, float or None
+        How the thresholds of labels were chosen, as in `train`.
     """
 
     model: keras.Model
@@ -42,6 +44,7 @@ class TrainRecord:
     evaluation: Quality
     output: Path
     exported: Exported
+    thresholds: str | float | None = None
 
     def metrics(self) -> dict[str, float]:
         """The metrics on the test images, as `to_json` calls them."""
@@ -60,6 +63,7 @@ class TrainRecord:
             **self.metrics(),
             "test_images": len(self.source.test),
             **(details := self.evaluation.details()),
+            **({} if self.thresholds is None else {"thresholds": self.thresholds}),
             "best_epoch": self.result.best_epoch,
             "stages": self.result.stages,
             "seconds": self.result.seconds,
@@ -81,9 +85,12 @@ def write_results(
     output: Path,
     exports: Path,
     precision: str,
+    thresholds: str | float | None = None,
 ) -> TrainRecord:
     """Test a trained model, write what there is of it, and export it."""
     kind = kind_of(source)
+    if thresholds is not None:
+        model = _decided(model, source, thresholds)
     quality = kind.evaluated(model, source.test, source)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
@@ -96,9 +103,19 @@ def write_results(
     analysis.training_curves(output / "curves.png", result.history, result.stages)
     kind.drawn(output / "predictions.png", model, source.test, quality)
     exported = kind.exported(model, exports, source, precision)
-    record = TrainRecord(model, source, result, quality, output, exported)
+    record = TrainRecord(model, source, result, quality, output, exported, thresholds)
     write_text(output / METRICS_FILE, json_text(record.to_json()) + "\n")
     return record
+
+
+def _decided(model, source, thresholds):
+    """A model with the thresholds that are the best on validation images, or with a number."""
+    if isinstance(thresholds, str):
+        found = kind_of(source).evaluated(model, source.validation, source)
+        thresholds = analysis.choose_thresholds(
+            found.labels, found.probabilities, thresholds, found.class_names
+        )
+    return graphs.with_thresholds(model, thresholds)
 
 
 def counted_names(source: data.Source) -> str:

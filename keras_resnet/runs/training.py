@@ -14,11 +14,12 @@ import keras
 import tensorflow as tf
 
 from keras_resnet import data, detection, names, training, transfer
+from keras_resnet.checks import is_within
 from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
-from keras_resnet.runs.choices import MODEL_FILE
+from keras_resnet.runs.choices import MODEL_FILE, THRESHOLDS
 from keras_resnet.runs.guards import (
     check_run,
     check_space,
@@ -68,6 +69,7 @@ def train(
     timeout: float = 600.0,
     profile: bool = False,
     exports: str | os.PathLike | None = None,
+    thresholds: Literal["f1", "balanced_accuracy"] | float | None = None,
     **options,
 ) -> TrainRecord | None:
     """Train a model on images, test it and export it, as `keras-resnet train` does.
@@ -118,6 +120,11 @@ def train(
         Write a trace of steps 10 to 20 into output/profile.
     exports : path, optional
         Folder of the SavedModel's versions. Default: output/saved_model.
+    thresholds : {"f1", "balanced_accuracy"} or float, optional
+        For several labels per image: what is to be the best on the validation images that a
+        threshold for each label can make it, as in `keras_resnet.analysis.choose_thresholds`; or a
+        number, the threshold of all. A label is predicted where its probability exceeds that, in
+        tests, in predictions and in exports. Default: 0.5.
     **options
         Fields of `keras_resnet.training.Recipe`, such as `epochs` and `learning_rate`; fields of
         `keras_resnet.training.Execution`, such as `image_size`, `seed`, `callbacks` and `verbose`,
@@ -160,6 +167,7 @@ def train(
         hosts=hosts,
         timeout=timeout,
         profile=profile,
+        thresholds=thresholds,
         **options,
     )
     output = Path(output)
@@ -190,6 +198,8 @@ class Asked:
         The devices.
     profile : bool
         Whether to write a trace.
+    thresholds : str, float or None
+        How the thresholds of labels are chosen.
     """
 
     order: Order
@@ -199,6 +209,7 @@ class Asked:
     precision: str
     strategy: tf.distribute.Strategy
     profile: bool
+    thresholds: str | float | None
 
     @property
     def is_chief(self) -> bool:
@@ -231,7 +242,22 @@ class Asked:
             raise ValueError(
                 f"balanced=True weights classes or labels; data {images.name!r} has numbers."
             )
+        self._check_thresholds(images)
         return images
+
+    def _check_thresholds(self, images):
+        if self.thresholds is None:
+            return
+        if images.task != "multilabel":
+            raise ValueError(
+                f"thresholds={self.thresholds!r} are for several labels per image; data "
+                f"{images.name!r} is for {images.task}: leave them out."
+            )
+        if self.thresholds in THRESHOLDS and not len(images.validation):
+            raise ValueError(
+                f"thresholds={self.thresholds!r} are chosen on validation images, and data "
+                f"{images.name!r} has none: give validation=, or a number."
+            )
 
     def settings(self) -> dict:
         """What the stages of a run cannot know of each other, for its checkpoints."""
@@ -259,6 +285,7 @@ def ask(
     hosts,
     timeout,
     profile,
+    thresholds,
     **options,
 ) -> Asked:
     """Tell mistakes in the arguments of `train` before the data is read, and choose devices."""
@@ -268,13 +295,17 @@ def ask(
         recipe = names.find("recipe", recipe, training.RECIPES)
     shortcut = shortcut and names.find("shortcut", shortcut, SHORTCUTS)
     check_name(model)
+    if thresholds is not None and not is_within("fraction", thresholds):
+        known = " or ".join(map(repr, THRESHOLDS))
+        if not isinstance(thresholds, str) or thresholds not in THRESHOLDS:
+            raise ValueError(f"thresholds={thresholds!r} must be {known}, or a number from 0 to 1.")
     base = training.RECIPES[recipe] if isinstance(recipe, str) else recipe or training.Recipe()
     base.changed(**changes)
     # Before TensorFlow computes anything, which ends the choice of devices.
     if isinstance(strategy, str):
         strategy = training.strategy(strategy, hosts=hosts, timeout=timeout)
     order = Order(model, weights, recipe, changes, shortcut, dropout, balanced)
-    return Asked(order, execution, policy, task, precision, strategy, profile)
+    return Asked(order, execution, policy, task, precision, strategy, profile, thresholds)
 
 
 def as_train(options: Mapping[str, Any]) -> Asked:
@@ -344,7 +375,9 @@ def learn(
             result = learns(net, images, plan, strategy, **vars(execution))
             if not chief:
                 return None
-            record = write_results(net, images, result, output, exports, asked.precision)
+            record = write_results(
+                net, images, result, output, exports, asked.precision, asked.thresholds
+            )
         shutil.rmtree(output / "checkpoints")
     return record
 

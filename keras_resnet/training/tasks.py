@@ -15,6 +15,7 @@ from keras_resnet.graphs import (
     answer_of,
     head_of,
     is_functional,
+    present,
     remember_view,
     view_of,
     wants_of,
@@ -137,7 +138,8 @@ class Task:
     plausible : callable
         Whether the outputs of a model that does not say what they are, an array, can be answers.
     decide : callable
-        Makes predictions, in the form of labels, of outputs: both arrays.
+        Makes predictions, in the form of labels, of outputs: both arrays. Of several labels it
+        takes their thresholds, too, as `graphs.thresholds_of` returns them.
     describe : callable
         The text of one image's label, given that and the names of classes, labels or values.
     compiled : tuple of (str, str) or None
@@ -163,7 +165,7 @@ class Task:
     losses: Callable
     metrics: Mapping[str, Callable]
     plausible: Callable[[np.ndarray], bool]
-    decide: Callable[[np.ndarray], np.ndarray]
+    decide: Callable[..., np.ndarray]
     describe: Callable[..., str]
     compiled: tuple[str, str] | None
     one_hot: bool = False
@@ -527,8 +529,8 @@ def _is_right(labels, outputs):
 
 
 def _labels_right(labels, outputs):
-    present = tf.cast(labels, "float32") > 0.5
-    return tf.reduce_mean(tf.cast(present == (outputs > 0.5), "float32"), -1)
+    right = present(tf.cast(labels, "float32")) == present(outputs)
+    return tf.reduce_mean(tf.cast(right, "float32"), -1)
 
 
 def _absolute_error(labels, outputs):
@@ -536,7 +538,7 @@ def _absolute_error(labels, outputs):
 
 
 def _labels_text(label, names):
-    found = (name for name, present in zip(names, label, strict=True) if present > 0.5)
+    found = (name for name, is_there in zip(names, label, strict=True) if is_there > 0.5)
     return ", ".join(found) or "none"
 
 
@@ -569,7 +571,7 @@ TASKS = {
             losses=LOSSES["binary_cross_entropy"]["multilabel"],
             metrics={"accuracy": _labels_right},
             plausible=_are_of_labels,
-            decide=lambda outputs: (outputs > 0.5).astype("float32"),
+            decide=lambda outputs, thresholds=None: present(outputs, thresholds).astype("float32"),
             describe=_labels_text,
             compiled=("binary_crossentropy", "binary_accuracy"),
         ),
