@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -111,7 +112,7 @@ def write_results(
 def _decided(model, source, thresholds):
     """A model with the thresholds that are the best on validation images, or with a number."""
     if isinstance(thresholds, str):
-        found = kind_of(source).evaluated(model, source.validation, source)
+        found: Any = kind_of(source).evaluated(model, source.validation, source)
         thresholds = analysis.choose_thresholds(
             found.labels, found.probabilities, thresholds, found.class_names
         )

@@ -212,7 +212,7 @@ class Task:
                 "raw: build it, or its backbone, with include_preprocessing=True."
             )
 
-    def check_options(self, options: Mapping[str, object]) -> None:
+    def check_options(self, options: Mapping[str, Any]) -> None:
         """Make sure that options that were given have an effect.
 
         Parameters
