@@ -68,7 +68,7 @@ def choose_thresholds(
             f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape} must "
             "both be (images, labels)."
         )
-    decidable = labels.any(0) & ~labels.all(0)
+    decidable = np.logical_and(labels.any(0), ~labels.all(0))
     if class_names and not decidable.all():
         _logger.info(
             "None or all of the %d images have %s: the threshold stays %s.",
@@ -76,9 +76,9 @@ def choose_thresholds(
             names.some([class_names[index] for index in np.flatnonzero(~decidable)]),
             THRESHOLD,
         )
-    columns = zip(labels.T, probabilities.T, decidable, strict=True)
     return tuple(
-        _threshold(*column, RULES[rule]) if may_be else THRESHOLD for *column, may_be in columns
+        _threshold(present, found, RULES[rule]) if may_be else THRESHOLD
+        for present, found, may_be in zip(labels.T, probabilities.T, decidable, strict=True)
     )
 
 
