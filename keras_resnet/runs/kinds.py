@@ -138,18 +138,25 @@ def _classifier(order, source, image_size):
     )
     if order.shortcut is not None:
         options["shortcut"] = None if order.shortcut == "none" else order.shortcut
+    if (drop_path := _recipe_of(order).drop_path) is not None:
+        options["drop_path"] = drop_path
     if source.task == "classification" and not (order.weights or order.dropout):
         return build(weights=None, classes=len(source.class_names), **options)
     backbone = build(weights=order.weights, include_top=False, **options)
     return transfer.model_for(backbone, source, order.dropout)
 
 
+def _recipe_of(order):
+    """How to train all layers at once."""
+    recipe = training.RECIPES[order.recipe] if isinstance(order.recipe, str) else order.recipe
+    return (recipe or Recipe()).changed(**order.changes)
+
+
 def _in_stages(order):
     """Weights are fine-tuned in stages; without, all layers are trained at once."""
-    recipe = training.RECIPES[order.recipe] if isinstance(order.recipe, str) else order.recipe
-    if order.weights and (recipe is None or order.recipe == "finetune"):
+    if order.weights and order.recipe in (None, "finetune"):
         return transfer.stages(**order.changes), transfer.fine_tune
-    return (recipe or Recipe()).changed(**order.changes), training.train
+    return _recipe_of(order), training.train
 
 
 def _batches(model, split, view=None):

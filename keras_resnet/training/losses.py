@@ -62,7 +62,7 @@ def _of_classes(make):
     """The loss of each image of one class, which may be weighted."""
 
     def losses(_source, recipe, weights, soft):
-        loss = make(recipe.label_smoothing, soft)
+        loss = make(recipe, soft)
         if not weights:
             return loss
 
@@ -108,15 +108,47 @@ def _of_values(loss):
     return losses
 
 
-def _cross_entropy(smoothing, soft):
+def _cross_entropy(recipe, soft):
     if soft:
-        return keras.losses.CategoricalCrossentropy(label_smoothing=smoothing, reduction=None)
+        return keras.losses.CategoricalCrossentropy(
+            label_smoothing=recipe.label_smoothing, reduction=None
+        )
     return keras.losses.SparseCategoricalCrossentropy(reduction=None)
 
 
-def _focal(smoothing, soft):
+def _one_against_all(recipe, soft):
+    """Of every class, whether an image shows it: from a sigmoid of what the softmax is given.
+
+    The mean over classes, and labels that are smoothed over them, as in timm.
+    """
+
+    def loss(labels, outputs):
+        logits = _logits_of(outputs)
+        classes = logits.shape[-1]
+        labels = labels if soft else tf.one_hot(tf.cast(labels, "int64"), classes)
+        smoothing, least = recipe.label_smoothing, recipe.target_threshold
+        labels = tf.cast(labels, logits.dtype) * (1 - smoothing) + smoothing / classes
+        if least is not None:
+            labels = tf.cast(labels > least, logits.dtype)
+        return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits), -1)
+
+    return loss
+
+
+def _logits_of(probabilities):
+    """What a softmax was given, which Keras keeps with what it gives, for its own losses."""
+    try:
+        return probabilities._keras_logits
+    except AttributeError:
+        raise ValueError(
+            "loss='binary_cross_entropy' of classes needs what the model's softmax is given, and "
+            "the model does not end in a softmax of Keras in float32: leave it out."
+        ) from None
+
+
+def _focal(recipe, soft):
     loss = keras.losses.CategoricalFocalCrossentropy(
-        alpha=1.0, gamma=_FOCUS, label_smoothing=smoothing, reduction=None
+        alpha=1.0, gamma=_FOCUS, label_smoothing=recipe.label_smoothing, reduction=None
     )
     if soft:
         return loss
@@ -136,11 +168,13 @@ def _asymmetric(smoothing):
 LOSSES: dict[str, Mapping[str, Callable]] = {
     "cross_entropy": {"classification": _of_classes(_cross_entropy)},
     "binary_cross_entropy": {
+        # Wightman et al., ResNet strikes back, 2021, section 3.
+        "classification": _of_classes(_one_against_all),
         "multilabel": _of_labels(
             lambda smoothing: keras.losses.BinaryCrossentropy(
                 label_smoothing=smoothing, reduction=None
             )
-        )
+        ),
     },
     # Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, without their alpha, which
     # weights what is there against what is not: class weights do.

@@ -1,5 +1,6 @@
 """Losses by name, against other people's code, and whom they are for."""
 
+import keras
 import numpy as np
 import pytest
 import small
@@ -43,6 +44,60 @@ def test_are_those_of_timm_and_torchvision(name):
         found = loss(LABELS, tf.sigmoid(LOGITS))  # a mean over labels, theirs are of each
     np.testing.assert_allclose(found, losses.mean(-1), rtol=1e-5)
     np.testing.assert_allclose(tape.gradient(found, LOGITS), gradients / 3, rtol=1e-4, atol=1e-8)
+
+
+# timm 1.0.31's BinaryCrossEntropy of LOGITS: fields of the recipe, labels, loss and gradients.
+ONE_AGAINST_ALL = {
+    "of classes": (
+        {},
+        [0, 2],
+        0.63237756,
+        [[-0.01986716, 0.00790431, 0.10374323], [0.0029977, 0.1218431, -0.1218431]],
+    ),
+    "of smooth classes": (
+        {"label_smoothing": 0.1},
+        [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]],
+        0.67404431,
+        [[-0.00875605, 0.00234876, 0.09818766], [-0.00255785, 0.11628754, -0.11073198]],
+    ),
+    "of mixed classes": (
+        {},
+        [[0.7, 0.3, 0.0], [0.0, 0.15, 0.85]],
+        0.83237767,
+        [[0.03013284, -0.04209569, 0.10374323], [0.0029977, 0.0968431, -0.0968431]],
+    ),
+    "above a threshold": (
+        {"target_threshold": 0.2},
+        [[0.7, 0.3, 0.0], [0.0, 0.15, 0.85]],
+        1.13237751,
+        [[-0.01986716, -0.15876235, 0.10374323], [0.0029977, 0.1218431, -0.1218431]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ONE_AGAINST_ALL)
+def test_one_class_against_all_others_is_that_of_timm(name):
+    changes, labels, expected, gradients = ONE_AGAINST_ALL[name]
+    recipe = training.Recipe(loss="binary_cross_entropy", **changes)
+    soft = isinstance(labels[0], list)
+    loss = loss_of("classification", recipe.loss)(None, recipe, None, soft)
+    with tf.GradientTape() as tape:
+        tape.watch(LOGITS)
+        found = tf.reduce_mean(loss(tf.constant(labels), keras.activations.softmax(LOGITS)))
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(tape.gradient(found, LOGITS), gradients, rtol=1e-4)
+
+
+def test_one_class_against_all_others_needs_a_softmax():
+    recipe = training.Recipe(loss="binary_cross_entropy")
+    loss = loss_of("classification", recipe.loss)(None, recipe, None, False)
+    with one_line_error("loss='binary_cross_entropy' of classes needs what the model's softmax is"):
+        loss(tf.constant([0, 1]), tf.constant([[0.5, 0.5], [0.1, 0.9]]))
+
+
+def test_thresholds_are_for_one_class_against_all_others():
+    with one_line_error("target_threshold=0.2 is for loss='binary_cross_entropy', not for loss=No"):
+        training.Recipe(target_threshold=0.2)
 
 
 @pytest.mark.parametrize("name", ["focal", "asymmetric", "binary_cross_entropy"])

@@ -90,6 +90,7 @@ class TestRecipe:
             dict(batch_size=0),
             dict(learning_rate=0.0),
             dict(optimizer="adam"),
+            dict(target_threshold=1.0),
             dict(optimizer=None),
             dict(layer_decay=0.0),
             dict(layer_decay=1.1),
@@ -217,6 +218,16 @@ class TestRecipesAtWork:
             model = small.model(filters=small.LEARNS)
             result = training.train(model, digits, recipe, verbose=0)
             assert result.history["val_accuracy"][-1] > 0.7, (name, result.history)
+
+    def test_one_class_against_all_others_is_learned(self, digits):
+        recipe = training.Recipe(
+            epochs=5, batch_size=32, learning_rate=3.2, loss="binary_cross_entropy"
+        )
+        model = small.model(filters=small.LEARNS)
+        result = training.train(model, digits, recipe, verbose=0)
+        assert result.history["val_accuracy"][-1] > 0.7
+        answers = model.predict(digits.test.images, verbose=0)
+        np.testing.assert_allclose(answers.sum(-1), 1.0, rtol=1e-5)  # a softmax, as before
 
     def test_patience_ends_a_run(self, digits):
         recipe = training.Recipe(epochs=9, learning_rate=1e-9, warm_up=0.0, patience=1)
