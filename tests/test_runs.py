@@ -10,8 +10,9 @@ import pytest
 from commands import run
 from errors import one_line_error
 
-from keras_resnet import runs
+from keras_resnet import data, graphs, runs
 from keras_resnet.runs.choices import RUN_FILES, RUN_FOLDERS
+from keras_resnet.runs.kinds import Order, kind_of
 
 SMALL = {"model": "CIFARResNet8", "epochs": 2, "batch_size": 64, "seed": 3}
 
@@ -74,8 +75,19 @@ class TestTrain:
         assert capfd.readouterr() == ("", "")
 
     @pytest.mark.parametrize(
+        ("recipe", "changes", "found"),
+        [(None, {}, 0.0), ("a2", {}, 0.05), ("a2", {"drop_path": 0.3}, 0.3), ("a3", {}, 0.0)],
+    )
+    def test_models_drop_paths_as_the_recipe_says(self, recipe, changes, found):
+        order = Order("CIFARResNet8", None, recipe, changes, None, 0.0, False)
+        model = kind_of(source := data.load("digits")).built(order, source, 8)
+        assert graphs.drop_path_of(model) == pytest.approx(found)
+
+    @pytest.mark.parametrize(
         ("options", "reason"),
         [
+            ({"optimizer": "lamb", "learning_rate": -0.01}, "learning_rate=-0.01 must be above 0"),
+            ({"optimizer": "adam"}, "optimizer='adam' must be one of 'sgd', 'adamw', 'lamb'"),
             ({"modle": "ResNet50"}, "option 'modle' is not known"),
             ({"epochs": 0}, "epochs=0 must be a whole number"),
             ({"precision": "float8"}, "precision 'float8' is not known. Did you mean float"),

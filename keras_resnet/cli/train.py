@@ -8,7 +8,7 @@ import click
 from keras_resnet.cli import options
 from keras_resnet.cli.console import answer, say, verbosity
 from keras_resnet.cli.quality import show_training
-from keras_resnet.runs.choices import LOSSES, THRESHOLDS
+from keras_resnet.runs.choices import LOSSES, OPTIMIZERS, RECIPES, THRESHOLDS
 
 
 @click.command()
@@ -61,9 +61,9 @@ def demo(output, epochs, seed, as_json):
 )
 @click.option(
     "--recipe",
-    type=click.Choice(["paper", "modern", "finetune", "detection"]),
-    help="How to train.  [default: finetune with weights, detection for boxes, otherwise Recipe's "
-    "own defaults]",
+    type=click.Choice([*RECIPES], case_sensitive=False),
+    help='How to train; a1, a2 and a3 are those of "ResNet strikes back".  [default: finetune '
+    "with weights, detection for boxes, otherwise Recipe's own defaults]",
 )
 @options.assignments(
     "FIELD=VALUE",
@@ -72,7 +72,28 @@ def demo(output, epochs, seed, as_json):
 @options.epochs
 @options.batch_size
 @click.option(
-    "--learning-rate", type=float, help="Highest learning rate, for a batch of 256 images."
+    "--optimizer",
+    type=click.Choice([*OPTIMIZERS], case_sensitive=False),
+    help="What takes the steps; another one than the recipe's brings its own learning rate and "
+    "weight decay.  [default: the recipe's]",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    help="Highest learning rate, for a batch of 256 images.  [default: the recipe's, or its "
+    "optimizer's]",
+)
+@click.option(
+    "--layer-decay",
+    type=float,
+    help="Factor of the learning rate from each residual block to the one before, such as 0.75.  "
+    "[default: 1]",
+)
+@click.option(
+    "--drop-path",
+    type=float,
+    help="Fraction of the images for which the last residual block is left out in training; less "
+    "for the others.  [default: the recipe's]",
 )
 @options.image_size("the data's; for boxes, 800x1333", options.FOR_DETECTORS)
 @options.crop(

@@ -204,6 +204,11 @@ class DetectionTask(Task):
                 "not for boxes: leave it out."
             )
         self.losses_of(recipe.loss)
+        if recipe.layer_decay != 1.0:
+            raise ValueError(
+                f"layer_decay={recipe.layer_decay!r} is for models that answer for a whole image: "
+                "give a detector's layers rates={'conv2': 0.1, ...}."
+            )
         return DetectionObjective(source.train)
 
 

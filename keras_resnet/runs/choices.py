@@ -40,6 +40,12 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 TASKS = ("classification", "multilabel", "regression", "detection")
 """What models learn."""
 
+RECIPES = ("paper", "modern", "a1", "a2", "a3", "finetune", "detection")
+"""How to train: the keys of `training.RECIPES`."""
+
+OPTIMIZERS = ("sgd", "adamw", "lamb")
+"""What training steps are taken by: the keys of `training.recipes.OPTIMIZERS`."""
+
 LOSSES = (
     *("cross_entropy", "binary_cross_entropy", "focal", "asymmetric"),
     *("squared_error", "absolute_error", "huber"),

@@ -379,6 +379,8 @@ _STRIKES_BACK = Recipe(
     weight_decay=0.02,
     warm_up=5 / 300,
     mixup=0.1,
+    cutmix=1.0,
+    repeats=3,
     clip_norm=1.0,
     loss="binary_cross_entropy",
     target_threshold=0.2,
@@ -422,6 +424,7 @@ RECIPES = {
         epochs=100,
         learning_rate=8e-3 / 8**0.5,
         warm_up=5 / 100,
+        repeats=1,
         drop_path=None,
     ),
     # The basis of `transfer.stages`.

@@ -108,6 +108,10 @@ class _HyperModel(keras_tuner.HyperModel):
         hp.values = dict(chosen)
         return self.declare_hyperparameters(hp)
 
+    def _drop_path(self, values):
+        """What a model is built with, to be trained as chosen."""
+        return spaces.recipe_of(values, self.recipe).drop_path or 0.0
+
     def declined(self, chosen: Mapping[str, Any], measured: bool = True) -> str | None:
         """Say why a configuration should not be trained.
 
@@ -375,6 +379,7 @@ class ResNetHyperModel(_HyperModel):
             input_shape=self.input_shape,
             include_top=False,
             include_preprocessing=True,
+            drop_path=self._drop_path(values),
         )
         return self._with_head(backbone)
 
@@ -554,6 +559,7 @@ class TransferHyperModel(_HyperModel):
             include_top=False,
             input_shape=self.input_shape,
             include_preprocessing=True,
+            drop_path=self._drop_path(values),
         )
         return self._with_head(backbone, values["dropout"])
 

@@ -89,6 +89,8 @@ def test_whatever_the_recipe_two_devices_learn_what_one_does(tmp_path):
         for options in (
             {"recipe": {"ema": 0.9, "clip_norm": 0.5, "label_smoothing": 0.1}},
             {"recipe": {"mixup": 0.3, "nesterov": False, "milestones": [0.3, 0.6]}},
+            {"recipe": {"optimizer": "adamw", "clip_norm": 0.5, "layer_decay": 0.7}},
+            {"recipe": {"optimizer": "lamb", "clip_norm": 0.5, "weight_decay": 0.1}},
             {"steps_per_execution": 3},
         )
     ]

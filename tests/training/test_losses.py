@@ -11,6 +11,7 @@ from keras_resnet import training
 from keras_resnet.detection.task import TASKS
 from keras_resnet.runs import choices
 from keras_resnet.training.losses import LOSSES, asymmetric, loss_of
+from keras_resnet.training.recipes import OPTIMIZERS
 
 LOGITS = tf.constant([[2.0, -3.0, 0.5], [-4.0, 1.0, -1.0]])
 LABELS = tf.constant([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
@@ -139,3 +140,8 @@ def test_of_detectors_are_their_own():
 
 def test_are_what_the_command_line_offers():
     assert tuple(LOSSES) == choices.LOSSES
+
+
+def test_recipes_and_optimizers_are_what_the_command_line_offers():
+    assert tuple(training.RECIPES) == choices.RECIPES
+    assert tuple(OPTIMIZERS) == choices.OPTIMIZERS

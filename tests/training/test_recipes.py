@@ -219,9 +219,29 @@ class TestRecipesAtWork:
             result = training.train(model, digits, recipe, verbose=0)
             assert result.history["val_accuracy"][-1] > 0.7, (name, result.history)
 
+    def test_an_interrupted_run_ends_as_one_that_was_not(self, digits, tmp_path):
+        recipe = training.Recipe(epochs=2, batch_size=100, optimizer="lamb", layer_decay=0.8)
+
+        def stop(epoch, logs):
+            raise KeyboardInterrupt
+
+        def trained(*callbacks, **options):
+            model = small.model()
+            training.train(model, digits, recipe, callbacks=callbacks, verbose=0, **options)
+            return model.get_weights()
+
+        with pytest.raises(KeyboardInterrupt):
+            trained(keras.callbacks.LambdaCallback(on_epoch_end=stop), checkpoints=tmp_path)
+        epochs = []
+        count = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: epochs.append(epoch))
+        went_on = trained(count, checkpoints=tmp_path)
+        assert 0 not in epochs
+        for mine, other in zip(went_on, trained(), strict=True):
+            np.testing.assert_array_equal(mine, other)
+
     def test_one_class_against_all_others_is_learned(self, digits):
         recipe = training.Recipe(
-            epochs=5, batch_size=32, learning_rate=3.2, loss="binary_cross_entropy"
+            epochs=5, batch_size=32, learning_rate=6.4, loss="binary_cross_entropy"
         )
         model = small.model(filters=small.LEARNS)
         result = training.train(model, digits, recipe, verbose=0)
