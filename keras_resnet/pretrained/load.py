@@ -13,7 +13,7 @@ import keras
 from keras_resnet.graphs import remember, wants_of
 from keras_resnet.layers.view import VIEW
 from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
-from keras_resnet.pretrained import mapping, readers, registry
+from keras_resnet.pretrained import finding, mapping, readers, registry
 from keras_resnet.pretrained.fetch import fetch
 from keras_resnet.pretrained.notices import warn
 
@@ -43,6 +43,10 @@ class Source:
         alone do not. PyTorch's models are trained on images that are normalized as "torch".
     channels : int or None, default 3
         Channels of the images that the weights are for; None if that is not known.
+    path : Path, optional
+        The file, if it was given by its path.
+    prefix : str, optional
+        Which model of several in the file, as in `load_weights`.
     """
 
     argument: str
@@ -52,6 +56,8 @@ class Source:
     read: Callable[[bool], Mapping[str, Any]]
     silent: bool = False
     channels: int | None = 3
+    path: Path | None = None
+    prefix: str | None = None
 
 
 def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
@@ -60,7 +66,8 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     Parameters
     ----------
     weights : str or path
-        A tag of the registry, or the path of a file, with a suffix or a folder ("./file").
+        A tag of the registry, or the path of a file, with a suffix or a folder ("./file"), and
+        behind a "#" which model of several in it.
     architecture : str, optional
         Name of the builder; required for tags.
 
@@ -97,6 +104,7 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         return Source(argument, row.options, row.view, row, read_tag)
 
     with _errors_for(argument):
+        path, prefix = _split(path)
         exists = path.is_file()
     if not exists:
         tags = map(repr, [*registry.ALIASES, *registry.TAGS])
@@ -110,15 +118,26 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     with _errors_for(argument):
         tensors = readers.read(path)
         options = readers.recorded_options(path)
+        model, *_ = finding.models_in(tensors, prefix)
     view = {name: options.pop(name) for name in VIEW if name in options}
     row = registry.find_file(path.name)
     if row:
         options, view = row.options, row.view
-    elif of_keras := mapping.options_of_keras(tensors):
+    elif of_keras := mapping.options_of_keras(model.tensors):
         options = of_keras
-    silent = "preprocessing" not in options and mapping.is_of_keras(tensors)
-    channels = mapping.channels_of(tensors)
-    return Source(argument, options, view, row, lambda top: tensors, silent, channels)
+    silent = "preprocessing" not in options and mapping.is_of_keras(model.tensors)
+    channels = mapping.channels_of(model.tensors)
+    return Source(argument, options, view, row, lambda top: tensors, silent, channels, path, prefix)
+
+
+def _split(path):
+    """Split the path of a file from what is behind "#", unless that is part of its name."""
+    name, mark, prefix = path.name.rpartition("#")
+    if not mark or path.exists():
+        return path, None
+    if not name or not prefix:
+        raise ValueError("write the path of a file before the #, and a prefix in it behind.")
+    return path.with_name(name), prefix
 
 
 def load_weights(
@@ -135,6 +154,11 @@ def load_weights(
     weights are for RGB images and the model is for others, the first kernel is adapted, as
     `mapping.adapted_kernel` says, and this is logged.
 
+    A PyTorch checkpoint may be of a larger model, or of several: one of Lightning, a detector or a
+    segmenter, MoCo, SwAV, DINO, BYOL or SimCLR. The model is found in it, and what was set aside is
+    logged. Where several fit, say which: "checkpoint.pth#teacher" is the one whose names begin with
+    "teacher.", or "module.teacher.backbone."; "checkpoint.pth#." the one without a prefix.
+
     Parameters
     ----------
     model : keras.Model
@@ -143,7 +167,7 @@ def load_weights(
         A tag ("imagenet", "imagenet_v2", "imagenet_caffe" or "cifar10", see
         `keras_resnet.list_weights`), or the path of a PyTorch checkpoint (`.pth` or `.th`), a
         `.safetensors` file, an `.h5` file of keras.applications, a `.weights.h5` file or a `.keras`
-        file. None leaves the model unchanged.
+        file; behind a "#", which model in it. None leaves the model unchanged.
     architecture : str, optional
         Name of the builder, for tags. Default: the name of the model.
     new_head : bool, default False
@@ -159,8 +183,8 @@ def load_weights(
     Raises
     ------
     ValueError
-        If the tag is unknown or not available for the model, or the file is damaged or does not
-        fit.
+        If the tag is unknown or not available for the model, or the file is damaged, does not fit,
+        or has several models that do.
     OSError
         If the weights cannot be downloaded.
 
@@ -222,7 +246,12 @@ def class_names(source: Source) -> list[str]:
     imagenet = [name for _, name in imagenet_classes()]
     if source.row and source.row.data in ("ImageNet", "CIFAR-10"):
         return {"ImageNet": imagenet, "CIFAR-10": list(CIFAR10_CLASSES)}[source.row.data]
-    count = source.row.classes if source.row else mapping.classes_of(source.read(True))
+    if source.row:
+        count = source.row.classes
+    else:
+        tensors = source.read(True)
+        with _errors_for(source.argument):
+            count = mapping.classes_of(finding.the_model(tensors, source.prefix).tensors)
     if not count:
         raise ValueError(f"{source.argument}: the weights have no classifier.")
     return imagenet if count == len(imagenet) else [str(index) for index in range(count)]
@@ -255,7 +284,12 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     classes = source.row.classes if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))
-    mapping.load_tensors(model, tensors, source.argument, new_head=new_head, new_channels=True)
+    mapping.load_tensors(
+        *(model, tensors, source.argument),
+        new_head=new_head,
+        new_channels=True,
+        prefix=source.prefix,
+    )
     remember(model, normalization=source.options.get("preprocessing"), **source.view)
     if source.row and not source.row.commercial:
         licence = source.row.licence

@@ -34,6 +34,7 @@ from keras_resnet.files import written_beside
 from keras_resnet.graphs import remember, wants_of
 from keras_resnet.layers.view import noted
 from keras_resnet.names import some
+from keras_resnet.pretrained import finding
 from keras_resnet.pretrained.notices import warn
 from keras_resnet.pretrained.registry import CAFFE_OPTIONS, KERAS_V2_OPTIONS
 
@@ -143,12 +144,6 @@ UNREVEALED: dict[str, Any] = {
 Of the stems, "zero_padded" is meant: those of other names have other weights.
 """
 
-# Prefixes that module wrappers add to every name: DataParallel, torch.compile, trainers.
-_PREFIXES = ("module.", "_orig_mod.", "model.")
-
-# PyTorch counts the batches that each batch normalization has seen; Keras does not use this.
-_COUNTER = "num_batches_tracked"
-
 # keras.applications' BatchNormalization epsilon.
 _KERAS_EPSILON = 1.001e-5
 
@@ -231,13 +226,18 @@ def state_dict_shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
 
 
 def load_state_dict(
-    model: keras.Model, state_dict: Mapping[str, Any], *, new_head: bool = False
+    model: keras.Model,
+    state_dict: Mapping[str, Any],
+    *,
+    new_head: bool = False,
+    prefix: str | None = None,
 ) -> None:
     """Load a state dict from another library into a model of the same architecture.
 
-    The state dict must contain every tensor of the model, with the same shape, and no others. All
-    tensors are checked before the first one changes. If the model has no head, the head in the
-    state dict is ignored.
+    The state dict must contain every tensor of the model, with the same shape. All tensors are
+    checked before the first one changes. If the model has no head, the head in the state dict is
+    ignored. The model may be part of a larger one, such as the encoder in a checkpoint of MoCo's or
+    the backbone of a detector: other tensors are set aside, which is logged.
 
     Parameters
     ----------
@@ -246,17 +246,21 @@ def load_state_dict(
     state_dict : mapping of str to array
         Arrays in PyTorch's layout with the names of torchvision, timm or the CIFAR-10 zoo, or in
         Keras' layout with the names of keras.applications. The latter set the model's
-        `preprocessing` to "caffe". A common prefix such as "module." is removed, and PyTorch's
-        batch counters are ignored. A `torch.Tensor` on the CPU works as an array.
+        `preprocessing` to "caffe". Prefixes such as "module." are removed, and PyTorch's batch
+        counters are ignored. A `torch.Tensor` on the CPU works as an array.
     new_head : bool, default False
         Whether to keep the model's own head if the state dict has none, or one for another number
         of classes. This is logged.
+    prefix : str, optional
+        Which model to take where several fit: part of what the names of its tensors begin with,
+        such as "teacher" for "module.teacher.backbone."; "." for names without a prefix.
 
     Raises
     ------
     ValueError
-        If tensors are missing, unexpected, of the wrong shape or not floating-point, or if those of
-        keras.applications are loaded into a model with other strides or preprocessing.
+        If tensors are missing, unexpected, of the wrong shape or not floating-point, if several
+        models fit, or if those of keras.applications are loaded into a model with other strides or
+        preprocessing.
 
     Warns
     -----
@@ -276,7 +280,7 @@ def load_state_dict(
         ...
     ValueError: state_dict: bn1.bias has shape (10,), resnet18 needs (64,).
     """
-    load_tensors(model, state_dict, "state_dict", new_head=new_head)
+    load_tensors(model, state_dict, "state_dict", new_head=new_head, prefix=prefix)
 
 
 def load_tensors(
@@ -286,6 +290,7 @@ def load_tensors(
     *,
     new_head: bool = False,
     new_channels: bool = False,
+    prefix: str | None = None,
 ) -> None:
     """Load tensors into a model, all or none: `load_state_dict` for any source.
 
@@ -297,7 +302,7 @@ def load_tensors(
         As in `load_state_dict`, or with the names of a `.weights.h5` file.
     argument : str
         The source of the tensors, for error messages.
-    new_head : bool, default False
+    new_head, prefix
         As in `load_state_dict`.
     new_channels : bool, default False
         Whether to adapt a first kernel for RGB images to a model of others: `adapted_kernel`. This
@@ -309,7 +314,8 @@ def load_tensors(
         As `load_state_dict`.
     """
     with errors_about(argument):
-        tensors = named_arrays(tensors)
+        found = finding.the_model(_named(tensors), prefix, lambda each: _fits(model, each))
+        tensors = {name: _array(tensor) for name, tensor in found.tensors.items()}
         naming, of_keras = naming_of(tensors), options_of_keras(tensors)
         check_options(model, of_keras)
         slots = _slots(model, naming)
@@ -318,7 +324,9 @@ def load_tensors(
         _leave_out_head(model, naming, slots, tensors, new_head)
         if new_channels:
             _adapt_first_kernel(model, slots, tensors)
+        _check_projection(model, naming, slots, tensors, found)
         check_tensors(model, slots, tensors)
+    finding.tell(found, argument)
     assign(slots, tensors, argument)
     if of_keras:
         remember(model, normalization=of_keras["preprocessing"])
@@ -366,12 +374,19 @@ def named_arrays(tensors: Mapping[str, Any]) -> dict[str, Any]:
     TypeError
         If that is no mapping of names to arrays.
     """
+    return {name: _array(tensor) for name, tensor in finding.plain_names(_named(tensors)).items()}
+
+
+def _named(tensors):
+    """Check that this is a mapping of names."""
     if not isinstance(tensors, Mapping) or not all(isinstance(name, str) for name in tensors):
         raise TypeError("expected a mapping of tensor names to arrays.")
-    return {
-        name: tensor if isinstance(getattr(tensor, "dtype", None), np.dtype) else np.asarray(tensor)
-        for name, tensor in _plain_names(tensors).items()
-    }
+    return tensors
+
+
+def _array(tensor):
+    """A tensor as something that has a shape and a NumPy data type."""
+    return tensor if isinstance(getattr(tensor, "dtype", None), np.dtype) else np.asarray(tensor)
 
 
 def check_tensors(
@@ -501,7 +516,7 @@ def tensors_of(slots: Mapping[str, Slot]) -> dict[str, np.ndarray]:
         shape = array.shape if slot.arranged else slot.shape
         state_dict[name] = np.ascontiguousarray(array.reshape(shape))
         if name.endswith("running_var"):
-            state_dict[name.replace("running_var", _COUNTER)] = np.array(0, "int64")
+            state_dict[name.replace("running_var", finding.COUNTER)] = np.array(0, "int64")
     return state_dict
 
 
@@ -567,7 +582,7 @@ def classes_of(tensors: Mapping[str, Any]) -> int | None:
     int or None
         The number of classes; None if there is no head.
     """
-    tensors = _plain_names(tensors)
+    tensors = finding.plain_names(tensors)
     _, bias = _HEADS[naming_of(tensors)]
     return int(tensors[bias].shape[0]) if bias in tensors and tensors[bias].shape else None
 
@@ -585,7 +600,7 @@ def channels_of(tensors: Mapping[str, Any]) -> int | None:
     int or None
         The number of channels; None if there is no first kernel.
     """
-    for name, tensor in _plain_names(tensors).items():
+    for name, tensor in finding.plain_names(tensors).items():
         if _FIRST_KERNEL.fullmatch(name) and len(tensor.shape) == 4:
             return int(tensor.shape[2 if "/" in name else 1])
     return None
@@ -913,15 +928,6 @@ def module_name(layer_name: str, naming: str = "torchvision") -> str:
     raise ValueError(f"layer {layer_name} does not belong to a model of {owner}.")
 
 
-def _plain_names(tensors):
-    """Remove prefixes that wrappers add to all names, and batch counters."""
-    while prefix := next(
-        (each for each in _PREFIXES if tensors and all(n.startswith(each) for n in tensors)), None
-    ):
-        tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return {name: each for name, each in tensors.items() if not name.endswith(_COUNTER)}
-
-
 def _folded(model, slots, tensors):
     """Fold keras.applications' epsilon, and biases we do not have, into the moving statistics."""
     # This is exact: a bias shifts the input of the BatchNormalization, like a smaller moving mean,
@@ -986,6 +992,31 @@ def _adapt_first_kernel(model, slots, tensors):
     )
 
 
+def _fits(model, tensors):
+    """Whether tensors are those of a model, but for its head and what the images have."""
+    naming = naming_of(tensors)
+    head, _ = _HEADS[naming]
+    ours = {name: slot.shape for name, slot in _slots(model, naming).items()}
+    theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    first = next((name for name, shape in ours.items() if len(shape) == 4), None)
+    return all(
+        name in ours and name in theirs and (name == first or ours[name] == theirs[name])
+        for name in ours.keys() | theirs.keys()
+        if not name.startswith(head)
+    )
+
+
+def _check_projection(model, naming, slots, tensors, found):
+    """Raise an error if a head is needed, and there is only one of self-supervised training."""
+    _, bias = _HEADS[naming]
+    if found.projection and bias in slots and bias not in tensors:
+        raise ValueError(
+            f"there is no classifier in the file, but a projection head: {some(found.projection)}. "
+            f"For {model.name}, build without a head (include_top=False), or with a new one "
+            "(another number of classes in the builder, or new_head=True)."
+        )
+
+
 def _check_names(model, slots, tensors):
     """Raise an error if tensors are missing or unexpected."""
     missing, unknown = sorted(slots.keys() - tensors.keys()), sorted(tensors.keys() - slots.keys())
@@ -996,7 +1027,7 @@ def _check_names(model, slots, tensors):
             "the convolutions have biases, as in keras.applications, but the file does not store "
             "the names of layers: save the model with model.save('NAME.h5')."
         )
-    hint = _of_several(slots, tensors) or _of_another_kind(model, slots, tensors)
+    hint = _of_another_kind(model, slots, tensors)
     # A few tensors more or less do not mean another depth: the smallest block has six.
     if not hint and len(missing) + len(unknown) >= 6:
         theirs, ours = _depth(tensors), _depth(slots)
@@ -1005,22 +1036,6 @@ def _check_names(model, slots, tensors):
     if missing:
         raise ValueError(f"missing tensors that {model.name} needs: {some(missing)}.{hint}")
     raise ValueError(f"unexpected tensors for {model.name}: {some(unknown)}.{hint}")
-
-
-def _of_several(slots, tensors):
-    """A hint at the models in a file such as MoCo's, one of which would fit."""
-    first = next(iter(slots))
-    within = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
-    # Their heads, of two tensors, may differ or be missing.
-    within = [
-        each for each in within if sum(each + name in tensors for name in slots) + 2 >= len(slots)
-    ]
-    if not within:
-        return ""
-    return (
-        f" The file has them under {' and '.join(map(repr, within[:3]))}: remove one of these "
-        "prefixes from the names of its tensors, and pass these to load_state_dict."
-    )
 
 
 def _of_another_kind(model, slots, tensors):

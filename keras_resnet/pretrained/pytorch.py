@@ -7,17 +7,21 @@ files, it was a TAR archive with four members. detectron2's `.pkl` is one pickle
 """
 
 import io
+import logging
 import mmap
 import re
 import struct
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from keras_resnet.names import some
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.unpickle import (
     Array,
+    Foreign,
     Parameter,
     Storage,
     StorageFinder,
@@ -28,11 +32,20 @@ from keras_resnet.pretrained.unpickle import (
     tensor_of,
 )
 
+logger = logging.getLogger("keras_resnet")
+
 # The first pickle of the second format.
 _MAGIC = 0x1950A86A20F9469CFC6C
 
-# Keys under which training scripts put a state dict into a larger checkpoint.
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+# What a checkpoint has beside models under names that begin like this: their tensors are none of a
+# model that was trained.
+_NO_MODELS = ("optim", "lr_sched", "sched", "hyper_parameters", "hparams")
+
+# Where a pickled `nn.Module` has its tensors, which a state dict has under the names of modules.
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
+
+# No name of a model's tensor is longer; in a hostile file, names of names can be.
+_LONGEST = 500
 
 # The key under which Detectron, before detectron2, put all tensors of a detector.
 _CAFFE2 = "blobs"
@@ -44,18 +57,21 @@ def read_pytorch(path: Path) -> dict[str, np.ndarray]:
     Parameters
     ----------
     path : path
-        The file: a state dict, or a dict with one under "state_dict", "model_state_dict" or
-        "model".
+        The file: a state dict, a dict in which there are such at any depth, or a whole
+        `nn.Module`. Objects of other classes are skipped, and never made.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        In PyTorch's layout; read-only. Views of the memory-mapped file if it is PyTorch's.
+        In PyTorch's layout; read-only. Views of the memory-mapped file if it is PyTorch's. If the
+        file has several state dicts, names begin with the place of each: "teacher.conv1.weight".
+        Those of optimizers are left out.
 
     Raises
     ------
     ValueError
-        If the file is damaged, or contains anything that a state dict does not need.
+        If the file is damaged or has no tensors, if there is anything but tensors in a state dict,
+        or if it names functions that run programs.
     """
     with open(path, "rb") as file:
         start = file.read(512)
@@ -210,27 +226,111 @@ def _skip_storage(content: mmap.mmap, storage: Storage) -> int:
 
 def _state_dict(checkpoint: Any) -> dict[str, Tensor | np.ndarray]:
     """Find the arrays and the descriptions of tensors in a checkpoint."""
-    if not isinstance(checkpoint, dict):
-        raise ValueError("the file has no state dict: save model.state_dict(), not the model.")
-    if isinstance(checkpoint.get(_CAFFE2), dict):
+    if isinstance(checkpoint, dict) and isinstance(checkpoint.get(_CAFFE2), dict):
         raise ValueError(
             "the file is from Detectron 1 (Caffe2), whose models differ in more than names. Use "
             "detectron2's model of the same name."
         )
-    for wrapper in _WRAPPERS:
-        if isinstance(checkpoint.get(wrapper), dict):
-            checkpoint = checkpoint[wrapper]
-            break
-    values = {Parameter: lambda each: each.tensor, Array: lambda each: each.value}
-    tensors = {
-        name: values.get(type(each), lambda each: each)(each) for name, each in checkpoint.items()
-    }
-    tensors = {
-        name: each for name, each in tensors.items() if isinstance(each, (Tensor, np.ndarray))
-    }
-    if not tensors:
+    groups, foreign = _groups(checkpoint)
+    # Beside a model, there may be scalars and vectors of another kind, such as the best accuracy.
+    most = max(map(_rank, groups.values()), default=0)
+    groups = {place: group for place, group in groups.items() if _rank(group) == most}
+    if not groups:
+        for each in foreign:
+            raise each.refusal()
         raise ValueError("the file has no state dict: it contains no named tensors.")
+    if foreign:
+        kinds = sorted({each.name for each in foreign})
+        logger.info("Skipped what is no tensor, and did not run it: %s.", some(kinds))
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    tensors = {}
+    for place, group in groups.items():
+        for name, tensor in group.items():
+            full = f"{place}.{name[:_LONGEST]}".lstrip(".")
+            if tensors.setdefault(full, tensor) is not tensor:
+                raise ValueError(f"the file has two tensors called {full[:80]!r}.")
     return tensors
+
+
+def _rank(group):
+    """The most axes of a tensor in a group; more than two do not matter."""
+    return max(min(len(tensor.shape), 2) for tensor in group.values())
+
+
+def _groups(checkpoint):
+    """Find the state dicts in a checkpoint by their places, and objects of unknown classes."""
+    groups, foreign, seen = {}, [], set()
+    waiting = deque([("", checkpoint)])
+    while waiting:
+        place, value = waiting.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if not _holds(value):
+            foreign += [value] if isinstance(value, Foreign) else []
+            continue
+        items = {name: _unwrapped(each) for name, each in _items(value).items()}
+        tensors = {n: each for n, each in items.items() if isinstance(each, Tensor | np.ndarray)}
+        others = {n: each for n, each in items.items() if isinstance(each, dict | Foreign)}
+        if tensors:
+            if groups.setdefault(place, tensors) is not tensors:
+                raise ValueError(f"the file has two state dicts in {place[:80]!r}.")
+            if not any(map(_holds, others.values())):
+                # Among the tensors of a state dict there is nothing else.
+                for each in others.values():
+                    raise each.refusal()
+        waiting.extend(
+            (f"{place}.{name}".lstrip("."), each)
+            for name, each in others.items()
+            if not name.startswith(_NO_MODELS) and len(place) + len(name) < _LONGEST
+        )
+    return groups, foreign
+
+
+def _holds(value):
+    """Whether this is a dict, of whatever class, or a module."""
+    return isinstance(value, dict) or _is_module(value) or bool(getattr(value, "items", None))
+
+
+def _items(value):
+    """What a dict holds, or the state dict of a module."""
+    if isinstance(value, Foreign):
+        return _state_of(value) if _is_module(value) else value.items
+    return value
+
+
+def _unwrapped(value):
+    """The tensor or array in what a pickle has around it."""
+    if isinstance(value, Parameter):
+        return value.tensor
+    return value.value if isinstance(value, Array) else value
+
+
+def _is_module(value):
+    """Whether this was an `nn.Module`."""
+    state = value.state if isinstance(value, Foreign) else None
+    return isinstance(state, dict) and all(isinstance(state.get(n), dict) for n in _OF_MODULES)
+
+
+def _state_of(module):
+    """Make the state dict of a pickled module."""
+    state, waiting, seen = {}, deque([("", module)]), set()
+    while waiting:
+        place, value = waiting.popleft()
+        if id(value) in seen or not _is_module(value):  # None, or the same module once more
+            continue
+        seen.add(id(value))
+        parameters, buffers, modules = (value.state[each] for each in _OF_MODULES)
+        state |= {
+            f"{place}{name[:_LONGEST]}": each for name, each in (parameters | buffers).items()
+        }
+        waiting.extend(
+            (f"{place}{name}.", each)
+            for name, each in modules.items()
+            if len(place) + len(name) < _LONGEST
+        )
+    return state
 
 
 def _arrays(tensors, content, offsets):

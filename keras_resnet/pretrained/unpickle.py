@@ -3,10 +3,13 @@
 A pickle is a program, and unpickling an untrusted one runs arbitrary code. Here, `pickletools` only
 parses the program, and this module executes the few instructions that a state dict needs. They can
 create nothing but containers, numbers, strings, NumPy arrays of numbers, which are views of bytes
-in the pickle, and descriptions of tensors.
+in the pickle, and descriptions of tensors. What a training script leaves beside the weights, such
+as its options, is an object of some other class: that class is never looked up, and the object is
+only a note of its name and of what it holds.
 """
 
 import dataclasses
+import itertools
 import math
 import mmap
 import pickletools
@@ -34,7 +37,20 @@ _NUMBERS = ("b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), 
 
 _NDARRAY = "numpy.ndarray"
 
+# Of these modules and functions no training script leaves anything: they would run programs.
+_PROGRAMS = (
+    *("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "pty", "runpy", "importlib"),
+    *("ctypes", "code", "codeop", "webbrowser", "multiprocessing"),
+    *(
+        f"{module}.{function}"
+        for module in ("builtins", "__builtin__")
+        for function in ("eval", "exec", "execfile", "compile", "open", "__import__", "print")
+    ),
+)
+
 _LONG = 2**12  # bytes
+
+_numbers = itertools.count()
 
 # ResNet-1202 with its optimizer state takes about 400,000.
 _MOST_INSTRUCTIONS = 5_000_000
@@ -72,10 +88,43 @@ class Parameter:
 
 
 @dataclasses.dataclass(slots=True, eq=False)
+class Foreign:
+    """A class or function that no state dict needs, or an object that it would have made.
+
+    Parameters
+    ----------
+    name : str
+        Name of the class or function, which is never looked up.
+    state : object
+        The attributes of the object, if the pickle has any.
+    items : dict or None
+        What the object holds if it is a kind of dict.
+    array_of : str, default ""
+        The data type of a NumPy array that is not of numbers.
+    """
+
+    name: str
+    state: Any = None
+    items: dict | None = None
+    array_of: str = ""
+
+    def refusal(self) -> ValueError:
+        """Return the error for such an object in the place of a tensor."""
+        what = f"uses {self.name[:80]!r}, which a state dict does not need"
+        if self.array_of:
+            what = f"has an array of data type {self.array_of[:80]!r}, not of real numbers"
+        return ValueError(f"the pickle {what}; no code was run.")
+
+    def build(self, machine: "_Machine", state: Any) -> None:
+        """Keep the state in a pickle."""
+        self.state = state
+
+
+@dataclasses.dataclass(slots=True, eq=False)
 class Array:
     """A NumPy array: none until its state is set."""
 
-    value: np.ndarray | None = None
+    value: np.ndarray | Foreign | None = None
 
     def build(self, machine: "_Machine", state: Any) -> None:
         """Make the array from the state in a pickle."""
@@ -124,12 +173,13 @@ def interpret(file: Any, find: Callable[[Any], Any] | None = None) -> Any:
     -------
     object
         An object made of dicts, lists, tuples, strings, bytes, numbers, `Storage`, `Tensor`,
-        `Parameter` and `Array`.
+        `Parameter` and `Array`, and `Foreign` in the place of objects of all other classes.
 
     Raises
     ------
     ValueError
-        If the pickle is damaged, or contains anything that a state dict does not need.
+        If the pickle is damaged, has instructions that a state dict does not need, or names
+        functions that run programs.
 
     Examples
     --------
@@ -219,6 +269,8 @@ class StorageFinder:
 
 def dtype_of(storage_type: Any) -> np.dtype:
     """Return the NumPy data type of a storage type in a pickle."""
+    if isinstance(storage_type, Foreign):
+        raise storage_type.refusal()
     return STORAGES[expect(_Global, storage_type).name]
 
 
@@ -280,25 +332,36 @@ class _Machine:
     def append(self, _):
         """Append an item to a list."""
         item = self.stack.pop()
-        expect(list, self.stack[-1]).append(item)
+        if not isinstance(self.stack[-1], Foreign):
+            expect(list, self.stack[-1]).append(item)
 
     def append_group(self, _):
         """Extend a list with a group."""
         group = self.pop_group()
-        expect(list, self.stack[-1]).extend(group)
+        if not isinstance(self.stack[-1], Foreign):
+            expect(list, self.stack[-1]).extend(group)
+
+    def items(self):
+        """Return the items of the dict on the stack, of whatever class it is."""
+        target = self.stack[-1]
+        if isinstance(target, Foreign):
+            target.items = target.items or {}
+            return target.items
+        return expect(dict, target)
 
     def set_item(self, _):
         """Set an item of a dict."""
         value, key = self.stack.pop(), self.stack.pop()
-        expect(dict, self.stack[-1])[_key(key)] = value
+        self.items()[_key(key, value)] = value
 
     def set_group(self, _):
         """Set the items of a dict from a group."""
         group = self.pop_group()
-        target = expect(dict, self.stack[-1])
+        target = self.items()
         if len(group) % 2:
             raise TypeError
-        target.update(zip(map(_key, group[::2]), group[1::2], strict=True))
+        values = group[1::2]
+        target.update(zip(map(_key, group[::2], values), values, strict=True))
 
     def push_tuple(self, _):
         """Replace a group with a tuple."""
@@ -310,11 +373,9 @@ class _Machine:
             name, module = expect(str, self.stack.pop()), expect(str, self.stack.pop())
             name = f"{module} {name}"
         name = name.replace(" ", ".")
-        if name not in _ALLOWED:
-            raise ValueError(
-                f"the pickle uses {name[:80]!r}, which a state dict does not need; no code was run."
-            )
-        self.stack.append(_Global(name))
+        if name.startswith(tuple(f"{each}." for each in _PROGRAMS)) or name in _PROGRAMS:
+            raise Foreign(name).refusal()
+        self.stack.append(_Global(name) if name in _ALLOWED else Foreign(name))
 
     def push_found(self, _):
         """Replace a persistent ID with its object."""
@@ -322,22 +383,48 @@ class _Machine:
 
     def call(self, _):
         """Replace a function and its arguments with the result."""
-        arguments, function = expect(tuple, self.stack.pop()), expect(_Global, self.stack.pop())
-        self.stack.append(expect(Callable, _ALLOWED[function.name])(self, *arguments))
+        arguments, function = expect(tuple, self.stack.pop()), self.stack.pop()
+        if isinstance(function, Foreign):
+            self.stack.append(Foreign(function.name))
+        else:
+            function = _ALLOWED[expect(_Global, function).name]
+            self.stack.append(expect(Callable, function)(self, *arguments))
+
+    def call_with_keywords(self, _):
+        """Replace a class and its arguments with the object."""
+        keywords = expect(dict, self.stack.pop())
+        if keywords:
+            expect(Foreign, self.stack[-2])
+        self.call(None)
+
+    def add_group(self, _):
+        """Extend a set, of which only the name is kept, with a group."""
+        self.pop_group()
+        expect(Foreign, self.stack[-1])
+
+    def push_set(self, _):
+        """Replace a group with a set."""
+        self.pop_group()
+        self.stack.append(Foreign("builtins.frozenset"))
 
     def build(self, _):
         """Set the state of an object."""
         state, target = self.stack.pop(), self.stack[-1]
         # PyTorch stores module versions as attributes of its OrderedDict: ignore them.
         if not isinstance(target, dict):
-            expect((Parameter, Array, _DType), target).build(self, state)
+            expect((Parameter, Array, _DType, Foreign), target).build(self, state)
 
 
-def _key(key):
-    """Return a key of a dict as text."""
+def _key(key, value):
+    """Return the key of a value in a dict as text."""
     # Hashing a tuple of tuples of tuples ... would overflow the C stack, and numbers can be chosen
     # so that all have the same hash.
-    return key if isinstance(key, str) else str(expect((int, float), key))
+    if isinstance(key, str | int | float | None):
+        return str(key)
+    if isinstance(value, (Tensor, Parameter, Array)):
+        raise TypeError
+    # Those of options may be anything, and stay apart.
+    return f"{type(key).__name__} {next(_numbers)}"
 
 
 def _ordered_dict(machine, pairs=None):
@@ -345,7 +432,7 @@ def _ordered_dict(machine, pairs=None):
     pairs = [] if pairs is None else [expect(list, pair) for pair in expect(list, pairs)]
     if any(len(pair) != 2 for pair in pairs):
         raise TypeError
-    return {_key(key): value for key, value in pairs}
+    return {_key(key, value): value for key, value in pairs}
 
 
 def _parameter(machine, tensor=None, *_):
@@ -357,10 +444,7 @@ def _dtype(machine, name, *flags):
     """A data type of numbers."""
     plain = expect(str, name).lstrip("<>=|")
     if plain not in _NUMBERS:
-        raise ValueError(
-            f"the pickle has an array of data type {name[:80]!r}, not of real numbers; no code was "
-            "run."
-        )
+        return Foreign("numpy.dtype", array_of=name)
     if any(not isinstance(flag, int) for flag in flags):
         raise TypeError
     return _DType(np.dtype(name[-len(plain) - 1 :]))
@@ -368,6 +452,8 @@ def _dtype(machine, name, *flags):
 
 def _array(machine, content, dtype, shape, order):
     """A view of bytes in the pickle, of exactly their size."""
+    if isinstance(dtype, Foreign):
+        return dtype
     if isinstance(content, str):  # Python 2, or protocol 2
         content = machine.encode(content)
     content = expect((bytes, bytearray, memoryview), content)
@@ -388,6 +474,8 @@ def _array(machine, content, dtype, shape, order):
 
 def _new_array(machine, kind, shape, _):
     """An array that is empty until its state is set."""
+    if isinstance(kind, Foreign):
+        return Foreign(kind.name)
     if expect(_Global, kind).name != _NDARRAY or expect(tuple, shape) not in ((), (0,)):
         raise TypeError
     return Array()
@@ -417,7 +505,9 @@ _ALLOWED: dict[str, Callable[..., Any] | None] = {
             storage, offset, shape, strides
         ),
     ),
-    "torch._utils._rebuild_parameter": lambda machine, tensor, *_: expect(Tensor, tensor),
+    "torch._utils._rebuild_parameter": lambda machine, tensor, *_: expect(
+        (Tensor, Foreign), tensor
+    ),
     "torch.nn.parameter.Parameter": _parameter,  # before PyTorch 0.2
     **dict.fromkeys(STORAGES),
     # Tensor types in files of that time.
@@ -470,6 +560,7 @@ _INSTRUCTIONS = {
     "EMPTY_DICT": _push_new(dict),
     "EMPTY_LIST": _push_new(list),
     "EMPTY_TUPLE": _push_new(tuple),
+    "EMPTY_SET": _push_new(lambda: Foreign("builtins.set")),
     "MARK": _Machine.push_mark,
     "TUPLE": _Machine.push_tuple,
     "TUPLE1": _push_tuple_of(1),
@@ -477,6 +568,8 @@ _INSTRUCTIONS = {
     "TUPLE3": _push_tuple_of(3),
     "APPEND": _Machine.append,
     "APPENDS": _Machine.append_group,
+    "ADDITEMS": _Machine.add_group,
+    "FROZENSET": _Machine.push_set,
     "SETITEM": _Machine.set_item,
     "SETITEMS": _Machine.set_group,
     **dict.fromkeys(["BINPUT", "LONG_BINPUT", "MEMOIZE"], _Machine.put),
@@ -484,5 +577,6 @@ _INSTRUCTIONS = {
     **dict.fromkeys(["GLOBAL", "STACK_GLOBAL"], _Machine.push_global),
     "BINPERSID": _Machine.push_found,
     **dict.fromkeys(["REDUCE", "NEWOBJ"], _Machine.call),
+    "NEWOBJ_EX": _Machine.call_with_keywords,
     "BUILD": _Machine.build,
 }

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-from errors import one_line_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -296,32 +295,6 @@ class TestDepth:
         with pytest.raises(ValueError, match=f"a model with {depth} layers; small has 6"):
             load_state_dict(net, to_torch(other))
         assert is_untouched(net)
-
-
-class TestSeveralModelsInAFile:
-    """MoCo's files have two encoders and a queue of keys, detectors have more than a backbone."""
-
-    @pytest.mark.parametrize(
-        ("prefixes", "others"),
-        [
-            (["encoder_q.", "encoder_k."], {"queue": (4, 8)}),
-            (["backbone.body."], {f"rpn.{index}.weight": (4, 4, 3, 3) for index in range(30)}),
-        ],
-        ids=["MoCo", "detector"],
-    )
-    def test_are_named_and_not_taken_for_a_deeper_one(self, net, prefixes, others):
-        tensors = {f"module.{name}": np.zeros(shape) for name, shape in others.items()}
-        for prefix in prefixes:
-            tensors |= {f"module.{prefix}{name}": each for name, each in constants().items()}
-        with one_line_error("missing tensors", *map(repr, prefixes)):
-            load_state_dict(net, tensors)
-        with pytest.raises(ValueError, match="The file has them under") as caught:
-            load_state_dict(net, tensors)
-        assert "look like a model" not in str(caught.value)
-        one = f"module.{prefixes[0]}"
-        load_state_dict(
-            net, {n.removeprefix(one): t for n, t in tensors.items() if n.startswith(one)}
-        )
 
 
 class TestHead:

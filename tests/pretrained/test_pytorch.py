@@ -360,7 +360,7 @@ class TestRefusalOfInstructions:
             with refused():
                 read(file(as_pickle(before + fragment)))
 
-    @pytest.mark.parametrize("fragment", [b"0", b"2", b"V1\n", b"F1.5\n", b"P0\n", b"\x8f"])
+    @pytest.mark.parametrize("fragment", [b"0", b"2", b"V1\n", b"F1.5\n", b"P0\n", b"1"])
     @in_both_formats
     def test_that_pytorch_never_writes(self, read, file, fragment):
         with pytest.raises(ValueError, match="the pickle uses the instruction"):
