@@ -411,7 +411,7 @@ def resnet(
         Whether the model takes raw images of 0 to 255 and normalizes them itself.
     preprocessing : {"torch", "caffe", "detectron2", "tf"}, optional
         How images are normalized, as in `preprocess_input`, by the model or before it. Default:
-        "torch", and "tf" where images are not RGB.
+        "torch", and "tf" where images are not RGB; with weights, what these need.
     zero_init_residual : bool, default False
         Start the last BatchNormalization of every block at gamma = 0.
     cardinality : int, default 1

@@ -156,7 +156,8 @@ weights : str, path or None, default "imagenet"
     A tag that `keras_resnet.list_weights` gives for this model, also one of timm's, such as
     "timm/resnet50.a1_in1k"; "imagenet" for "imagenet_v1", or the first of ImageNet that there
     is; the path of a file, as in `ResNet`; or None for fresh weights. If `classes` is not 1000, a
-    classifier in the file for another number of them stays out, and this is logged.
+    classifier in the file for another number of them stays out, and this is logged. For images
+    that are not RGB, the first kernel is adapted, as `pretrained.load_weights` says.
 input_tensor : Keras tensor, optional
     Use this as the input instead of a new `keras.Input`.
 input_shape : tuple of (height, width, channels), default (224, 224, 3)

@@ -22,9 +22,10 @@ class StageComplexity:
     output_shape : tuple
         Shape of an image's features after the stage.
     layers : int
-        Convolutions and dense layers on the main path: those that count as depth.
+        Convolutions and dense layers on the main path: those that count as depth. Neither those of
+        shortcuts nor those of channel attention do.
     parameters : int
-        Trainable parameters, including those of shortcuts.
+        Trainable parameters, including those of shortcuts and attention.
     macs : int
         Multiply-adds per image of convolutions, also grouped, depthwise, separable and transposed
         ones, and of dense layers.
@@ -35,6 +36,10 @@ class StageComplexity:
     layers: int = 0
     parameters: int = 0
     macs: int = 0
+
+
+# Names of convolutions on shortcuts, and of those of channel attention.
+_BESIDE = re.compile(r"_(0|se_\d|eca)_conv$")
 
 
 def complexity(model: keras.Model) -> list[StageComplexity]:
@@ -93,7 +98,7 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
         for node in calls[layer]:
             macs = _macs(layer, node.input_tensors[0].shape, node.outputs[0].shape)
             stage.macs += macs
-            stage.layers += macs > 0 and not layer.name.endswith("_0_conv")
+            stage.layers += macs > 0 and not _BESIDE.search(layer.name)
     return list(stages.values())
 
 

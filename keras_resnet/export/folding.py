@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_resnet.checks import check_choice
 from keras_resnet.graphs import check_functional, copy_state, is_functional, plain, twin_of
-from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D
+from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D, StandardizedConv2D
 from keras_resnet.resnet import deep_graphs
 
 Precision = Literal["float32", "bfloat16"]
@@ -28,6 +28,7 @@ _CHANNEL_AXES = {
     keras.layers.Conv2D: (-1,),
     Conv2D: (-1,),
     GroupedConv2D: (-1,),
+    StandardizedConv2D: (-1,),
     keras.layers.SeparableConv2D: (-1,),
     keras.layers.DepthwiseConv2D: (-2, -1),
     keras.layers.Conv2DTranspose: (-2,),
@@ -44,7 +45,8 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
 
     In inference, a normalization is a factor and an offset for each channel: the factor goes into
     the convolution's kernel, the offset into its bias. What cannot be folded is left as it is and
-    logged; `unfoldable` lists it.
+    logged; `unfoldable` lists it. A `StandardizedConv2D` becomes a convolution with the kernel that
+    it computes.
 
     Parameters
     ----------
@@ -180,11 +182,14 @@ def _fold(model):
     def convert(layer):
         if is_functional(layer):
             return _rebuilt(layer, _like) if layer.name in plan.left else _fold(layer)
-        return _like(layer, use_bias=True) if layer in plan.pairs else _like(layer)
+        changes = {"use_bias": True} if layer in plan.pairs else {}
+        return _ordinary(layer, **changes) if _is_standardized(layer) else _like(layer, **changes)
 
     def fill(layer, its_copy):
         if layer in plan.pairs:
             its_copy.set_weights(_fold_weights(layer, plan.pairs[layer]))
+        elif _is_standardized(layer):
+            its_copy.set_weights(_weights(layer))
         else:
             copy_state(layer, its_copy)
 
@@ -300,15 +305,34 @@ def _like(layer, **changes):
         type(layer) is keras.layers.Conv2D
         and layer.groups > 1
         and layer.data_format == "channels_last"
-        and max(layer.dilation_rate) == 1
     ):
         return GroupedConv2D.from_config({**layer.get_config(), **changes})
     return twin_of(layer, **changes)
 
 
+def _is_standardized(layer):
+    """Whether a layer's kernel is standardized before it convolves, and nothing else."""
+    return type(layer) is StandardizedConv2D and not layer.lora_enabled
+
+
+def _ordinary(layer, **changes):
+    """A convolution that has the kernel of a standardized one, as it is."""
+    config = {**layer.get_config(), **changes}
+    del config["epsilon"]
+    return Conv2D.from_config(config)
+
+
+def _weights(layer):
+    """The weights that a layer computes with."""
+    weights = layer.get_weights()
+    if _is_standardized(layer):
+        weights[0] = np.asarray(layer.standardized_kernel())
+    return weights
+
+
 def _fold_weights(layer, normalization):
     """The weights of a convolution that includes its normalization."""
-    *others, kernel, bias = [*layer.get_weights(), *([] if layer.use_bias else [0.0])]
+    *others, kernel, bias = [*_weights(layer), *([] if layer.use_bias else [0.0])]
     factor = np.asarray(normalization.moving_variance, "float64") + normalization.epsilon
     factor = factor**-0.5 * (np.asarray(normalization.gamma) if normalization.scale else 1.0)
     offset = np.asarray(normalization.beta) if normalization.center else 0.0

@@ -280,7 +280,7 @@ def _check_servable(path):
     if compiled:
         raise ValueError(
             f"model: {compiled[0]} can be run by XLA only, which TensorFlow Serving switches off. "
-            "Convolutions with groups and dilation or with channels first do that."
+            "Convolutions with groups and channels first do that."
         )
     nodes = itertools.chain(graph.graph_def.node, *(each.node_def for each in functions))
     foreign = {node.op for node in nodes} - {each.signature.name for each in functions}

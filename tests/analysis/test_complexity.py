@@ -7,6 +7,7 @@ from test_zoo import PUBLISHED
 import keras_resnet
 from keras_resnet import zoo
 from keras_resnet.analysis import complexity
+from keras_resnet.initialization import kernels_to_be_loaded
 
 
 @pytest.mark.parametrize("name", ["ResNet18", "ResNet101", "ResNeXt50_32x4d"])
@@ -18,6 +19,48 @@ def test_totals_are_the_published_ones(name):
         weight.value.shape.num_elements() for weight in model.trainable_weights
     )
     assert str(sum(stage.layers for stage in stages)) in name
+
+
+# Multiply-adds of timm 1.0's models for 224 pixels, counted by hooks on all convolutions and linear
+# layers, and their parameters; with what the builder is told, if it is not the name alone.
+TIMM = {
+    "ResNet50D": (4328824832, 25576264, {}),
+    "SEResNet50": (4091699200, 28088024, {}),
+    "ECAResNet50D": (4328912640, 25576350, {}),
+    "ResNetAA50D": (5369274368, 25576264, {}),
+    "ResNetBlur50": (5129633792, 25557032, {}),
+    "ResNetV2_50": (4089184256, 25549352, {}),
+    "ResNetV2_50x1_BiT": (4089184256, 25549352, {}),
+    "ResNet50_GN": (4089184256, 25557032, {}),
+    "ResNetRS50": (4454490112, 35691912, {}),
+    "SEResNeXt26T_32x4d": (2680129536, 16806976, {}),
+    "ResNeXt50_32x4d": (18705252352, 25028904, {"output_stride": 8}),
+    "ResNet50": (6208618496, 25557032, {"output_stride": 16}),
+}
+
+
+@pytest.mark.parametrize("name", TIMM)
+def test_totals_are_those_of_timm(name):
+    macs, parameters, options = TIMM[name]
+    with kernels_to_be_loaded():
+        model = zoo.builder(name)(weights=None, input_shape=(224, 224, 3), **options)
+    stages = complexity(model)
+    assert sum(stage.macs for stage in stages) == macs
+    assert sum(stage.parameters for stage in stages) == parameters
+
+
+@pytest.mark.parametrize("attention", [None, "se", "eca"])
+@pytest.mark.parametrize("shortcut", ["B", "D"])
+def test_neither_attention_nor_shortcuts_make_a_model_deeper(attention, shortcut):
+    model = keras_resnet.ResNet(
+        *((2, 1), "basic", (8, 16)),
+        attention=attention,
+        shortcut=shortcut,
+        anti_aliasing="blur",
+        input_shape=(32, 32, 3),
+        classes=3,
+    )
+    assert [stage.layers for stage in complexity(model)] == [1, 4, 2, 1]
 
 
 def test_resnet34_is_that_of_the_paper():
