@@ -35,15 +35,11 @@ KINDS = {
     "dilated groups": dict(cardinality=4, base_width=64, output_stride=4),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
-some_kinds = pytest.mark.parametrize(
-    "kind",
-    [
-        kind
-        if kind in ("big transfer", "dilated groups", "deep stem, pooled shortcut, blur")
-        else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in KINDS
-    ],
-)
+
+
+def some(*fast):
+    """Every kind, most of them in slow tests."""
+    return [kind if kind in fast else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 
 
 def model_of(kind):
@@ -94,8 +90,8 @@ def test_a_standardized_model_in_half_precision_keeps_its_kernels():
     assert 0 < difference(model, half) < 0.1
 
 
-@some_kinds
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", some("big transfer", "dilated groups"))
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_saved_model_answers_as_in_memory(kind, precision, tmp_path):
     model = model_of(kind)
     new = export.saved_model(
@@ -106,7 +102,7 @@ def test_saved_model_answers_as_in_memory(kind, precision, tmp_path):
     assert far(answers, model(images())) < (1e-5 if precision == "float32" else 0.1)
 
 
-@some_kinds
+@pytest.mark.parametrize("kind", some("deep stem, pooled shortcut, blur"))
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_litert_answers_as_in_memory(kind, tmp_path):
     model = model_of(kind)
