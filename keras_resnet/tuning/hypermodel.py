@@ -328,8 +328,8 @@ class ResNetHyperModel(_HyperModel):
         recipe: Recipe | str | None = None,
         source: Source | None = None,
     ):
-        space = spaces.changed(spaces.default_space(input_shape), space)
         recipe = as_recipe(recipe)
+        space = spaces.changed(spaces.default_space(input_shape), space, recipe.optimizer)
         super().__init__(
             space, spaces.CONDITIONS, budget, input_shape, classes, recipe, source, "resnet"
         )
@@ -466,10 +466,10 @@ class TransferHyperModel(_HyperModel):
         recipe: Recipe | str = "finetune",
         source: Source | None = None,
     ):
-        space = spaces.changed(spaces.TRANSFER, space)
+        recipe = as_recipe(recipe)
+        space = spaces.changed(spaces.TRANSFER, space, recipe.optimizer)
         below = [each for each in spaces.options_of(space["back_to"]) if each != "head"]
         conditions = {"slower": ("back_to", below)}
-        recipe = as_recipe(recipe)
         super().__init__(
             space, conditions, budget, input_shape, classes, recipe, source, "transfer"
         )

@@ -12,6 +12,7 @@ from keras_resnet.checks import check_choice, check_range
 from keras_resnet.data import AUGMENTATIONS
 from keras_resnet.resnet import total_stride
 from keras_resnet.training import Recipe
+from keras_resnet.training.recipes import OPTIMIZERS
 
 # Table 2 of Xie et al. (2017): cardinality and channels per group, all of about equal complexity.
 CARDINALITIES = {
@@ -42,6 +43,7 @@ CONDITIONS = {
 """Choices that exist only where another choice has one of some values."""
 
 _NET = ("stem", "block", "cardinality", "width", "shortcut", "stride_in", "zero_init_residual")
+_OF_SGD = ("learning_rate", "weight_decay")
 _RECIPE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "epochs")
 
 
@@ -72,7 +74,8 @@ def default_space(input_shape: tuple[int, int, int]) -> dict[str, Any]:
           between.
         - "augmentation_strength": a key of `AUGMENTATION_STRENGTHS`.
         - "learning_rate", "weight_decay", "label_smoothing", and any other field of
-          `keras_resnet.training.Recipe` except "epochs".
+          `keras_resnet.training.Recipe` except "epochs". Rates and decays are for "sgd"; of a
+          model that is trained by another optimizer, they are those in proportion.
 
         "stride_in" and "zero_init_residual" of `keras_resnet.ResNet` may be added.
 
@@ -113,7 +116,9 @@ TRANSFER = {
 """The choices of `TransferHyperModel`."""
 
 
-def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict[str, Any]:
+def changed(
+    space: Mapping[str, Any], changes: Mapping[str, Any] | None, optimizer: str = "sgd"
+) -> dict[str, Any]:
     """Replace choices of a space, and check all of them.
 
     Parameters
@@ -122,6 +127,9 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
         As `default_space` makes it.
     changes : mapping, optional
         New choices by name.
+    optimizer : str, default "sgd"
+        Where it is no choice: what the learning rates and weight decays of the space, which are for
+        "sgd", have to suit. Where several are to choose from, each has its own.
 
     Returns
     -------
@@ -141,6 +149,12 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
         for name, choice in (changes or {}).items()
     }
     found.update(given)
+    optimizers = options_of(found.get("optimizer", optimizer))
+    for name in [each for each in _OF_SGD if each in found and each not in given]:
+        if len(optimizers) > 1:
+            del found[name]
+        elif optimizers[0] in OPTIMIZERS:
+            found[name] = _suited(found[name], name, optimizers[0])
     if "augmentation_strength" in found:
         asked = "augmentation_strength" in given
         found["augmentation_strength"] = _strengths(found, asked)
@@ -149,6 +163,12 @@ def changed(space: Mapping[str, Any], changes: Mapping[str, Any] | None) -> dict
         if isinstance(choice, list | tuple) and {int, float} == set(map(type, choice)):
             found[name] = list(map(float, choice))  # keras-tuner takes one type only
     return found
+
+
+def _suited(choice, name, optimizer):
+    """A range for SGD, moved to one for another optimizer."""
+    factor = getattr(OPTIMIZERS[optimizer], name) / getattr(OPTIMIZERS["sgd"], name)
+    return {key: choice[key] * factor if key != "sampling" else choice[key] for key in choice}
 
 
 def _strengths(space, asked):

@@ -135,6 +135,8 @@ def only_ignored():
         (dict(class_weight=lambda: {0: 2.0}), "class_weight=.* not for boxes"),
         (dict(recipe=lambda: dict(augmentation="handwriting")), "augmentation='handwriting'"),
         (dict(recipe=lambda: dict(rates={"conv9": 0.1})), "no layer or stage 'conv9'"),
+        (dict(recipe=lambda: dict(layer_decay=0.5)), "layer_decay=0.5 is for models that answer"),
+        (dict(recipe=lambda: dict(drop_path=0.1)), "was built with drop_path=0: build it with"),
     ],
 )
 def test_what_cannot_be_trained_is_named(change, message):
@@ -166,7 +168,9 @@ def outcome(process, file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [{}, {"ema": 0.9, "clip_norm": 0.5}])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"ema": 0.9, "clip_norm": 0.5}, {"optimizer": "adamw", "clip_norm": 0.5}]
+)
 def test_two_devices_and_two_processes_learn_what_one_does(tmp_path, recipe):
     """In the last step of an epoch, they have two images and one."""
     sockets = [socket.socket() for _ in range(2)]

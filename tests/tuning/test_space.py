@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import keras_resnet
-from keras_resnet import tuning
+from keras_resnet import graphs, tuning
 from keras_resnet.analysis import complexity
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.training import Recipe
@@ -139,6 +139,31 @@ class TestChoices:
             recipe = spaces.recipe_of(values, Recipe())
             for name in {"mixup", "augmentation"} & {*change}:
                 assert getattr(recipe, name) == fields[name]
+
+    def test_of_rates_suit_the_optimizer(self):
+        sgd = tuning.default_space((32, 32, 3))
+        assert spaces.changed(sgd, {"optimizer": "sgd"})["learning_rate"] == sgd["learning_rate"]
+        for change, optimizer in (({"optimizer": "adamw"}, "sgd"), ({}, "adamw")):
+            found = spaces.changed(sgd, change, optimizer)
+            assert list(found)[: len(sgd)] == list(sgd)
+            rate, decay = found["learning_rate"], found["weight_decay"]
+            assert [rate["min_value"], rate["max_value"]] == pytest.approx([2e-4, 1e-2])
+            assert [decay["min_value"], decay["max_value"]] == pytest.approx([1e-2, 1.0])
+            assert rate["sampling"] == "log"
+        given = spaces.changed(sgd, {"optimizer": "lamb", "learning_rate": [0.01, 0.02]})
+        assert given["learning_rate"] == [0.01, 0.02]
+
+    def test_of_several_optimizers_leave_each_its_rates(self):
+        space = spaces.changed(tuning.default_space((32, 32, 3)), {"optimizer": ["sgd", "lamb"]})
+        values, _ = drawn(space, optimizer="lamb")
+        assert spaces.recipe_of(values, Recipe()).learning_rate == 2e-3
+        values, _ = drawn(space, optimizer="sgd")
+        assert spaces.recipe_of(values, Recipe()).learning_rate == 0.1
+
+    def test_of_paths_to_drop_build_the_model(self):
+        hypermodel = tuning.ResNetHyperModel((16, 16, 1), 10, {"drop_path": [0.1, 0.2]})
+        values, _ = drawn(hypermodel.space, drop_path=0.2)
+        assert graphs.drop_path_of(hypermodel.make(values)) == pytest.approx(0.2)
 
     def test_that_make_no_recipe_are_declined(self):
         hypermodel = tuning.ResNetHyperModel(
