@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from keras_resnet.checks import check_range
 from keras_resnet.data.labels import task_of
+from keras_resnet.data.operations import RAND_AUGMENT, TRIVIAL_AUGMENT, RandomOperations
 
 _ASPECT_RATIOS = (3 / 4, 4 / 3)  # width to height of a window, relative to that of the result
 _ERASED_AREA, _ERASED_RATIOS = (0.02, 1 / 3), (0.3, 1 / 0.3)
@@ -34,6 +35,8 @@ class Augmentation:
     chances : tuple of float, optional
         The probability of each of the `mixes`; what is missing to 1 is that of a batch whose images
         are not mixed. Default: all of them alike.
+    operations : RandomOperations, optional
+        What is drawn for each image by itself.
     erasing : float, default 0.0
         The probability that a random rectangle of an image becomes noise.
     repeats : int, default 1
@@ -46,6 +49,7 @@ class Augmentation:
     layers: Callable[[], Sequence[keras.layers.Layer]] = list
     mixes: Callable[[], Sequence[keras.layers.Layer]] = list
     chances: tuple[float, ...] | None = field(default=None, kw_only=True)
+    operations: RandomOperations | None = field(default=None, kw_only=True)
     erasing: float = field(default=0.0, kw_only=True)
     repeats: int = field(default=1, kw_only=True)
 
@@ -207,6 +211,22 @@ AUGMENTATIONS = {
         flip=True,
         layers=lambda: [keras.layers.RandAugment((0, 255), factor=0.4)],
         mixes=lambda: [keras.layers.MixUp(0.2), CutMix(1.0)],
+    ),
+    # timm's "rand-m9-mstd0.5-inc1", and the strengths of "ResNet strikes back" (arXiv 2110.00476).
+    **{
+        name: Augmentation(
+            area=(0.08, 1.0),
+            flip=True,
+            operations=RandomOperations(RAND_AUGMENT, 2, 0.5, strength, 0.05),
+        )
+        for name, strength in (
+            ("randaugment", 0.9),
+            ("randaugment 7", 0.7),
+            ("randaugment 6", 0.6),
+        )
+    },
+    "trivialaugment": Augmentation(
+        area=(0.08, 1.0), flip=True, operations=RandomOperations(TRIVIAL_AUGMENT)
     ),
 }
 """The policies by name."""

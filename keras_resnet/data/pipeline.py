@@ -143,8 +143,11 @@ def batches(
         if policy and policy.flip:
             mirrored = tf.random.stateless_uniform((), seed + 1) < 0.5
             image = tf.cond(mirrored, lambda: tf.reverse(image, (1,)), lambda: image)
+        image = tf.ensure_shape(image, (*target, channels))
+        if policy and policy.operations:
+            image = policy.operations(image, seed + 2)
         if policy and policy.erasing:
-            image = erased(tf.ensure_shape(image, (*target, channels)), policy.erasing, seed + 3)
+            image = erased(image, policy.erasing, seed + 3)
         return tf.ensure_shape(image, (*target, channels))
 
     def epoch(epoch_seed, first_step):

@@ -134,7 +134,10 @@ def test_real_photographs_are_read_as_pil_reads_them(assets):
         assert np.abs(image - np.asarray(expected)).mean() < 4
 
 
-BY_BATCH = ("handwriting", "mirrored", "small photograph", "erased small photograph", "strong")
+FROM_ARRAYS = (
+    *("handwriting", "mirrored", "small photograph", "erased small photograph", "strong"),
+    *("randaugment", "trivialaugment"),
+)
 
 
 def three_ways(folder, count):
@@ -186,7 +189,7 @@ def digest(dataset):
 
 def digests(ways):
     """What every policy makes of images, and one of them of every kind of split."""
-    chosen = [("photograph", way) for way in ways] + [(each, "arrays") for each in BY_BATCH]
+    chosen = [("photograph", way) for way in ways] + [(each, "arrays") for each in FROM_ARRAYS]
     return {
         (policy, way): digest(
             data.batches(
@@ -238,7 +241,8 @@ class TestRepeats:
         assert process.returncode == 0, process.stderr
         ours = digests(ways)
         assert ours == ast.literal_eval(process.stdout.splitlines()[-1])
-        assert {policy for policy, _ in ours} == set(data.AUGMENTATIONS) - {"none"}
+        known = {policy.rstrip(" 67") for policy in data.AUGMENTATIONS}
+        assert {policy for policy, _ in ours} == known - {"none"}
         assert ours["photograph", "arrays"] == ours["photograph", "files"]
         assert len(set(ours.values())) == len(ours) - 1
 
@@ -319,6 +323,27 @@ class TestEpochs:
 
     def test_none_are_an_empty_dataset(self, ways):
         assert self.epochs(ways["arrays"], range(3, 3)) == []
+
+
+class TestByImage:
+    @pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", Augmentation(erasing=0.5)])
+    def test_variations_depend_on_the_place_in_the_epoch_alone(self, policy):
+        """Not on the batch, and every image has its own."""
+        images = np.random.default_rng(0).integers(0, 256, (1, 12, 12, 3), "uint8").repeat(24, 0)
+        split = data.Split(images, np.arange(24))
+
+        def shown(**options):
+            options = {"image_size": 12, "augmentation": policy, "seed": 2, **options}
+            return collect(data.batches(split, **options))
+
+        first, _ = shown(epochs=range(2), batch_size=24)
+        again, _ = shown(epochs=range(2), batch_size=5)
+        np.testing.assert_array_equal(first, again)
+        rest, _ = shown(epochs=range(1, 2), batch_size=5, first_step=2)
+        np.testing.assert_array_equal(first[34:], rest)
+        assert len({image.tobytes() for image in first}) > 16  # of 48, half may not be erased
+        assert first.min() >= 0
+        assert first.max() <= 255
 
 
 class TestRepeatedAugmentation:
