@@ -119,7 +119,7 @@ def demo(output, epochs, seed, as_json):
     help="For several labels: from which probability on each is there; a number, or what to "
     "maximize on the validation images.  [default: 0.5]",
 )
-@click.option("--augmentation", help="How to vary training images, such as strong.")
+@click.option("--augmentation", help="How to vary training images, such as strong or randaugment.")
 @click.option("--balanced", is_flag=True, help="Weight classes equally.")
 @options.cache
 @click.option(

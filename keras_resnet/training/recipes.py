@@ -381,6 +381,7 @@ _STRIKES_BACK = Recipe(
     mixup=0.1,
     cutmix=1.0,
     repeats=3,
+    augmentation="randaugment 7",
     clip_norm=1.0,
     loss="binary_cross_entropy",
     target_threshold=0.2,
@@ -425,6 +426,7 @@ RECIPES = {
         learning_rate=8e-3 / 8**0.5,
         warm_up=5 / 100,
         repeats=1,
+        augmentation="randaugment 6",
         drop_path=None,
     ),
     # The basis of `transfer.stages`.

@@ -1,4 +1,5 @@
 import itertools
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -396,3 +397,8 @@ class TestBatches:
             np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-5)
             assert labels.shape[1] == 12
             assert not labels[:, 10:].any()
+
+
+def test_commands_name_all_policies():
+    text = (Path(__file__).parents[2] / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in AUGMENTATIONS if f"{name}`" not in text.replace('"', "")] == []

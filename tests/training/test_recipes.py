@@ -196,6 +196,20 @@ class TestVariation:
         assert len(policy.layers()) == 3
         assert task.mixes(policy)
 
+    @pytest.mark.parametrize(
+        ("name", "mixup", "strength", "repeats"),
+        [("a1", 0.2, 7, 3), ("a2", 0.1, 7, 3), ("a3", 0.1, 6, 1)],
+    )
+    def test_of_strikes_back_is_that_of_its_table_2(self, digits, name, mixup, strength, repeats):
+        policy = training.task_of(digits).policy(digits, training.recipe(name))
+        assert [mix.alpha for mix in policy.mixes()] == [mixup, 1.0]
+        assert policy.chances is None
+        drawn = policy.operations
+        assert (10 * drawn.strength, 10 * drawn.spread) == (strength, 0.5)
+        assert (drawn.count, drawn.probability, len(drawn.table)) == (2, 0.5, 15)
+        assert (policy.area, policy.flip) == ((0.08, 1.0), True)
+        assert (policy.erasing, policy.repeats) == (0.0, repeats)
+
     def test_cutmix_cannot_mix_numbers(self, digits):
         recipe = training.Recipe(epochs=1, cutmix=1.0)
         values = {
