@@ -59,6 +59,11 @@ class TestModels:
         assert graphs.thresholds_of(again) == (0.1, 0.2, 0.3)
         assert sum(isinstance(layer, Thresholds) for layer in again.layers) == 1
 
+    def test_are_rid_of_them(self, decided, probabilities):
+        rid = graphs.with_thresholds(decided, None)
+        assert graphs.thresholds_of(rid) is None
+        np.testing.assert_array_equal(rid.predict(IMAGES, verbose=0), probabilities)
+
     def test_keep_them_when_saved_cloned_and_nested(self, decided, tmp_path):
         decided.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
@@ -218,8 +223,9 @@ class TestExports:
         assert served.structured_outputs.keys() == {"labels", "probabilities"}
 
 
-def test_a_model_with_thresholds_is_trained_on():
+def test_a_model_is_trained_on_with_a_warning(caplog):
     source = small.several_labels(small.digits(40, 20))
     decided = graphs.with_thresholds(small.model(3, "sigmoid"), 0.3)
     training.train(decided, source, training.Recipe(epochs=1), verbose=0)
     assert graphs.thresholds_of(decided) == (0.3, 0.3, 0.3)
+    assert "resnet keeps thresholds of labels that were chosen before this" in caplog.text

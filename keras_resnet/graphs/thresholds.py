@@ -42,7 +42,7 @@ def thresholds_of(model: keras.Model) -> tuple[float, ...] | None:
 
 
 @deep_graphs()
-def with_thresholds(model: keras.Model, thresholds: float | Sequence[float]) -> keras.Model:
+def with_thresholds(model: keras.Model, thresholds: float | Sequence[float] | None) -> keras.Model:
     """Make a model say from which probabilities on its labels are present.
 
     Evaluations, predictions and exports of the new model go by that.
@@ -51,13 +51,15 @@ def with_thresholds(model: keras.Model, thresholds: float | Sequence[float]) -> 
     ----------
     model : keras.Model
         A model that gives a probability of each label.
-    thresholds : float or sequence of float
+    thresholds : float or sequence of float or None
         What probabilities must exceed, from 0 to 1: one number for all labels, or one for each.
+        None for a model that does not say.
 
     Returns
     -------
     keras.Model
-        Of the same layers, and one more; compiled with a new optimizer if the model was compiled.
+        Of the same layers, but for the last, `layers.Thresholds`; compiled with a new optimizer if
+        the model was compiled.
 
     Raises
     ------
@@ -70,11 +72,11 @@ def with_thresholds(model: keras.Model, thresholds: float | Sequence[float]) -> 
             f"thresholds={thresholds!r} are for models that give a probability of each label, from "
             f"a sigmoid: {model.name} does not."
         )
-    of_all = np.ndim(thresholds) == 0
-    each = (thresholds,) * head.units if of_all else tuple(thresholds)  # type: ignore
     former = [isinstance(layer, Thresholds) for layer in head.layers]
     outputs = head.entering(former.index(True)) if any(former) else model.outputs[0]
-    outputs = Thresholds(each, dtype=outputs.dtype, name="thresholds")(outputs)
+    if thresholds is not None:
+        each: Any = [thresholds] * head.units if np.ndim(thresholds) == 0 else thresholds
+        outputs = Thresholds(each, dtype=outputs.dtype, name="thresholds")(outputs)
     decided = keras.Model(input_of(model), outputs, name=model.name)
     if hasattr(model, "preprocessing"):
         decided.preprocessing = model.preprocessing

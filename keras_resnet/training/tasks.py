@@ -1,5 +1,6 @@
 """Tasks: what is learned, what its loss is, and what a model of it ends in."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from keras_resnet.graphs import (
     is_functional,
     present,
     remember_view,
+    thresholds_of,
     view_of,
     wants_of,
 )
@@ -27,6 +29,8 @@ from keras_resnet.training.values import in_rows, moments
 
 if TYPE_CHECKING:
     from keras_resnet.training.execution import Execution
+
+_logger = logging.getLogger("keras_resnet")
 
 DIRECTIONS = {"accuracy": "max", "mean_absolute_error": "min", "loss": "min"}
 """Whether more of what the tasks measure is better."""
@@ -210,6 +214,12 @@ class Task:
             raise ValueError(
                 f"{model.name} takes images that are normalized as {wanted!r}, and a source's are "
                 "raw: build it, or its backbone, with include_preprocessing=True."
+            )
+        if thresholds_of(model) is not None:
+            _logger.warning(
+                "%s keeps thresholds of labels that were chosen before this training: choose them "
+                "again.",
+                model.name,
             )
 
     def check_options(self, options: Mapping[str, Any]) -> None:

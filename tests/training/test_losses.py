@@ -1,5 +1,7 @@
 """Losses by name, against other people's code, and whom they are for."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import small
 import tensorflow as tf
 from errors import one_line_error
 
-from keras_resnet import training
+from keras_resnet import data, training
 from keras_resnet.detection.task import TASKS
 from keras_resnet.runs import choices
 from keras_resnet.training.losses import LOSSES, asymmetric, loss_of
@@ -145,3 +147,26 @@ def test_are_what_the_command_line_offers():
 def test_recipes_and_optimizers_are_what_the_command_line_offers():
     assert tuple(training.RECIPES) == choices.RECIPES
     assert tuple(OPTIMIZERS) == choices.OPTIMIZERS
+
+
+@pytest.mark.slow
+def test_of_numbers_pay_where_some_are_far_off():
+    """A tenth of the training values are; the test images are as they should be."""
+    source, random = small.numbers(small.digits()), np.random.default_rng(0)
+
+    def spoilt(split):
+        far_off = random.uniform(size=len(split)) < 0.1
+        labels = np.where(far_off, split.labels + 20_000, split.labels)
+        return data.Split(split.images, labels.astype("float32"))
+
+    train, validation = spoilt(source.train), spoilt(source.validation)
+    source = dataclasses.replace(source, train=train, validation=validation)
+    errors = {}
+    for loss in ("squared_error", "huber", "absolute_error"):
+        model = small.regressor(source, small.LEARNS)
+        recipe = training.Recipe(epochs=10, batch_size=32, learning_rate=0.8, loss=loss)
+        training.train(model, source, recipe, verbose=0)
+        found = model.predict(source.test.images, verbose=0)[:, 0]
+        errors[loss] = np.abs(found - source.test.labels).mean()
+    assert errors["huber"] < 0.7 * errors["squared_error"]
+    assert errors["absolute_error"] < 0.5 * errors["huber"]
