@@ -45,6 +45,8 @@ class Split:
         Whole numbers of shape (images,) or (images, 1): the index of each image's class. For other
         tasks, 0 and 1 of shape (images, labels), floats of shape (images,) or (images, numbers), or
         boxes of shape (images, rows, 6) as in `keras_resnet.data.boxes`.
+    groups : array of str, optional
+        What each image belongs to, such as a patient: all images of a group are to be in one split.
 
     Attributes
     ----------
@@ -70,6 +72,7 @@ class Split:
 
     images: np.ndarray | list | tf.data.Dataset
     labels: np.ndarray
+    groups: np.ndarray | None = field(default=None, repr=False, compare=False, kw_only=True)
     image_set: ImageSet = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -78,6 +81,11 @@ class Split:
             raise ValueError(
                 f"images and labels must be of one length: {images.count} images, {len(labels)} "
                 "labels."
+            )
+        if self.groups is not None and np.shape(self.groups) != (len(labels),):
+            raise ValueError(
+                f"groups and labels must be of one length: shape {np.shape(self.groups)}, "
+                f"{len(labels)} labels."
             )
         object.__setattr__(self, "image_set", images)
         object.__setattr__(self, "images", images.images)
@@ -160,7 +168,8 @@ class Split:
         Split
         """
         images, indices = self.image_set.take(np.arange(len(self))[indices])
-        return Split(images, self.labels[indices])
+        groups = None if self.groups is None else np.asarray(self.groups)[indices]
+        return Split(images, self.labels[indices], groups=groups)
 
     def joined(self, other: "Split") -> "Split":
         """Append other images.
@@ -187,7 +196,10 @@ class Split:
         boxes = self.labels.ndim == other.labels.ndim == 3
         join = LABELS["detection"].joined if boxes else np.concatenate
         labels = join([self.labels, other.labels])
-        return Split(self.image_set.joined(other.image_set), labels)
+        groups = None
+        if self.groups is not None and other.groups is not None:
+            groups = np.concatenate([self.groups, other.groups])
+        return Split(self.image_set.joined(other.image_set), labels, groups=groups)
 
 
 @dataclass(frozen=True)
@@ -288,7 +300,9 @@ class Source:
                 check_inside(labels, *shape[:2])
         except ValueError as error:
             raise ValueError(f"source {self.name!r}, {name}: {error}") from error
-        return split if labels is split.labels else Split(split.image_set, labels)
+        if labels is split.labels:
+            return split
+        return Split(split.image_set, labels, groups=split.groups)
 
     @property
     def splits(self) -> dict[str, Split]:

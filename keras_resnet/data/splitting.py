@@ -154,13 +154,16 @@ def complete(
 
 
 def _by_contents(split, names, task, fraction, salt, others):
-    """Hold out the images whose hashed contents are below a threshold.
+    """Hold out the images whose hashed contents, or groups, are below a threshold.
 
     Whatever the threshold, each class or label gives its lowest image, and keeps as many of its
     highest as there are `others`, splits that still need one.
     """
     kind = LABELS[task]
-    digests, which = np.unique(split.digests(), return_inverse=True)
+    what, keys = "images", split.digests()
+    if split.groups is not None:
+        what, keys = "groups of images", np.char.encode(split.groups, "utf-8", "surrogateescape")
+    digests, which = np.unique(keys, return_inverse=True)
     hashes = [hashlib.sha256(salt.encode() + each).digest()[:8] for each in digests.tolist()]
     places = np.array([int.from_bytes(each, "big") for each in hashes]) / 2**64
     groups = [np.unique(which[group]) for group in kind.groups(split.labels, len(names))]
@@ -171,10 +174,10 @@ def _by_contents(split, names, task, fraction, salt, others):
     for group in groups:
         chosen[group[len(group) - min(others, len(group)) :]] = False
     if not chosen.any():
-        raise _too_few(f"{len(split)} images are too few", others + 1)
+        raise _too_few(f"{len(digests)} {what} are too few", others + 1)
     for name, group in zip(names, groups, strict=True):
         if kind.in_every_split and not chosen[group].any():
-            raise _too_few(f"{kind.noun} {name!r} has too few images", others + 1)
+            raise _too_few(f"{kind.noun} {name!r} has too few {what}", others + 1)
     return chosen[which]
 
 

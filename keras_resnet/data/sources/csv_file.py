@@ -46,6 +46,9 @@ def csv_file(
         file's own folder; a split is "train", "validation" or "test". Columns may have other common
         names, such as filename and class; `Source.notes` then says which were used.
 
+        Images that have the same text in a column group, such as a patient's number, stay together:
+        in one split, and in one fold of a cross-validation.
+
         With columns xmin, ymin, xmax and ymax, a line is a box, in pixels from the edge of the
         image, and label is its class. An image with several has several lines, and one without any
         has a line with nothing but its path.
@@ -79,7 +82,7 @@ def read_csv(path: str | os.PathLike, policy: SplitPolicy, task: Task | None = N
     where, notes = table.where, table.notes
     place, column = _columns(table, task)
     rows = [
-        _Row(number, cells[place["path"]], names.label(cells[place[column]]), split)
+        _Row(number, cells[place["path"]], names.label(cells[place[column]]), split, cells)
         for (number, cells), split in zip(table.lines, splits_of_lines(table, place), strict=True)
     ]
     _check_filled(rows, column, task, where)
@@ -94,8 +97,13 @@ def read_csv(path: str | os.PathLike, policy: SplitPolicy, task: Task | None = N
         listed.setdefault(row.split, []).append(index)
     if "train" not in listed:
         raise ValueError(f"{where}: no line has the split 'train'.")
+    groups = _groups(rows, place, notes)
     splits = {
-        split: Split([path.parent / rows[index].file for index in indices], labels[indices])
+        split: Split(
+            [path.parent / rows[index].file for index in indices],
+            labels[indices],
+            groups=groups and np.array([groups[index] for index in indices]),
+        )
         for split, indices in listed.items()
     }
     return source_of_files(path, path.stem, class_names, splits, policy, task, notes=notes)
@@ -108,6 +116,17 @@ class _Row(NamedTuple):
     file: str
     label: str
     split: str
+    cells: list[str]
+
+
+def _groups(rows, place, notes):
+    """What each line belongs to, if there is a column for that; else itself."""
+    if "group" not in place:
+        return None
+    notes.append("Images of one 'group' stay in one split.")
+    groups = [names.label(row.cells[place["group"]]) for row in rows]
+    # A path cannot be the name of a group as well: names have no line breaks.
+    return [group or f"\n{row.file}" for group, row in zip(groups, rows, strict=True)]
 
 
 def _check_filled(rows, column, task, where):
@@ -121,7 +140,7 @@ def _check_filled(rows, column, task, where):
 
 def _columns(table, task):
     """Where the columns are, and which of them has the labels."""
-    place = find_columns(table, ("path", "label", "value", "split"))
+    place = find_columns(table, ("path", "label", "value", "split", "group"))
     preferred = ("value", "label") if task == "regression" else ("label", "value")
     allowed = ("label",) if task in ("classification", "multilabel") else preferred
     labels = next((each for each in allowed if each in place), "label")

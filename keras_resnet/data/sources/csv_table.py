@@ -18,6 +18,7 @@ COLUMNS = {
     "label": ("label", "labels", "class", "class_name"),
     "value": ("value",),
     "split": ("split",),
+    "group": ("group",),
     "xmin": ("xmin", "x_min", "x1", "left"),
     "ymin": ("ymin", "y_min", "y1", "top"),
     "xmax": ("xmax", "x_max", "x2", "right"),

@@ -91,9 +91,9 @@ def load(
           place of the class folders.
         - A CSV file with the columns path and label, and a column split if there is one. Several
           labels an image are written as cat|dog; numbers to predict are in a column value, or are
-          labels with a decimal point. Semicolons or tabs may be in place of commas. With columns
-          xmin, ymin, xmax and ymax, a line is a box and label its class; an image with several has
-          several lines.
+          labels with a decimal point. Images with the same text in a column group stay in one
+          split. Semicolons or tabs may be in place of commas. With columns xmin, ymin, xmax and
+          ymax, a line is a box and label its class; an image with several has several lines.
         - A folder of images with boxes, laid out like Pascal VOC: Annotations, JPEGImages and, for
           the splits, ImageSets/Main; or COCO's JSON: a file, or a folder with one for each split.
         - "tfds:NAME": a data set of tensorflow-datasets, prepared before or downloaded now, or
