@@ -15,11 +15,12 @@ from keras_resnet.analysis.overview import Boxes, Overview, overview
 from keras_resnet.analysis.plots import (
     class_sheet,
     contact_sheet,
+    learning_rate_curve,
     prediction_sheet,
     training_curves,
 )
-from keras_resnet.analysis.test_time import VIEWS, find_views, over_views
 from keras_resnet.analysis.thresholds import choose_thresholds
+from keras_resnet.analysis.views import VIEWS, find_views, over_views
 
 __all__ = [
     "EVALUATIONS",
@@ -38,6 +39,7 @@ __all__ = [
     "draw_boxes",
     "evaluate",
     "find_views",
+    "learning_rate_curve",
     "over_views",
     "overview",
     "prediction_sheet",

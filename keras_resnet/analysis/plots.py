@@ -17,6 +17,7 @@ from keras_resnet.analysis.evaluation import (
 )
 from keras_resnet.data import Source, batches
 from keras_resnet.files import written_beside
+from keras_resnet.training.learning_rates import LearningRates
 from keras_resnet.training.tasks import task_of
 
 _logger = logging.getLogger(__name__)
@@ -187,6 +188,45 @@ def training_curves(
         axis.set_ylabel(_short(metric.replace("_", " "), 2 * _LETTERS))
         axis.grid(alpha=0.3)
         axis.legend()
+    save_figure(figure, path)
+
+
+def learning_rate_curve(path: str | os.PathLike, found: LearningRates) -> None:
+    """Save the loss over a rising learning rate as a PNG file.
+
+    Parameters
+    ----------
+    path : path
+        The file; replaced if it exists.
+    found : LearningRates
+        What `keras_resnet.training.find_learning_rate` returns.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from keras_resnet.analysis import learning_rate_curve
+    >>> from keras_resnet.training import LearningRates
+    >>> rates = np.geomspace(1e-3, 10, 81)
+    >>> found = LearningRates(rates, 2 - np.tanh(np.log10(rates / 0.1)), diverged=False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     learning_rate_curve(os.path.join(folder, "rates.png"), found)
+    """
+    figure, ((axis,),) = _figure(1, 1, figsize=(7, 4))
+    rates, smooth = found.rates[: len(found.losses)], found.smooth
+    axis.plot(rates, found.losses, color="tab:blue", alpha=0.3, label="loss of a step")
+    axis.plot(rates, smooth, color="tab:blue", label="smoothed")
+    if found.suggestion is not None:
+        text = f"suggested: {found.suggestion:.2g}"
+        axis.axvline(found.suggestion, color="tab:orange", linestyle="--", label=text)
+    axis.set_xscale("log")
+    # Where the training diverges, the last losses are many times as high as all others.
+    low, high = smooth.min(), np.quantile(smooth, 0.9)
+    axis.set_ylim(low - 0.1 * (high - low) - 0.01, high + 0.5 * (high - low) + 0.01)
+    axis.set_xlabel("learning rate, for a batch of 256 images")
+    axis.set_ylabel("training loss")
+    axis.grid(alpha=0.3)
+    axis.legend()
     save_figure(figure, path)
 
 

@@ -16,6 +16,7 @@ COMMANDS = {
     "export": "export:export",
     "launch": "launch:launch",
     "predict": "predict:predict",
+    "soup": "soup:soup",
     "summary": "look:summary",
     "train": "train:train",
     "tune": "tune:tune",

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from keras_resnet.cli import options
-from keras_resnet.cli.console import answer, say, verbosity
+from keras_resnet.cli.console import Mistake, answer, say, table, verbosity
 from keras_resnet.cli.quality import show_training
 from keras_resnet.runs.choices import LOSSES, OPTIMIZERS, RECIPES, THRESHOLDS
 
@@ -160,12 +160,23 @@ def demo(output, epochs, seed, as_json):
 @click.option(
     "--save-every", type=options.AT_LEAST_1, help="Also save the state after so many steps."
 )
+@click.option(
+    "--find-learning-rate",
+    "finds_rate",
+    is_flag=True,
+    help="Do not train, but try 100 steps with a rising learning rate, and suggest one.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    help="Train so many models, each tested on another part of the images: cross-validation.",
+)
 @click.option("--profile", is_flag=True, help="Write a trace of steps 10 to 20 to DIR/profile.")
 @options.on_error
 @options.seed
 @options.output("Folder for the model, its SavedModel, history and pictures.")
 @options.as_json
-def train(source, output, as_json, hosts, changes, **given):
+def train(source, output, as_json, hosts, changes, finds_rate, **given):
     """Train a model on images, test it and export it: a classifier, or a detector where there are
     boxes.
 
@@ -179,12 +190,18 @@ def train(source, output, as_json, hosts, changes, **given):
     predictions.png, confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the
     next number if there is one). Of boxes: per_class.csv, precision_recall.png, errors.png,
     detections.json and truths.json in place of confusion.csv.
+
+    With --find-learning-rate, only DIR/learning_rate.png and learning_rate.csv. With --folds, all
+    that of every model in DIR/fold-1 and so on, and DIR/cross_validation.json and out_of_fold.csv.
     """
     hosts = hosts and hosts.split(",")
-    _run(as_json, source, output, hosts=hosts, changes=changes, **given)
+    if finds_rate and given["folds"]:
+        raise Mistake("--folds does not go with --find-learning-rate: give one of them.")
+    job = "find_learning_rate" if finds_rate else "cross_validate" if given["folds"] else "train"
+    _run(as_json, source, output, job, hosts=hosts, changes=changes, **given)
 
 
-def _run(as_json, source, output, changes=(), **given):
+def _run(as_json, source, output, job="train", changes=(), **given):
     with answer(as_json) as found:
         from keras_resnet import names, runs, training
 
@@ -194,11 +211,50 @@ def _run(as_json, source, output, changes=(), **given):
         for name in changes:
             given[names.find("field of a recipe", name, fields)] = changes[name]
         try:
-            record = runs.train(source, output, verbose=verbosity(), **given)
+            record = getattr(runs, job)(source, output, verbose=verbosity(), **given)
         except training.Interrupted as interruption:
             say(interruption)
             found["interrupted"] = str(interruption)
             raise
         if record:
             found.update(record.to_json())
-            show_training(record)
+            _SHOWN[job](record)
+
+
+def _show_rate(record):
+    """Print a learning rate, and where it comes from."""
+    found, data, network = record.found, record.source.name, record.model.name
+    tried = f"{len(found.losses)} steps from {found.rates[0]:g} to {found.rates[-1]:g}"
+    if found.suggestion is None:
+        say(f"{data}, {network}: the loss did not fall in {tried}: no learning rate is suggested.")
+    else:
+        say(f"{data}, {network}: the loss was lowest at {found.lowest:.2g}, in {tried}.")
+        say(f"Suggested: --learning-rate {found.suggestion:.2g}")
+    say(f"{record.output}: learning_rate.png, learning_rate.csv")
+
+
+def _show_folds(record):
+    """Print the metrics of every fold, their mean and spread, and what was written."""
+    found = record.metrics()
+    columns = [each["values"] for each in found.values()]
+    rows = [
+        [number, *map(_decimals, row)] for number, row in enumerate(zip(*columns, strict=True), 1)
+    ]
+    for name in ("mean", "spread"):
+        rows.append([name, *(_decimals(each[name]) for each in found.values())])
+    title = f"{record.source.name}, {record.model}: {len(record.folds)} folds"
+    table(title, ["fold", *found], rows)
+    answer = record.to_json()
+    written = f"{record.output}: cross_validation.json, fold-1 to fold-{len(record.folds)}"
+    say(f"{written}, out_of_fold.csv" if answer["predictions"] else written)
+
+
+def _decimals(value):
+    return f"{value:.4g}"
+
+
+_SHOWN = {
+    "train": show_training,
+    "find_learning_rate": _show_rate,
+    "cross_validate": _show_folds,
+}

@@ -49,6 +49,7 @@ from keras_resnet.graphs.heads import (
 )
 from keras_resnet.graphs.stages import last_stage, stage_name, stages_of
 from keras_resnet.graphs.structure import (
+    PASSING,
     check_functional,
     check_weights,
     copy_state,
@@ -65,6 +66,7 @@ from keras_resnet.graphs.wants import View, Wants, remember, remember_view, view
 
 __all__ = [
     "OUTPUTS",
+    "PASSING",
     "POOLING",
     "Answer",
     "Head",

@@ -1,20 +1,29 @@
 from .evaluation import EvaluateRecord, evaluate
 from .exporting import BenchRecord, ExportRecord, bench, export
+from .folds import CrossValidationRecord, cross_validate
 from .prediction import PredictRecord, predict
+from .rates import LearningRateRecord, find_learning_rate
 from .search import TuneRecord, tune
+from .soups import SoupRecord, soup
 from .training import TrainRecord, train
 
 __all__ = [
     "BenchRecord",
+    "CrossValidationRecord",
     "EvaluateRecord",
     "ExportRecord",
+    "LearningRateRecord",
     "PredictRecord",
+    "SoupRecord",
     "TrainRecord",
     "TuneRecord",
     "bench",
+    "cross_validate",
     "evaluate",
     "export",
+    "find_learning_rate",
     "predict",
+    "soup",
     "train",
     "tune",
 ]

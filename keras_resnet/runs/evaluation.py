@@ -90,7 +90,7 @@ def evaluate(
     on_error: Literal["raise", "skip"] = "raise",
     image_size: int | tuple[int, int] | None = None,
     crop: float | None = None,
-    tta: Literal["flip", "five_crops", "ten_crops"] | None = None,
+    tta: str | None = None,
 ) -> EvaluateRecord:
     """Test a trained model on labelled images, as `keras-resnet evaluate` does.
 

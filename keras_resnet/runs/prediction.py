@@ -147,7 +147,7 @@ def predict(
     image_size: int | tuple[int, int] | None = None,
     crop: float | None = None,
     on_error: Literal["raise", "skip"] = "raise",
-    tta: Literal["flip", "five_crops", "ten_crops"] | None = None,
+    tta: str | None = None,
 ) -> PredictRecord:
     """Run a trained model on images, as `keras-resnet predict` does.
 

@@ -216,7 +216,7 @@ class Asked:
         """Whether this process is the first of the run, which writes and prints."""
         return collectives.workers(self.strategy)[1] == 0
 
-    def images(self, source: str | os.PathLike, **fractions: float) -> data.Source:
+    def images(self, source: str | os.PathLike, **fractions: Any) -> data.Source:
         """Load the data, and make sure that it suits what was asked.
 
         Parameters

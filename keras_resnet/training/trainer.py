@@ -153,21 +153,10 @@ def train_on(
     """
     task = task_of(source)
     policy = task.policy(source, recipe)
-    shown = {**vars(view), "cache": execution.cache}
-
-    def training(epochs, **share):
-        return task.batches(
-            source.train,
-            augmentation=policy,
-            seed=execution.seed,
-            epochs=epochs,
-            classes=len(source.class_names),
-            **shown,
-            **share,
-        )
+    training, objective = learning_of(view, source, recipe, execution)
 
     def validation(**share):
-        return task.batches(source.validation, **shown, **share)
+        return task.batches(source.validation, **vars(view), cache=execution.cache, **share)
 
     weights = execution.class_weight
     return fit(
@@ -176,7 +165,7 @@ def train_on(
         validation if len(source.validation) else None,
         recipe,
         strategy,
-        objective=task.objective(source, recipe, weights, mixed=task.mixes(policy)),
+        objective=objective,
         settings={
             "data": source.name,
             "images": [len(split) for split in source.splits.values()],
@@ -190,6 +179,44 @@ def train_on(
         execution=execution,
         smoothed=smoothed,
     )
+
+
+def learning_of(
+    view: Any, source: Source, recipe: Recipe, execution: Execution
+) -> tuple[Callable[..., tf.data.Dataset], Objective]:
+    """Decide what a model sees of a source in training, and what a step computes.
+
+    Parameters
+    ----------
+    view : View
+        How images are shown.
+    source, recipe, execution
+        As in `train`.
+
+    Returns
+    -------
+    training : callable
+        Makes the training batches, as in `fit`.
+    objective : Objective
+        The loss and metrics.
+    """
+    task = task_of(source)
+    policy = task.policy(source, recipe)
+
+    def training(epochs, **share):
+        return task.batches(
+            source.train,
+            augmentation=policy,
+            seed=execution.seed,
+            epochs=epochs,
+            classes=len(source.class_names),
+            cache=execution.cache,
+            **vars(view),
+            **share,
+        )
+
+    mixed = task.mixes(policy)
+    return training, task.objective(source, recipe, execution.class_weight, mixed=mixed)
 
 
 def fit(

@@ -104,7 +104,7 @@ def over_views(model: keras.Model, tta: str, view: View) -> tuple[keras.Model, V
     --------
     >>> import keras_resnet, numpy as np
     >>> from keras_resnet import graphs
-    >>> from keras_resnet.analysis.test_time import over_views
+    >>> from keras_resnet.analysis.views import over_views
     >>> model = keras_resnet.CIFARResNet(8, include_preprocessing=True)
     >>> both, _ = over_views(model, "flip", graphs.view_of(model))
     >>> images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
