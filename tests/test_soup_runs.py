@@ -4,6 +4,7 @@ import json
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 import small
 from commands import refused, run
@@ -63,6 +64,35 @@ class TestModels:
         assert sorted(file.name for file in (tmp_path / "soup").iterdir()) == [
             *("labels.txt", "metrics.json", "model.keras")
         ]
+
+    def test_thresholds_are_chosen_anew(self, tmp_path):
+        digits, folder = data.load("digits"), tmp_path / "images"
+        folder.mkdir()
+        lines = ["path,label,split"]
+        for name, split in digits.splits.items():
+            for index in range(20):
+                PIL.Image.fromarray(split.images[index, ..., 0]).save(folder / f"{name}{index}.png")
+                labels = "odd|small" if index % 3 else "odd" if index % 2 else ""
+                lines.append(f"{name}{index}.png,{labels},{name}")
+        (folder / "images.csv").write_text("\n".join(lines))
+        paths = []
+        for seed in range(2):
+            path = written(tmp_path / f"{seed}", seed, units=2, activation="sigmoid", channels=3)
+            model = keras.saving.load_model(path / "model.keras")
+            graphs.with_thresholds(model, [0.2 + seed / 2, 0.9]).save(path / "model.keras")
+            (path / "labels.txt").write_text("odd\nsmall\n")
+            paths.append(path)
+        record = runs.soup(paths, tmp_path / "soup", source=folder / "images.csv")
+        found = graphs.thresholds_of(record.made.model)
+        validation = runs.evaluate(tmp_path / "soup", split="validation").evaluation
+        assert validation.thresholds == found
+        assert found == pytest.approx(
+            analysis.choose_thresholds(
+                validation.labels, validation.probabilities, "f1", validation.class_names
+            )
+        )
+        averaged = runs.soup(paths, tmp_path / "mean")
+        assert graphs.thresholds_of(averaged.made.model) == pytest.approx((0.45, 0.9))
 
     def test_refuses(self, folders, tmp_path):
         output = tmp_path / "soup"

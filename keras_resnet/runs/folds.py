@@ -193,6 +193,7 @@ def _settings(asked: Asked, pool, folds, name):
         "image_size": execution.image_size,
         "crop": execution.crop,
         "seed": execution.seed,
+        **({} if asked.thresholds is None else {"thresholds": asked.thresholds}),
     }
     return json.loads(json.dumps(as_python(settings)))
 

@@ -3,14 +3,17 @@
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import data, graphs, names, training
+import numpy as np
+
+from keras_resnet import analysis, data, graphs, names, training
 from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import write_labels
 from keras_resnet.files import json_text, locked, write_text, written_beside
+from keras_resnet.graphs.thresholds import THRESHOLD
 from keras_resnet.runs.choices import METRICS_FILE, MODEL_FILE, RUN_FILES
 from keras_resnet.runs.guards import check_files, check_writable, damaged_images_named, job
 from keras_resnet.runs.images import images_of, write_images
@@ -89,7 +92,8 @@ def soup(
     The runs must be of one architecture, and are worth averaging if they began with the same
     weights, such as those of ImageNet, and differ in hyperparameters or seeds. Statistics of
     BatchNormalization are measured anew on the training images, unless all runs have the same,
-    because the mean of several is not what the mean weights would measure.
+    because the mean of several is not what the mean weights would measure. Thresholds of labels
+    are chosen anew on the validation images, unless all runs have the same.
 
     Writes into `output`: model.keras, labels.txt and metrics.json; and if there are images,
     images.csv, predictions.png and what `evaluate` finds on the test images.
@@ -156,6 +160,7 @@ def soup(
                 score=score,
                 renew=renew,
             )
+            made = replace(made, model=_decided(made, found, images, _rule_of(paths)))
             quality = None
             if images and len(images.test):
                 quality = _evaluated(made.model, images, images.test, first)
@@ -172,6 +177,29 @@ def soup(
         record = SoupRecord(made, paths, images, compared, quality, where, output)
         _write(record, first.names, known)
     return record
+
+
+def _decided(made, found, images, rule):
+    """The model of a soup with thresholds of labels, if those it is made of have some."""
+    each = [graphs.thresholds_of(found[index].model) for index in made.taken]
+    if len({*each}) == 1:
+        return made.model
+    if images and len(images.validation):
+        quality: Any = _evaluated(made.model, images, images.validation, found[0])
+        chosen = analysis.choose_thresholds(
+            quality.labels, quality.probabilities, rule, quality.class_names
+        )
+    else:
+        log.warning("There are no images to choose thresholds of labels on: they are the mean.")
+        half = (THRESHOLD,) * len(found[0].names)
+        chosen = np.mean([thresholds or half for thresholds in each], 0).tolist()
+    return graphs.with_thresholds(made.model, chosen)
+
+
+def _rule_of(paths):
+    """How the thresholds of the first run that has some were chosen."""
+    rules = (run.metrics.get("thresholds") for run in map(images_of, paths) if run)
+    return next((rule for rule in rules if isinstance(rule, str)), "f1")
 
 
 def _check_places(paths, output):

@@ -253,7 +253,9 @@ class Asked:
                 f"thresholds={self.thresholds!r} are for several labels per image; data "
                 f"{images.name!r} is for {images.task}: leave them out."
             )
-        if self.thresholds in THRESHOLDS and not len(images.validation):
+        # A cross-validation holds some out later.
+        validated = len(images.validation) or self.policy.validation
+        if self.thresholds in THRESHOLDS and not validated:
             raise ValueError(
                 f"thresholds={self.thresholds!r} are chosen on validation images, and data "
                 f"{images.name!r} has none: give validation=, or a number."
