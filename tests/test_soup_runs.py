@@ -119,21 +119,22 @@ class TestModels:
 OPTIONS = {"model": "CIFARResNet8", "epochs": 6, "image_size": 8, "batch_size": 32}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Three runs that begin with the weights of another, and go different ways."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = runs.train("digits", folder / "first", **OPTIONS)
+    weights = folder / "first.weights.h5"
+    first.model.save_weights(weights)
+    options = {**OPTIONS, "weights": weights, "recipe": "paper", "epochs": 3}
+    places = [folder / f"{seed}" for seed in range(3)]
+    for seed, place in enumerate(places):
+        runs.train("digits", place, learning_rate=0.05 * 4**seed, seed=seed, **options)
+    return places
+
+
 @pytest.mark.slow
 class TestRuns:
-    @pytest.fixture(scope="class")
-    def trained(self, tmp_path_factory):
-        """Three runs that begin with the weights of another, and go different ways."""
-        folder = tmp_path_factory.mktemp("runs")
-        first = runs.train("digits", folder / "first", **OPTIONS)
-        weights = folder / "first.weights.h5"
-        first.model.save_weights(weights)
-        options = {**OPTIONS, "weights": weights, "recipe": "paper", "epochs": 3}
-        places = [folder / f"{seed}" for seed in range(3)]
-        for seed, place in enumerate(places):
-            runs.train("digits", place, learning_rate=0.05 * 4**seed, seed=seed, **options)
-        return places
-
     def test_greedy_soup_is_no_worse_than_the_best(self, trained, tmp_path):
         record = runs.soup(trained, tmp_path / "soup", greedy=True)
         scores = record.validation["accuracy"]

@@ -102,7 +102,7 @@ def read_csv(path: str | os.PathLike, policy: SplitPolicy, task: Task | None = N
         split: Split(
             [path.parent / rows[index].file for index in indices],
             labels[indices],
-            groups=groups and np.array([groups[index] for index in indices]),
+            groups=None if groups is None else groups[indices],
         )
         for split, indices in listed.items()
     }
@@ -126,7 +126,7 @@ def _groups(rows, place, notes):
     notes.append("Images of one 'group' stay in one split.")
     groups = [names.label(row.cells[place["group"]]) for row in rows]
     # A path cannot be the name of a group as well: names have no line breaks.
-    return [group or f"\n{row.file}" for group, row in zip(groups, rows, strict=True)]
+    return np.array([group or f"\n{row.file}" for group, row in zip(groups, rows, strict=True)])
 
 
 def _check_filled(rows, column, task, where):
