@@ -14,7 +14,7 @@ from keras_resnet.checks import check_choice, is_count
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
-from keras_resnet.resnet import BlockName, StemName, resnet
+from keras_resnet.resnet import Architecture, BlockName, StemName, resnet
 
 Weights = str | os.PathLike | None
 ImageShape = tuple[int | None, int | None, int]
@@ -91,6 +91,7 @@ CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 """The depths of the CIFAR-10 models in the paper's table 6."""
 
 _LAYERS = {"basic": 6, "bottleneck": 9}  # in a block of each of the three stages
+_SECOND = {"basic": "basic_preactivation", "bottleneck": "preactivation"}
 _OF_BOTTLENECKS = (164, 1001)
 
 
@@ -202,6 +203,27 @@ Examples
 """
 
 
+def default_name(builder: str) -> str:
+    """Name what a builder makes, if nobody else names it.
+
+    Parameters
+    ----------
+    builder : str
+        Name of the builder, with its depth.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from keras_resnet import zoo
+    >>> zoo.default_name("WideResNet50_2"), zoo.default_name("CIFARResNet20")
+    ('wide_resnet50_2', 'cifar_resnet20')
+    """
+    return re.sub("^(wide|cifar)", r"\1_", builder.lower())
+
+
 def _model(
     name: str, block_counts: Sequence[int], doc: str | None = None, *, published=True, **options
 ) -> NamedModel:
@@ -216,7 +238,7 @@ def _model(
         pooling: Pooling = None,
         classes: int = 1000,
         classifier_activation: Activation = "softmax",
-        name: str = name.lower().replace("wideresnet", "wide_resnet"),
+        name: str = default_name(name),
         **options: Unpack[NamedOptions],
     ) -> keras.Model:
         given = dict(
@@ -478,12 +500,9 @@ def CIFARResNet(
     >>> keras_resnet.CIFARResNet(20).count_params()  # 1,376 of them moving averages
     271098
     """
-    return _cifar(
+    return _pretrained(
         f"CIFARResNet{depth}",
-        depth,
         weights,
-        block,
-        {"shortcut": "A"} if block == "basic" else {},
         dict(
             options,
             include_top=include_top,
@@ -492,9 +511,10 @@ def CIFARResNet(
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
-            name=name or f"cifar_resnet{depth}",
+            name=name or default_name(f"CIFARResNet{depth}"),
             stem=stem,
         ),
+        {"classes": 10, **_cifar_shape(depth, block)},
     )
 
 
@@ -553,15 +573,9 @@ def CIFARResNetV2(
     >>> sum(weight.size for weight in model.trainable_weights)
     1703258
     """
-    if block is None:
-        block = "bottleneck" if depth in _OF_BOTTLENECKS else "basic"
-    kinds = {"basic": "basic_preactivation", "bottleneck": "preactivation"}
-    return _cifar(
+    return _pretrained(
         f"CIFARResNetV2_{depth}",
-        depth,
         weights,
-        block,
-        {"block": kinds.get(block)},
         dict(
             options,
             include_top=include_top,
@@ -570,9 +584,10 @@ def CIFARResNetV2(
             pooling=pooling,
             classes=classes,
             classifier_activation=classifier_activation,
-            name=name or f"cifar_resnetv2_{depth}",
+            name=name or default_name(f"CIFARResNetV2_{depth}"),
             stem=stem,
         ),
+        {"classes": 10, **_cifar_shape(depth, block, second=True)},
     )
 
 
@@ -607,8 +622,40 @@ def builder(name: str) -> Callable[..., keras.Model]:
     return _BUILDERS[names.find("model", name, known, " (any depth of 6n + 2)")]
 
 
-def _cifar(architecture, depth, weights, block, usual, options):
-    """Build a CIFAR model: as many equal blocks in each stage as its depth has."""
+def architecture(name: str) -> Architecture:
+    """Find what tells a model apart, without building it.
+
+    Parameters
+    ----------
+    name : str
+        As for `builder`.
+
+    Returns
+    -------
+    Architecture
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, suggesting the nearest, or a depth that there is not.
+
+    Examples
+    --------
+    >>> from keras_resnet import zoo
+    >>> zoo.architecture("resnet50d").stem
+    'deep'
+    """
+    found = builder(name)
+    if isinstance(found, functools.partial):
+        shape = _cifar_shape(*found.args, None, second=found.func is CIFARResNetV2)
+        return Architecture(**shape, stem="cifar")
+    return Architecture(**MODELS[found.__name__])
+
+
+def _cifar_shape(depth, block, *, second=False):
+    """As many equal blocks in each of three stages as a depth has."""
+    if block is None:
+        block = "bottleneck" if second and depth in _OF_BOTTLENECKS else "basic"
     check_choice(tuple(_LAYERS), block=block)
     layers = _LAYERS[block]
     if not is_count(depth) or depth < layers + 2 or depth % layers != 2:
@@ -616,8 +663,10 @@ def _cifar(architecture, depth, weights, block, usual, options):
         raise ValueError(
             f"depth={depth!r} must be {layers}n + 2 with n >= 1 for {block} blocks: {depths}, ..."
         )
-    shape = dict(block_counts=[(depth - 2) // layers] * 3, block=block, filters=(16, 32, 64))
-    return _pretrained(architecture, weights, {**options}, {"classes": 10, **shape, **usual})
+    shape = dict(block_counts=[(depth - 2) // layers] * 3, filters=(16, 32, 64))
+    if second:
+        return {**shape, "block": _SECOND[block]}
+    return {**shape, "block": block, "shortcut": "A" if block == "basic" else "B"}
 
 
 def _says_its_size(options):

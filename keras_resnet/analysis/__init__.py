@@ -12,6 +12,7 @@ from keras_resnet.analysis.evaluation import (
     submission,
 )
 from keras_resnet.analysis.overview import Boxes, Overview, overview
+from keras_resnet.analysis.planned import planned
 from keras_resnet.analysis.plots import (
     class_sheet,
     contact_sheet,
@@ -42,6 +43,7 @@ __all__ = [
     "learning_rate_curve",
     "over_views",
     "overview",
+    "planned",
     "prediction_sheet",
     "submission",
     "training_curves",

@@ -207,9 +207,7 @@ def weights(model, as_json, licence, **filters):
 
 @click.command()
 @click.argument("name", required=False)
-@click.option(
-    "--all", "everything", is_flag=True, help="One line per model, CIFAR models to depth 110."
-)
+@click.option("--all", "everything", is_flag=True, help="One line per model.")
 @options.image_size("224, CIFAR models 32, detectors 800x1333", options.FOR_DETECTORS)
 @options.as_json
 def summary(name, everything, image_size, as_json):
@@ -226,10 +224,10 @@ def summary(name, everything, image_size, as_json):
             found.update(_summary(name, image_size))
             _show_stages(found)
             return
-        # Depth 1202 takes as long to build as all the others, and tells no more than 110.
-        depths = (depth for depth in zoo.CIFAR_DEPTHS if depth < 1202)
-        models = [*zoo.MODELS, *(f"CIFARResNet{depth}" for depth in depths), *detection.DETECTORS]
-        found["models"] = [_summary(each, image_size) for each in models]
+        cifar = [f"CIFARResNet{depth}" for depth in zoo.CIFAR_DEPTHS]
+        cifar += [f"CIFARResNetV2_{depth}" for depth in (110, 164, 1001)]
+        models = [*zoo.MODELS, *cifar, *detection.DETECTORS]
+        found["models"] = [_summary(each, image_size, built=False) for each in models]
         table(
             "The family",
             ["model", "image", "layers", "parameters", "multiply-adds"],
@@ -240,11 +238,12 @@ def summary(name, everything, image_size, as_json):
         )
 
 
-def _summary(name, image_size):
+def _summary(name, image_size, *, built=True):
     """A model in numbers."""
     from keras_resnet.runs import objects
 
-    summarize = _detector if objects.architecture(name) else _classifier
+    of_classes = _classifier if built else _planned
+    summarize = _detector if objects.architecture(name) else of_classes
     found, stages = summarize(name, image_size)
     return {
         **found,
@@ -264,6 +263,21 @@ def _classifier(name, image_size):
     model = zoo.builder(name)(weights=None, **given)
     shape = list(model.input_shape[1:])
     return {"model": model.name, "input_shape": shape}, analysis.complexity(model)
+
+
+def _planned(name, image_size):
+    """A classifier, and its stages by its plan: many take long to build, or much memory."""
+    from keras_resnet import analysis, zoo
+    from keras_resnet.layers.view import sides
+    from keras_resnet.resnet import STEMS
+
+    architecture = zoo.architecture(name)
+    default = STEMS[architecture.stem].image_size
+    height, width = sides(image_size) if image_size else (default, default)
+    stages = analysis.planned(
+        architecture, (height, width), 10 if name.startswith("CIFAR") else 1000
+    )
+    return {"model": zoo.default_name(name), "input_shape": [height, width, 3]}, stages
 
 
 def _detector(name, image_size):

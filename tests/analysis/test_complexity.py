@@ -6,7 +6,7 @@ from test_zoo import PUBLISHED
 
 import keras_resnet
 from keras_resnet import zoo
-from keras_resnet.analysis import complexity
+from keras_resnet.analysis import complexity, planned
 from keras_resnet.initialization import kernels_to_be_loaded
 
 
@@ -61,6 +61,19 @@ def test_neither_attention_nor_shortcuts_make_a_model_deeper(attention, shortcut
         classes=3,
     )
     assert [stage.layers for stage in complexity(model)] == [1, 4, 2, 1]
+@pytest.mark.parametrize(
+    "name",
+    ["SEResNet18", "ECAResNet26T", "ResNetRS50", "ResNetV2_18D", "ResNet50V2", "ResNetBlur18"],
+)
+def test_a_plan_is_what_is_built(name):
+    with kernels_to_be_loaded():
+        model = zoo.builder(name)(weights=None)
+    assert planned(zoo.architecture(name)) == complexity(model)
+
+
+def test_a_plan_is_of_any_size():
+    plan = planned(zoo.architecture("CIFARResNetV2_20"), (33, 46), classes=7)
+    assert plan == complexity(keras_resnet.CIFARResNetV2(20, input_shape=(33, 46, 3), classes=7))
 
 
 def test_resnet34_is_that_of_the_paper():

@@ -136,7 +136,7 @@ class TestSummary:
         result = run("summary", "--all", "--json")
         models = json.loads(result.stdout)["models"]
         assert [model["model"] for model in models][:2] == ["resnet18", "resnet34"]
-        assert len(models) == 15
+        assert len(models) == len(zoo.MODELS) + 9 + len(detection.DETECTORS)
 
 
 class TestWeights:
