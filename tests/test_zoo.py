@@ -176,6 +176,19 @@ class TestBuilder:
 
 @pytest.mark.parametrize("suffix", [".weights.h5", ".keras"])
 class TestWeightFiles:
+    @pytest.mark.parametrize("kind", ["basic", "preactivation"])
+    def test_fit_models_with_and_without_drop_path(self, tmp_path, suffix, kind):
+        def build(drop_path, **options):
+            return keras_resnet.ResNet(
+                (2, 2), kind, (8, 8), stem="cifar", drop_path=drop_path, attention="se", **options
+            )
+
+        images = np.random.default_rng(0).normal(size=(2, 32, 32, 3))
+        for ours, theirs in ((0.0, 0.2), (0.2, 0.0)):
+            model, path = randomize(build(ours)), tmp_path / f"{ours}{suffix}"
+            save(model, path)
+            np.testing.assert_array_equal(build(theirs, weights=path)(images), model(images))
+
     @pytest.mark.parametrize("kind", [str, Path])
     def test_come_back_to_the_bit(self, tmp_path, suffix, kind):
         model, path = randomize(small()), tmp_path / f"net{suffix}"

@@ -325,6 +325,10 @@ def _block(plan, x, filters, strides, name, drop_path, dilations, details, *, be
     if drop_path:
         drop = keras.layers.Dropout(drop_path, (None, 1, 1, 1), name=f"{name}_drop")
         residual = drop(residual)
+        if planned.projection:
+            # Keras orders layers by their distance from the output, and files of weights by that:
+            # with both paths longer by one layer, they fit models with and without drop path.
+            shortcut = keras.layers.Identity(name=f"{name}_0_kept")(shortcut)
     if before:
         if style.shortcut is None:
             return keras.layers.Identity(name=f"{name}_out")(residual)
