@@ -92,6 +92,8 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
         match = re.match(r"(conv|pool)(\d+)_", layer.name)
         # The max-pooling of the stem is the first step of conv2 in the paper's table.
         name = f"conv{int(match[2]) + (match[1] == 'pool')}" if match else "head"
+        if layer.name.startswith("post_") and stages:
+            name = next(reversed(stages))  # what closes the last stage of pre-activation blocks
         stage = stages.setdefault(name, StageComplexity(name))
         stage.output_shape = tuple(calls[layer][-1].outputs[0].shape[1:])
         stage.parameters += sum(math.prod(weight.shape) for weight in layer.trainable_weights)

@@ -765,6 +765,7 @@ def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     options = {}
     for name, argument in (
         ("conv1_conv", "normalization"),
+        ("conv1_1_conv", "normalization"),
         ("preprocessing", "mode"),
         ("transform", "mode"),  # of a detector
     ):
@@ -801,7 +802,7 @@ def _unrevealed(by_name):
             stages.add(int(match[1]))
             if 2 in np.ravel(config.get("strides") or 1):
                 strided.add(int(match[1]))
-    if "pool1_pad" in by_name and "conv1_relu" not in by_name:
+    if "pool1_pad" in by_name and not {"conv1_relu", "conv1_3_relu"} & by_name.keys():
         options["stem"] = "zero_padded"
     if 2 in strided:
         options["stride_block"] = "last"
