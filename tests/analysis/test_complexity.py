@@ -61,6 +61,8 @@ def test_neither_attention_nor_shortcuts_make_a_model_deeper(attention, shortcut
         classes=3,
     )
     assert [stage.layers for stage in complexity(model)] == [1, 4, 2, 1]
+
+
 @pytest.mark.parametrize(
     "name",
     ["SEResNet18", "ECAResNet26T", "ResNetRS50", "ResNetV2_18D", "ResNet50V2", "ResNetBlur18"],

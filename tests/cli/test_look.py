@@ -6,7 +6,7 @@ import pytest
 from commands import refused, run
 from pictures import encoded, write_images, write_records
 
-from keras_resnet import data
+from keras_resnet import data, detection, zoo
 
 
 class TestData:
