@@ -5,6 +5,7 @@ deepest models with pre-activation answer in training mode by more than 1e-4, in
 too. In float64, nothing but the arithmetic is left.
 """
 
+import gc
 from pathlib import Path
 
 import keras
@@ -58,10 +59,12 @@ def errors(model, net):
 
 @pytest.fixture
 def double():
-    """Models of this test compute in float64."""
+    """The model of a test computes in float64, and does not stay in memory."""
     keras.config.set_floatx("float64")
     yield
     keras.config.set_floatx("float32")
+    keras.backend.clear_session()
+    gc.collect()
 
 
 class TestTimm:
@@ -134,5 +137,6 @@ class TestKerasApplications:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("depth", [50, 101, 152])
-    def test_answer_exactly_the_same(self, tmp_path, depth, double):
-        self.check(*self.pair(tmp_path, depth, {}), 1e-6)
+    def test_answer_the_same_in_both_modes(self, tmp_path, depth, double):
+        # In training, our smaller epsilon, which inference makes up for, is left: 1e-5 for 1.001e-5.
+        self.check(*self.pair(tmp_path, depth, {}), 1e-5)

@@ -157,6 +157,8 @@ _MOST_CLASSES = 20_000
 _LAST = ("rpn_logits", "rpn_deltas", "box_logits", "box_deltas")
 
 _OF_BACKBONE = ("stride_in", "preprocessing")
+# Of backbones that neither library has: recorded where they are not the usual ones.
+_OF_OTHER_BACKBONES = (*mapping.UNREVEALED, "output_stride")
 _OF_DETECTOR = ("anchors_rounded", "roi_aligned", "roi_sampling_ratio")
 
 # detectron2's numbers of proposals, for "c4".
@@ -196,7 +198,8 @@ class Pretrained:
     @property
     def backbone(self) -> dict[str, Any]:
         """The builder's options of a backbone for these weights."""
-        return {name: self.trained[name] for name in _OF_BACKBONE if name in self.trained}
+        names = (*_OF_BACKBONE, *_OF_OTHER_BACKBONES)
+        return {name: self.trained[name] for name in names if name in self.trained}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -554,23 +557,30 @@ def _check_head(model, parts, layout):
 
 def _check_trained(model, parts, trained):
     """Raise an error if a detector has other options than the weights were trained with."""
-    ours = _options_of(model, parts)
+    ours = {**mapping.UNREVEALED, "output_stride": None, **_options_of(model, parts)}
+    if "stride_in" in trained:  # it says how the backbone was built
+        trained = {**mapping.UNREVEALED, **trained}
     for option, value in trained.items():
         if ours.get(option, value) != value:
-            where = "its backbone" if option in _OF_BACKBONE else "it"
+            where = "it" if option in _OF_DETECTOR else "its backbone"
+            otherwise = (
+                " If they were trained otherwise, use "
+                f"trained_with={{{option!r}: {ours[option]!r}}}."
+                if option in _SAYABLE
+                else ""
+            )
             raise ValueError(
                 f"these weights need {option}={value!r}, {model.name} has {ours[option]!r}. Build "
-                f"{where} with {option}={value!r}; the builders that take weights= do. If they "
-                f"were trained otherwise, use trained_with={{{option!r}: {ours[option]!r}}}."
+                f"{where} with {option}={value!r}; the builders that take weights= do.{otherwise}"
             )
 
 
 def _options_of(model, parts):
     """The options of a detector that its weights do not reveal."""
     found = mapping.options_of(layer.get_config() for layer in flat_layers(model))
-    options = {"stride_in": found["stride_in"]} if "stride_in" in found else {}
+    names = ("stride_in", "shortcut", *_OF_OTHER_BACKBONES)
     return {
-        **options,
+        **{name: found[name] for name in names if name in found},
         "preprocessing": parts.transform.mode,
         **{name: getattr(parts.options, name) for name in _OF_DETECTOR},
     }
@@ -584,10 +594,11 @@ def _slots(model, parts, found):
     of_head = {layer.name for layer in flat_layers(parts.box_head)}
     first = _first_level(parts)
     rearranged = _arrangements(parts, found)
+    naming = mapping.naming_for(layer.name for layer in flat_layers(model))
     for layer in flat_layers(model):
         if not layer.weights:
             continue
-        module = _module(layer.name, layout, layer.name in of_head, first)
+        module = _module(layer.name, layout, layer.name in of_head, first, naming)
         for variable, part, axes in mapping.variables_of(layer, model)[1]:
             slot = mapping.Slot(variable, axes)
             # Of the last layers the outputs are in another order, of others the inputs.
@@ -606,7 +617,7 @@ def _first_level(parts):
     return min((int(level) for level in re.findall(r"fpn_layer(\d)", names)), default=2)
 
 
-def _module(name, layout, of_head, first):
+def _module(name, layout, of_head, first, naming):
     """The module for a layer."""
     conv = name.removesuffix("_bn")
     if name == "fc6":
@@ -622,7 +633,7 @@ def _module(name, layout, of_head, first):
             return f"{module.removesuffix('.0')}.1"
     prefix = layout.last if of_head else layout.body
     if layout.library == "torchvision":
-        return prefix + mapping.module_name(name)
+        return prefix + mapping.module_name(name, naming)
     return prefix + _res_name(name)
 
 

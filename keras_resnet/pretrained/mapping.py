@@ -802,7 +802,7 @@ def _unrevealed(by_name):
             stages.add(int(match[1]))
             if 2 in np.ravel(config.get("strides") or 1):
                 strided.add(int(match[1]))
-    if "pool1_pad" in by_name and not {"conv1_relu", "conv1_3_relu"} & by_name.keys():
+    if {"conv1_conv", "pool1_pad"} <= by_name.keys() and "conv1_relu" not in by_name:
         options["stem"] = "zero_padded"
     if 2 in strided:
         options["stride_block"] = "last"
@@ -816,7 +816,7 @@ def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
     """Return the variables of the model by the names of their tensors."""
     slots, counts = {}, Counter()
     if naming in ("torchvision", "resnetv2"):
-        naming = _naming_for(model)
+        naming = naming_for(layer.name for layer in model.layers)
     for layer in model.layers:
         if not layer.weights:
             continue
@@ -838,9 +838,25 @@ def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
     return slots
 
 
-def _naming_for(model):
-    """The naming that torchvision or timm has for the kind of a model."""
-    names = [layer.name for layer in model.layers]
+def naming_for(names: Iterable[str]) -> str:
+    """Return the naming that torchvision or timm has for a kind of model.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Names of the model's layers.
+
+    Returns
+    -------
+    {"torchvision", "averaged", "resnetv2"}
+
+    Examples
+    --------
+    >>> from keras_resnet.pretrained.mapping import naming_for
+    >>> naming_for(["conv1_conv", "conv2_block1_preact_bn"])
+    'resnetv2'
+    """
+    names = [*names]
     if any(re.search(r"_preact_[bg]n$|^post_[bg]n$", name) for name in names):
         return "resnetv2"
     if any(re.search(r"_block\d+_0_pool$", name) for name in names):

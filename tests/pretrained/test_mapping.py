@@ -4,12 +4,15 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
+from checkpoints import WRITERS
+from errors import one_line_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import keras_resnet
-from keras_resnet import pretrained
-from keras_resnet.pretrained import load_state_dict, state_dict_shapes, to_torch
+from keras_resnet import pretrained, zoo
+from keras_resnet.initialization import kernels_to_be_loaded
+from keras_resnet.pretrained import load_state_dict, mapping, state_dict_shapes, to_torch
 from keras_resnet.resnet import resnet
 
 # Convolutions of a block, and blocks of every stage.
@@ -276,6 +279,83 @@ class TestOtherNames:
         assert loaded == list(range(len(SHAPES)))
 
 
+# Of every kind of model: its options, and names that it has in PyTorch.
+OF_TIMM = {
+    "D": (
+        dict(stem="deep", shortcut="D"),
+        "conv1.0.weight conv1.4.running_var conv1.6.weight bn1.bias layer2.0.downsample.1.weight "
+        "layer2.0.downsample.2.running_mean",
+    ),
+    "RS": (
+        dict(stem="deep_strided", attention="se", attention_ratio=0.25),
+        "maxpool.0.weight maxpool.1.bias layer1.0.se.fc1.weight layer2.1.se.fc2.bias",
+    ),
+    "ECA": (dict(attention="eca", anti_aliasing="blur"), "conv1.weight layer2.1.se.conv.weight"),
+    "v2": (
+        dict(block="preactivation"),
+        "stem.conv.weight stages.0.blocks.0.norm1.weight stages.1.blocks.1.norm3.running_var "
+        "stages.1.blocks.0.downsample.conv.weight norm.bias head.fc.bias",
+    ),
+    "basic v2": (
+        dict(block="basic_preactivation", stem="deep", shortcut="D"),
+        "stem.conv1.weight stem.norm2.bias stem.conv3.weight stages.1.blocks.1.norm2.weight",
+    ),
+    "Keras' v2": (
+        dict(block="preactivation", stem="zero_padded", stride_block="last", biases=True),
+        "stem.conv.bias stages.0.blocks.0.conv3.bias stages.0.blocks.0.downsample.conv.bias",
+    ),
+    "BiT": (
+        dict(block="preactivation", norm="group", weight_standardization=True),
+        "stages.0.blocks.0.norm1.bias",
+    ),
+    "group": (dict(norm="group", drop_path=0.2), "bn1.weight layer1.0.bn3.bias"),
+}
+
+
+class TestKinds:
+    @pytest.mark.parametrize("suffix", [".safetensors", ".h5", ".weights.h5"])
+    @pytest.mark.parametrize("kind", OF_TIMM)
+    @pytest.mark.filterwarnings("ignore:.*the file does not say how:RuntimeWarning")
+    def test_of_models_come_back_from_every_kind_of_file(self, tmp_path, kind, suffix):
+        options, names = OF_TIMM[kind]
+        options = {"filters": (32, 64), "input_shape": (32, 32, 3), "classes": 4, **options}
+        net = resnet((1, 2), **options)
+        generator = np.random.default_rng(0)
+        net.set_weights([generator.uniform(0.5, 1, weight.shape) for weight in net.weights])
+        state = to_torch(net)
+        assert set(names.split()) <= state.keys()
+        assert state.keys() >= state_dict_shapes(net).keys()
+
+        path = tmp_path / f"net{suffix}"
+        WRITERS[suffix](path, net)
+        again = keras_resnet.ResNet((1, 2), weights=path, **options)
+        assert all(map(np.array_equal, again.get_weights(), net.get_weights()))
+
+    @pytest.mark.parametrize("kind", ["D", "RS", "ECA", "v2"])
+    def test_that_the_cifar_zoo_does_not_have_are_refused_by_its_names(self, kind):
+        options, _ = OF_TIMM[kind]
+        net = resnet((1, 2), filters=(32, 64), input_shape=(32, 32, 3), **options)
+        with one_line_error("does not belong to a model of the CIFAR-10 zoo"):
+            to_torch(net, naming="cifar")
+
+    @pytest.mark.parametrize(
+        ("theirs", "ours", "parts"),
+        [
+            ("D", "group", ["The file has a deep stem", 'shortcut="D"', "resnet has not"]),
+            ("group", "D", ["resnet has a deep stem", "the file has not"]),
+            ("v2", "group", ["The file has", "pre-activation blocks", "resnet has not"]),
+            ("ECA", "RS", ["efficient channel attention", "squeeze-and-excitation"]),
+        ],
+    )
+    def test_of_file_and_model_are_told_where_they_differ(self, theirs, ours, parts):
+        file, model = (
+            resnet((1, 2), filters=(32, 64), input_shape=(32, 32, 3), **OF_TIMM[kind][0])
+            for kind in (theirs, ours)
+        )
+        with one_line_error("missing tensors that resnet needs", *parts):
+            load_state_dict(model, to_torch(file))
+
+
 class TestDepth:
     @pytest.mark.parametrize(
         ("block", "counts", "depth"),
@@ -373,6 +453,24 @@ class TestToTorch:
         assert not list(tmp_path.iterdir())
 
 
+# Of the named models, one for each combination of options that decide about anything here.
+_DECIDING = ("block", "stem", "shortcut", "norm", "anti_aliasing", "stride_block", "biases")
+ONE_OF_EACH = [
+    *{
+        tuple(options.get(option) for option in (*_DECIDING, "weight_standardization")): name
+        for name, options in zoo.MODELS.items()
+    }.values()
+]
+
+_OTHERS = {"stride_in": "3x3", "shortcut": "B", "preprocessing": "tf", "output_stride": None}
+_OF_PREACTIVATION = (
+    dict(shortcut="D"),
+    dict(stem="zero_padded"),
+    dict(stride_block="last"),
+    dict(norm="group", weight_standardization=True),
+)
+
+
 class TestOptionsWithoutTensors:
     """Nets of the same tensors that compute something else."""
 
@@ -385,17 +483,26 @@ class TestOptionsWithoutTensors:
             dict(shortcut=None),
             dict(shortcut="C"),
             dict(preprocessing="caffe"),
+            dict(shortcut="D"),
+            dict(anti_aliasing="average"),
+            dict(anti_aliasing="blur"),
+            dict(output_stride=4),
+            *({"block": "preactivation", **option} for option in _OF_PREACTIVATION),
         ],
         ids=str,
     )
     def test_come_along_with_a_file_of_ours(self, tmp_path, suffix, options):
+        of_weights = {name: options[name] for name in ("block", "norm") if name in options}
+        options = {name: value for name, value in options.items() if name not in of_weights}
+
         def build(**options):
             return keras_resnet.ResNet(
                 (1, 2),
-                filters=(8, 16),
+                filters=(32, 64),
                 input_shape=(32, 32, 3),
                 classes=4,
                 include_preprocessing=True,
+                **of_weights,
                 **options,
             )
 
@@ -408,10 +515,40 @@ class TestOptionsWithoutTensors:
         images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
         again = build(weights=path)
         np.testing.assert_array_equal(net(images), again(images))
-        other = dict(stride_in="3x3", shortcut="B", preprocessing="tf")
+        other = {**_OTHERS, **mapping.UNREVEALED}
         (option,) = options
         with pytest.raises(ValueError, match=option):
             build(weights=path, **{option: other[option]})
+
+    @pytest.mark.parametrize("name", ONE_OF_EACH)
+    def test_are_found_in_the_layers_of_the_named_models(self, name):
+        asked = zoo.MODELS[name]
+        small = {**asked, "block_counts": (1, 2), "filters": (64, 128)}
+        with kernels_to_be_loaded():
+            model = resnet(**small, input_shape=(32, 32, 3))
+        found = mapping.options_of(layer.get_config() for layer in model.layers)
+        usual = {**mapping.UNREVEALED, "output_stride": None, "shortcut": "B"}
+        expected = {option: asked.get(option, value) for option, value in usual.items()}
+        if expected["stem"] != "zero_padded":
+            expected["stem"] = "imagenet"  # the others have weights of their own
+        assert {option: found.get(option, usual[option]) for option in usual} == expected
+        assert found["preprocessing"] == "torch"
+
+    @pytest.mark.parametrize("stride", [8, 16, 32])
+    @pytest.mark.parametrize("name", ["ResNet10T", "ResNet14T", "ResNetAA50", "ResNetV2_18D"])
+    def test_find_the_output_stride(self, name, stride):
+        small = {**zoo.MODELS[name], "block_counts": (1, 1, 1, 1), "filters": (16,) * 4}
+        with kernels_to_be_loaded():
+            model = resnet(**small, input_shape=(64, 64, 3), output_stride=stride)
+        found = mapping.options_of(layer.get_config() for layer in model.layers)
+        assert found.get("output_stride", 32) == stride
+
+    def test_of_a_file_do_not_hold_a_model_that_is_asked_for_with_a_smaller_stride(self, tmp_path):
+        path = tmp_path / "net.safetensors"
+        net = small_net()
+        to_torch(net, path)
+        dilated = resnet((1, 1), "basic", (4, 8), input_shape=(8, 8, 3), classes=4, output_stride=4)
+        assert equal_weights(pretrained.load_weights(dilated, path), net)
 
     def test_that_make_no_sense_are_refused(self, tmp_path):
         path = tmp_path / "net.safetensors"
