@@ -117,9 +117,9 @@ class TestKerasApplications:
         options = {"input_shape": (96, 64, 3), "classifier_activation": None, **options}
         theirs = getattr(keras.applications, f"ResNet{depth}V2")(weights=None, **options)
         random_weights(theirs)
-        write_keras_2(folder / "weights.h5", theirs)
-        build = getattr(keras_resnet, f"ResNet{depth}V2")
-        return theirs, build(weights=folder / "weights.h5", **options)
+        path = folder / f"resnet{depth}v2_weights_tf_dim_ordering_tf_kernels.h5"
+        write_keras_2(path, theirs)
+        return theirs, getattr(keras_resnet, f"ResNet{depth}V2")(weights=path, **options)
 
     def check(self, theirs, ours, limit, modes=(False, True)):
         images = 60 * rule.image((4, 96, 64, 3)).astype(ours.compute_dtype)

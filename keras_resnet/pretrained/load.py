@@ -125,6 +125,11 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         options, view = row.options, row.view
     elif of_keras := mapping.options_of_keras(model.tensors):
         options = of_keras
+        if not mapping.is_caffe(model.tensors):  # a model of ours can have such biases, too
+            warn(
+                f"{argument}: taken for weights of keras.applications, which are for images "
+                f"normalized as {options['preprocessing']!r}."
+            )
     silent = "preprocessing" not in options and mapping.is_of_keras(model.tensors)
     channels = mapping.channels_of(model.tensors)
     return Source(argument, options, view, row, lambda top: tensors, silent, channels, path, prefix)
@@ -164,7 +169,7 @@ def load_weights(
     model : keras.Model
         A model of this package.
     weights : str, path or None
-        A tag ("imagenet", "imagenet_v2", "imagenet_caffe" or "cifar10", see
+        A tag ("imagenet", "imagenet_v2", "imagenet_caffe", "imagenet_keras" or "cifar10", see
         `keras_resnet.list_weights`), or the path of a PyTorch checkpoint (`.pth` or `.th`), a
         `.safetensors` file, an `.h5` file of keras.applications, a `.weights.h5` file or a `.keras`
         file; behind a "#", which model in it. None leaves the model unchanged.

@@ -180,31 +180,44 @@ _BEFORE_1_6 = {
     "resnet152": "b121ed2d",
 }
 
-# keras.applications' files: MD5 with and without the classifier, and the published accuracy of
-# ResNet-50.
+# keras.applications' files: model, MD5 with and without the classifier, and the published accuracy.
 _KERAS_APPLICATIONS = [
     (
         "ResNet50",
-        "2cb95161c43110f7111970584f804107",
-        "4d473c1dd8becc155b73f8504c6f6626",
-        74.9,
-        92.1,
+        *("2cb95161c43110f7111970584f804107", "4d473c1dd8becc155b73f8504c6f6626", 74.9, 92.1),
     ),
     (
         "ResNet101",
-        "f1aeb4b969a6efcfb50fad2f0c20cfc5",
-        "88cf7a10940856eca736dc7b7e228a21",
-        None,
-        None,
+        *("f1aeb4b969a6efcfb50fad2f0c20cfc5", "88cf7a10940856eca736dc7b7e228a21", None, None),
     ),
     (
         "ResNet152",
-        "100835be76be38e30d865e96f2aaae62",
-        "ee4c566cf9a93f14d82f913c2dc6dd0c",
-        None,
-        None,
+        *("100835be76be38e30d865e96f2aaae62", "ee4c566cf9a93f14d82f913c2dc6dd0c", None, None),
+    ),
+    (
+        "ResNet50V2",
+        *("3ef43a0b657b3be2300d5770ece849e0", "fac2f116257151a9d068a22e544a4917", 76.0, 93.0),
+    ),
+    (
+        "ResNet101V2",
+        *("6343647c601c52e1368623803854d971", "c0ed64b8031c3730f411d2eb4eea35b5", 77.2, 93.8),
+    ),
+    (
+        "ResNet152V2",
+        *("a49b44d1979771252814e80f8ec446f9", "ed17cf2e0169df9d443503ef94b23b33", 78.0, 94.2),
     ),
 ]
+
+# Trainable parameters of its V2 models, which have biases.
+_PARAMETERS_V2 = {"ResNet50V2": 25_568_360, "ResNet101V2": 44_577_896, "ResNet152V2": 60_236_904}
+
+# What the tensors of a model do not reveal, by a part of its name.
+_UNREVEALED: dict[str, dict[str, Any]] = {
+    r"AA": {"anti_aliasing": "average"},
+    r"Blur": {"anti_aliasing": "blur"},
+    r"V2_\d+D": {"shortcut": "D"},
+    r"_BiT": {"stem": "zero_padded", "weight_standardization": True},
+}
 
 # Depth, checksum digits in the file name, published test error in percent, parameters.
 _CIFAR10 = [
@@ -297,10 +310,14 @@ def _row_of_timm(facts):
     if url := known.pop("url"):
         folder, stem, digits = re.fullmatch(r"(.+/)(.+)-([0-9a-f]{8})\.pth", url).groups()
         files.insert(0, _pytorch_file(folder, stem, digits))  # it has a checksum
+    options = {"stride_in": "3x3", "preprocessing": known.pop("preprocessing")}
+    for part, unrevealed in _UNREVEALED.items():
+        if re.search(part, known["model"]):
+            options |= unrevealed
     return Weights(
         tag=TIMM + known.pop("name"),
         files=tuple(files),
-        options={"stride_in": "3x3", "preprocessing": known.pop("preprocessing")},
+        options=options,
         **known,
     )
 
@@ -332,21 +349,22 @@ def _rows():
             )
     for model, with_top, without_top, top1, top5 in _KERAS_APPLICATIONS:
         stem = f"{model.lower()}_weights_tf_dim_ordering_tf_kernels"
+        second = model in _PARAMETERS_V2
         yield Weights(
             model,
-            "imagenet_caffe",
+            "imagenet_keras" if second else "imagenet_caffe",
             (
                 File(f"{stem}.h5", f"{_KERAS}{stem}.h5", "md5", with_top),
                 File(f"{stem}_notop.h5", f"{_KERAS}{stem}_notop.h5", "md5", without_top, top=False),
             ),
-            CAFFE_OPTIONS,
+            KERAS_V2_OPTIONS if second else CAFFE_OPTIONS,
             "ImageNet",
             224 / 256,
             "MIT",
             top1,
             top5,
             classes=1000,
-            parameters=_PARAMETERS[model],
+            parameters={**_PARAMETERS, **_PARAMETERS_V2}[model],
         )
     for facts in _OF_TIMM:
         if facts["model"]:
@@ -576,8 +594,8 @@ def find_tag(tag: str, model: str | None) -> Weights:
     Parameters
     ----------
     tag : str
-        "imagenet", "imagenet_v1", "imagenet_v2", "imagenet_caffe", "cifar10", or one of timm's,
-        such as "timm/resnet50d.ra2_in1k".
+        "imagenet", "imagenet_v1", "imagenet_v2", "imagenet_caffe", "imagenet_keras", "cifar10", or
+        one of timm's, such as "timm/resnet50d.ra2_in1k".
     model : str or None
         Name of the builder; case, "-" and "_" do not matter. None for a custom model.
 

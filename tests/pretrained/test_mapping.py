@@ -315,7 +315,7 @@ OF_TIMM = {
 class TestKinds:
     @pytest.mark.parametrize("suffix", [".safetensors", ".h5", ".weights.h5"])
     @pytest.mark.parametrize("kind", OF_TIMM)
-    @pytest.mark.filterwarnings("ignore:.*the file does not say how:RuntimeWarning")
+    @pytest.mark.filterwarnings("ignore:.*(the file does not say how|taken for):RuntimeWarning")
     def test_of_models_come_back_from_every_kind_of_file(self, tmp_path, kind, suffix):
         options, names = OF_TIMM[kind]
         options = {"filters": (32, 64), "input_shape": (32, 32, 3), "classes": 4, **options}

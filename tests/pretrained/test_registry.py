@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from checkpoints import Parameter, as_legacy, as_tar, as_zip, wrapped
 from errors import one_line_error
+from keras.src.applications.resnet import WEIGHTS_HASHES
 
 import keras_resnet
 from keras_resnet import initialization, zoo
-from keras_resnet.pretrained import list_weights, load_weights, readers, state_dict_shapes
+from keras_resnet.pretrained import (
+    list_weights,
+    load_weights,
+    mapping,
+    readers,
+    state_dict_shapes,
+)
 from keras_resnet.pretrained.registry import REGISTRY, find_file, find_tag
+from keras_resnet.resnet import Architecture
 
 # Of torchvision's nets: convolutions of a block, blocks of every stage, groups, width of a group.
 # Table 1 of He et al. (2016), table 1 of Xie et al. (2017); wide ones have twice the inner width.
@@ -66,7 +74,10 @@ CIFAR = {
     110: "resnet110-1d1ed7c2.th",
     1202: "resnet1202-f3b1deed.th",
 }
-CAFFE = ("ResNet50", "ResNet101", "ResNet152")
+OF_KERAS = {
+    **dict.fromkeys(("ResNet50", "ResNet101", "ResNet152"), "imagenet_caffe"),
+    **dict.fromkeys(("ResNet50V2", "ResNet101V2", "ResNet152V2"), "imagenet_keras"),
+}
 
 # Of the detectors: file, where it is, average precision, and what its backbone needs. From
 # torchvision's documentation, and detectron2's MODEL_ZOO.md.
@@ -127,8 +138,8 @@ FILES = [
     *(("imagenet_v2", *item) for of in (V2, TIMM["tv2"]) for item in of.items()),
     *(("cifar10", f"CIFARResNet{depth}", file) for depth, file in CIFAR.items()),
     *(
-        ("imagenet_caffe", model, f"{model.lower()}_weights_tf_dim_ordering_tf_kernels{top}.h5")
-        for model in CAFFE
+        (tag, model, f"{model.lower()}_weights_tf_dim_ordering_tf_kernels{top}.h5")
+        for model, tag in OF_KERAS.items()
         for top in ("", "_notop")
     ),
     *((tag, model, file) for (model, tag), (file, *_) in DETECTORS.items()),
@@ -267,8 +278,34 @@ class TestTable:
             "imagenet_v1": {(("stride_in", "3x3"), torch)},
             "imagenet_v2": {(("stride_in", "3x3"), torch)},
             "imagenet_caffe": {(("stride_in", "1x1"), ("preprocessing", "caffe"))},
+            "imagenet_keras": {
+                (
+                    *(("stem", "zero_padded"), ("stride_block", "last"), ("biases", True)),
+                    ("preprocessing", "tf"),
+                )
+            },
             "cifar10": {(("shortcut", "A"), torch)},
         }
+
+    def test_says_what_the_weights_of_the_named_models_do_not_reveal(self):
+        # In v2, not even the names of tensors tell a shortcut with average pooling.
+        usual = {**mapping.UNREVEALED, "shortcut": "B"}
+        for row in REGISTRY.values():
+            if row.model in zoo.MODELS:
+                asked = {**usual, **zoo.MODELS[row.model]}
+                if asked["stem"] != "zero_padded":
+                    asked["stem"] = "imagenet"
+                if "preactivation" not in asked.get("block", ""):
+                    asked["shortcut"] = "B"
+                needed = {option: asked[option] for option in usual}
+                assert {name: {**usual, **row.options}[name] for name in usual} == needed, row.tag
+
+    def test_counts_parameters(self):
+        for row in REGISTRY.values():
+            if row.model in zoo.MODELS and row.classes == 1000:
+                architecture = Architecture(**zoo.MODELS[row.model])
+                count = sum(each.parameters for each in architecture.convolutions())
+                assert row.parameters == count + 1000 * (architecture.features + 1), row.tag
 
     def test_has_the_facts_of_the_detectors(self):
         for key, (name, folder, ap, (stride_in, preprocessing)) in DETECTORS.items():
@@ -349,8 +386,9 @@ class TestFiles:
                     assert (file.algorithm, file.checksum) == ("sha256", match[1])
                     assert file.address.endswith(f"/{file.name}")
                 elif file.name.endswith(".h5"):
+                    with_top, without = WEIGHTS_HASHES[file.name.partition("_")[0]]
                     assert file.algorithm == "md5"
-                    assert re.fullmatch("[0-9a-f]{32}", file.checksum)
+                    assert file.checksum == (with_top if file.top else without)
                     assert file.address.endswith(f"/{file.name}")
                 elif match := re.fullmatch(r"model_final_([0-9a-f]{6})\.pkl", file.name):
                     # "any model on this page contains its md5 prefix in its file name"
