@@ -138,5 +138,5 @@ class TestKerasApplications:
     @pytest.mark.slow
     @pytest.mark.parametrize("depth", [50, 101, 152])
     def test_answer_the_same_in_both_modes(self, tmp_path, depth, double):
-        # In training, our smaller epsilon, which inference makes up for, is left: 1e-5 for 1.001e-5.
+        # In training, another epsilon is left, which inference makes up for: 1e-5, not 1.001e-5.
         self.check(*self.pair(tmp_path, depth, {}), 1e-5)
