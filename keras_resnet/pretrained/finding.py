@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet.names import some
+from keras_resnet.pretrained import first_names
 
 logger = logging.getLogger("keras_resnet")
 
@@ -120,6 +121,8 @@ def models_in(tensors: Mapping[str, Any], choice: str | None = None) -> list[Fou
     True
     """
     tensors = _without_counters(tensors)
+    if first_names.are_in(tensors) and choice is None:
+        return [Found("", *first_names.translated(tensors))]
     places = {}
     for signs, rename in _LAYOUTS.items():
         for name in tensors:
@@ -203,9 +206,10 @@ def tell(found: Found, argument: str) -> None:
         return
     heads = f" {some(found.projection)} are of a projection head." if found.projection else ""
     modules = dict.fromkeys(_module(name, found.prefix) for name in found.aside)
+    under = f"took the model under {found.place!r}, and " if found.prefix else ""
     logger.info(
-        "%s: took the model under %r, and set aside %d other tensors, of %s.%s",
-        *(argument, found.place, len(found.aside), some([*modules], 5), heads),
+        "%s: %sset aside %d other tensors, of %s.%s",
+        *(argument, under, len(found.aside), some([*modules], 5), heads),
     )
 
 
@@ -284,7 +288,7 @@ def _module(name, prefix):
         if ours != theirs:
             break
         common += 1
-    return ".".join(parts[: common + 1])
+    return ".".join(parts[: common + 1]).partition("/")[0]
 
 
 def _without_counters(tensors):
