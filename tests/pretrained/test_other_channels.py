@@ -235,6 +235,37 @@ class TestOnRealWeights:
 
 
 class TestChannelsOf:
+    @pytest.mark.filterwarnings("ignore:.*does not say")
+    @pytest.mark.parametrize("suffix", [".safetensors", ".weights.h5"])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            dict(stem="deep"),
+            dict(block="preactivation"),
+            dict(block="preactivation", stem="deep"),
+            dict(block="preactivation", norm="group", weight_standardization=True),
+        ],
+        ids=str,
+    )
+    def test_are_found_in_models_of_all_kinds(self, options, suffix, tmp_path):
+        def build(channels, **weights):
+            return keras_resnet.ResNet(
+                (1,),
+                filters=(32,),
+                input_shape=(32, 32, channels),
+                classes=4,
+                **{**options, **weights},
+            )
+
+        rgb, path = build(3), tmp_path / f"net{suffix}"
+        if suffix == ".safetensors":
+            pretrained.to_torch(rgb, path)
+        else:
+            rgb.save_weights(path)
+        net = build(5, weights=path)
+        assert net.preprocessing == "torch"
+        np.testing.assert_array_equal(net.weights[0], adapted_kernel(rgb.weights[0].numpy(), 5))
+
     def test_are_those_of_the_first_kernel(self, rgb):
         state = pretrained.to_torch(build(5))
         assert channels_of(state) == 5
