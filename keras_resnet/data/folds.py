@@ -95,10 +95,10 @@ def with_fold(source: Source, held_out: np.ndarray, validation: float, seed: int
     chosen = np.array([], int)
     if validation:
         parts = _divided(others, names, task, _PARTS, seed)
-        count = min(max(1, round(validation * len(parts))), len(parts) - 1)
+        count = max(1, round(validation * len(parts)))
         # Of a class of few images, one must be left to train on.
-        turned = (np.sort(np.concatenate(_turned(parts, by)[:count])) for by in range(len(parts)))
-        found = (each for each in turned if _leaves_some(others, each, names, task))
+        some = (np.concatenate(_turned(parts, by)[:count]) for by in range(len(parts)))
+        found = (np.sort(each) for each in some if _leaves_some(others, each, names, task))
         chosen = next(found, None)
         if chosen is None:
             raise ValueError(
@@ -124,6 +124,8 @@ def _divided(split, class_names, task, folds, seed):
         warnings.filterwarnings("ignore", message="The least populated class")
         if split.groups is not None:
             folds = min(folds, len(first))
+            if folds < 2:
+                return [np.arange(len(split))]
             # Which wants as many members of some class as there are parts.
             if np.unique(strata, return_counts=True)[1].max() < folds:
                 strata = np.zeros_like(strata)
@@ -132,6 +134,8 @@ def _divided(split, class_names, task, folds, seed):
         # One of each stands for all images that are equal.
         strata = strata[first]
         folds = min(folds, np.unique(strata, return_counts=True)[1].max())
+        if folds < 2:
+            return [np.arange(len(split))]
         parts = StratifiedKFold(folds, **options).split(strata, strata)
         return [np.flatnonzero(np.isin(which, held_out)) for _, held_out in parts]
 

@@ -138,6 +138,17 @@ class TestWithFold:
             fold = data.with_fold(source, part, validation=0.15)
             assert fold.train.counts(3)[2] == fold.test.counts(3)[2] == 1
 
+    @pytest.mark.parametrize("groups", [None, np.array([*"abcdef"])])
+    def test_a_class_of_one_image_cannot_be_validated(self, groups):
+        images = split(np.repeat([0, 1, 2], 2), groups)
+        nothing = images.take(np.array([], int))
+        source = data.Source("few", NAMES, 1, 4, "none", images, nothing, nothing)
+        (part, *_) = data.folds_of(images, NAMES, "classification", 2)
+        with one_line_error("validation=0.15: a class of 'few' has too few images"):
+            data.with_fold(source, part, validation=0.15)
+        fold = data.with_fold(source, part, validation=0.0)
+        assert fold.train.counts(3) == fold.test.counts(3) == [1, 1, 1]
+
 
 class TestGroupsOfATable:
     def write(self, folder, column="group"):
