@@ -65,6 +65,7 @@ class TestModels:
             *("labels.txt", "metrics.json", "model.keras")
         ]
 
+    @pytest.mark.slow
     def test_thresholds_are_chosen_anew(self, tmp_path):
         digits, folder = data.load("digits"), tmp_path / "images"
         folder.mkdir()

@@ -67,6 +67,7 @@ class TestFinder:
         assert not optimizer.built
         assert model.get_config() == view
 
+    @pytest.mark.slow
     def test_the_same_again(self):
         source, recipe = small.digits(), Recipe(batch_size=32)
         once, again = (find_learning_rate(small.model(), source, recipe, steps=20) for _ in "12")
