@@ -88,7 +88,7 @@ def with_fold(source: Source, held_out: np.ndarray, validation: float, seed: int
     >>> parts = data.folds_of(digits.train, digits.class_names, digits.task, 5)
     >>> fold = data.with_fold(digits, parts[0], validation=0.15)
     >>> len(fold.train), len(fold.validation), len(fold.test)
-    (1223, 214, 360)
+    (1221, 216, 360)
     """
     names, task = source.class_names, source.task
     others = source.train.take(np.setdiff1d(np.arange(len(source.train)), held_out))
