@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.checks import check_range
+from keras_resnet.checks import check_range, is_within
 from keras_resnet.data.labels import task_of
 from keras_resnet.data.operations import RAND_AUGMENT, TRIVIAL_AUGMENT, RandomOperations
 
@@ -56,6 +56,14 @@ class Augmentation:
     def __post_init__(self):
         check_range("fraction", erasing=self.erasing)
         check_range("count", repeats=self.repeats)
+        if self.chances is not None:
+            count = len(self.mixes())
+            probable = all(is_within("fraction", chance) for chance in self.chances)
+            if not probable or sum(self.chances) > 1 + 1e-6 or len(self.chances) != count:
+                raise ValueError(
+                    f"chances={self.chances!r} must be probabilities, one for each of {count} "
+                    "mixes, and together at most 1."
+                )
 
     def with_mixup(self, alpha: float) -> "Augmentation":
         """Add MixUp to the layers that mix batches.

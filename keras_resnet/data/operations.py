@@ -21,8 +21,8 @@ def auto_contrast(image, _):
     """Stretch each channel to the range from 0 to 255."""
     lowest, highest = (find(image, (0, 1)) for find in (tf.reduce_min, tf.reduce_max))
     spread = highest - lowest
-    stretched = tf.math.divide_no_nan(255.0 * (image - lowest), spread)  # 255 at most
-    return tf.where(spread > 0, stretched, image)
+    stretched = (image - lowest) * tf.math.divide_no_nan(255.0, spread)
+    return tf.where(spread > 0, tf.minimum(stretched, 255.0), image)
 
 
 def equalize(image, _):

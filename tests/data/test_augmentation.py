@@ -371,11 +371,17 @@ class TestBatches:
         first = [image[image != 77][:9] for image in shown]
         assert len(np.unique(np.concatenate(first))) == 9 * 50
 
-    @pytest.mark.parametrize("options", [{"erasing": 1.5}, {"repeats": 0}, {"repeats": 1.5}])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *({"erasing": 1.5}, {"repeats": 0}, {"repeats": 1.5}),
+            *({"chances": each} for each in ((0.5,), (0.7, 0.7), (-0.1, 0.5), (0.2, 0.2, 0.2))),
+        ],
+    )
     def test_numbers_out_of_range_are_refused(self, options):
         (name,) = options
         with one_line_error(f"{name}="):
-            Augmentation(**options)
+            Augmentation(mixes=lambda: [CutMix(1.0), keras.layers.MixUp()], **options)
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_strong_gives_probabilities_and_images(self, channels):
