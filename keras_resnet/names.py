@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 
+_MOST = 24  # names in an error
+
+
 def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
     """Find a name in a list; case, "-" and "_" do not matter.
 
@@ -45,10 +48,13 @@ def find(argument: str, name: str, known: Iterable[str], note: str = "") -> str:
     if wanted in by_plain_name:
         return by_plain_name[wanted]
     nearest = [each for each in by_plain_name if each.startswith(wanted)]
-    nearest += difflib.get_close_matches(wanted, by_plain_name, n=1, cutoff=0.0)
+    nearest += difflib.get_close_matches(wanted, by_plain_name, n=_MOST, cutoff=0.0)
+    there, kind = [*by_plain_name], "There are"
+    if len(there) > _MOST:
+        there, kind = [*dict.fromkeys(nearest)][:_MOST], f"The nearest of {len(there)} are"
     raise ValueError(
-        f"{argument} {name!r} is not known. Did you mean {by_plain_name[nearest[0]]}? There are "
-        f"{', '.join(by_plain_name.values())}{note}."
+        f"{argument} {name!r} is not known. Did you mean {by_plain_name[nearest[0]]}? {kind} "
+        f"{', '.join(by_plain_name[each] for each in there)}{note}."
     )
 
 
