@@ -54,7 +54,8 @@ which differ from v1 by a few percent.
 
 "v1" and "v2" are `CIFARResNet` and `CIFARResNetV2` with projections (shortcut B), "plain"
 has no shortcuts, "SE" has squeeze-and-excitation with a quarter of the channels, "D"
-average pooling on the shortcut. The models of 164 layers have bottleneck blocks.
+average pooling on the shortcut. The models of 164 layers have bottleneck blocks. [Every
+ResNet](models.md) explains the options.
 
 {machine}
 

@@ -5,7 +5,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-
 _MOST = 24  # names in an error
 
 
