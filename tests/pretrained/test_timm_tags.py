@@ -1,5 +1,6 @@
 """timm's published weights: every row against timm's own configuration and state dicts."""
 
+import inspect
 import json
 import logging
 import lzma
@@ -12,8 +13,8 @@ from errors import one_line_error
 from safetensors.numpy import save_file
 
 import keras_resnet
-from keras_resnet import graphs, names, zoo
-from keras_resnet.pretrained import list_weights, load, load_weights
+from keras_resnet import graphs, initialization, names, zoo
+from keras_resnet.pretrained import list_weights, load, load_weights, mapping, state_dict_shapes
 from keras_resnet.pretrained.registry import REGISTRY, TAGS_OF_TIMM, TIMM, find_file, find_tag
 
 GOLDEN = json.loads(
@@ -116,6 +117,40 @@ class TestRows:
                 found = find_file(file.name)
                 assert found.model == row.model
                 assert found is row or found.tag in ("imagenet_v1", "imagenet_v2")
+
+
+# One of each kind, quickly built.
+SOME = ("resnet10t", "resnet18d", "ecaresnetlight", "seresnext26t_32x4d", "resnetblur50",
+        "resnet50_gn", "resnetv2_18d", "resnetv2_50x1_bit")  # fmt: skip
+
+
+class TestArchitectures:
+    @pytest.mark.parametrize(
+        "architecture",
+        [
+            each if each in SOME else pytest.param(each, marks=pytest.mark.slow)
+            for each in ARCHITECTURES
+        ],
+    )
+    def test_have_the_names_and_shapes_of_timm(self, architecture):
+        with initialization.kernels_to_be_loaded():
+            model = zoo.builder(architecture)(weights=None, input_shape=(64, 64, 3))
+        ours = {name: [*shape] for name, shape in state_dict_shapes(model).items()}
+        assert ours == SHAPES[architecture]
+
+    def test_have_the_options_that_state_dicts_do_not_reveal(self):
+        for row in TAGS_OF_TIMM.values():
+            options = {**mapping.UNREVEALED, **zoo.MODELS[row.model]}
+            for option, usual in mapping.UNREVEALED.items():
+                # Of the stems, the others have other tensors.
+                if option != "stem" or "zero_padded" in (options["stem"], row.options.get("stem")):
+                    assert row.options.get(option, usual) == options[option], row.tag
+
+    def test_have_weights_by_default_if_there_are_any(self):
+        for model in zoo.MODELS:
+            default = inspect.signature(zoo.builder(model)).parameters["weights"].default
+            published = {row.model for row in list_weights(data="ImageNet")}
+            assert default == ("imagenet" if model in published else None), model
 
 
 class TestTags:
@@ -261,6 +296,50 @@ class TestLoading:
             keras_resnet.ResNet34(
                 weights="timm/resnet34.ra4_e3600_r224_in1k", preprocessing="torch"
             )
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "resnet18d.ra4_e3600_r224_in1k",
+            "ecaresnet26t.ra2_in1k",
+            "resnetv2_18d.ra4_e3600_r224_in1k",
+            *(
+                pytest.param(each, marks=pytest.mark.slow)
+                for each in (
+                    "resnetblur50.bt_in1k",
+                    "resnetaa50d.sw_in12k_ft_in1k",
+                    "resnetrs50.tf_in1k",
+                    "seresnext26t_32x4d.bt_in1k",
+                    "resnet50_gn.a1h_in1k",
+                    "resnetv2_50d_gn.ah_in1k",
+                    "resnetv2_50x1_bit.goog_distilled_in1k",
+                )
+            ),
+        ],
+    )
+    def test_of_any_kind_of_model(self, published, name):
+        row = find_tag(published(name), name.partition(".")[0])
+        model = getattr(keras_resnet, row.model)(weights=row.tag)
+        assert all((array == np.float32(0.01)).all() for array in model.get_weights())
+        assert sum(np.prod(each.shape) for each in model.trainable_weights) == row.parameters
+        assert model.input_shape[1:3] == (row.image_size, row.image_size)
+        assert model.preprocessing == row.options["preprocessing"]
+        wants = graphs.wants_of(model)
+        assert (wants.crop, wants.interpolation) == (row.crop, row.interpolation)
+
+    @pytest.mark.slow
+    def test_of_many_classes(self, published, tmp_path):
+        tag = published("resnetv2_50x1_bit.goog_in21k", classes=21843)
+        with one_line_error("the head has 21843 classes", "classes=21843", "include_top=False"):
+            keras_resnet.ResNetV2_50x1_BiT(weights=tag)
+        model = keras_resnet.ResNetV2_50x1_BiT(weights=tag, classes=21843)
+        assert model.output_shape == (None, 21843)
+        assert load.class_names(load.find(tag, "ResNetV2_50x1_BiT"))[-1] == "21842"
+
+    def test_refuses_what_state_dicts_do_not_reveal(self, published):
+        tag = published("resnetblur50.bt_in1k")
+        with one_line_error(f"weights={tag!r}", "anti_aliasing='blur'"):
+            keras_resnet.ResNetBlur50(weights=tag, anti_aliasing=None)
 
     @pytest.mark.parametrize(
         ("name", "said"),
