@@ -146,7 +146,7 @@ class TestWeights:
         for cell in ("imagenet_v2", "80.86", "95.43", "BSD-3-Clause", "resnet50-11ad3fa6.pth"):
             assert cell in result.stdout
         rows = json.loads(run("weights", "--json").stdout)["weights"]
-        assert len(rows) == 36 + 169
+        assert len(rows) == 39 + 169
         assert {"model", "tag", "files", "top1", "licence", "options"} <= rows[0].keys()
 
     def test_weights_are_filtered(self):
