@@ -220,6 +220,8 @@ def learning_rate_curve(path: str | os.PathLike, found: LearningRates) -> None:
         text = f"suggested: {found.suggestion:.2g}"
         axis.axvline(found.suggestion, color="tab:orange", linestyle="--", label=text)
     axis.set_xscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")  # the usual one writes formulas
+    axis.xaxis.set_minor_formatter("")
     # Where the training diverges, the last losses are many times as high as all others.
     low, high = smooth.min(), np.quantile(smooth, 0.9)
     axis.set_ylim(low - 0.1 * (high - low) - 0.01, high + 0.5 * (high - low) + 0.01)
