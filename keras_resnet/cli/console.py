@@ -77,9 +77,10 @@ class _Notices(logging.Handler):
 def _notices_in_a_line():
     """Show the package's notices and warnings as plain lines."""
     logger, handler = logging.getLogger("keras_resnet"), _Notices()
-    level = logger.level
+    level, propagates = logger.level, logger.propagate
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logger.propagate = False  # libraries give the root a handler, which would say it again
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_, **__: click.echo(f"Warning: {message}", err=True)
         try:
@@ -87,6 +88,7 @@ def _notices_in_a_line():
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
+            logger.propagate = propagates
 
 
 def _import_tensorflow():
