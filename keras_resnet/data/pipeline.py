@@ -153,13 +153,14 @@ def batches(
     def epoch(epoch_seed, first_step):
         """One pass over the images."""
         dataset = images.elements(epoch_seed) if policy else images.elements()
-        if policy and policy.repeats > 1:
+        repeats = policy.repeats if policy else 1
+        if repeats > 1:
             # As many variations one after the other of some of the images, which a shuffled epoch
             # has anywhere. Numbered after that, each is varied in its own way.
-            some = dataset.shard(policy.repeats, 0)
-            dataset = some.flat_map(
-                lambda *pair: tf.data.Dataset.from_tensors(pair).repeat(policy.repeats)
-            ).take(len(split))
+            dataset = dataset.shard(repeats, 0).flat_map(
+                lambda *pair: tf.data.Dataset.from_tensors(pair).repeat(repeats)
+            )
+            dataset = dataset.take(len(split))
         dataset = dataset.enumerate().shard(parts, part).skip(first_step * batch_size)
 
         def load(position, pair):
