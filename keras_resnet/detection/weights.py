@@ -259,7 +259,7 @@ def find(
             )
         tensors = _newer(tensors)
         layout = _layout_of(tensors)
-        row = source.row or row_of(weights, registry.DETECTORS)
+        row = source.row or row_of(source.path or weights, registry.DETECTORS)
         known = dict(row.options) if row else dict(source.options)
         if layout.library == "detectron2":
             known = {**_grouped(tensors), **_pixels(tensors), **known}

@@ -122,7 +122,9 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
     view = {name: options.pop(name) for name in VIEW if name in options}
     row = registry.find_file(path.name)
     if row:
-        options, view = row.options, row.view
+        # Of a detector, which has its own way to read a file, the backbone's options.
+        options = {name: value for name, value in row.options.items() if name != "epsilon"}
+        view = row.view
     elif of_keras := mapping.options_of_keras(model.tensors):
         options = of_keras
         if not mapping.is_caffe(model.tensors):  # a model of ours can have such biases, too
@@ -286,6 +288,12 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
     """
     with _errors_for(source.argument):
         mapping.check_options(model, source.options)
+    epsilon = source.row.options.get("epsilon", 1e-5) if source.row else 1e-5
+    if epsilon != 1e-5:
+        warn(
+            f"{source.argument}: trained with epsilon={epsilon!r} in BatchNormalization, which is "
+            "1e-05 here: answers differ a little."
+        )
     heads = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     classes = source.row.classes if source.row else None
     tensors = source.read(any(not new_head or head.units == classes for head in heads))

@@ -391,6 +391,15 @@ class TestChoices:
         assert holds(load_weights(emptied(BACKBONE), f"{path}#b"), OTHER_NO_HEAD)
 
 
+def test_a_published_detector_gives_its_backbone(tmp_path):
+    path = tmp_path / "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth"
+    path.write_bytes(as_zip(under("backbone.body.", NO_HEAD) | some(rpn__weight=(8, 8, 3, 3))))
+    assert "epsilon" not in load.find(path).options
+    with pytest.warns(RuntimeWarning, match=r"trained with epsilon=0\.0"):
+        load_weights(emptied(BACKBONE), path)
+    assert holds(BACKBONE, NO_HEAD)
+
+
 class TestProjectionHeads:
     @pytest.mark.parametrize("style", ["SwAV", "SimCLR", "DINO's teacher alone"])
     def test_are_no_classifiers(self, write, caplog, style):
