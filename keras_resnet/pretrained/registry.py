@@ -308,8 +308,9 @@ def _row_of_timm(facts):
     }
     files = [_safetensors_file(known["name"], top=known["classes"] > 0)]
     if url := known.pop("url"):
-        folder, stem, digits = re.fullmatch(r"(.+/)(.+)-([0-9a-f]{8})\.pth", url).groups()
-        files.insert(0, _pytorch_file(folder, stem, digits))  # it has a checksum
+        folder, slash, name = url.rpartition("/")
+        stem, _, digits = name.removesuffix(".pth").rpartition("-")
+        files.insert(0, _pytorch_file(folder + slash, stem, digits))  # it has a checksum
     options = {"stride_in": "3x3", "preprocessing": known.pop("preprocessing")}
     for part, unrevealed in _UNREVEALED.items():
         if re.search(part, known["model"]):
