@@ -254,8 +254,10 @@ class StorageFinder:
     def __init__(self):
         self.storages = {}
 
-    def __call__(self, identity: Any) -> Storage:
-        """Return the storage that a persistent ID describes."""
+    def __call__(self, identity: Any) -> Storage | Foreign:
+        """Return the storage that a persistent ID describes, or the class, with its source."""
+        if len(expect(tuple, identity)) == 4 and identity[0] == "module":
+            return expect(Foreign, identity[1])
         if len(expect(tuple, identity)) not in (5, 6) or identity[0] != "storage":
             raise TypeError
         _, kind, key, _, count, *view = identity
