@@ -98,7 +98,7 @@ def translated(tensors: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, .
     """
     today = {name: _today(name) for name in tensors}
     others = tuple(name for name in tensors if today[name] is None)
-    found = {today[name]: tensor for name, tensor in tensors.items() if today[name]}
+    found = {now: tensors[name] for name, now in today.items() if now}
     scales = {name: found.pop(name) for name in [*found] if "_scale/" in name}
     for name in found:
         if name.endswith("/moving_variance"):

@@ -279,7 +279,8 @@ def _groups(checkpoint):
             if not any(map(_holds, others.values())):
                 # Among the tensors of a state dict there is nothing else.
                 for each in others.values():
-                    raise each.refusal()
+                    if isinstance(each, Foreign):
+                        raise each.refusal()
         waiting.extend(
             (f"{place}.{name}".lstrip("."), each)
             for name, each in others.items()
@@ -293,10 +294,10 @@ def _holds(value):
     return isinstance(value, dict) or _is_module(value) or bool(getattr(value, "items", None))
 
 
-def _items(value):
+def _items(value: Any) -> dict:
     """What a dict holds, or the state dict of a module."""
     if isinstance(value, Foreign):
-        return _state_of(value) if _is_module(value) else value.items
+        return _state_of(value) if _is_module(value) else value.items or {}
     return value
 
 
