@@ -638,7 +638,7 @@ def feature_pyramid(
     """
     stages = {}
     strided = {
-        re.match(r"[^_]+_[^_]+", layer.name)[0]
+        "_".join(layer.name.split("_")[:2])
         for layer in model.layers
         if "_block" in layer.name and max(np.atleast_1d(getattr(layer, "strides", 1))) > 1
     }

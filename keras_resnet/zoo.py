@@ -647,7 +647,7 @@ def architecture(name: str) -> Architecture:
     """
     found = builder(name)
     if isinstance(found, functools.partial):
-        shape = _cifar_shape(*found.args, None, second=found.func is CIFARResNetV2)
+        shape = _cifar_shape(found.args[0], None, second=found.func is CIFARResNetV2)
         return Architecture(**shape, stem="cifar")
     return Architecture(**MODELS[found.__name__])
 

@@ -1,8 +1,7 @@
 """Size and cost of each stage of a model that is not built."""
 
-import re
-
 from keras_resnet.analysis.complexity import StageComplexity
+from keras_resnet.blocks import Convolution
 from keras_resnet.resnet import STEMS, Architecture
 
 
@@ -38,11 +37,11 @@ def planned(
     stages = {}
     for each in architecture.convolutions():
         # A convolution at the end of the stem is the first step of conv2, as max-pooling would be.
-        name = re.match(r"[a-z]+\d+", each.name.replace("pool1", "conv2"))[0]
+        name = each.name.replace("pool1", "conv2").partition("_")[0]
         stage = stages.setdefault(name, StageComplexity(name))
         stage.parameters += each.parameters
         stage.macs += each.multiply_adds(height, width)
-        if each.reduction and not each.name.endswith("_0"):
+        if isinstance(each, Convolution) and each.reduction and not each.name.endswith("_0"):
             stage.layers += 1
             sides = (-(-side // each.reduction) for side in (height, width))
             stage.output_shape = (*sides, each.outputs)

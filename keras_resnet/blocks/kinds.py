@@ -23,7 +23,7 @@ from keras_resnet.blocks.plans import (
     bottleneck_plan,
     preactivation_plan,
 )
-from keras_resnet.blocks.style import Details, Shortcut, StridePlace, Style
+from keras_resnet.blocks.style import AllDetails, Details, Shortcut, StridePlace, Style
 from keras_resnet.checks import check_data_format, check_positive, check_range
 from keras_resnet.layers import ZeroPaddedShortcut
 
@@ -87,9 +87,9 @@ def basic_block(
     >>> basic_block(x, 32, strides=2, name="conv3_block1").shape
     (None, 16, 16, 32)
     """
-    details.update(shortcut=shortcut, zero_init_residual=zero_init_residual)
+    given = dict(details, shortcut=shortcut, zero_init_residual=zero_init_residual)
     dilations = dict(dilation=dilation, first_dilation=first_dilation)
-    return _block(basic_plan, x, filters, strides, name, drop_path, dilations, details)
+    return _block(basic_plan, x, filters, strides, name, drop_path, dilations, given)
 
 
 def bottleneck_block(
@@ -155,7 +155,8 @@ def bottleneck_block(
     >>> bottleneck_block(x, 64, cardinality=32, base_width=4, name="conv2_block1").shape
     (None, 56, 56, 256)
     """
-    details.update(
+    given = dict(
+        details,
         shortcut=shortcut,
         zero_init_residual=zero_init_residual,
         stride_in=stride_in,
@@ -163,7 +164,7 @@ def bottleneck_block(
         base_width=base_width,
     )
     dilations = dict(dilation=dilation, first_dilation=first_dilation)
-    return _block(bottleneck_plan, x, filters, strides, name, drop_path, dilations, details)
+    return _block(bottleneck_plan, x, filters, strides, name, drop_path, dilations, given)
 
 
 def preactivation_block(
@@ -175,7 +176,7 @@ def preactivation_block(
     drop_path: float = 0.0,
     dilation: int = 1,
     first_dilation: int | None = None,
-    **details: Unpack[Details],
+    **details: Unpack[AllDetails],
 ) -> keras.KerasTensor:
     """Build a bottleneck block that normalizes and rectifies before each convolution ("v2").
 
@@ -222,7 +223,7 @@ def basic_preactivation_block(
     drop_path: float = 0.0,
     dilation: int = 1,
     first_dilation: int | None = None,
-    **details: Unpack[Details],
+    **details: Unpack[AllDetails],
 ) -> keras.KerasTensor:
     """Build a basic block that normalizes and rectifies before each convolution ("v2").
 

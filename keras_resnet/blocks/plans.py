@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from typing_extensions import Unpack
 
-from keras_resnet.blocks.style import Details, Shortcut, StridePlace, Style
+from keras_resnet.blocks.style import PlanDetails, Shortcut, StridePlace, Style
 from keras_resnet.checks import check_positive
 
 EXPANSION = 4
@@ -134,7 +134,7 @@ def basic_plan(
     name: str,
     dilation: int = 1,
     first_dilation: int | None = None,
-    **details: Unpack[Details],
+    **details: Unpack[PlanDetails],
 ) -> Plan:
     """Plan the convolutions of a `basic_block` that `inputs` channels enter.
 
@@ -172,7 +172,7 @@ def bottleneck_plan(
     name: str,
     dilation: int = 1,
     first_dilation: int | None = None,
-    **details: Unpack[Details],
+    **details: Unpack[PlanDetails],
 ) -> Plan:
     """Plan the convolutions of a `bottleneck_block` that `inputs` channels enter.
 

@@ -21,13 +21,8 @@ _FLAGS = ("zero_init_residual", "weight_standardization", "biases")
 
 
 class Details(TypedDict, total=False):
-    """Keywords of the functions that build and plan blocks: the fields of `Style`."""
+    """Fields of `Style` for blocks of all kinds, as keywords."""
 
-    shortcut: Shortcut
-    zero_init_residual: bool
-    stride_in: StridePlace
-    cardinality: int
-    base_width: int
     attention: Attention
     attention_ratio: float
     anti_aliasing: AntiAliasing
@@ -35,6 +30,21 @@ class Details(TypedDict, total=False):
     weight_standardization: bool
     biases: bool
     stride_block: StrideBlock
+
+
+class PlanDetails(Details, total=False):
+    """Those that plans take, too."""
+
+    zero_init_residual: bool
+
+
+class AllDetails(PlanDetails, total=False):
+    """All fields of `Style`, as keywords."""
+
+    shortcut: Shortcut
+    stride_in: StridePlace
+    cardinality: int
+    base_width: int
 
 
 @dataclass(frozen=True)
