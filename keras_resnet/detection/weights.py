@@ -45,7 +45,7 @@ from keras_resnet.detection.faster_rcnn import Parts, parts_of
 from keras_resnet.graphs import flat_layers
 from keras_resnet.layers import NORMALIZATIONS
 from keras_resnet.names import some
-from keras_resnet.pretrained import load, mapping, registry
+from keras_resnet.pretrained import load, mapping, naming, needs, registry
 from keras_resnet.pretrained.fetch import row_of
 from keras_resnet.pretrained.notices import warn
 
@@ -158,7 +158,7 @@ _LAST = ("rpn_logits", "rpn_deltas", "box_logits", "box_deltas")
 
 _OF_BACKBONE = ("stride_in", "preprocessing")
 # Of backbones that neither library has: recorded where they are not the usual ones.
-_OF_OTHER_BACKBONES = (*mapping.UNREVEALED, "output_stride")
+_OF_OTHER_BACKBONES = (*needs.UNREVEALED, "output_stride")
 _OF_DETECTOR = ("anchors_rounded", "roi_aligned", "roi_sampling_ratio")
 
 # detectron2's numbers of proposals, for "c4".
@@ -557,9 +557,9 @@ def _check_head(model, parts, layout):
 
 def _check_trained(model, parts, trained):
     """Raise an error if a detector has other options than the weights were trained with."""
-    ours = {**mapping.UNREVEALED, "output_stride": None, **_options_of(model, parts)}
+    ours = {**needs.UNREVEALED, "output_stride": None, **_options_of(model, parts)}
     if "stride_in" in trained:  # it says how the backbone was built
-        trained = {**mapping.UNREVEALED, **trained}
+        trained = {**needs.UNREVEALED, **trained}
     for option, value in trained.items():
         if ours.get(option, value) != value:
             where = "it" if option in _OF_DETECTOR else "its backbone"
@@ -577,7 +577,7 @@ def _check_trained(model, parts, trained):
 
 def _options_of(model, parts):
     """The options of a detector that its weights do not reveal."""
-    found = mapping.options_of(layer.get_config() for layer in flat_layers(model))
+    found = needs.options_of(layer.get_config() for layer in flat_layers(model))
     names = ("stride_in", "shortcut", *_OF_OTHER_BACKBONES)
     return {
         **{name: found[name] for name in names if name in found},
@@ -594,12 +594,12 @@ def _slots(model, parts, found):
     of_head = {layer.name for layer in flat_layers(parts.box_head)}
     first = _first_level(parts)
     rearranged = _arrangements(parts, found)
-    naming = mapping.naming_for(layer.name for layer in flat_layers(model))
+    names = naming.naming_for(layer.name for layer in flat_layers(model))
     for layer in flat_layers(model):
         if not layer.weights:
             continue
-        module = _module(layer.name, layout, layer.name in of_head, first, naming)
-        for variable, part, axes in mapping.variables_of(layer, model)[1]:
+        module = _module(layer.name, layout, layer.name in of_head, first, names)
+        for variable, part, axes in naming.variables_of(layer, model)[1]:
             slot = mapping.Slot(variable, axes)
             # Of the last layers the outputs are in another order, of others the inputs.
             if layer.name in rearranged and (part == "weight" or layer.name in _LAST):
@@ -617,7 +617,7 @@ def _first_level(parts):
     return min((int(level) for level in re.findall(r"fpn_layer(\d)", names)), default=2)
 
 
-def _module(name, layout, of_head, first, naming):
+def _module(name, layout, of_head, first, names):
     """The module for a layer."""
     conv = name.removesuffix("_bn")
     if name == "fc6":
@@ -633,7 +633,7 @@ def _module(name, layout, of_head, first, naming):
             return f"{module.removesuffix('.0')}.1"
     prefix = layout.last if of_head else layout.body
     if layout.library == "torchvision":
-        return prefix + mapping.module_name(name, naming)
+        return prefix + naming.module_name(name, names)
     return prefix + _res_name(name)
 
 
@@ -655,7 +655,7 @@ def _numbered_slots(model, prefix):
         inner = isinstance(layer, keras.Model)
         if not layer.weights:
             continue
-        kind, variables = ("functional", []) if inner else mapping.variables_of(layer, model)
+        kind, variables = ("functional", []) if inner else naming.variables_of(layer, model)
         number = f"_{counts[kind]}" if counts[kind] else ""
         counts[kind] += 1
         if inner:

@@ -13,7 +13,7 @@ import keras
 from keras_resnet.graphs import remember, wants_of
 from keras_resnet.layers.view import VIEW
 from keras_resnet.preprocessing import CIFAR10_CLASSES, imagenet_classes
-from keras_resnet.pretrained import finding, mapping, readers, registry
+from keras_resnet.pretrained import finding, first_kernel, mapping, needs, readers, registry
 from keras_resnet.pretrained.fetch import fetch
 from keras_resnet.pretrained.notices import warn
 
@@ -125,15 +125,15 @@ def find(weights: str | os.PathLike, architecture: str | None = None) -> Source:
         # Of a detector, which has its own way to read a file, the backbone's options.
         options = {name: value for name, value in row.options.items() if name != "epsilon"}
         view = row.view
-    elif of_keras := mapping.options_of_keras(model.tensors):
+    elif of_keras := needs.options_of_keras(model.tensors):
         options = of_keras
-        if not mapping.is_caffe(model.tensors):  # a model of ours can have such biases, too
+        if not needs.is_caffe(model.tensors):  # a model of ours can have such biases, too
             warn(
                 f"{argument}: taken for weights of keras.applications, which are for images "
                 f"normalized as {options['preprocessing']!r}."
             )
-    silent = "preprocessing" not in options and mapping.is_of_keras(model.tensors)
-    channels = mapping.channels_of(model.tensors)
+    silent = "preprocessing" not in options and needs.is_of_keras(model.tensors)
+    channels = first_kernel.channels_of(model.tensors)
     return Source(argument, options, view, row, lambda top: tensors, silent, channels, path, prefix)
 
 
@@ -159,7 +159,7 @@ def load_weights(
     The weights must contain every tensor of the model, with the same shape. All tensors are checked
     before the first one changes. If the model has no head, the head in the file is ignored. If the
     weights are for RGB images and the model is for others, the first kernel is adapted, as
-    `mapping.adapted_kernel` says, and this is logged.
+    `first_kernel.adapted_kernel` says, and this is logged.
 
     A PyTorch checkpoint may be of a larger model, or of several: one of Lightning, a detector or a
     segmenter, MoCo, SwAV, DINO, BYOL or SimCLR. The model is found in it, and what was set aside is
@@ -215,7 +215,7 @@ def load_weights(
         return model
     source = find(weights, architecture or model.name)
     model = load_source(model, source, new_head=new_head)
-    mode = mapping.options_of(layer.get_config() for layer in model.layers).get("preprocessing")
+    mode = needs.options_of(layer.get_config() for layer in model.layers).get("preprocessing")
     if source.channels == 3 != wants_of(model).channels and mode == "tf" and not source.options:
         warn(
             f"{source.argument}: the file does not say how RGB images were normalized for these "
@@ -287,7 +287,7 @@ def load_source(model: keras.Model, source: Source, *, new_head: bool = False) -
         As `load_weights`.
     """
     with _errors_for(source.argument):
-        mapping.check_options(model, source.options)
+        needs.check_options(model, source.options)
     epsilon = source.row.options.get("epsilon", 1e-5) if source.row else 1e-5
     if epsilon != 1e-5:
         warn(

@@ -1,18 +1,4 @@
-"""Maps the names and layouts of tensors from other libraries to the variables of a model.
-
-All names derive from the names of the layers, so there is a mapping for every model of the family:
-
-=============  ================================================  ==================================
-naming         stem, a shortcut, head                            written by
-=============  ================================================  ==================================
-"torchvision"  conv1, layer2.0.downsample.0, fc                  torchvision, timm
-"averaged"     conv1.0, layer2.0.downsample.1, fc                timm, for pooled shortcuts ("D")
-"resnetv2"     stem.conv, stages.1.blocks.0.downsample, head.fc  timm, for pre-activation blocks
-"cifar"        conv1, layer2.0.shortcut.0, linear                the CIFAR-10 zoo
-"keras"        conv1_conv, conv3_block1_0_conv, predictions      keras.applications, Keras 2
-"weights.h5"   layers/conv2d, layers/conv2d_12, ...              Keras 3: numbered layer classes
-=============  ================================================  ==================================
-"""
+"""Loads tensors from other libraries into the variables of a model, and writes them for these."""
 
 import contextlib
 import json
@@ -20,7 +6,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 import keras
@@ -31,122 +17,18 @@ from safetensors.numpy import save_file
 
 from keras_resnet.checks import check_choice
 from keras_resnet.files import written_beside
-from keras_resnet.graphs import remember, wants_of
-from keras_resnet.layers.view import noted
+from keras_resnet.graphs import remember
 from keras_resnet.names import some
 from keras_resnet.pretrained import finding
+from keras_resnet.pretrained.first_kernel import adapted_kernel
+from keras_resnet.pretrained.naming import HEADS, module_name, naming_for, naming_of, variables_of
+from keras_resnet.pretrained.needs import check_options, options_of, options_of_keras
 from keras_resnet.pretrained.notices import warn
-from keras_resnet.pretrained.registry import CAFFE_OPTIONS, KERAS_V2_OPTIONS
 
 logger = logging.getLogger("keras_resnet")
 
-# By Keras variable: its name in PyTorch, and for each PyTorch axis the index of the Keras axis.
-_CONVOLUTION = {"kernel": ("weight", (3, 2, 0, 1)), "bias": ("bias", (0,))}
-_DENSE = {"kernel": ("weight", (1, 0)), "bias": ("bias", (0,))}
-_NORMALIZATION = {
-    "gamma": ("weight", (0,)),
-    "beta": ("bias", (0,)),
-    "moving_mean": ("running_mean", (0,)),
-    "moving_variance": ("running_var", (0,)),
-}
-# By layer class: its name in a .weights.h5 file, and its variables.
-_LAYERS = {
-    "Conv1D": ("conv1d", {"kernel": ("weight", (2, 1, 0))}),
-    "Conv2D": ("conv2d", _CONVOLUTION),
-    "GroupedConv2D": ("grouped_conv2d", _CONVOLUTION),
-    "StandardizedConv2D": ("standardized_conv2d", _CONVOLUTION),
-    "BatchNormalization": ("batch_normalization", _NORMALIZATION),
-    "GroupNormalization": ("group_normalization", _NORMALIZATION),
-    "Dense": ("dense", _DENSE),
-}
-
-
-class _Modules(NamedTuple):
-    """What a PyTorch library calls the modules of its models."""
-
-    block: str  # by the numbers of its stage and within this, from `first` and 0
-    first: int
-    inside: Mapping[str, str]  # of blocks: by the rest of a layer's name, "bn" also for "gn"
-    outside: Mapping[str, str]  # by the name of a layer
-
-
-_STEM = {"conv1_conv": "conv1", "conv1_bn": "bn1"}
-_DEEP_STEM = {
-    "conv1_1_conv": "conv1.0",
-    "conv1_1_bn": "conv1.1",
-    "conv1_2_conv": "conv1.3",
-    "conv1_2_bn": "conv1.4",
-    "conv1_3_conv": "conv1.6",
-    "conv1_3_bn": "bn1",
-    "pool1_conv": "maxpool.0",
-    "pool1_bn": "maxpool.1",
-}
-_BLOCK = {f"{index}_{kind}": f"{kind}{index}" for index in (1, 2, 3) for kind in ("conv", "bn")}
-_ATTENTION = {"se_1_conv": "se.fc1", "se_2_conv": "se.fc2", "eca_conv": "se.conv"}
-
-_TORCH = {
-    "torchvision": _Modules(
-        "layer{}.{}",
-        1,
-        {**_BLOCK, **_ATTENTION, "0_conv": "downsample.0", "0_bn": "downsample.1"},
-        {**_STEM, **_DEEP_STEM, "predictions": "fc"},
-    ),
-    "averaged": _Modules(
-        "layer{}.{}",
-        1,
-        {**_BLOCK, **_ATTENTION, "0_conv": "downsample.1", "0_bn": "downsample.2"},
-        {**_STEM, **_DEEP_STEM, "predictions": "fc"},
-    ),
-    "cifar": _Modules(
-        "layer{}.{}",
-        1,
-        {**_BLOCK, "0_conv": "shortcut.0", "0_bn": "shortcut.1"},
-        {**_STEM, "predictions": "linear"},
-    ),
-    "resnetv2": _Modules(
-        "stages.{}.blocks.{}",
-        0,
-        {
-            **_ATTENTION,
-            "0_conv": "downsample.conv",
-            "preact_bn": "norm1",
-            **{f"{index}_conv": f"conv{index}" for index in (1, 2, 3)},
-            **{f"{index}_bn": f"norm{index + 1}" for index in (1, 2)},
-        },
-        {
-            "conv1_conv": "stem.conv",
-            **{f"conv1_{index}_conv": f"stem.conv{index}" for index in (1, 2, 3)},
-            **{f"conv1_{index}_bn": f"stem.norm{index}" for index in (1, 2)},
-            "post_bn": "norm",
-            "predictions": "head.fc",
-        },
-    ),
-}
-
-# By naming: the prefix of the head's tensors, and the name of its bias.
-_HEADS = {
-    **{
-        naming: (f"{modules.outside['predictions']}.", f"{modules.outside['predictions']}.bias")
-        for naming, modules in _TORCH.items()
-    },
-    "keras": ("predictions/", "predictions/bias"),
-    "weights.h5": ("layers/dense/", "layers/dense/vars/1"),
-}
-
-UNREVEALED: dict[str, Any] = {
-    "anti_aliasing": None,
-    "stem": "imagenet",
-    "stride_block": "first",
-    "weight_standardization": False,
-}
-"""Options that weights do not reveal, as models have them whose options do not name them.
-
-Of the stems, "zero_padded" is meant: those of other names have other weights.
-"""
-
 # keras.applications' BatchNormalization epsilon.
 _KERAS_EPSILON = 1.001e-5
-
 
 # Names of tensors of residual blocks and, in a .weights.h5 file, of any layer of a classifier.
 _OF_BLOCKS = re.compile(r"(^|\.)(layer|res|stages\.)\d+\.|^conv\d+_block|^layers/(?!functional)")
@@ -161,13 +43,6 @@ _REVEALED = {
     'shortcut="D"': re.compile(r"\.downsample\.2\."),
     "moving averages": re.compile(r"(running_mean|moving_mean)$"),
 }
-
-
-# Names of the first kernel, in all namings.
-_FIRST_KERNEL = re.compile(
-    r"conv1(\.0)?\.weight|stem\.conv1?\.weight|conv1(_1)?_conv/kernel|conv1/kernel"
-    r"|layers/(standardized_)?conv2d/vars/0"
-)
 
 
 class Slot(NamedTuple):
@@ -539,36 +414,6 @@ def save_tensors(
         save_file(dict(tensors), partial, metadata=metadata)
 
 
-def naming_of(names: Mapping[str, Any]) -> str:
-    """Detect the naming of tensors.
-
-    Parameters
-    ----------
-    names : mapping of str, or iterable of str
-        Names of tensors.
-
-    Returns
-    -------
-    str
-        A row of the table at the top of this file; "torchvision" for "averaged", too.
-
-    Examples
-    --------
-    >>> from keras_resnet.pretrained.mapping import naming_of
-    >>> naming_of(["conv1.weight", "linear.weight"])
-    'cifar'
-    """
-    if any(name.startswith("layers/") for name in names):
-        return "weights.h5"
-    if any("/" in name for name in names):
-        return "keras"
-    if any(name.startswith("linear.") or ".shortcut." in name for name in names):
-        return "cifar"
-    if any(re.match(r"stages\.\d+\.blocks\.", name) for name in names):
-        return "resnetv2"
-    return "torchvision"
-
-
 def classes_of(tensors: Mapping[str, Any]) -> int | None:
     """Return the number of classes of the head in a set of tensors.
 
@@ -583,233 +428,8 @@ def classes_of(tensors: Mapping[str, Any]) -> int | None:
         The number of classes; None if there is no head.
     """
     tensors = finding.plain_names(tensors)
-    _, bias = _HEADS[naming_of(tensors)]
+    _, bias = HEADS[naming_of(tensors)]
     return int(tensors[bias].shape[0]) if bias in tensors and tensors[bias].shape else None
-
-
-def channels_of(tensors: Mapping[str, Any]) -> int | None:
-    """Return the number of channels of the images that tensors are for.
-
-    Parameters
-    ----------
-    tensors : mapping of str to array
-        As in `load_tensors`.
-
-    Returns
-    -------
-    int or None
-        The number of channels; None if there is no first kernel.
-    """
-    for name, tensor in finding.plain_names(tensors).items():
-        if _FIRST_KERNEL.fullmatch(name) and len(tensor.shape) == 4:
-            return int(tensor.shape[2 if "/" in name else 1])
-    return None
-
-
-def adapted_kernel(kernel: np.ndarray, channels: int, axis: int = 2) -> np.ndarray:
-    """Adapt a convolution's kernel for RGB images to images of another number of channels.
-
-    A single channel gets the sum of the colors' weights: it excites the filters as three equal
-    channels did. More channels get the weights of red, green and blue in turn, times three divided
-    by their number, so that the sums that leave the convolution stay about as large.
-
-    Parameters
-    ----------
-    kernel : array
-        With three channels in `axis`.
-    channels : int
-        Channels of the images.
-    axis : int, default 2
-        The axis of the kernel's incoming channels.
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the same dtype, with `channels` in `axis`.
-
-    References
-    ----------
-    timm, `timm.models.adapt_input_conv`, Apache-2.0: the same numbers.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from keras_resnet.pretrained.mapping import adapted_kernel
-    >>> kernel = np.array([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1)
-    >>> adapted_kernel(kernel, 1).ravel().tolist(), adapted_kernel(kernel, 4).ravel().tolist()
-    ([7.0], [0.75, 1.5, 3.0, 0.75])
-    """
-    wide = np.asarray(kernel, np.result_type(kernel.dtype, "float32"))
-    if channels == 1:
-        adapted = wide.sum(axis, keepdims=True)
-    else:
-        adapted = wide.take(np.arange(channels) % 3, axis) * (3 / channels)
-    return adapted.astype(kernel.dtype)
-
-
-def is_caffe(tensors: Mapping[str, Any]) -> bool:
-    """Return whether tensors are from a ResNet of keras.applications.
-
-    Parameters
-    ----------
-    tensors : mapping of str to array
-        As in `load_tensors`.
-
-    Returns
-    -------
-    bool
-        Whether the first convolution has a bias, as those of keras.applications have, and a
-        BatchNormalization: that of a ResNetV2 has none.
-    """
-    return {"conv1_conv/bias", "conv1_bn/gamma"} <= tensors.keys()
-
-
-def options_of_keras(tensors: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the builder options that weights of keras.applications need.
-
-    Parameters
-    ----------
-    tensors : mapping of str to array
-        As in `load_tensors`.
-
-    Returns
-    -------
-    mapping
-        Empty if the tensors are not from there.
-
-    Examples
-    --------
-    >>> from keras_resnet.pretrained.mapping import options_of_keras
-    >>> options_of_keras({"conv1_conv/bias": 0.0, "conv1_bn/gamma": 1.0})
-    {'stride_in': '1x1', 'preprocessing': 'caffe'}
-    """
-    if "conv1_conv/bias" not in tensors:
-        return {}
-    if is_caffe(tensors):
-        return CAFFE_OPTIONS
-    return KERAS_V2_OPTIONS if "post_bn/gamma" in tensors else {}
-
-
-def is_of_keras(tensors: Mapping[str, Any]) -> bool:
-    """Return whether tensors have names that Keras gives.
-
-    Parameters
-    ----------
-    tensors : mapping of str to array
-        As in `load_tensors`.
-
-    Returns
-    -------
-    bool
-    """
-    return naming_of(tensors) in ("keras", "weights.h5")
-
-
-def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
-    """Check that a model has the options that its weights were trained with.
-
-    With other options, the weights would load, but the predictions would be wrong.
-
-    Parameters
-    ----------
-    model : keras.Model
-        A model of this package.
-    options : mapping
-        Required options, as from `options_of`.
-
-    Raises
-    ------
-    ValueError
-        If the model has other options.
-    """
-    if not options:
-        return
-    found = options_of(layer.get_config() for layer in model.layers)
-    ours = {**UNREVEALED, "output_stride": None, **found}
-    if wants_of(model).normalization != "raw":
-        ours.pop("preprocessing", None)  # it follows from the weights
-    if not {"stride_in", "shortcut", "stride_block"}.isdisjoint(options):
-        options = {**UNREVEALED, **options}  # they are of a whole model, not of its input alone
-    for option, value in options.items():
-        if ours.get(option, value) != value:
-            raise ValueError(
-                f"these weights need {option}={value!r}, {model.name} has {ours[option]!r}. "
-                f"Leave out {option}: with weights=, the builders set it automatically."
-            )
-
-
-def options_of(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Infer the options of a model that its weights do not reveal from its layers.
-
-    Parameters
-    ----------
-    configs : iterable of mapping
-        `layer.get_config()` of every layer.
-
-    Returns
-    -------
-    dict
-        The builder options `stride_in`, `shortcut` and `preprocessing`, and the `crop`,
-        `image_size` and `interpolation` that the model wants, as far as the layers determine them.
-        Those of `UNREVEALED` where they are others, and an `output_stride` that stages keep to.
-
-    Examples
-    --------
-    >>> import keras_resnet
-    >>> from keras_resnet.pretrained.mapping import options_of
-    >>> net = keras_resnet.CIFARResNet(8, shortcut=None, include_preprocessing=True)
-    >>> options_of(layer.get_config() for layer in net.layers)
-    {'preprocessing': 'torch', 'crop': 1.0, 'shortcut': None}
-    """
-    by_name = {config["name"]: config for config in configs}
-    options = {}
-    for name, argument in (
-        ("conv1_conv", "normalization"),
-        ("conv1_1_conv", "normalization"),
-        ("preprocessing", "mode"),
-        ("transform", "mode"),  # of a detector
-    ):
-        config = by_name.get(name, {})
-        if config.get(argument) and "crop" in config:
-            options.update(preprocessing=config[argument], **noted(config))
-    first = by_name.get("conv3_block1_1_conv", {})
-    if tuple(first.get("kernel_size", ())) == (1, 1):
-        options["stride_in"] = "1x1" if tuple(first["strides"]) == (2, 2) else "3x3"
-    if "conv3_block1_out" in by_name:
-        if not {"conv3_block1_add", "conv3_block1_preact_relu"} & by_name.keys():
-            options["shortcut"] = None
-        elif "conv3_block1_0_pool" in by_name:
-            options["shortcut"] = "D"
-        elif "conv3_block1_0_conv" not in by_name:
-            options["shortcut"] = "A"
-        elif "conv3_block2_out" in by_name:
-            options["shortcut"] = "C" if "conv3_block2_0_conv" in by_name else "B"
-        elif "stride_in" not in options:  # the first basic block keeps the shape, too
-            options["shortcut"] = "C" if "conv2_block1_0_conv" in by_name else "B"
-    return options | _unrevealed(by_name)
-
-
-def _unrevealed(by_name):
-    """The options of `UNREVEALED` and the `output_stride`, unless they are the usual ones."""
-    options, stages, strided = {}, set(), set()
-    for name, config in by_name.items():
-        pool = tuple(config.get("pool_size") or ())
-        if name.endswith("_blur") or (name, pool) == ("pool1_pool", (2, 2)):
-            options["anti_aliasing"] = "average" if pool else "blur"
-        if name.endswith("_conv") and "epsilon" in config:
-            options["weight_standardization"] = True
-        if match := re.match(r"conv(\d+)_block\d+_", name):
-            stages.add(int(match[1]))
-            if 2 in np.ravel(config.get("strides") or 1):
-                strided.add(int(match[1]))
-    if {"conv1_conv", "pool1_pad"} <= by_name.keys() and "conv1_relu" not in by_name:
-        options["stem"] = "zero_padded"
-    if 2 in strided:
-        options["stride_block"] = "last"
-    if len(strided) < len(stages) - 1:
-        stem = 4 if any(name.startswith("pool1_") for name in by_name) else 1
-        options["output_stride"] = stem * 2 ** len(strided)
-    return options
 
 
 def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
@@ -836,113 +456,6 @@ def _slots(model: keras.Model, naming: str) -> dict[str, Slot]:
             if name == "head.fc.weight":  # timm's is a 1x1 convolution
                 slots[name] = Slot(variable, axes, stored=(*slots[name].shape, 1, 1))
     return slots
-
-
-def naming_for(names: Iterable[str]) -> str:
-    """Return the naming that torchvision or timm has for a kind of model.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of the model's layers.
-
-    Returns
-    -------
-    {"torchvision", "averaged", "resnetv2"}
-
-    Examples
-    --------
-    >>> from keras_resnet.pretrained.mapping import naming_for
-    >>> naming_for(["conv1_conv", "conv2_block1_preact_bn"])
-    'resnetv2'
-    """
-    names = [*names]
-    if any(re.search(r"_preact_[bg]n$|^post_[bg]n$", name) for name in names):
-        return "resnetv2"
-    if any(re.search(r"_block\d+_0_pool$", name) for name in names):
-        return "averaged"
-    return "torchvision"
-
-
-def variables_of(
-    layer: keras.Layer, model: keras.Model
-) -> tuple[str, list[tuple[keras.Variable, str, tuple[int, ...]]]]:
-    """Describe the variables of a layer, as files name them.
-
-    Parameters
-    ----------
-    layer : keras.Layer
-        A layer with weights.
-    model : keras.Model
-        Its model, for error messages.
-
-    Returns
-    -------
-    str
-        The layer's class in a `.weights.h5` file.
-    list of (keras.Variable, str, tuple of int)
-        Each variable, its name in PyTorch, and for each PyTorch axis the index of the Keras axis.
-
-    Raises
-    ------
-    ValueError
-        For a layer that no PyTorch model of this family has.
-
-    Examples
-    --------
-    >>> import keras_resnet
-    >>> from keras_resnet.pretrained.mapping import variables_of
-    >>> model = keras_resnet.ResNet18(weights=None)
-    >>> kind, variables = variables_of(model.get_layer("conv1_conv"), model)
-    >>> kind, [rest for _, *rest in variables]
-    ('conv2d', [['weight', (3, 2, 0, 1)]])
-    """
-    kind = type(layer).__name__
-    if kind not in _LAYERS:
-        raise ValueError(f"layer {layer.name} of {model.name} is not in the original ResNets.")
-    keras_name, parts = _LAYERS[kind]
-    if unknown := [variable.name for variable in layer.weights if variable.name not in parts]:
-        raise ValueError(
-            f"layer {layer.name} of {model.name} is quantized or has an adapter: it has "
-            f"{some(unknown)}, which the original ResNets do not have."
-        )
-    return keras_name, [(variable, *parts[variable.name]) for variable in layer.weights]
-
-
-def module_name(layer_name: str, naming: str = "torchvision") -> str:
-    """Return the name of the PyTorch module for a layer of a ResNet.
-
-    Parameters
-    ----------
-    layer_name : str
-        Name of the layer.
-    naming : {"torchvision", "averaged", "resnetv2", "cifar"}, default "torchvision"
-        Naming of the modules.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        For a layer that no such model has.
-
-    Examples
-    --------
-    >>> from keras_resnet.pretrained.mapping import module_name
-    >>> module_name("conv3_block1_0_bn"), module_name("conv3_block1_preact_bn", "resnetv2")
-    ('layer2.0.downsample.1', 'stages.1.blocks.0.norm1')
-    """
-    modules, name = _TORCH[naming], re.sub("_gn$", "_bn", layer_name)
-    if name in modules.outside:
-        return modules.outside[name]
-    match = re.fullmatch(r"conv(\d+)_block(\d+)_(\w+)", name)
-    if match and match[3] in modules.inside:
-        block = modules.block.format(int(match[1]) - 2 + modules.first, int(match[2]) - 1)
-        return f"{block}.{modules.inside[match[3]]}"
-    owner = "the CIFAR-10 zoo" if naming == "cifar" else "this package"
-    raise ValueError(f"layer {layer_name} does not belong to a model of {owner}.")
 
 
 def _folded(model, slots, tensors):
@@ -972,7 +485,7 @@ def _folded(model, slots, tensors):
 
 def _leave_out_head(model, naming, slots, tensors, new_head):
     """Remove a head that does not fit from the tensors and the slots, if that is allowed."""
-    prefix, bias = _HEADS[naming]
+    prefix, bias = HEADS[naming]
     theirs, ours = ([name for name in each if name.startswith(prefix)] for each in (tensors, slots))
     if ours and theirs:
         classes, wanted = classes_of(tensors), slots[bias].shape[0]
@@ -1012,7 +525,7 @@ def _adapt_first_kernel(model, slots, tensors):
 def _fits(model, tensors):
     """Whether tensors are those of a model, but for its head and what the images have."""
     naming = naming_of(tensors)
-    head, _ = _HEADS[naming]
+    head, _ = HEADS[naming]
     ours = {name: slot.shape for name, slot in _slots(model, naming).items()}
     theirs = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     first = next((name for name, shape in ours.items() if len(shape) == 4), None)
@@ -1025,7 +538,7 @@ def _fits(model, tensors):
 
 def _check_projection(model, naming, slots, tensors, found):
     """Raise an error if a head is needed, and there is only one of self-supervised training."""
-    _, bias = _HEADS[naming]
+    _, bias = HEADS[naming]
     if found.projection and bias in slots and bias not in tensors:
         raise ValueError(
             f"there is no classifier in the file, but a projection head: {some(found.projection)}. "

@@ -19,7 +19,7 @@ from keras_resnet.blocks import SHORTCUTS, STRIDE_PLACES, AntiAliasing, StrideBl
 from keras_resnet.checks import is_count, is_within
 from keras_resnet.layers import NORMALIZATIONS, notes
 from keras_resnet.layers.view import INTERPOLATIONS
-from keras_resnet.pretrained import hdf5, mapping
+from keras_resnet.pretrained import hdf5, needs
 from keras_resnet.pretrained.archive import Archive, mapped
 from keras_resnet.pretrained.pytorch import is_tar, read_archive, read_pytorch
 from keras_resnet.resnet import STEMS
@@ -124,7 +124,7 @@ def recorded_options(path: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        As from `mapping.options_of`, for a `.keras` file, which contains the layers, or a
+        As from `needs.options_of`, for a `.keras` file, which contains the layers, or a
         `.safetensors` file from `to_torch`. A `.weights.h5` file has the preprocessing and what
         the model is shown. Empty for other files.
 
@@ -150,7 +150,7 @@ def recorded_options(path: Path) -> dict[str, Any]:
                         raise ValueError(f"{_KERAS_CONFIG!r} is compressed; Keras stores it as is.")
                     layers = json.loads(archive.read(_KERAS_CONFIG))["config"]["layers"]
                     configs = [*_flat_configs(layers)]
-                    recorded = mapping.options_of(configs)
+                    recorded = needs.options_of(configs)
                     for config in configs:  # a detector's layers have its options
                         recorded |= config.get("options") or {}
         if not isinstance(recorded, dict):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import keras_resnet
 from keras_resnet import pretrained, zoo
 from keras_resnet.initialization import kernels_to_be_loaded
-from keras_resnet.pretrained import load_state_dict, mapping, state_dict_shapes, to_torch
+from keras_resnet.pretrained import load_state_dict, needs, state_dict_shapes, to_torch
 from keras_resnet.resnet import resnet
 
 # Convolutions of a block, and blocks of every stage.
@@ -515,7 +515,7 @@ class TestOptionsWithoutTensors:
         images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3))
         again = build(weights=path)
         np.testing.assert_array_equal(net(images), again(images))
-        other = {**_OTHERS, **mapping.UNREVEALED}
+        other = {**_OTHERS, **needs.UNREVEALED}
         (option,) = options
         with pytest.raises(ValueError, match=option):
             build(weights=path, **{option: other[option]})
@@ -526,8 +526,8 @@ class TestOptionsWithoutTensors:
         small = {**asked, "block_counts": (1, 2), "filters": (64, 128)}
         with kernels_to_be_loaded():
             model = resnet(**small, input_shape=(32, 32, 3))
-        found = mapping.options_of(layer.get_config() for layer in model.layers)
-        usual = {**mapping.UNREVEALED, "output_stride": None, "shortcut": "B"}
+        found = needs.options_of(layer.get_config() for layer in model.layers)
+        usual = {**needs.UNREVEALED, "output_stride": None, "shortcut": "B"}
         expected = {option: asked.get(option, value) for option, value in usual.items()}
         if expected["stem"] != "zero_padded":
             expected["stem"] = "imagenet"  # the others have weights of their own
@@ -540,7 +540,7 @@ class TestOptionsWithoutTensors:
         small = {**zoo.MODELS[name], "block_counts": (1, 1, 1, 1), "filters": (16,) * 4}
         with kernels_to_be_loaded():
             model = resnet(**small, input_shape=(64, 64, 3), output_stride=stride)
-        found = mapping.options_of(layer.get_config() for layer in model.layers)
+        found = needs.options_of(layer.get_config() for layer in model.layers)
         assert found.get("output_stride", 32) == stride
 
     def test_of_a_file_do_not_hold_a_model_that_is_asked_for_with_a_smaller_stride(self, tmp_path):

@@ -16,7 +16,7 @@ from errors import one_line_error
 import keras_resnet
 from keras_resnet import analysis, data, export, pretrained, runs, training
 from keras_resnet.graphs import wants_of
-from keras_resnet.pretrained.mapping import adapted_kernel, channels_of
+from keras_resnet.pretrained.first_kernel import adapted_kernel, channels_of
 
 # timm 1.0's `adapt_input_conv` of the kernel below: of its second filter the weights at (0, 1),
 # and the sum of all squares.

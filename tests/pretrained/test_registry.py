@@ -15,7 +15,7 @@ from keras_resnet import initialization, zoo
 from keras_resnet.pretrained import (
     list_weights,
     load_weights,
-    mapping,
+    needs,
     readers,
     state_dict_shapes,
 )
@@ -289,7 +289,7 @@ class TestTable:
 
     def test_says_what_the_weights_of_the_named_models_do_not_reveal(self):
         # In v2, not even the names of tensors tell a shortcut with average pooling.
-        usual = {**mapping.UNREVEALED, "shortcut": "B"}
+        usual = {**needs.UNREVEALED, "shortcut": "B"}
         for row in REGISTRY.values():
             if row.model in zoo.MODELS:
                 asked = {**usual, **zoo.MODELS[row.model]}

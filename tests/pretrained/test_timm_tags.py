@@ -14,7 +14,13 @@ from safetensors.numpy import save_file
 
 import keras_resnet
 from keras_resnet import graphs, initialization, names, zoo
-from keras_resnet.pretrained import list_weights, load, load_weights, mapping, state_dict_shapes
+from keras_resnet.pretrained import (
+    list_weights,
+    load,
+    load_weights,
+    needs,
+    state_dict_shapes,
+)
 from keras_resnet.pretrained.registry import REGISTRY, TAGS_OF_TIMM, TIMM, find_file, find_tag
 
 GOLDEN = json.loads(
@@ -140,8 +146,8 @@ class TestArchitectures:
 
     def test_have_the_options_that_state_dicts_do_not_reveal(self):
         for row in TAGS_OF_TIMM.values():
-            options = {**mapping.UNREVEALED, **zoo.MODELS[row.model]}
-            for option, usual in mapping.UNREVEALED.items():
+            options = {**needs.UNREVEALED, **zoo.MODELS[row.model]}
+            for option, usual in needs.UNREVEALED.items():
                 # Of the stems, the others have other tensors.
                 if option != "stem" or "zero_padded" in (options["stem"], row.options.get("stem")):
                     assert row.options.get(option, usual) == options[option], row.tag
