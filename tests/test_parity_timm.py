@@ -24,7 +24,8 @@ GOLDEN = np.load(Path(rule.__file__).with_name("timm.npz"))
 STEP = 10  # every tenth logit is there
 
 BY_PLAIN_NAME = {names.plain(name): name for name in zoo.MODELS}
-NETS = sorted({key.partition("/")[0] for key in GOLDEN})
+NETS = sorted({key.partition("/")[0] for key in GOLDEN if "@" not in key})
+DILATED = sorted({key.partition("/")[0] for key in GOLDEN if "@" in key})
 WITH_LOGITS = [net for net in NETS if f"{net}/inference" in GOLDEN]
 
 # A small one of every kind.
@@ -41,8 +42,12 @@ KINDS = (
 
 def drawn(net):
     """One of our models with the parameters that the rule draws."""
+    name, _, stride = net.partition("@")
+    options = {"output_stride": int(stride)} if stride else {}
     with initialization.kernels_to_be_loaded():
-        model = zoo.builder(net)(weights=None, classifier_activation=None, input_shape=(64, 64, 3))
+        model = zoo.builder(name)(
+            weights=None, classifier_activation=None, input_shape=(64, 64, 3), **options
+        )
     shapes = state_dict_shapes(model)
     load_state_dict(model, {name: rule.parameter(name, shape) for name, shape in shapes.items()})
     return model
@@ -81,7 +86,7 @@ class TestTimm:
         count = sum(each.parameters for each in architecture.convolutions())
         assert count + (architecture.features + 1) * 1000 == GOLDEN[f"{net}/parameters"]
 
-    @pytest.mark.parametrize("net", KINDS)
+    @pytest.mark.parametrize("net", [*KINDS, *DILATED])
     def test_answers_the_same(self, net):
         model = drawn(net)
         count = sum(np.prod(variable.shape) for variable in model.trainable_variables)

@@ -1,7 +1,8 @@
 """Compute `timm.npz` with timm: ``python tests/golden/make_timm.py``.
 
 Needs PyTorch, torchvision and timm, which the tests do not: they read the file that this script
-writes next to itself, and repeat ``rule.py`` for the parameters and the input. For each of `NETS`:
+writes next to itself, and repeat ``rule.py`` for the parameters and the input. For each of `NETS`,
+whose output stride may follow an "@":
 
 ``{net}/parameters``
     Number of trainable parameters.
@@ -52,9 +53,15 @@ def logits(model: torch.nn.Module, dtype: torch.dtype) -> dict[str, np.ndarray]:
     return {"inference": inference[:, ::STEP].numpy(), "training": training[:, ::STEP].numpy()}
 
 
-def drawn(name: str) -> torch.nn.Module:
+def created(net: str) -> torch.nn.Module:
+    """Return a net of timm; what stands behind an "@" is its output stride."""
+    name, _, stride = net.partition("@")
+    return timm.create_model(name, output_stride=int(stride or 32))
+
+
+def drawn(net: str) -> torch.nn.Module:
     """Return a net of timm with the parameters that the rule draws."""
-    model = timm.create_model(name, pretrained=False)
+    model = created(net)
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     state = {key: torch.from_numpy(array) for key, array in rule.state_dict(shapes).items()}
     missing, _ = model.load_state_dict(state, strict=False)
@@ -69,7 +76,7 @@ def main() -> None:
     print(f"{'Rounding error of float32':28}{'parameters':>12}{'inference':>11}{'training':>11}")
     for name in sys.argv[1:] or NETS.split():
         with torch.device("meta"):
-            count = sum(each.numel() for each in timm.create_model(name).parameters())
+            count = sum(each.numel() for each in created(name).parameters())
         golden, errors = {}, []
         if count <= LARGEST:
             golden = logits(drawn(name), torch.float64)
