@@ -134,7 +134,7 @@ def _rates_for(model, rates):
         return rates
     last = graphs.last_stage(model)
     if any(name_of_rate(rates, each.path) for layer in last for each in layer.weights):
-        return rates
+        return rates | _rates_beside(model, rates)
     of_stages = [*rates.values()][::-1]
     stages = graphs.stages_of(model)[::-1]
     of_stages += of_stages[-1:] * len(stages)
@@ -144,3 +144,21 @@ def _rates_for(model, rates):
         for layer in stage
         if layer.weights
     }
+
+
+# Layers of stages whose names do not say so: a convolution that ends the stem, and what closes the
+# last stage of pre-activation blocks.
+_BESIDE = ("pool1_", "post_")
+
+
+def _rates_beside(model, rates):
+    """The rates of such layers: those of the layers that they follow."""
+    found, before = {}, 1.0
+    for layer in graphs.flat_layers(model):
+        if not layer.weights:
+            continue
+        name = name_of_rate(rates, layer.weights[0].path)
+        before = before if name is None else rates[name]
+        if layer.name.startswith(_BESIDE):
+            found[layer.name] = before
+    return found

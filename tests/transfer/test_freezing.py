@@ -6,9 +6,12 @@ import pytest
 from errors import one_line_error
 from nets import QUICK, changed, nested_net, small_net, snapshot, three_layers
 
+import keras_resnet
 from keras_resnet import graphs, training, transfer
 from keras_resnet.optimizers import name_of_rate
 from keras_resnet.transfer.plans import plan_for
+
+RATES = transfer.DISCRIMINATIVE
 
 
 def learning(model):
@@ -164,6 +167,21 @@ class TestStagesOfOtherModels:
         plan = plan_for(model, transfer.stages(epochs=6))
         assert [stage.back_to for stage in plan] == ["head", "conv4", "all"]
         assert plan[-1].recipe.rates == transfer.DISCRIMINATIVE
+
+    @pytest.mark.parametrize(
+        ("options", "rates"),
+        [
+            ({"stem": "deep_strided"}, {"pool1_conv": 0.05, "pool1_bn": 0.05}),
+            ({"block": "basic_preactivation"}, {"post_bn": 0.1}),
+        ],
+        ids=["RS", "v2"],
+    )
+    def test_have_layers_with_names_of_their_own(self, options, rates):
+        model = keras_resnet.ResNet(
+            (1,), **{"block": "basic", **options}, filters=(8,), input_shape=(16, 16, 1), classes=3
+        )
+        (stage,) = plan_for(model, [transfer.Stage("all", replace(QUICK, rates=RATES))])
+        assert stage.recipe.rates == {**RATES, **rates}
 
     def test_that_strides_do_not_tell_are_refused(self):
         inputs = keras.Input((8, 8, 3))
