@@ -123,7 +123,7 @@ def detector(
     name: str,
     classes: Any,
     weights: str | os.PathLike | None = None,
-    shortcut: dict[str, Any] | None = None,
+    backbone: dict[str, Any] | None = None,
     **options: Any,
 ) -> keras.Model:
     """Build a detector by its name or that of its backbone.
@@ -136,8 +136,8 @@ def detector(
         Number of classes. None: that of the weights.
     weights : str or path, optional
         Those of a detector, or of its backbone.
-    shortcut : dict, optional
-        The builder's option of that name, if it is given.
+    backbone : dict, optional
+        Options of the backbone's builder.
     **options
         Fields of `detection.Options`.
 
@@ -149,7 +149,7 @@ def detector(
     whole, of_backbone = None, weights
     if weights is not None and _are_of_detector(weights, named.backbone):
         whole, of_backbone = weights, None
-    return build(named, whole, of_backbone, classes, backbone=shortcut, **options)
+    return build(named, whole, of_backbone, classes, backbone=backbone, **options)
 
 
 def pretrained(
@@ -195,14 +195,16 @@ def executed(execution, _source):
 
 def built(order, source, image_size):
     """A detector of the classes of a source."""
-    shortcut = {}
+    backbone = {}
     if order.shortcut is not None:
-        shortcut["shortcut"] = None if order.shortcut == "none" else order.shortcut
+        backbone["shortcut"] = None if order.shortcut == "none" else order.shortcut
+    if (drop_path := planned(order)[0].drop_path) is not None:
+        backbone["drop_path"] = drop_path
     return detector(
         order.model,
         len(source.class_names),
         order.weights,
-        shortcut,
+        backbone,
         **resized(image_size),
     )
 

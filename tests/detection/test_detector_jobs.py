@@ -13,10 +13,11 @@ from pycocotools.coco import COCO
 from scenes import NAMES, SIZE, write_scenes
 
 import keras_resnet
-from keras_resnet import data, detection, runs
+from keras_resnet import data, detection, graphs, runs
 from keras_resnet.pretrained import to_torch
 from keras_resnet.runs import objects
 from keras_resnet.runs.choices import RUN_FILES, RUN_FOLDERS
+from keras_resnet.runs.kinds import Order
 
 SMALL = "FasterRCNN_CIFARResNet8_C4"
 
@@ -107,6 +108,12 @@ class TestTrain:
         options = {"model": SMALL, "callbacks": [UNTRAINED], **options}
         with one_line_error(reason):
             runs.train(scenes, tmp_path / "run", **options)
+
+    @pytest.mark.parametrize("model", [SMALL, "CIFARResNet14"])
+    def test_drop_path_is_the_backbones(self, scenes, model):
+        order = Order(model, None, None, {"drop_path": 0.25}, None, 0.0, False)
+        built = objects.built(order, data.load(scenes), (48, 64))
+        assert graphs.drop_path_of(built) == 0.25
 
     def test_a_detector_needs_boxes(self, tmp_path):
         digits = ["train", "--data", "digits", "--output", tmp_path / "run"]
