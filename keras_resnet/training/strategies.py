@@ -1,5 +1,6 @@
 """The choice of devices and machines for a run."""
 
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -59,13 +60,13 @@ def strategy(
         raise ValueError(f"hosts={hosts!r} is for strategy 'multiworker', not {name!r}.")
     if name == "auto":
         several = len(tf.config.list_physical_devices("GPU")) > 1
-        return tf.distribute.MirroredStrategy() if several else tf.distribute.get_strategy()
+        return _mirrored() if several else tf.distribute.get_strategy()
     if name == "mirrored":
         if not tf.config.list_physical_devices("GPU"):
             raise ValueError(
                 "strategy 'mirrored': TensorFlow sees no GPU here; 'cpu:2' needs none."
             )
-        return tf.distribute.MirroredStrategy()
+        return _mirrored()
     if name == "multiworker":
         return _multiworker(cluster(hosts), timeout)
     if name == "tpu":
@@ -127,4 +128,14 @@ def _cpus(count):
             ) from error
     if count == 1:
         return tf.distribute.get_strategy()
-    return tf.distribute.MirroredStrategy([f"CPU:{index}" for index in range(count)])
+    return _mirrored(*(f"CPU:{index}" for index in range(count)))
+
+
+@functools.cache
+def _mirrored(*devices):
+    """The strategy for some devices of this process; all GPUs by default.
+
+    Each strategy counts its collective operations from the same number, and those of a second one
+    would meet what the first has left under it.
+    """
+    return tf.distribute.MirroredStrategy([*devices] or None)

@@ -52,6 +52,30 @@ class TestStrategy:
             training.strategy(hosts=["localhost"])
 
 
+SUMS = """
+import tensorflow as tf
+from keras_resnet import training
+for size in (2, 3):
+    strategy = training.strategy("cpu:2")
+    @tf.function
+    def total():
+        context = tf.distribute.get_replica_context
+        return strategy.run(lambda: context().all_reduce("sum", tf.ones(size)))
+    print(strategy.experimental_local_results(total())[0].numpy().tolist())
+"""
+
+
+def test_a_process_can_run_several_models_on_several_devices():
+    process = subprocess.run(
+        [sys.executable, "-c", SUMS],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+    assert process.stdout.split("\n")[:2] == ["[2.0, 2.0]", "[2.0, 2.0, 2.0]"], process.stderr
+
+
 class TestCluster:
     def test_of_tf_config(self, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", config())
