@@ -569,9 +569,8 @@ def CIFARResNetV2(
     Examples
     --------
     >>> import keras_resnet
-    >>> model = keras_resnet.CIFARResNetV2(164)
-    >>> sum(weight.size for weight in model.trainable_weights)
-    1703258
+    >>> keras_resnet.CIFARResNetV2(20).output_shape
+    (None, 10)
     """
     return _pretrained(
         f"CIFARResNetV2_{depth}",

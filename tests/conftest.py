@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 # The scripts that make the golden fixtures need PyTorch, which the tests do not.
-collect_ignore = ["golden/make_golden.py", "golden/make_timm.py"]
+collect_ignore = [f"golden/make_{each}.py" for each in ("golden", "timm", "timm_published")]
 # They hold fixtures, not examples, and share a name.
 collect_ignore_glob = ["*conftest.py"]
 

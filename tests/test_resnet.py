@@ -334,7 +334,7 @@ def test_probabilities_are_at_least_float32(policy, dtype):
 
 
 def test_images_of_wrong_channels_are_refused_in_one_line():
-    with one_line_error("mode='torch' needs RGB images; these have 4 channels"):
+    with one_line_error("mode='torch' needs RGB images", "shape (2, 2, 4)", "pass the model"):
         keras_resnet.preprocess_input(np.zeros((2, 2, 4)))
 
 

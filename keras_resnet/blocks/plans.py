@@ -220,8 +220,8 @@ def preactivation_plan(
     --------
     >>> from keras_resnet.blocks import preactivation_plan
     >>> plan = preactivation_plan(64, 64, name="conv2_block1")
-    >>> [each.normalized for each in plan.residual]  # 64 before the first
-    [128, 64, 0]
+    >>> [each.normalized for each in plan.residual]  # 64 before the first, 64 behind it
+    [128, None, 0]
     """
     return _before(bottleneck_plan(inputs, filters, strides, name=name, **options), options)
 

@@ -158,13 +158,13 @@ class TestLayers:
         folded = assert_folds(chain(*parts))
         assert type(folded.layers[2]) is keras_resnet.layers.GroupedConv2D
 
-    def test_groups_with_dilation_stay_keras_own(self):
+    def test_groups_with_dilation_become_ours_too(self):
         parts = (
             layers.Conv2D(8, 3, groups=4, dilation_rate=2, name="grouped"),
             layers.BatchNormalization(),
         )
-        model = chain(layers.Conv2D(8, 1), *parts)
-        assert type(fold_batch_norm(model).get_layer("grouped")) is layers.Conv2D
+        folded = assert_folds(chain(layers.Conv2D(8, 1), *parts))
+        assert type(folded.get_layer("grouped")) is keras_resnet.layers.GroupedConv2D
 
     def test_variances_near_nothing_and_very_large(self):
         model = trained_like(chain(layers.Conv2D(4, 3), layers.BatchNormalization()))
