@@ -61,7 +61,7 @@ def check_rates(rates: Mapping[str, float], model: keras.Model) -> None:
 
 
 class _Layerwise(keras.optimizers.Optimizer):
-    """Before an optimizer of Keras: a learning rate for each layer, and clipping of whole batches.
+    """Mixin for Keras' optimizers: a learning rate for each layer, and clipping of whole batches.
 
     Subclasses take `_step`, given whether weight decay applies to the variable.
     """
@@ -210,7 +210,7 @@ class LayerwiseLamb(_Layerwise, keras.optimizers.Lamb):
     """LAMB as in its paper and in timm, with a learning rate for each layer.
 
     The norm of an update, which is brought to the norm of the weights, is that of Adam's update
-    and weight decay together. Keras' own LAMB decays the weights by themselves, many times faster.
+    and weight decay together. Keras' own LAMB decays the weights separately, and many times faster.
     Biases and normalization do not decay, and are updated as Adam does it.
     `global_clipnorm` clips the gradient of the whole batch, where Keras clips that of each replica.
 

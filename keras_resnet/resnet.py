@@ -106,19 +106,18 @@ class Place(NamedTuple):
     ----------
     name : str
         The prefix of its layers' names.
-    filters, strides : int
-        Its own.
-    options : dict
-        Keywords of the function that builds it: what differs from block to block.
-    plan_options : dict
-        Those that its plan takes, too.
+    filters, strides, dilation, first_dilation : int
+        As for `blocks.basic_block`.
+    drop_path : float
+        As for `blocks.basic_block`.
     """
 
     name: str
     filters: int
     strides: int
-    options: dict[str, Any]
-    plan_options: dict[str, Any]
+    dilation: int
+    first_dilation: int
+    drop_path: float
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ class Architecture:
         total, index_in_all = sum(self.block_counts), 0
         stages = list(zip(self.block_counts, self.filters, strict=True))
         for stage, (count, filters) in enumerate(stages, start=2):
-            # The last stage of all has no block behind it that would be smaller.
+            # With strides in last blocks, the last stage has none: nothing smaller follows it.
             halves = stage > 2 if self.stride_block == "first" else stage <= len(stages)
             first_dilation = dilation
             if halves and self.output_stride == reduction:
@@ -245,10 +244,9 @@ class Architecture:
             striding = 1 if self.stride_block == "first" else count
             for index in range(1, count + 1):
                 strides = 2 if halves and index == striding else 1
-                dilations = {"dilation": dilation, "first_dilation": first_dilation}
                 drop = self.drop_path * index_in_all / max(total - 1, 1)
                 name = f"conv{stage}_block{index}"
-                yield Place(name, filters, strides, {**dilations, "drop_path": drop}, dilations)
+                yield Place(name, filters, strides, dilation, first_dilation, drop)
                 first_dilation, index_in_all = dilation, index_in_all + 1
 
     def convolutions(
@@ -274,7 +272,8 @@ class Architecture:
             plan = kind.plan(
                 *(inputs, place.filters, place.strides),
                 name=place.name,
-                **place.plan_options,
+                dilation=place.dilation,
+                first_dilation=place.first_dilation,
                 **options,
             )
             if place is last and kind.preactivation:
@@ -552,8 +551,8 @@ def _max_pooled(x, anti_aliasing, zeros):
 def _stages(x, architecture):
     """The residual blocks, and what closes the last one of those with pre-activation."""
     build, options = architecture.kind.build, architecture.block_options
-    for name, filters, strides, of_place, _ in architecture.layout():
-        x = build(x, filters, strides, name=name, **of_place, **options)
+    for place in architecture.layout():
+        x = build(x, **place._asdict(), **options)
     if architecture.kind.preactivation:
         x = blocks.normalized(x, "post", style=architecture.style)
         x = blocks.activation(x, name="post_relu")

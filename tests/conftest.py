@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-# The scripts that make the golden fixtures need PyTorch, which the tests do not.
-collect_ignore = [f"golden/make_{each}.py" for each in ("golden", "timm", "timm_published")]
-# They hold fixtures, not examples, and share a name.
-collect_ignore_glob = ["*conftest.py"]
+# The scripts that make the golden fixtures need PyTorch, which the tests do not. Files of fixtures
+# hold no examples, and share a name.
+collect_ignore_glob = ["golden/make_*.py", "*conftest.py"]
 
 
 @pytest.fixture

@@ -58,8 +58,8 @@ def with_thresholds(model: keras.Model, thresholds: float | Sequence[float] | No
     Returns
     -------
     keras.Model
-        Of the same layers, but for the last, `layers.Thresholds`; compiled with a new optimizer if
-        the model was compiled.
+        A model of the same layers that ends in `layers.Thresholds`, unless `thresholds` is None. It
+        is compiled, with a new optimizer, if the original was.
 
     Raises
     ------

@@ -523,7 +523,7 @@ def _adapt_first_kernel(model, slots, tensors):
 
 
 def _fits(model, tensors):
-    """Whether tensors are those of a model, but for its head and what the images have."""
+    """Whether tensors fit a model, apart from its head and the channels of its images."""
     naming = naming_of(tensors)
     head, _ = HEADS[naming]
     ours = {name: slot.shape for name, slot in _slots(model, naming).items()}

@@ -18,9 +18,9 @@ UNREVEALED: dict[str, Any] = {
     "stride_block": "first",
     "weight_standardization": False,
 }
-"""Options that weights do not reveal, as models have them whose options do not name them.
+"""Options that weights do not reveal, with their defaults.
 
-Of the stems, "zero_padded" is meant: those of other names have other weights.
+Of the stems, only "zero_padded" is hidden: the others have different weights.
 """
 
 
@@ -180,7 +180,7 @@ def check_options(model: keras.Model, options: Mapping[str, Any]) -> None:
     if wants_of(model).normalization != "raw":
         ours.pop("preprocessing", None)  # it follows from the weights
     if not {"stride_in", "shortcut", "stride_block"}.isdisjoint(options):
-        options = {**UNREVEALED, **options}  # they are of a whole model, not of its input alone
+        options = {**UNREVEALED, **options}  # they describe a whole model, not only its input
     for option, value in options.items():
         if ours.get(option, value) != value:
             raise ValueError(

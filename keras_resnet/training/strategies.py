@@ -135,7 +135,7 @@ def _cpus(count):
 def _mirrored(*devices):
     """The strategy for some devices of this process; all GPUs by default.
 
-    Each strategy counts its collective operations from the same number, and those of a second one
-    would meet what the first has left under it.
+    TensorFlow numbers the collective operations of every strategy from the same start, so those of
+    a second strategy would collide with the first one's.
     """
     return tf.distribute.MirroredStrategy([*devices] or None)

@@ -474,6 +474,13 @@ _OF_PREACTIVATION = (
 class TestOptionsWithoutTensors:
     """Nets of the same tensors that compute something else."""
 
+    @pytest.mark.parametrize("stem", ["imagenet", "deep", "tiered", "deep_strided"])
+    def test_are_found_with_every_stem(self, stem):
+        model = keras_resnet.ResNet((1,), "basic", (16,), stem=stem, preprocessing="caffe")
+        found = needs.options_of(layer.get_config() for layer in model.layers)
+        assert found["preprocessing"] == "caffe"
+        assert "stem" not in found  # only the zeros around what is pooled would be hidden
+
     @pytest.mark.parametrize("suffix", [".keras", ".safetensors"])
     @pytest.mark.parametrize(
         "options",
