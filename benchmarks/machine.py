@@ -1,31 +1,13 @@
 """The machine that measurements run on, and ways to measure."""
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from keras_resnet.machine import describe
 
-def describe() -> str:
-    """Describe the CPU, its cores and bfloat16 instructions, and software versions."""
-    import keras
-    import tensorflow as tf
-
-    model, flags = platform.processor() or platform.machine(), set()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines())
-        fields = {key.strip(): value.strip() for key, value in fields.items()}
-        model, flags = fields.get("model name", model), set(fields.get("flags", "").split())
-    bfloat16 = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
-    return (
-        f"{model}, {len(os.sched_getaffinity(0))} cores, "
-        f"bfloat16: {', '.join(bfloat16) or 'no instructions'}. "
-        f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras "
-        f"{keras.__version__}."
-    )
+__all__ = ["describe", "interleaved", "matrix_product_rates", "write_jpeg_folder"]
 
 
 def interleaved(

@@ -6,9 +6,10 @@ from pathlib import Path
 import keras_resnet
 
 ROOMS = (
-    *("files", "names", "checks", "optimizers", "launch", "initialization", "layers", "blocks"),
+    *("files", "names", "checks", "machine", "optimizers", "launch"),
+    *("initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
-    *("analysis", "detection", "export", "tuning", "runs", "cli"),
+    *("analysis", "detection", "export", "experiments", "tuning", "runs", "cli"),
 )
 PACKAGE = Path(keras_resnet.__file__).parent
 

@@ -13,6 +13,7 @@ COMMANDS = {
     "data": "look:data",
     "demo": "train:demo",
     "evaluate": "evaluate:evaluate",
+    "experiment": "experiment:experiment",
     "export": "export:export",
     "launch": "launch:launch",
     "predict": "predict:predict",

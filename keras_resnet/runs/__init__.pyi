@@ -1,4 +1,5 @@
 from .evaluation import EvaluateRecord, evaluate
+from .experiments import ExperimentRecord, experiment
 from .exporting import BenchRecord, ExportRecord, bench, export
 from .folds import CrossValidationRecord, cross_validate
 from .prediction import PredictRecord, predict
@@ -11,6 +12,7 @@ __all__ = [
     "BenchRecord",
     "CrossValidationRecord",
     "EvaluateRecord",
+    "ExperimentRecord",
     "ExportRecord",
     "LearningRateRecord",
     "PredictRecord",
@@ -20,6 +22,7 @@ __all__ = [
     "bench",
     "cross_validate",
     "evaluate",
+    "experiment",
     "export",
     "find_learning_rate",
     "predict",
