@@ -1,8 +1,32 @@
-"""The machine that measurements run on."""
+"""The machine that models run on: what it is, and what it computes in."""
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
+
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+"""What feature maps are computed in, as Keras calls it."""
+
+
+@contextlib.contextmanager
+def computing_in(policy: str) -> Iterator[None]:
+    """Build and train models under a policy; afterwards, Keras has its own again.
+
+    Parameters
+    ----------
+    policy : str
+        One of the values of `PRECISIONS`.
+    """
+    import keras
+
+    former = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(former)
 
 
 def describe() -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from keras_resnet.cli.console import Mistake
-from keras_resnet.runs.choices import PRECISIONS, TASKS
+from keras_resnet.machine import PRECISIONS
+from keras_resnet.runs.choices import TASKS
 
 AT_LEAST_1 = click.IntRange(min=1)
 """A count."""

@@ -32,6 +32,7 @@ class Settings:
 
     seeds: int = 2
     least_seeds: ClassVar[int] = 1
+    precision = "float32"
 
     def __post_init__(self):
         checks.check_positive(seeds=self.seeds)

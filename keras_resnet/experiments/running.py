@@ -124,7 +124,7 @@ def run(
     for number, trial in enumerate(trials, start=1):
         if _kept(output, trial.name) is not None:
             continue
-        found = _done(output, trial, source, verbose)
+        found = _done(output, trial, settings, source, verbose)
         if found is not None:
             _logger.info("%s (%d of %d)%s", trial.name, number, len(trials), _line(found))
     return _reported(output, experiment, settings, recorded)
@@ -247,7 +247,7 @@ def _kept(output, name):
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
 
 
-def _done(output, trial, source, verbose):
+def _done(output, trial, settings, source, verbose):
     """Do a trial and keep what it found; None if another process has it."""
     folder = output / _TRIALS / trial.name
     try:
@@ -255,7 +255,8 @@ def _done(output, trial, source, verbose):
             if (found := _kept(output, trial.name)) is not None:
                 return found
             start = time.perf_counter()
-            found = trial.work(Context(source, folder, verbose))
+            with machine.computing_in(machine.PRECISIONS[settings.precision]):
+                found = trial.work(Context(source, folder, verbose))
             seconds = time.perf_counter() - start  # unless an interrupted training knows better
             found = {"seconds": seconds, **found, "machine": machine.describe()}
             write_text(output / _RESULTS / f"{trial.name}.json", json_text(found))

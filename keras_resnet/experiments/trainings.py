@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
-from keras_resnet import checks, training, zoo
+from keras_resnet import checks, machine, training, zoo
 from keras_resnet.data import Source
 from keras_resnet.experiments.experiment import Context, Settings
 
@@ -46,6 +46,8 @@ class TrainingSettings(Settings):
         The highest, of SGD with momentum 0.9.
     weight_decay : float, default 1e-4
         As in `training.Recipe`.
+    precision : {"float32", "bfloat16", "float16"}, default "float32"
+        What feature maps are computed in.
     milestones : tuple of float, default ()
         Fractions of the steps after which the learning rate is divided by 10. Default: it rises
         during a tenth of the steps, and falls to 0 along a cosine.
@@ -62,12 +64,14 @@ class TrainingSettings(Settings):
     batch_size: int = 64
     learning_rate: float = 0.05
     weight_decay: float = 1e-4
+    precision: str = "float32"
     milestones: tuple[float, ...] = ()
 
     def __post_init__(self):
         super().__post_init__()
         checks.check_range("count", epochs=self.epochs, batch_size=self.batch_size)
         checks.check_range("count", optional=True, images=self.images, test_images=self.test_images)
+        checks.check_choice(machine.PRECISIONS, precision=self.precision)
         self.recipe()  # whose checks are those of the rest
 
     def recipe(self, **changes: Any) -> training.Recipe:

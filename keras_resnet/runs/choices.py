@@ -34,9 +34,6 @@ SEARCH_FILES = ("report.html", "pareto.png", "trials.csv")
 RUN_FOLDERS = ("checkpoints", "logs", "profile")
 """All folders in the folder of a run, but the SavedModel's."""
 
-PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
-"""What feature maps are computed in, as Keras calls it."""
-
 TASKS = ("classification", "multilabel", "regression", "detection")
 """What models learn."""
 

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from keras_resnet import names
 from keras_resnet.files import as_python
-from keras_resnet.runs.choices import PRECISIONS, RUN_FILES, RUN_FOLDERS
+from keras_resnet.machine import PRECISIONS
+from keras_resnet.runs.choices import RUN_FILES, RUN_FOLDERS
 
 if TYPE_CHECKING:
     import keras
@@ -112,19 +113,6 @@ def check_writable(*folders: Path) -> None:
 def policy_of(precision: str) -> str:
     """What Keras calls a precision."""
     return PRECISIONS[names.find("precision", precision, PRECISIONS)]
-
-
-@contextlib.contextmanager
-def computing_in(policy: str) -> Iterator[None]:
-    """Build and train models under a policy; afterwards, Keras has its own again."""
-    import keras
-
-    former = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(former)
 
 
 @contextlib.contextmanager

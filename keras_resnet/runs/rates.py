@@ -8,10 +8,10 @@ from typing import Any
 import keras
 
 from keras_resnet import analysis, data, training, transfer
+from keras_resnet.machine import computing_in
 from keras_resnet.runs.guards import (
     check_files,
     check_writable,
-    computing_in,
     damaged_images_named,
     job,
     policy_of,

@@ -18,13 +18,13 @@ from keras_resnet.checks import check_range
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.files import locked
 from keras_resnet.layers.view import sides
+from keras_resnet.machine import computing_in
 from keras_resnet.runs.choices import SEARCH_FILES
 from keras_resnet.runs.guards import (
     check_files,
     check_run,
     check_whole,
     check_writable,
-    computing_in,
     damaged_images_named,
     job,
     policy_of,

@@ -19,12 +19,12 @@ from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
+from keras_resnet.machine import computing_in
 from keras_resnet.runs.choices import MODEL_FILE, THRESHOLDS
 from keras_resnet.runs.guards import (
     check_run,
     check_space,
     check_whole,
-    computing_in,
     damaged_images_named,
     job,
     policy_of,
