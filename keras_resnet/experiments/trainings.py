@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from keras_resnet import checks, machine, training, zoo
 from keras_resnet.data import Source
@@ -136,7 +137,12 @@ def _drawn(split, count, **argument):
     if len(split) < count:
         raise ValueError(f"{name}={count}: source {source!r} has {len(split)}.")
     drawn = np.random.default_rng(0).permutation(len(split))[:count]
-    return split.take(np.sort(drawn))
+    taken = split.take(np.sort(drawn))
+    if isinstance(taken.images, tf.data.Dataset):
+        # Kept here, since the whole stream would be read again for every model.
+        contents = list(taken.images.as_numpy_iterator())
+        taken = replace(taken, images=tf.data.Dataset.from_tensor_slices(contents))
+    return taken
 
 
 def train(
