@@ -1,7 +1,7 @@
 """What an experiment is: settings, trials, and a report of what they found."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -40,6 +40,16 @@ class Settings:
             raise ValueError(
                 f"seeds={self.seeds}: the spread over seeds needs at least {self.least_seeds}."
             )
+
+    def recorded(self) -> dict[str, Any]:
+        """What is written down of the settings: what JSON can hold, and of no machine alone.
+
+        Returns
+        -------
+        dict
+            Settings that make the same report.
+        """
+        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -171,21 +171,21 @@ def _reported(output, experiment, settings, recorded):
         report = experiment.report(settings, found)
         values = report.values
         facts = {
-            "settings": asdict(settings),
+            "settings": settings.recorded(),
             "data": recorded.get("data"),
             "command": _command(experiment, settings),
             "machines": sorted({result["machine"] for result in found.values()}),
             "seconds": sum(result["seconds"] for result in found.values()),
         }
         pages.write(output, experiment.name, report, facts)
-    return ExperimentRecord(experiment.name, asdict(settings), found, missing, values, output)
+    return ExperimentRecord(experiment.name, settings.recorded(), found, missing, values, output)
 
 
 def _command(experiment, settings):
     """What does the same again."""
     words = ["keras-resnet experiment", experiment.name]
     words += ["--data DATA"] * experiment.takes_data
-    for name, value in asdict(settings).items():
+    for name, value in settings.recorded().items():
         if value != getattr(experiment.settings(), name):
             option = f"--{name} " if name in ("epochs", "seeds") else f"--set {name}="
             words.append(option + shlex.quote(json.dumps(value).replace(" ", "")))
@@ -200,7 +200,7 @@ def _recorded(output):
 
 def _bound(output, experiment, settings, source=None):
     """Write down what a folder is for, or make sure that it is for that."""
-    asked = json.loads(json.dumps({"experiment": experiment.name, "settings": asdict(settings)}))
+    asked = json.loads(json.dumps({"experiment": experiment.name, "settings": settings.recorded()}))
     if source is not None:
         asked |= {"data": source.name, "fingerprint": source.fingerprint()}
     former = _recorded(output)
