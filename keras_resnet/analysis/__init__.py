@@ -12,6 +12,7 @@ from keras_resnet.analysis.evaluation import (
     submission,
 )
 from keras_resnet.analysis.overview import Boxes, Overview, overview
+from keras_resnet.analysis.paths import EffectivePaths, effective_paths, path_lengths
 from keras_resnet.analysis.planned import planned
 from keras_resnet.analysis.plots import (
     class_sheet,
@@ -27,6 +28,7 @@ __all__ = [
     "EVALUATIONS",
     "VIEWS",
     "Boxes",
+    "EffectivePaths",
     "Evaluation",
     "MultiLabelEvaluation",
     "Overview",
@@ -38,11 +40,13 @@ __all__ = [
     "complexity",
     "contact_sheet",
     "draw_boxes",
+    "effective_paths",
     "evaluate",
     "find_views",
     "learning_rate_curve",
     "over_views",
     "overview",
+    "path_lengths",
     "planned",
     "prediction_sheet",
     "submission",

@@ -11,6 +11,7 @@
 `extractor_of`      everything but the head, as a model
 `head_model_of`     the head alone, as a model
 `blocks_of`         the layers between the points that every way through a model passes
+`chain_of`          a model as functions that follow each other, cut at these points
 `drop_path_of`      how often its last residual block is left out in training
 `stages_of`         the layers between the strides
 `last_stage`        those behind the last stride
@@ -36,6 +37,7 @@ instead of guessing.
 
 from keras_resnet.graphs.answers import Answer, answer_of, task_of_outputs
 from keras_resnet.graphs.blocks import blocks_of, drop_path_of
+from keras_resnet.graphs.chain import Link, Step, chain_of
 from keras_resnet.graphs.heads import (
     OUTPUTS,
     POOLING,
@@ -70,11 +72,14 @@ __all__ = [
     "POOLING",
     "Answer",
     "Head",
+    "Link",
     "Output",
+    "Step",
     "View",
     "Wants",
     "answer_of",
     "blocks_of",
+    "chain_of",
     "check_functional",
     "check_weights",
     "copy_state",
