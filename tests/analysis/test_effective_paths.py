@@ -1,4 +1,5 @@
 import itertools
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from keras_resnet import analysis
 from keras_resnet.analysis.paths import kendall
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (96, 8, 8, 3)).astype("float32")
-SHAPE = dict(input_shape=(8, 8, 3), include_preprocessing=True, classes=5)
+SHAPE: Any = dict(input_shape=(8, 8, 3), include_preprocessing=True, classes=5)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def without(model, name):
     return found
 
 
-KINDS = {
+KINDS: Any = {
     "basic": dict(block="basic"),
     "padded": dict(block="basic", shortcut="A"),
     "bottleneck, D, SE": dict(shortcut="D", attention="se", stem="cifar", drop_path=0.2),
