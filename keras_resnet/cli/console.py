@@ -17,6 +17,8 @@ CONFUSION_SHOWN = 12
 ROWS_SHOWN = 32
 """Classes that tables and sheets show, however many there are."""
 
+_JOBS = ("keras_resnet.runs", "keras_resnet.experiments")
+
 
 class Mistake(click.ClickException):
     """A mistake that the user can fix: one line, exit code 2."""
@@ -69,7 +71,7 @@ class _Notices(logging.Handler):
     """What jobs report goes where tables go; warnings and other notices go to standard error."""
 
     def emit(self, record):
-        job = record.name.startswith("keras_resnet.runs") and record.levelno == logging.INFO
+        job = record.name.startswith(_JOBS) and record.levelno == logging.INFO
         click.echo(self.format(record), file=sys.stdout if job else sys.stderr)
 
 

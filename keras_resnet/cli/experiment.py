@@ -2,12 +2,17 @@
 
 import click
 
+from keras_resnet import names
 from keras_resnet.cli import options
-from keras_resnet.cli.console import answer, say, verbosity
+from keras_resnet.cli.console import Mistake, answer, say, verbosity
+from keras_resnet.experiments.table import EXPERIMENTS
+from keras_resnet.files import json_text
+
+_LIST = "\n".join(f"  {name:12} {claim}" for name, claim in EXPERIMENTS.items())
 
 
-@click.command()
-@click.argument("name")
+@click.command(epilog=f"\b\nExperiments:\n{_LIST}")
+@click.argument("name", required=False)
 @click.option(
     "--data",
     "source",
@@ -25,22 +30,31 @@ from keras_resnet.cli.console import answer, say, verbosity
     "Another setting, such as depths=[20,56] or images=10000; may be given several times.",
 )
 @options.on_error
-@options.output("Folder for the page, its figures and tables, and all results.")
+@options.output("Folder for the page, its figures and tables, and all results.", required=False)
 @options.as_json
 def experiment(name, output, as_json, epochs, seeds, changes, **given):
     """Do an experiment of the ResNet and ResNeXt papers and write its page.
 
-    NAME is degradation, responses, gradients, shortcuts, cardinality, bottleneck, batch-norm or
-    one-by-one. The same command continues what was interrupted; given twice at the same time, the
-    two share the work. Writes DIR/report.html and report.md, the same in Chinese (report.zh.*),
-    figures, and tables as CSV.
+    Without a NAME, lists the experiments. The same command continues what was interrupted; given
+    twice at the same time, the two share the work. Writes DIR/report.html and report.md, the same
+    in Chinese (report.zh.*), figures, and tables as CSV.
     """
+    if name is None:
+        say(json_text({"experiments": EXPERIMENTS}, indent=None) if as_json else _LIST)
+        return
+    try:
+        name = names.find("experiment", name, EXPERIMENTS)
+    except ValueError:
+        click.echo(_LIST, err=True)
+        raise
+    if output is None:
+        raise Mistake(f"Missing option '--output': a folder for what {name} finds.")
+    for key, value in {"epochs": epochs, "seeds": seeds}.items():
+        if value is not None:
+            changes[key] = value
     with answer(as_json) as found:
         from keras_resnet import runs, training
 
-        for key, value in {"epochs": epochs, "seeds": seeds}.items():
-            if value is not None:
-                changes[key] = value
         try:
             record = runs.experiment(name, output, verbose=verbosity(), settings=changes, **given)
         except training.Interrupted as interruption:
@@ -48,10 +62,15 @@ def experiment(name, output, as_json, epochs, seeds, changes, **given):
             found["interrupted"] = str(interruption)
             raise
         found.update(record.to_json())
-        if record.missing:
-            say(f"Other processes are still at work on {', '.join(record.missing)}.")
-            return
-        for key, value in record.values.items():
-            if isinstance(value, (int, float, str)):
-                say(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
-        say(f"{record.output}: report.html, report.md, report.zh.html, report.zh.md")
+        _show(record)
+
+
+def _show(record):
+    """Print what was found, and where the page is."""
+    if record.missing:
+        say(f"Other processes are still at work on {', '.join(record.missing)}.")
+        return
+    for key, value in record.values.items():
+        if isinstance(value, (int, float, str)):
+            say(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
+    say(f"{record.output}: report.html, report.md, report.zh.html, report.zh.md")

@@ -150,10 +150,10 @@ def weights_to_tune(text):
     return click.option("--weights", callback=_or_none, help=help)
 
 
-def output(text):
+def output(text, required=True):
     """Where results go."""
     kind = click.Path(file_okay=False, path_type=Path)
-    return click.option("--output", required=True, type=kind, help=text)
+    return click.option("--output", required=required, type=kind, help=text)
 
 
 def assignments(metavar, text):

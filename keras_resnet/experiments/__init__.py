@@ -1,28 +1,8 @@
-"""The papers' experiments: models are trained and measured, and a page says what was found."""
+"""The papers' experiments: models are trained and measured, and a page says what was found.
 
-from keras_resnet.experiments.experiment import (
-    Context,
-    Experiment,
-    Report,
-    Settings,
-    Table,
-    Trial,
-)
-from keras_resnet.experiments.running import ExperimentRecord, rebuild, run
-from keras_resnet.experiments.table import EXPERIMENTS, find
-from keras_resnet.experiments.trainings import TrainingSettings
+The names are listed in `__init__.pyi`; what stands behind one is imported when it is first used.
+"""
 
-__all__ = [
-    "EXPERIMENTS",
-    "Context",
-    "Experiment",
-    "ExperimentRecord",
-    "Report",
-    "Settings",
-    "Table",
-    "TrainingSettings",
-    "Trial",
-    "find",
-    "rebuild",
-    "run",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

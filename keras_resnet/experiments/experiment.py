@@ -162,7 +162,7 @@ class Experiment:
         Parameters
         ----------
         changes : mapping of str to value
-            Settings that differ from the defaults.
+            Settings that differ from the defaults; lists become tuples.
         full : bool, default False
             Whether the defaults are the paper's.
 
@@ -176,8 +176,13 @@ class Experiment:
             For a name that is not one of its settings, or a value out of its range.
         """
         there = [each.name for each in fields(self.settings)]
-        for name in changes:
-            if name not in there:
-                names.find(f"{self.name}: setting", name, there)
-                raise ValueError(f"{self.name}: setting {name!r} is not known: {', '.join(there)}.")
-        return replace(self.settings(**(self.full if full else {})), **changes)
+        given = {
+            names.find(f"{self.name}: setting", name, there): _tuples(value)
+            for name, value in changes.items()
+        }
+        return replace(self.settings(**(self.full if full else {})), **given)
+
+
+def _tuples(value):
+    """A value with tuples for its lists, which the command line and JSON have."""
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value

@@ -2,7 +2,6 @@
 
 import csv
 import functools
-import html
 import os
 import re
 from collections.abc import Mapping
@@ -15,6 +14,21 @@ from keras_resnet.files import write_text, written_beside
 
 LANGUAGES = {"en": "", "zh": ".zh"}
 """The languages, and what the name of a page has in front of its suffix."""
+
+_OTHER = {"en": "[中文](report.zh.md)", "zh": "[English](report.md)"}
+_TAGS = {"en": "en", "zh": "zh-Hans"}
+
+_UNKNOWN = "\N{EN DASH}"
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# What Markdown would take for marks of its own; "_" only does at the ends of a word.
+_MARKS = re.compile(r"[\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_])|^[#+-](?= |$)|^#|(?<=^\d)[.)](?= )")
+_HAN, _MARKS_OF_CHINESE = "\u3400-\u9fff", "\u3000-\u303f\uff01-\uff5e"
+_CHINESE = _HAN + _MARKS_OF_CHINESE
+_WIDE = {ord(each): ord(each) + 0xFEE0 for each in ",;:!?()"}
+
+
+class _Markdown(str):
+    """Text that is Markdown already."""
 
 
 def write(output: str | os.PathLike, name: str, report: Report, facts: Mapping[str, Any]) -> None:
@@ -54,20 +68,22 @@ def write(output: str | os.PathLike, name: str, report: Report, facts: Mapping[s
 
 def _markdown(name, language, report, facts):
     """The text of an experiment, with its numbers."""
-    environment = _environment()
 
-    def table(name, *headings):
-        return _table(report.tables[name], headings)
+    def table(name, *headings, words=None):
+        return _Markdown(_table(report.tables[name], headings, words or {}))
 
     def figure(name, caption):
         if name not in report.figures:
             raise KeyError(name)
-        return f"![{caption}]({name}.svg)\n\n*{caption}*"
+        caption = _escaped(caption)
+        return _Markdown(f"![{caption}]({name}.svg)\n\n*{caption}*")
 
-    text = environment.get_template(f"{name}.{language}.md").render(
-        **report.values, **facts, table=table, figure=figure
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    facts = {**facts, "command": _Markdown(facts["command"])}
+    template = _environment().get_template(f"{name}.{language}.md")
+    text = template.render(**report.values, **facts, table=table, figure=figure)
+    title, text = text.strip().split("\n", 1)
+    text = re.sub(r"\n{3,}", "\n\n", f"{title}\n\n{_OTHER[language]}\n\n{text}\n")
+    return _as_chinese(text) if language == "zh" else text
 
 
 @functools.cache
@@ -79,41 +95,78 @@ def _environment():
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,  # a text that is included ends with its paragraph
+        finalize=_escaped,
     )
-    environment.filters.update(
-        percent=lambda fraction, digits=1: f"{100 * fraction:.{digits}f}%",
-        number=_number,
-    )
+    environment.filters.update(percent=_percent, number=_number)
     return environment
 
 
+def _escaped(value):
+    """Text as Markdown shows it, whatever is in it; what is `_Markdown` stays."""
+    if not isinstance(value, str) or isinstance(value, _Markdown):
+        return value
+    return _MARKS.sub(r"\\\g<0>", " ".join(value.split()))
+
+
+def _percent(fraction, digits=1):
+    """A fraction as a percentage."""
+    return _UNKNOWN if fraction is None else f"{round(100 * fraction, digits) + 0.0:.{digits}f}%"
+
+
 def _number(value):
-    """A number as people write it."""
+    """A number as people write it, with three significant digits; other texts as they are."""
     if value is None:
-        return "\N{EN DASH}"
+        return _UNKNOWN
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    if isinstance(value, int):
+    if isinstance(value, int) or abs(value) >= 999.5:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    mantissa, _, exponent = f"{value:.3g}".partition("e")
+    return (
+        f"{mantissa} \N{MULTIPLICATION SIGN} 10{str(int(exponent)).translate(_RAISED)}"
+        if exponent
+        else mantissa
+    )
 
 
-def _table(table, headings):
-    """A table in Markdown, under headings in the language of the page."""
+def _table(table, headings, words):
+    """A table in Markdown: its headings, and words in its cells, in the language of the page."""
     if len(headings) != len(table.columns):
         raise ValueError(f"{headings} are not as many as {table.columns}.")
     rows = [
         [
-            f"{100 * cell:.1f}%" if column in table.percent and cell is not None else _number(cell)
+            _percent(cell) if column in table.percent else _escaped(_number(words.get(cell, cell)))
             for column, cell in zip(table.columns, row, strict=True)
         ]
         for row in table.rows
     ]
-    texts = [
-        any(isinstance(cell, str) for cell in cells) for cells in zip(*table.rows, strict=True)
-    ]
+    columns = zip(*table.rows, strict=True) if table.rows else [""] * len(headings)
+    texts = [any(isinstance(cell, str) for cell in cells) for cells in columns]
     rule = ["---" if each else "---:" for each in texts]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [headings, rule, *rows])
+    head = map(_escaped, headings)
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *rows])
+
+
+def _as_chinese(text):
+    """Markdown with the punctuation and line breaks of Chinese.
+
+    Texts are typed with a keyboard's commas; and a line break would be shown as a blank.
+    """
+    between, marks = r"\([^()\n]*\)", "[,;:!?]"
+    text = re.sub(rf"(?<=[{_CHINESE}]){marks} *|{marks} *(?=[{_CHINESE}])", _widened, text)
+    text = re.sub(rf"(?<!\])\([^()\n]*[{_CHINESE}][^()\n]*\)", _widened, text)
+    text = re.sub(
+        rf"(?<=[{_CHINESE}]){between}|(?<![\]A-Za-z0-9]){between}(?=[{_HAN}])", _widened, text
+    )
+    text = re.sub(rf"(?<=[{_CHINESE}])\n(?=[{_CHINESE}])", "", text)
+    return re.sub(rf"(?<=[{_MARKS_OF_CHINESE}])\n(?=\w)(?!\d+\. )", "", text)
+
+
+def _widened(found):
+    """What was found, its first and last character as wide as a Chinese one."""
+    text = found[0].rstrip()
+    return text[0].translate(_WIDE) + text[1:-1] + text[1:][-1:].translate(_WIDE)
 
 
 def _html(markdown, language, drawn):
@@ -123,15 +176,28 @@ def _html(markdown, language, drawn):
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     for name, picture in drawn.items():
         body = re.sub(
-            rf'<img src="{re.escape(name)}\.svg" alt="([^"]*)" ?/>',
-            lambda found, picture=picture: picture.replace(
-                "<svg", f'<svg role="img" aria-label="{found[1]}"', 1
+            rf'<p><img src="{re.escape(name)}\.svg" alt="([^"]*)" />'
+            r"</p>\n<p><em>(.*?)</em></p>",
+            lambda found, name=name, picture=picture: (
+                f'<figure><div class="wide">{_inlined(name, picture, found[1])}</div>'
+                f"<figcaption>{found[2]}</figcaption></figure>"
             ),
             body,
         )
     body = body.replace("<table>", '<div class="wide"><table>').replace(
         "</table>", "</table></div>"
     )
-    title = next((line.lstrip("# ") for line in markdown.splitlines() if line.startswith("# ")), "")
+    body = re.sub(r'(<a href="report(?:\.zh)?)\.md"', r'\1.html"', body)
+    body = re.sub(r'<a href="(?!https?:|report)[^"]*">(.*?)</a>', r"\1", body)
+    (title,) = re.findall(r"<h1>(.*?)</h1>", body)
     page = _environment().get_template("page.html")
-    return page.render(language=language, title=html.escape(title), body=body)
+    title = re.sub("<.*?>", "", title)
+    return page.render(language=_TAGS[language], title=_Markdown(title), body=_Markdown(body))
+
+
+def _inlined(name, picture, caption):
+    """A figure in a page: its names do not meet those of others."""
+    picture = re.sub(r' xmlns(:xlink)?="[^"]*"', "", picture, count=2)
+    picture = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", picture)
+    picture = picture.replace('xlink:href="#', f'href="#{name}-')
+    return picture.replace("<svg", f'<svg role="img" aria-label="{caption}"', 1)

@@ -1,27 +1,27 @@
 """Running an experiment: one trial after the other, each kept, and a page at the end."""
 
+import contextlib
 import json
 import logging
 import os
 import shlex
-import shutil
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import machine
+from keras_resnet import machine, training
 from keras_resnet.data import Source
 from keras_resnet.experiments import pages
 from keras_resnet.experiments.experiment import Context, Results
+from keras_resnet.experiments.folder import Folder
 from keras_resnet.experiments.table import find
 from keras_resnet.experiments.trainings import TrainingSettings
-from keras_resnet.files import LockedError, json_text, locked, write_text
+from keras_resnet.files import LockedError
 
 _logger = logging.getLogger(__name__)
-
-_SETTINGS, _RESULTS, _TRIALS = "experiment.json", "results", "trials"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ExperimentRecord:
     results : mapping
         What each trial found, by its name.
     missing : tuple of str
-        Trials that other processes are still working on. Without any, the page is there.
+        Trials that other processes are still working on. If there are none, the page is there.
     values : mapping of str to JSON value
         The numbers of the page.
     output : pathlib.Path
@@ -84,8 +84,8 @@ def run(
         The folder: report.html, report.md, the same in Chinese, tables, figures and the results
         that they are made from.
     source : Source or callable, optional
-        Images, or what loads them; it is called if there is still something to do. `gradients` and
-        `one-by-one` need none.
+        Images, or what loads them. Without any, an experiment that needs some can only write its
+        page again.
     full : bool, default False
         Begin with the paper's settings, for a GPU, rather than those for two cores.
     verbose : {0, 1, 2}, default 0
@@ -103,7 +103,7 @@ def run(
         For an unknown experiment or setting, a setting out of its range, data that do not fit, or
         an output of another experiment or of other settings.
     Interrupted
-        If a training was asked to stop; the same call goes on.
+        On Ctrl-C, or if a training was asked to stop; the same call goes on.
 
     Examples
     --------
@@ -114,20 +114,29 @@ def run(
     >>> record.missing
     ()
     """
-    experiment, output = find(name), Path(output)
+    experiment = find(name)
+    folder = Folder(Path(output), experiment.settings().recorded())
     settings = experiment.chosen(changes, full)
     trials = experiment.trials(settings)
-    recorded = _bound(output, experiment, settings)
-    if any(_kept(output, trial.name) is None for trial in trials) and experiment.takes_data:
-        source = _images(experiment, source, settings)
-        recorded = _bound(output, experiment, settings, source)
-    for number, trial in enumerate(trials, start=1):
-        if _kept(output, trial.name) is not None:
-            continue
-        found = _done(output, trial, settings, source, verbose)
-        if found is not None:
-            _logger.info("%s (%d of %d)%s", trial.name, number, len(trials), _line(found))
-    return _reported(output, experiment, settings, recorded)
+    asked = {"experiment": experiment.name, "settings": settings.recorded()}
+    folder.check(asked)
+    images = None
+    if not experiment.takes_data:
+        if source is not None:
+            _logger.warning("%s needs no images: the data are not used.", experiment.name)
+    elif source is not None or len(folder.results(_names(trials))) < len(trials):
+        images = _images(experiment, source, settings)
+        asked |= {"data": images.name, "fingerprint": images.fingerprint()}
+        folder.check(asked)
+    if folder.recorded() is None:
+        folder.record(asked)
+    try:
+        _work(folder, asked, trials, settings, images, verbose)
+        return _reported(folder, experiment, settings)
+    except KeyboardInterrupt:
+        done = len(folder.results(_names(trials)))
+        message = f"Interrupted: {done} of {len(trials)} trials are done. The same command goes on."
+        raise training.Interrupted(message, 130) from None
 
 
 def rebuild(output: str | os.PathLike) -> ExperimentRecord:
@@ -141,96 +150,21 @@ def rebuild(output: str | os.PathLike) -> ExperimentRecord:
     Returns
     -------
     ExperimentRecord
+        With `missing`, and without a page, if trials have not been done.
 
     Raises
     ------
     ValueError
-        If the folder holds no experiment.
+        If the folder holds no experiment, or a damaged one.
     """
-    output = Path(output)
-    recorded = _recorded(output)
-    if recorded is None:
-        raise ValueError(f"output {str(output)!r} holds no experiment: it has no {_SETTINGS}.")
+    folder = Folder(Path(output))
+    recorded = folder.experiment()
     experiment = find(recorded["experiment"])
-    settings = experiment.chosen(
-        {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in recorded["settings"].items()
-        }
-    )
-    return _reported(output, experiment, settings, recorded)
+    return _reported(folder, experiment, experiment.chosen(recorded["settings"]))
 
 
-def _reported(output, experiment, settings, recorded):
-    """The record, with a page if all trials have ended."""
-    trials = [trial.name for trial in experiment.trials(settings)]
-    found = {name: kept for name in trials if (kept := _kept(output, name)) is not None}
-    missing = tuple(name for name in trials if name not in found)
-    values = {}
-    if not missing:
-        report = experiment.report(settings, found)
-        values = report.values
-        facts = {
-            "settings": settings.recorded(),
-            "data": recorded.get("data"),
-            "command": _command(experiment, settings),
-            "machines": sorted({result["machine"] for result in found.values()}),
-            "seconds": sum(result["seconds"] for result in found.values()),
-        }
-        pages.write(output, experiment.name, report, facts)
-    return ExperimentRecord(experiment.name, settings.recorded(), found, missing, values, output)
-
-
-def _command(experiment, settings):
-    """What does the same again."""
-    words = ["keras-resnet experiment", experiment.name]
-    words += ["--data DATA"] * experiment.takes_data
-    for name, value in settings.recorded().items():
-        if value != getattr(experiment.settings(), name):
-            option = f"--{name} " if name in ("epochs", "seeds") else f"--set {name}="
-            words.append(option + shlex.quote(json.dumps(value).replace(" ", "")))
-    return " ".join([*words, "--output OUTPUT"])
-
-
-def _recorded(output):
-    """What is written down about the experiment of a folder, if there is one."""
-    file = output / _SETTINGS
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
-
-
-def _bound(output, experiment, settings, source=None):
-    """Write down what a folder is for, or make sure that it is for that."""
-    asked = json.loads(json.dumps({"experiment": experiment.name, "settings": settings.recorded()}))
-    if source is not None:
-        asked |= {"data": source.name, "fingerprint": source.fingerprint()}
-    former = _recorded(output)
-    if former is None or not any((output / _RESULTS).glob("*.json")):
-        write_text(output / _SETTINGS, json_text(asked))
-        return asked
-    if former["experiment"] != experiment.name:
-        raise ValueError(
-            f"output {str(output)!r} holds the experiment {former['experiment']!r}: choose another "
-            f"folder for {experiment.name!r}."
-        )
-    others = [
-        f"{key} was {former['settings'].get(key)!r}, is {value!r}"
-        for key, value in asked["settings"].items()
-        # More seeds are more trials; those that are done stay.
-        if former["settings"].get(key) != value and key != "seeds"
-    ]
-    if "fingerprint" in former and former["fingerprint"] != asked.get(
-        "fingerprint", former["fingerprint"]
-    ):
-        others.append(f"data was {former['data']!r}, is {asked['data']!r}, or its images changed")
-    if others:
-        raise ValueError(
-            f"output {str(output)!r} holds {experiment.name!r} with other settings: "
-            f"{'; '.join(others)}. Repeat its command to go on, or choose another folder."
-        )
-    recorded = {**former, **asked}
-    if recorded != former:
-        write_text(output / _SETTINGS, json_text(recorded))
-    return recorded
+def _names(trials):
+    return [trial.name for trial in trials]
 
 
 def _images(experiment, source, settings) -> Source:
@@ -241,38 +175,108 @@ def _images(experiment, source, settings) -> Source:
     return settings.images_of(found) if isinstance(settings, TrainingSettings) else found
 
 
-def _kept(output, name):
-    """What a trial found, if it has ended."""
-    file = output / _RESULTS / f"{name}.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+def _work(folder, asked, trials, settings, images, verbose):
+    """Do trials until all are done, or in the hands of other processes."""
+    found, former = folder.results(_names(trials)), None
+    _logger.info("%s: %d trials, %d done.", asked["experiment"], len(trials), len(found))
+    while len(found) not in (former, len(trials)):  # others may have been killed in the meantime
+        former = len(found)
+        for trial in trials:
+            if trial.name in found:
+                continue
+            with contextlib.suppress(LockedError), folder.at_work_on(trial.name) as place:
+                result = folder.result(trial.name)
+                if result is None:
+                    result = _done(trial, settings, Context(images, place, verbose))
+                    folder.check(asked)  # if several began at once, they agree
+                    folder.keep(trial.name, result)
+                found[trial.name] = result
+                _logger.info("%s", _line(trial.name, found, len(trials)))
 
 
-def _done(output, trial, settings, source, verbose):
-    """Do a trial and keep what it found; None if another process has it."""
-    folder = output / _TRIALS / trial.name
-    try:
-        with locked(folder):
-            if (found := _kept(output, trial.name)) is not None:
-                return found
-            start = time.perf_counter()
-            with machine.computing_in(machine.PRECISIONS[settings.precision]):
-                found = trial.work(Context(source, folder, verbose))
-            seconds = time.perf_counter() - start  # unless an interrupted training knows better
-            found = {"seconds": seconds, **found, "machine": machine.describe()}
-            write_text(output / _RESULTS / f"{trial.name}.json", json_text(found))
-            for each in folder.iterdir():
-                if each.is_dir():
-                    shutil.rmtree(each)
-    except LockedError:
-        return None
-    return found
-
-
-def _line(found):
-    """The numbers that a trial found, in a line: the last ones of its lists."""
-    last = {
-        name: value[-1] if isinstance(value, list) and value else value
-        for name, value in found.items()
+def _done(trial, settings, context):
+    """What a trial finds."""
+    start = time.perf_counter()
+    with machine.computing_in(machine.PRECISIONS[settings.precision]):
+        found = trial.work(context)
+    # An interrupted training knows better how long it took.
+    return {
+        "seconds": time.perf_counter() - start,
+        **found,
+        "machine": machine.describe(),
     }
-    shown = [f"{name} {value:.4g}" for name, value in last.items() if isinstance(value, float)]
-    return ": " + ", ".join(shown[:6]) if shown else ""
+
+
+def _line(name, found, trials):
+    """How far the work is, what the last trial has found, and how long the others will take."""
+    numbers = {
+        each: value[-1] if isinstance(value, list) and value else value
+        for each, value in found[name].items()
+        if each != "seconds"
+    }
+    shown = [
+        f"{each.replace('_', ' ')} {value:.3g}"
+        for each, value in numbers.items()
+        if isinstance(value, float)
+    ]
+    words = [f"{len(found)} of {trials}, {name}: {', '.join(shown[:4])}".removesuffix(": ")]
+    words.append(_duration(found[name]["seconds"]))
+    if 1 < len(found) < trials:
+        left = statistics.mean(each["seconds"] for each in found.values()) * (trials - len(found))
+        words.append(f"about {_duration(left)} left")
+    return "; ".join(words)
+
+
+def _duration(seconds):
+    """Seconds as people say it."""
+    unit, name = next(
+        ((unit, name) for unit, name in ((3600, "h"), (60, "min")) if seconds >= 1.5 * unit),
+        (1, "s"),
+    )
+    number = seconds / unit
+    return f"{number:.0f} {name}" if number >= 10 else f"{number:.2g} {name}"
+
+
+def _reported(folder, experiment, settings):
+    """The record, with a page if all trials have ended."""
+    trials = _names(experiment.trials(settings))
+    found = folder.results(trials)
+    missing = tuple(name for name in trials if name not in found)
+    values = {}
+    if not missing:
+        folder.record({"settings": settings.recorded()})
+        report = experiment.report(settings, found)
+        values = report.values
+        facts = {
+            "settings": settings.recorded(),
+            "data": folder.experiment().get("data"),
+            "command": _command(experiment, settings),
+            "machines": sorted({result["machine"] for result in found.values()}),
+            "seconds": sum(result["seconds"] for result in found.values()),
+        }
+        pages.write(folder.path, experiment.name, report, facts)
+    return ExperimentRecord(
+        experiment.name, settings.recorded(), found, missing, values, folder.path
+    )
+
+
+def _command(experiment, settings):
+    """What does the same again: from the defaults or the paper's settings, whatever is shorter."""
+    words = min(
+        (["--full"] * full + _options(settings, experiment.chosen({}, full)) for full in (0, 1)),
+        key=len,
+    )
+    data = ["--data DATA"] * experiment.takes_data
+    return " ".join(["keras-resnet experiment", experiment.name, *data, *words, "--output OUTPUT"])
+
+
+def _options(settings, default):
+    """What on the command line makes the settings of the default ones."""
+    words = []
+    former = default.recorded()
+    for name, value in settings.recorded().items():
+        if value != former[name]:
+            text = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+            option = f"--{name} " if name in ("epochs", "seeds") else f"--set {name}="
+            words.append(option + shlex.quote(text))
+    return words
