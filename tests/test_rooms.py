@@ -9,7 +9,7 @@ ROOMS = (
     *("files", "names", "checks", "machine", "optimizers", "launch"),
     *("initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
-    *("analysis", "detection", "export", "experiments", "tuning", "runs", "cli"),
+    *("analysis", "explain", "detection", "export", "experiments", "tuning", "runs", "cli"),
 )
 PACKAGE = Path(keras_resnet.__file__).parent
 

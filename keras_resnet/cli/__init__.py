@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": "train:demo",
     "evaluate": "evaluate:evaluate",
     "experiment": "experiment:experiment",
+    "explain": "explain:explain",
     "export": "export:export",
     "launch": "launch:launch",
     "predict": "predict:predict",

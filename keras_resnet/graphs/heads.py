@@ -147,6 +147,26 @@ class Head:
         return next((layer.thresholds for layer in found), None)
 
     @property
+    def squashing(self) -> keras.Operation | None:
+        """The layer whose softmax or sigmoid is applied last; None if there is none."""
+        if self.linear or self.output not in _ACTIVATION_OUTPUTS.values():
+            return None
+        found = (each for each in self.layers[::-1] if _activation_of(each) in _ACTIVATION_OUTPUTS)
+        return next(found)
+
+    @property
+    def pooling(self) -> keras.Layer | None:
+        """The global pooling that makes the features; None if something else does."""
+        maker = _maker(self.places[0])
+        return maker if isinstance(maker, POOLING) else None
+
+    @property
+    def pooled(self) -> keras.Operation | None:
+        """The layer whose feature map is pooled to the features; None if none is."""
+        before = _before(self.places[0]) if self.pooling else None
+        return None if before is None else _maker(before)
+
+    @property
     def first_projection(self) -> int:
         """Index of the first Dense layer or convolution in `layers`; their number without one."""
         found = (i for i, layer in enumerate(self.layers) if isinstance(layer, _PROJECTIONS))

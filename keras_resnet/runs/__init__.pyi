@@ -1,5 +1,6 @@
 from .evaluation import EvaluateRecord, evaluate
 from .experiments import ExperimentRecord, experiment
+from .explaining import ExplainRecord, explain
 from .exporting import BenchRecord, ExportRecord, bench, export
 from .folds import CrossValidationRecord, cross_validate
 from .prediction import PredictRecord, predict
@@ -13,6 +14,7 @@ __all__ = [
     "CrossValidationRecord",
     "EvaluateRecord",
     "ExperimentRecord",
+    "ExplainRecord",
     "ExportRecord",
     "LearningRateRecord",
     "PredictRecord",
@@ -23,6 +25,7 @@ __all__ = [
     "cross_validate",
     "evaluate",
     "experiment",
+    "explain",
     "export",
     "find_learning_rate",
     "predict",

@@ -1,7 +1,7 @@
 """A trained model on images that nobody has labelled."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -218,11 +218,7 @@ def predict(
     """
     if (positive and not csv) or (probability and not positive):
         raise ValueError("positive needs csv, and probability needs positive.")
-    places = [images] if isinstance(images, str | os.PathLike) else images
-    places = [Path(each) for each in places]
-    files = data.image_files(places)
-    if not files:
-        raise ValueError(f"no images in {', '.join(map(str, places))}.")
+    files = files_in(images)
     if top is not None:
         check_positive(top=top)
     check_range("fraction", optional=True, score=score)
@@ -231,7 +227,7 @@ def predict(
     written = Path(csv) if csv else None
     if written:
         _check_place(written, files, Path(model))
-    files, skipped = _readable(files, on_error)
+    files, skipped = readable(files, on_error)
     found = load_model(model, weights, task, image_size)
     kind = KINDS.get(found.task or "", OF_IMAGES)
     kind.check(
@@ -240,7 +236,8 @@ def predict(
     )
     folder = Path(output) if output else None
     if folder:
-        _check_folder(folder, files, Path(model))
+        pictures = (*objects.drawings(folder, files), folder / objects.DETECTIONS_FILE)
+        check_folder(folder, pictures, files, Path(model))
     view = kind.viewed(found.model, image_size, crop)
     if (csv or tta) and found.task is None:
         raise ValueError(
@@ -278,7 +275,17 @@ def predict(
     )
 
 
-def _readable(files, on_error):
+def files_in(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[Path]:
+    """The image files in files and folders; ValueError if there are none."""
+    places = [images] if isinstance(images, str | os.PathLike) else images
+    places = [Path(each) for each in places]
+    files = data.image_files(places)
+    if not files:
+        raise ValueError(f"no images in {', '.join(map(str, places))}.")
+    return files
+
+
+def readable(files: list[Path], on_error: str) -> tuple[list[Path], tuple[str, ...]]:
     """The images that can be read, and why the others cannot."""
     headers = read_headers(files, whole=True)
     errors = [each for each in headers if isinstance(each, ValueError)]
@@ -300,8 +307,8 @@ def _check_place(csv, files, model):
         )
 
 
-def _check_folder(folder, files, model):
-    """Make sure that drawings can be written, and replace no image and nothing of a model."""
+def check_folder(folder: Path, paths: Iterable[Path], files: list[Path], model: Path) -> None:
+    """Make sure that pictures can be written, and replace no image and nothing of a model."""
     check_writable(folder)
     if folder.resolve() in {file.parent.resolve() for file in files}:
         raise ValueError(
@@ -309,7 +316,7 @@ def _check_folder(folder, files, model):
             "copies for some of them: choose another folder."
         )
     taken = _taken(files, model)
-    for path in (*objects.drawings(folder, files), folder / objects.DETECTIONS_FILE):
+    for path in paths:
         if path.resolve() in taken or path.is_dir():
             raise ValueError(
                 f"output={str(folder)!r} would replace {str(path)!r}, which is not what an earlier "

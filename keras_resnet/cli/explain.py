@@ -1,0 +1,69 @@
+"""`keras-resnet explain`."""
+
+from pathlib import Path
+
+import click
+
+from keras_resnet.cli import options
+from keras_resnet.cli.console import answer, say, table
+from keras_resnet.cli.quality import show_skipped
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
+@options.output("Folder for the pictures.")
+@click.option(
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="The class, label or value to explain.  [default: for each image the most probable]",
+)
+@click.option(
+    "--layer",
+    metavar="NAME",
+    help="The layer whose feature map is used, or a stage such as conv4.  [default: the last map]",
+)
+@click.option(
+    "--method",
+    metavar="grad-cam|grad-cam++|cam",
+    default="grad-cam",
+    show_default=True,
+    help="How channels are weighed; cam is for models that end in average pooling and one Dense "
+    "layer.",
+)
+@options.task
+@options.shown
+@options.weights
+@options.on_error
+@options.as_json
+def explain(model, images, as_json, **given):
+    """Draw where a trained MODEL looks in images: files, or folders of them.
+
+    MODEL is as for `predict`. The folder gets a picture of each image, as the model is shown it,
+    with the regions that speak for the class in colour, from blue to red; and sheet.png, images
+    beside their maps.
+    """
+    with answer(as_json) as found:
+        from keras_resnet import runs
+
+        record = runs.explain(model, images, **given)
+        found.update(record.to_json())
+        rows = [
+            [each.image, each.name, f"{each.answer:.4f}", each.file.name] for each in record.maps
+        ]
+        table("", ["image", *_COLUMNS[record.task], "picture"], rows, left=2)
+        count = len(record.maps)
+        say(
+            f"{record.output}: {count} {'picture' if count == 1 else 'pictures'}, sheet.png; "
+            f"{record.method} of {record.layer}"
+        )
+        show_skipped(record)
+
+
+_COLUMNS = {
+    "classification": ("class", "probability"),
+    "multilabel": ("label", "probability"),
+    "regression": ("name", "value"),
+    None: ("index", "output"),
+}
