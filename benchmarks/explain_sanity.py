@@ -1,10 +1,12 @@
 """Do maps show what a model has learned? `python -m benchmarks.explain_sanity IMAGES WEIGHTS`.
 
 Grad-CAM of a ResNet-50 on photographs, for the class that it predicts. First, how often the peak of
-a map is in the middle, where photographers put what they photograph. Then the test of Adebayo et
-al., Sanity Checks for Saliency Maps, NeurIPS 2018: the weights are shuffled layer by layer from the
-top, and maps of the same classes are compared with those of the intact model. A map that stays the
-same shows edges, not what the model knows.
+a map is in the middle, where photographers put what they photograph. Second, how probable the class
+still is when the quarter of the image with the highest values is hidden, and when it is the quarter
+that another image's map marks, which is in the middle as often. Third, the test of Adebayo et al.,
+Sanity Checks for Saliency Maps, NeurIPS 2018: the weights are shuffled layer by layer from the top,
+and maps of the same classes are compared with those of the intact model. A map that stays the same
+shows edges, not what the model knows.
 
 Writes `results/explain_sanity.json` and the pictures of `docs/explain.md`.
 """
@@ -33,7 +35,7 @@ BATCH = 25
 
 
 def read(model: keras.Model, folder: Path, count: int | None) -> np.ndarray:
-    """The images of a folder as the model is shown them; some from all over, if a count is given."""
+    """The images of a folder as the model is shown them; with a count, some from all over."""
     files = data.image_files([folder])
     if count is not None:
         files = [files[index] for index in np.linspace(0, len(files) - 1, count).astype(int)]
@@ -88,8 +90,38 @@ def _middle(side: int) -> np.ndarray:
     return abs((np.arange(side) + 0.5) / side - 0.5) <= np.sqrt(0.5) / 2
 
 
+def hidden(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Images without the quarter of their cells that is highest in a map: in its place, grey."""
+    rows, columns = (
+        size // side for size, side in zip(images.shape[1:3], maps.shape[1:], strict=True)
+    )
+    ranks = maps.reshape(len(maps), -1).argsort(axis=1).argsort(axis=1).reshape(maps.shape)
+    highest = ranks >= ranks[0].size - ranks[0].size // 4
+    where = highest.repeat(rows, axis=1).repeat(columns, axis=2)[..., None]
+    return np.where(where, images.mean(axis=(1, 2), keepdims=True), images)
+
+
+def probable(explained, images: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The probability of a class for each image."""
+    return maps_of(explained, images, classes).outputs[np.arange(len(images)), classes]
+
+
+def hiding(explained, images: np.ndarray, intact: explain.Explained) -> dict:
+    """How probable the class still is, and how often hiding what the map marks lowers that more."""
+    own = probable(explained, hidden(images, intact.maps), intact.classes)
+    other = probable(explained, hidden(images, np.roll(intact.maps, 1, axis=0)), intact.classes)
+    lower = int((own < other).sum())
+    return {
+        "nothing": float(intact.outputs[np.arange(len(images)), intact.classes].mean()),
+        "its own map": float(own.mean()),
+        "another map": float(other.mean()),
+        "lower with its own map": lower,
+        "p": float(scipy.stats.binomtest(lower, len(images), alternative="greater").pvalue),
+    }
+
+
 def levels(model: keras.Model) -> list[str]:
-    """The head, the blocks and the stem, from the top: what the names of their layers begin with."""
+    """The head, the blocks and the stem, from the top, by what their layers' names begin with."""
     named = [layer.name for layer in graphs.flat_layers(model) if layer.weights]
     return list(
         dict.fromkeys(
@@ -187,7 +219,7 @@ def main() -> None:
 
     model = keras_resnet.ResNet50(weights=options.weights, include_preprocessing=True)
     images = read(model, options.images, options.count)
-    explained = explain.explainer(model)
+    explained = explain.Explainer(model)
     intact = maps_of(explained, images)
     peaks = in_the_middle(intact.maps)
     chance = float(_middle(intact.maps.shape[1]).mean() ** 2)
@@ -203,6 +235,7 @@ def main() -> None:
             ).pvalue
         ),
     }
+    found["hidden"] = hiding(explained, images, intact)
     print(json.dumps(found, indent=2), flush=True)
 
     some = np.linspace(0, len(images) - 1, min(options.shuffled, len(images))).astype(int)

@@ -50,20 +50,13 @@ def explain(model, images, as_json, **given):
         record = runs.explain(model, images, **given)
         found.update(record.to_json())
         rows = [
-            [each.image, each.name, f"{each.answer:.4f}", each.file.name] for each in record.maps
+            [image, name, f"{number:.4f}", Path(file).name]
+            for image, name, number, file in map(dict.values, found["maps"])
         ]
-        table("", ["image", *_COLUMNS[record.task], "picture"], rows, left=2)
+        table("", [*found["maps"][0]], rows, left=2)
         count = len(record.maps)
         say(
             f"{record.output}: {count} {'picture' if count == 1 else 'pictures'}, sheet.png; "
             f"{record.method} of {record.layer}"
         )
         show_skipped(record)
-
-
-_COLUMNS = {
-    "classification": ("class", "probability"),
-    "multilabel": ("label", "probability"),
-    "regression": ("name", "value"),
-    None: ("index", "output"),
-}

@@ -105,7 +105,7 @@ def grad_cam(
 
     See Also
     --------
-    explainer : For many batches.
+    Explainer : For many batches.
 
     Examples
     --------
@@ -120,7 +120,7 @@ def grad_cam(
     (2, 32, 32)
     """
     check_positive(batch_size=batch_size)
-    images, explain = np.asarray(images), explainer(model, layer, method)
+    images, explain = np.asarray(images), Explainer(model, layer, method)
     check_images(model, images)
     if classes is not None:
         classes = _numbers(classes, len(images))
@@ -207,21 +207,15 @@ def _scores_of(model) -> _Scores:
     return _Scores(head.squashing, bool(answer and answer.both), task != "regression")
 
 
-def explainer(
-    model: keras.Model, layer: str | keras.Layer | None = None, method: str = "grad_cam"
-) -> Callable[..., Explained]:
-    """Make a function that explains batches of images, for many of them.
+class Explainer:
+    """Explains batches of images, for many of them: `Explainer(model)(images, classes)`.
+
+    It compiles what it does when it is first called with images of a size.
 
     Parameters
     ----------
     model, layer, method
         As in `grad_cam`. Changes of the model's weights take effect.
-
-    Returns
-    -------
-    callable
-        From images and, optionally, classes, as in `grad_cam`, to an `Explained`. It compiles what
-        it does when it is first called with images of a size.
 
     Raises
     ------
@@ -233,67 +227,98 @@ def explainer(
     >>> import numpy as np
     >>> import keras_resnet
     >>> from keras_resnet import explain
-    >>> explained = explain.explainer(keras_resnet.CIFARResNet(8))(np.zeros((2, 32, 32, 3)))
-    >>> explained.layer, explained.maps.shape, explained.outputs.shape
+    >>> found = explain.Explainer(keras_resnet.CIFARResNet(8))(np.zeros((2, 32, 32, 3)))
+    >>> found.layer, found.maps.shape, found.outputs.shape
     ('conv4_block1_out', (2, 8, 8), (2, 10))
     """
-    check_data_format()
-    method = names.find("method", method, METHODS)
-    scores_of = _scores_of(model)
-    if method == "cam":
-        check_cam(model, layer)
-    layers, traced, found = find_layers(model, layer), {}, []
 
-    def compute(images, classes):
-        with (
-            tf.GradientTape(watch_accessed_variables=False) as tape,
-            _undone(scores_of.squashing) as squash,
-            watched(layers, tape) as calls,
-        ):
-            logits = model(images, training=False)
-            _check_outputs(model, logits)
-            call = _chosen(model, layer, layers, calls)
-            scale = _SCALE if call.output.dtype == tf.float16 else 1.0
-            scores = tf.cast(logits, tf.float32)
-            scores = tf.concat([-scores, scores], -1) if scores_of.both else scores
-            largest = tf.argmax(scores, axis=-1, output_type=tf.int32)
-            classes = tf.where(classes < 0, largest, classes)
-            known = tf.minimum(classes, scores.shape[-1] - 1)
-            score = scale * tf.gather(scores, known, batch_dims=1)
-        gradients = tape.gradient(score, call.output)
-        if gradients is None:
-            raise ValueError(f"layer {call.layer.name!r} does not lead to {model.name}'s output.")
-        found[:] = call.layer.name, scores.shape[-1]
-        features, gradients = (tf.cast(each, tf.float32) for each in (call.output, gradients))
-        maps = METHODS[method](features, gradients / scale)
-        return maps, classes, tf.cast(squash(logits), tf.float32)
+    def __init__(
+        self,
+        model: keras.Model,
+        layer: str | keras.Layer | None = None,
+        method: str = "grad_cam",
+    ):
+        check_data_format()
+        method = names.find("method", method, METHODS)
+        self.model, self.layer, self._map = model, layer, METHODS[method]
+        self._scores = _scores_of(model)
+        if method == "cam":
+            check_cam(model, layer)
+        self._layers = find_layers(model, layer)
+        self._traced: dict[tuple, Any] = {}
+        self._found: tuple[str, int] = "", 0
 
-    def compiled(shape, dtype):
-        if (shape, dtype) not in traced:
-            each = tf.TensorSpec((None, *shape), dtype), tf.TensorSpec((None,), tf.int32)
-            function: Any = tf.function(compute, autograph=False)
-            traced[shape, dtype] = function.get_concrete_function(*each)
-        return traced[shape, dtype]
-
-    def explain(images: Any, classes: Any = None) -> Explained:
-        images = np.asarray(images)
+    def __call__(self, images: Any, classes: Any = None) -> Explained:
+        """Explain a batch of images, as `grad_cam` does."""
+        images, model = np.asarray(images), self.model
         check_images(model, images)
         count = len(images)
         given = np.full(count, -1) if classes is None else _numbers(classes, count)
         dtype = model.inputs[0].dtype if graphs.is_functional(model) else keras.config.floatx()
         with deep_graphs():
-            function = compiled(images.shape[1:], dtype)
-            results = function(tf.cast(images, dtype), tf.cast(given, tf.int32))
+            compute = self._traced_for(images.shape[1:], dtype)
+            results = compute(tf.cast(images, dtype), tf.cast(given, tf.int32))
         maps, explained, outputs = (each.numpy() for each in results)
-        name, units = found
+        name, units = self._found
         if explained.max() >= units:
             raise ValueError(f"classes={classes!r}: {model.name} has {units} (0 to {units - 1}).")
-        if classes is None and units > 1 and not scores_of.largest:
+        if classes is None and units > 1 and not self._scores.largest:
             raise ValueError(f"{model.name} gives {units} values: say which by classes=.")
         check_finite(np.concatenate([outputs, maps.max(axis=(1, 2))[:, None]], axis=1), model)
         return Explained(maps, explained, outputs, name)
 
-    return explain
+    def _traced_for(self, shape, dtype):
+        """What is computed, compiled for batches of images of a shape."""
+        if (shape, dtype) not in self._traced:
+            specs = tf.TensorSpec((None, *shape), dtype), tf.TensorSpec((None,), tf.int32)
+            function: Any = tf.function(self._compute, autograph=False)
+            self._traced[shape, dtype] = function.get_concrete_function(*specs)
+        return self._traced[shape, dtype]
+
+    def _compute(self, images, classes):
+        """Maps, the classes that they explain, -1 being the largest, and the model's outputs."""
+        with (
+            tf.GradientTape(watch_accessed_variables=False) as tape,
+            _undone(self._scores.squashing) as squash,
+            watched(self._layers, tape) as calls,
+        ):
+            outputs = self.model(images, training=False)
+            _check_outputs(self.model, outputs)
+            scores = tf.cast(outputs, tf.float32)
+            scores = tf.concat([-scores, scores], -1) if self._scores.both else scores
+            largest = tf.argmax(scores, axis=-1, output_type=tf.int32)
+            classes, units = tf.where(classes < 0, largest, classes), scores.shape[-1]
+            # Too high ones are complained of later, when their values are known.
+            score = tf.gather(scores, tf.minimum(classes, units - 1), batch_dims=1)
+            name, features = self._chosen(calls)
+            scale = _SCALE if features.dtype == tf.float16 else 1.0
+            scaled = scale * score
+        gradients = tape.gradient(scaled, features)
+        if gradients is None:
+            raise ValueError(f"layer {name!r} does not lead to the output of {self.model.name}.")
+        self._found = name, units
+        maps = self._map(tf.cast(features, tf.float32), tf.cast(gradients, tf.float32) / scale)
+        return maps, classes, tf.cast(squash(outputs), tf.float32)
+
+    def _chosen(self, calls: list[Call]) -> tuple[str, Any]:
+        """Name and output of the layer that made the feature map: the last that was called."""
+        model, layer = self.model, self.layer
+        if layer is None and len(self._layers) > 1:  # before a convolution, it is the image
+            weights = [each for call in calls for each in getattr(call.layer, "weights", ())]
+            calls = calls if any(len(each.shape) == 4 for each in weights) else []
+        if not calls:
+            of = f"{layer!r} of {model.name}" if layer is not None else model.name
+            raise ValueError(
+                f"{of} gives no feature map of shape (images, height, width, channels) of more "
+                "than one pixel."
+            )
+        last, output = calls[-1]
+        if (count := sum(call.layer is last for call in calls)) > 1:
+            raise ValueError(
+                f"layer {last.name!r} is called {count} times in {model.name}: name one that is "
+                "called once."
+            )
+        return last.name, output
 
 
 @contextlib.contextmanager
@@ -316,23 +341,3 @@ def _check_outputs(model, outputs):
         raise ValueError(
             f"{model.name} must give one number for each class, of shape (images, classes)."
         )
-
-
-def _chosen(model, layer, layers: list, calls: list[Call]) -> Call:
-    """The call that made the feature map: the last one."""
-    if layer is None and len(layers) > 1:  # images are no feature maps
-        kernels = [w for call in calls for w in getattr(call.layer, "weights", ())]
-        calls = calls if any(len(w.shape) == 4 for w in kernels) else []
-    if not calls:
-        of = f"{layer!r} of {model.name}" if layer is not None else model.name
-        raise ValueError(
-            f"{of} gives no feature map of shape (images, height, width, channels) of more than "
-            "one pixel."
-        )
-    last = calls[-1]
-    if (count := sum(call.layer is last.layer for call in calls)) > 1:
-        raise ValueError(
-            f"layer {last.layer.name!r} is called {count} times in {model.name}: name one that is "
-            "called once."
-        )
-    return last

@@ -79,7 +79,7 @@ class ExplainRecord:
 
     def to_json(self) -> dict:
         """What `keras-resnet explain --json` prints."""
-        word, key = _WORDS.get(self.task, ("output", "value"))
+        word, key = _WORDS[self.task]
         return {
             "task": self.task,
             "method": self.method,
@@ -99,10 +99,11 @@ class ExplainRecord:
         }
 
 
-_WORDS = {
+_WORDS: dict[str | None, tuple[str, str]] = {
     "classification": ("class", "probability"),
     "multilabel": ("label", "probability"),
     "regression": ("name", "value"),
+    None: ("index", "output"),
 }
 
 
@@ -197,7 +198,7 @@ def explain(
     check_folder(folder, (*pictures, folder / SHEET_FILE), files, Path(model))
     view = graphs.view_of(found.model, image_size=image_size, crop=crop)
     chosen = _chosen(found, class_name)
-    explained = explanations.explainer(found.model, layer, method)
+    explained = explanations.Explainer(found.model, layer, method)
     warn_of_unknowns(found)
     split = data.Split(files, np.zeros(len(files), int))
     maps, tiles, layer_name = [], {}, ""

@@ -51,7 +51,7 @@ class TestExplain:
             assert each["class"] == ("ant", "bee", "cat")[probabilities.argmax()]
             assert each["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
             large = image.repeat(7, axis=1).repeat(7, axis=2)
-            expected = explain.overlay(large, explain.explainer(model)(image).maps)[0]
+            expected = explain.overlay(large, explain.Explainer(model)(image).maps)[0]
             np.testing.assert_allclose(pixels(each["file"]), expected, atol=1)
 
     def test_takes_class_layer_and_method(self, tmp_path):

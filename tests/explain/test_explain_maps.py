@@ -53,12 +53,12 @@ class TestClosedForm:
         model = net(kind, classifier_activation=activation)
         classes = [3, 0, 7]
         expected = cam_of(model, images, classes)
-        close(explain.explainer(model, method="cam")(images, classes).maps, expected)
-        close(explain.explainer(model)(images, classes).maps, np.maximum(expected, 0))
+        close(explain.Explainer(model, method="cam")(images, classes).maps, expected)
+        close(explain.Explainer(model)(images, classes).maps, np.maximum(expected, 0))
 
     def test_cam_adds_up_to_the_logit(self, images):
         model = net(classifier_activation=None)
-        found = explain.explainer(model, method="cam")(images, 2)
+        found = explain.Explainer(model, method="cam")(images, 2)
         bias = model.get_layer("predictions").bias.numpy()[2]
         np.testing.assert_allclose(
             found.maps.sum(axis=(1, 2)) + bias, found.outputs[:, 2], rtol=1e-5
@@ -71,10 +71,10 @@ class TestClosedForm:
             explain.grad_cam(build(weights=None, input_shape=(SIDE, SIDE, 3)), images)
         images = images.repeat(2, axis=1).repeat(2, axis=2)
         model = build(weights=None, input_shape=(64, 64, 3), classes=8)
-        found = explain.explainer(model)(images, [1, 2, 3])
+        found = explain.Explainer(model)(images, [1, 2, 3])
         assert found.layer == "conv5_block3_out"
         close(found.maps, np.maximum(cam_of(model, images, [1, 2, 3]), 0))
-        same = explain.explainer(model, "conv5")(images, [1, 2, 3])
+        same = explain.Explainer(model, "conv5")(images, [1, 2, 3])
         np.testing.assert_array_equal(same.maps, found.maps)
 
 
@@ -103,7 +103,7 @@ class TestFiniteDifferences:
     def test_grad_cam(self):
         model, images = curved(), np.random.default_rng(2).normal(size=(2, 6, 5, 2))
         maps = keras.Model(model.inputs[0], model.get_layer("map").output)(images).numpy()
-        found = explain.explainer(model, "map")(images, [0, 2])
+        found = explain.Explainer(model, "map")(images, [0, 2])
         for one, kind, seen in zip(maps, [0, 2], found.maps, strict=True):
             step = 1e-4 * np.eye(one.size).reshape(-1, *one.shape)
             rise = self.scores(model, one + step) - self.scores(model, one - step)
@@ -124,7 +124,7 @@ class TestFiniteDifferences:
         images = images[:, :6, :5]
         kernel = np.random.default_rng(3).normal(size=(4, 3))
         dense.set_weights([kernel, np.zeros(3)])
-        found = explain.explainer(model, "map", "grad_cam++")(images, 1)
+        found = explain.Explainer(model, "map", "grad_cam++")(images, 1)
         for image, seen in zip(images, found.maps, strict=True):
             features = map_of(image[None]).numpy()[0].astype("float64")
             unit, step = np.eye(features.size).reshape(-1, *features.shape), 0.05
@@ -165,7 +165,7 @@ class TestHeads:
         for softmax in softmaxes:
             model = head(backbone, dense, softmax)
             np.testing.assert_array_equal(explain.grad_cam(model, images, 1), expected)
-            outputs = explain.explainer(model)(images, 1).outputs
+            outputs = explain.Explainer(model)(images, 1).outputs
             np.testing.assert_allclose(outputs, model(images).numpy(), atol=1e-6)
         inside = keras.layers.Dense(4, "softmax")
         model = head(backbone, inside)
@@ -175,16 +175,16 @@ class TestHeads:
     def test_labels_are_explained_one_by_one(self, images):
         model = net(classifier_activation="sigmoid")
         decided = graphs.with_thresholds(model, 0.3)
-        found = explain.explainer(decided)(images)
+        found = explain.Explainer(decided)(images)
         np.testing.assert_array_equal(found.classes, decided(images).numpy().argmax(axis=1))
         close(found.maps, np.maximum(cam_of(model, images, found.classes), 0))
 
     def test_a_single_sigmoid_decides_between_two_classes(self, images):
         backbone = net(include_top=False, pooling="avg")
         model = head(backbone, keras.layers.Dense(1, "sigmoid", name="predictions"))
-        cam = explain.explainer(model, method="cam")
+        cam = explain.Explainer(model, method="cam")
         np.testing.assert_array_equal(cam(images, 0).maps, -cam(images, 1).maps)
-        found = explain.explainer(model)(images)
+        found = explain.Explainer(model)(images)
         np.testing.assert_array_equal(found.classes, model(images).numpy()[:, 0] > 0.5)
 
     def test_values(self, images):
@@ -239,7 +239,7 @@ class TestNesting:
     def test_models_of_keras(self, build, size, layer):
         model = getattr(keras.applications, build)(weights=None, input_shape=(size, size, 3))
         images = np.random.default_rng(0).uniform(-1, 1, (2, size, size, 3))
-        found = explain.explainer(model)(images)
+        found = explain.Explainer(model)(images)
         assert found.layer == (layer or found.layer)
         assert found.maps.ndim == 3
         assert min(found.maps.shape[1:]) > 1
@@ -281,12 +281,12 @@ class TestNesting:
 
     def test_weights_that_change_take_effect(self, images):
         model = net()
-        explained = explain.explainer(model)
+        explained = explain.Explainer(model)
         explained(images)
         for weight in model.trainable_weights:
             weight.assign(weight * 0.5)
         np.testing.assert_array_equal(
-            explained(images, 1).maps, explain.explainer(model)(images, 1).maps
+            explained(images, 1).maps, explain.Explainer(model)(images, 1).maps
         )
 
 
@@ -323,10 +323,10 @@ class TestImages:
         """Behind a kernel of 1e-5, they are smaller than what float16 can tell from 0."""
         with computing_in("mixed_float16"):
             model = net()
-        expected = explain.explainer(model)(images, 1).maps
+        expected = explain.Explainer(model)(images, 1).maps
         kernel = model.get_layer("predictions").kernel
         kernel.assign(kernel * 1e-5)
-        close(explain.explainer(model)(images, 1).maps * 1e5, expected, 0.05)
+        close(explain.Explainer(model)(images, 1).maps * 1e5, expected, 0.05)
 
 
 class TestMistakes:
@@ -407,7 +407,7 @@ class TestMistakes:
         model = keras.Model(inputs, keras.layers.Dense(3, "softmax")(both))
         with pytest.raises(ValueError, match="has several of that name"):
             explain.grad_cam(model, images, layer="conv4")
-        chosen = explain.explainer(model, one.get_layer("conv4_block1_out"))
+        chosen = explain.Explainer(model, one.get_layer("conv4_block1_out"))
         assert chosen(images).maps.max() > 0
 
     def test_a_layer_that_leads_nowhere(self, images):
