@@ -213,7 +213,9 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="folder of photographs")
     parser.add_argument("weights", help="tag or file of weights of ResNet50")
     parser.add_argument("--count", type=int, help="images.  [default: all]")
-    parser.add_argument("--shuffled", type=int, default=100, help="images of the cascade")
+    parser.add_argument(
+        "--some", type=int, default=100, help="images to hide parts of, and to shuffle weights for"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -235,15 +237,15 @@ def main() -> None:
             ).pvalue
         ),
     }
-    found["hidden"] = hiding(explained, images, intact)
     print(json.dumps(found, indent=2), flush=True)
 
-    some = np.linspace(0, len(images) - 1, min(options.shuffled, len(images))).astype(int)
+    some = np.linspace(0, len(images) - 1, min(options.some, len(images))).astype(int)
     few = explain.Explained(
         intact.maps[some], intact.classes[some], intact.outputs[some], intact.layer
     )
     others = similarities(few.maps, np.roll(few.maps, 1, axis=0))
-    found["shuffled images"] = len(some)
+    found["images of the rest"] = len(some)
+    found["hidden"] = hiding(explained, images[some], few)
     found["other images"] = {name: summary(values) for name, values in others.items()}
     found["cascade"], shown = [], {"intact": few.maps}
     for level, maps in cascade(model, explained, images[some], few, options.seed):

@@ -1,0 +1,51 @@
+"""The sanity check of maps, and the page that quotes it."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import keras_resnet
+from benchmarks import explain_sanity
+
+PAGE = Path(__file__).parents[2] / "docs" / "explain.md"
+
+
+def test_the_middle_is_half_of_the_area():
+    maps = np.zeros((49, 7, 7), "float32")
+    maps[np.arange(49), np.arange(49) // 7, np.arange(49) % 7] = 1
+    inside = explain_sanity.in_the_middle(maps).reshape(7, 7)
+    assert inside[1:6, 1:6].all()
+    assert inside.sum() == 25
+
+
+def test_a_quarter_is_hidden_where_the_map_is_highest():
+    images = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3))
+    maps = np.zeros((2, 4, 4), "float32")
+    maps[0, 0], maps[1, :, 3] = 1, 1
+    hidden = explain_sanity.hidden(images, maps)
+    changed = (hidden != images).any(axis=-1)
+    assert changed[0, :4].all()
+    assert changed[1, :, 12:].all()
+    assert changed.sum() == 2 * 64
+
+
+def test_levels_are_shuffled_from_the_top():
+    keras.utils.set_random_seed(0)
+    model = keras_resnet.CIFARResNet(8)
+    levels = explain_sanity.levels(model)
+    assert levels == ["predictions", "conv4_block1", "conv3_block1", "conv2_block1", "conv1"]
+    before = [weight.numpy() for weight in model.trainable_weights]
+    explain_sanity.shuffle(model, "conv4_block1", np.random.default_rng(0))
+    for weight, former in zip(model.trainable_weights, before, strict=True):
+        np.testing.assert_array_equal(np.sort(weight, axis=None), np.sort(former, axis=None))
+        moved = (weight.numpy() != former).any()
+        assert moved == ("conv4_block1" in weight.path and "kernel" in weight.path)
+
+
+def test_a_map_is_like_itself_and_an_empty_one_like_none():
+    maps = np.random.default_rng(0).uniform(size=(3, 7, 7)).astype("float32")
+    assert explain_sanity.similarities(maps, 2 * maps)["rank correlation"] == [1.0] * 3
+    assert explain_sanity.similarities(maps, 2 * maps)["SSIM"] == pytest.approx([1.0] * 3)
+    assert explain_sanity.similarities(maps, 0 * maps)["rank correlation"] == [0.0] * 3
