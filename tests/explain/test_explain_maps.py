@@ -8,7 +8,7 @@ import pytest
 
 import keras_resnet
 from keras_resnet import analysis, explain, graphs
-from keras_resnet.runs.guards import computing_in
+from keras_resnet.machine import computing_in
 
 SIDE = 32
 
