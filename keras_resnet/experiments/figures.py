@@ -32,7 +32,7 @@ _STYLE: Any = {
 def figure(
     columns: int = 1, rows: int = 1, *, width: float = 3.6, height: float = 2.7, **options: Any
 ) -> Iterator[tuple["Figure", Any]]:
-    """Begin a figure in the style of all, without touching the user's settings.
+    """Begin a figure in the style of all, whatever the user's settings are; they stay.
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ def figure(
     figure : matplotlib.figure.Figure
     axes : matplotlib.axes.Axes or array of them
     """
-    import matplotlib
+    from matplotlib import style
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):
+    with style.context(["default", _STYLE]):
         drawn = Figure(figsize=(columns * width, rows * height), layout="constrained")
         yield drawn, drawn.subplots(rows, columns, **options)
 
@@ -134,10 +134,10 @@ def svg(drawn: "Figure") -> str:
     -------
     str
     """
-    import matplotlib
+    from matplotlib import style
 
     file = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with style.context(["default", _STYLE]):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         drawn.savefig(file, format="svg", metadata=nothing)
     text = file.getvalue()

@@ -116,7 +116,7 @@ def _percent(fraction, digits=1):
 
 def _number(value):
     """A number as people write it, with three significant digits; other texts as they are."""
-    if value is None:
+    if value is None or value != value:
         return _UNKNOWN
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
