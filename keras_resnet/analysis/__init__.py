@@ -21,6 +21,7 @@ from keras_resnet.analysis.plots import (
     prediction_sheet,
     training_curves,
 )
+from keras_resnet.analysis.receptive_fields import ReceptiveField, receptive_fields
 from keras_resnet.analysis.thresholds import choose_thresholds
 from keras_resnet.analysis.views import VIEWS, find_views, over_views
 
@@ -32,6 +33,7 @@ __all__ = [
     "Evaluation",
     "MultiLabelEvaluation",
     "Overview",
+    "ReceptiveField",
     "RegressionEvaluation",
     "StageComplexity",
     "box_sheet",
@@ -49,6 +51,7 @@ __all__ = [
     "path_lengths",
     "planned",
     "prediction_sheet",
+    "receptive_fields",
     "submission",
     "training_curves",
 ]
