@@ -32,12 +32,12 @@ class BottleneckSettings(TrainingSettings):
 
     Parameters
     ----------
-    depths : tuple of int, default (8, 14, 20)
+    depths : tuple of int, default (8, 14)
         Layers of the models with basic blocks, 6n + 2. Each has a partner with as many bottleneck
         blocks, 9n + 2 layers.
     """
 
-    depths: tuple[int, ...] = (8, 14, 20)
+    depths: tuple[int, ...] = (8, 14)
     epochs: int = 8
     images: int | None = 4000
     test_images: int | None = 2000
