@@ -354,7 +354,7 @@ def _divided(model):
         )
     stops = [0, *(stop for _, stop, _ in found)]
     starts = [*(start for start, _, _ in found), len(links)]
-    between = (_compiled(links[stop:start]) for stop, start in zip(stops, starts, strict=True))
+    between = (_in_a_row(links[stop:start]) for stop, start in zip(stops, starts, strict=True))
     return _Chain(tuple(block for *_, block in found), tuple(between), residual)
 
 
@@ -409,17 +409,25 @@ def _layers(links, head):
         block = _Block(
             links[start].steps[0].operation.name,
             (entering, links[stop - 1].shapes[1]),
-            _compiled(links[start:stop]),
+            _in_a_row(links[start:stop]),
             (lambda x: x) if keep else None,
         )
         yield start, stop, block
 
 
-def _compiled(links):
-    """Some pieces of a model, one after the other, as a compiled function."""
+def _in_a_row(links):
+    """Some pieces of a model, one after the other."""
     if not links:
         return lambda x: x
-    return tf.function(lambda x: functools.reduce(lambda x, link: link(x), links, x))
+    return _compiled(lambda x: functools.reduce(lambda x, link: link(x), links, x), links[0])
+
+
+def _compiled(compute, link):
+    """A function of what enters a piece of a model, compiled when it is first called."""
+    entering = link.tensors[0]
+    shape = tf.TensorSpec((None, *entering.shape[1:]), entering.dtype)
+    concrete = functools.cache(lambda: tf.function(compute).get_concrete_function(shape))
+    return lambda x: concrete()(x)
 
 
 def _measured(model, chain, dataset, orders):

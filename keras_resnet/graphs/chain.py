@@ -45,14 +45,20 @@ class Link:
         What it does, in order.
     entering, leaving : int
         Numbers of the tensors at its two ends.
-    shapes : tuple of (tuple, tuple)
-        Shapes of these, without the batch.
+    tensors : tuple of (keras.KerasTensor, keras.KerasTensor)
+        These tensors, in the model or in one nested in it.
     """
 
     steps: tuple[Step, ...]
     entering: int
     leaving: int
-    shapes: tuple[tuple, tuple]
+    tensors: tuple[keras.KerasTensor, keras.KerasTensor]
+
+    @property
+    def shapes(self) -> tuple[tuple, tuple]:
+        """Shapes of the tensors at its two ends, without the batch."""
+        before, after = self.tensors
+        return tuple(before.shape[1:]), tuple(after.shape[1:])
 
     def __call__(self, x: Any) -> Any:
         """Compute what the model makes of a tensor, in inference."""
@@ -130,13 +136,12 @@ def chain_of(model: keras.Model) -> tuple[Link, ...]:
             "must have one of each."
         )
     numbers = itertools.count(1)
-    shapes = {0: tuple(model.inputs[0].shape[1:])}
-    steps: list[Step] = []
-    (last,) = _flattened(model, (0,), numbers, steps, shapes)
-    return tuple(_links(steps, last, shapes))
+    tensors, steps = {0: model.inputs[0]}, []
+    (last,) = _flattened(model, (0,), numbers, steps, tensors)
+    return tuple(_links(steps, last, tensors))
 
 
-def _flattened(model, entering, numbers, steps, shapes):
+def _flattened(model, entering, numbers, steps, tensors):
     """Append the steps of a model, and of those nested in it; return the numbers of its outputs."""
     model = plain(model) if isinstance(model, keras.Sequential) else model
     known = dict(zip(map(id, model.inputs), entering, strict=True))
@@ -146,19 +151,16 @@ def _flattened(model, entering, numbers, steps, shapes):
                 continue
             inside = tuple(known[id(each)] for each in node.input_tensors)
             if is_functional(node.operation):
-                leaving = _flattened(node.operation, inside, numbers, steps, shapes)
+                leaving = _flattened(node.operation, inside, numbers, steps, tensors)
             else:
                 leaving = tuple(itertools.islice(numbers, len(node.outputs)))
                 steps.append(Step(node.operation, node, inside, leaving))
-                shapes.update(
-                    (at, tuple(each.shape[1:]))
-                    for at, each in zip(leaving, node.outputs, strict=True)
-                )
+                tensors.update(zip(leaving, node.outputs, strict=True))
             known.update(zip(map(id, node.outputs), leaving, strict=True))
     return tuple(known[id(each)] for each in model.outputs)
 
 
-def _links(steps, last, shapes) -> Iterator[Link]:
+def _links(steps, last, tensors) -> Iterator[Link]:
     """Divide steps where a single tensor is left that later ones need."""
     uses = Counter(number for step in steps for number in step.entering)
     uses[last] += 1
@@ -169,5 +171,5 @@ def _links(steps, last, shapes) -> Iterator[Link]:
         left = {number for number in (*left, *step.leaving) if uses[number] > 0}
         if len(left) == 1:
             (after,) = left
-            yield Link(tuple(begun), before, after, (shapes[before], shapes[after]))
+            yield Link(tuple(begun), before, after, (tensors[before], tensors[after]))
             before, begun = after, []
