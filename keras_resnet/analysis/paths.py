@@ -323,13 +323,12 @@ def _swapped(order, pairs):
 
 
 class _Block(NamedTuple):
-    """A block: what it computes, what it does without its residual branch, and its parts."""
+    """A block: what it computes, and what it leaves of its input when it is left out."""
 
     name: str
     shapes: tuple[tuple, tuple]
     whole: Callable
     without: Callable | None
-    parts: Callable | None = None
 
 
 class _Chain(NamedTuple):
@@ -360,7 +359,7 @@ def _divided(model):
 
 def _residual(link):
     """The residual block that a piece of a model is; None if it is another piece."""
-    *steps, last = link.steps
+    last = link.steps[-1]
     if len(last.entering) != 2 or type(last.operation).__name__ != "Add":
         return None
     shortcut, residual = sorted(last.entering, key=lambda number: _size(link.behind(number)))
@@ -371,14 +370,9 @@ def _residual(link):
     def without(x):
         return follow(link.behind(shortcut), {link.entering: x})[shortcut]
 
-    def parts(x):
-        known = follow(steps, {link.entering: x})
-        return known[shortcut], known[residual]
-
     name = _common([step.operation.name for step in (*link.behind(residual), last)])
-    return _Block(
-        name or last.operation.name, link.shapes, _compiled([link]), tf.function(without), parts
-    )
+    name = name or last.operation.name
+    return _Block(name, link.shapes, _compiled(link, link), _compiled(without, link))
 
 
 def _common(names):

@@ -60,11 +60,11 @@ class PathsSettings(TrainingSettings):
         names = [re.fullmatch(f"({'|'.join(KINDS)})-([0-9]+)", name) for name in models]
         if not all(names) or len({name[1] for name in names if name}) < len(names):
             raise ValueError(
-                f"weights={self.weights!r} must be at most one file for a plain and one for a residual "
-                'model, such as {"residual-56": "resnet56.th"}.'
+                f"weights={self.weights!r} must be at most one file for a plain model and one for "
+                'a residual one, such as {"residual-56": "resnet56.th"}.'
             )
-        for name in names:
-            trainings.check_depths((int(name[2]),))
+        for name in models:
+            trainings.check_depths((int(name.partition("-")[2]),))
 
     def recorded(self) -> dict[str, Any]:
         """The settings, without the folders that files of weights are in."""
@@ -121,7 +121,7 @@ def _found(settings, model, seed, context):
         weights=model.weights,
     )
     # The paper of ResNets begins gently with 110 layers, for 400 of 64,000 steps.
-    gently = {"warm_up": 1 / 160} if model.depth >= 110 and settings.milestones else {}
+    gently: Any = {"warm_up": 1 / 160} if model.depth >= 110 and settings.milestones else {}
     curve = {} if model.weights else trainings.train(built, settings, seed, context, **gently)
     found = analysis.effective_paths(
         built,
@@ -183,56 +183,47 @@ def _report(settings, results):
 def _summary(runs):
     """What one kind of model did, as means over seeds."""
     first = runs[0]
-    without = _mean([run["without"] for run in runs])
-    there = [index for index, error in enumerate(without) if error is not None]
-    whole, chance = _mean([run["whole"] for run in runs]), first["chance"]
-    worst = max(there, key=lambda index: without[index])
-    several = _mean([[statistics.mean(each) for each in run["several"]] for run in runs])
-    half = min(first["counts"], key=lambda count: abs(count - len(there) / 2))
+    without = np.array([run["without"] for run in runs], float).mean(0)  # NaN where there is none
+    there = ~np.isnan(without)
+    changes = np.array(first["changes"], bool)
+    whole, worst = statistics.mean(run["whole"] for run in runs), int(np.nanargmax(without))
+    several = np.array([run["several"] for run in runs]).mean((0, 2)).tolist()
+    half = min(first["counts"], key=lambda count: abs(count - there.sum() / 2))
     swapped = [error for run in runs for *_, error in run["swaps"]]
     orders = np.array([order for run in runs for order in run["orders"]]).reshape(-1, 3)
     return {
-        "blocks": len(there),
-        "fixed": len(without) - len(there),
+        "blocks": int(there.sum()),
+        "fixed": int((~there).sum()),
         "error": whole,
-        "chance": chance,
-        # By how much an accuracy differs from chance by chance: two standard errors.
+        "chance": first["chance"],
         "learned": whole < _below_chance(first),
-        "without_mean": statistics.mean(without[index] for index in there),
-        "without_median": statistics.median(without[index] for index in there),
-        "without_worst": without[worst],
+        "without_mean": float(without[there].mean()),
+        "without_median": float(np.median(without[there])),
+        "without_worst": float(without[worst]),
         "worst": first["names"][worst],
-        "worst_changes_shape": bool(first["changes"][worst]),
-        "without_keeping": _mean_of(without[at] for at in there if not first["changes"][at]),
-        "without_changing": _mean_of(without[at] for at in there if first["changes"][at]),
-        "lost": statistics.mean(without[at] >= _below_chance(first) for at in there),
+        "worst_changes_shape": bool(changes[worst]),
+        "without_keeping": _mean(without[there & ~changes]),
+        "without_changing": _mean(without[there & changes]),
+        "lost": float(np.mean(without[there] >= _below_chance(first))),
         "half": half,
         "without_half": several[first["counts"].index(half)],
         "rises_with_every_count": all(a < b for a, b in itertools.pairwise([whole, *several])),
         "rises": several[-1] > several[0],
-        "swapped_mean": _mean_of(swapped),
+        "swapped_mean": _mean(swapped),
         "swapped_worst": max(swapped, default=None),
         "order_and_error": _correlation(orders[:, 1], orders[:, 2]),
     }
 
 
 def _below_chance(run):
-    """The error below which a model is better than one that always gives the same answer."""
+    """The error below which a model is better than chance, by more than two standard errors."""
     chance = run["chance"]
     return chance - 2 * (chance * (1 - chance) / run["measured_on"]) ** 0.5
 
 
 def _mean(values):
-    """The mean over seeds of numbers, or of lists of numbers, some of which may be missing."""
-    if isinstance(values[0], list):
-        return [_mean([*each]) for each in zip(*values, strict=True)]
-    return None if None in values else statistics.mean(values)
-
-
-def _mean_of(values):
     """The mean of some numbers; None if there are none."""
-    values = [*values]
-    return statistics.mean(values) if values else None
+    return float(np.mean(values)) if len(values) else None
 
 
 def _correlation(first, second):
@@ -310,7 +301,7 @@ def _without_one(models, runs):
             errors = 100 * np.array([run["without"] for run in runs[kind]], float)
             places = np.arange(1, errors.shape[1] + 1)
             there = ~np.isnan(errors).any(0)
-            bars(axis, places[there], errors[:, there], str(models[kind]), color=colour)
+            bars(axis, places[there], errors[:, there].tolist(), str(models[kind]), color=colour)
             hollow = there & np.array(first["changes"], bool)
             axis.plot(
                 *(places[hollow], errors.mean(0)[hollow], "o"),

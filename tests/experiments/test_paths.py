@@ -113,8 +113,10 @@ def test_weights_of_a_file(tmp_path, monkeypatch):
     from keras_resnet.analysis import paths
 
     monkeypatch.setattr(paths, "_compiled", lambda compute, link: compute)
+    digits = data.load("digits")
+    size = digits.image_size
     loaded = keras_resnet.CIFARResNet(
-        14, input_shape=(8, 8, 1), shortcut="A", include_preprocessing=True
+        14, input_shape=(size, size, 1), shortcut="A", include_preprocessing=True
     )
     file = tmp_path / "somewhere" / "trained.weights.h5"
     file.parent.mkdir()
@@ -122,18 +124,20 @@ def test_weights_of_a_file(tmp_path, monkeypatch):
     record = experiments.run(
         "paths",
         tmp_path / "out",
-        data.load("digits"),
-        **dict(epochs=1, images=128, test_images=60, plain_depth=8, draws=1),
+        digits,
+        epochs=1,
+        images=128,
+        test_images=60,
+        plain_depth=8,
+        draws=1,
         weights={"residual-14": str(file)},
     )
     assert [*record.results] == ["residual-14-loaded", "plain-8-0"]
     assert record.settings["weights"] == {"residual-14": "trained.weights.h5"}
     found = record.results["residual-14-loaded"]
-    labels = data.load("digits")
-    settings = PathsSettings(test_images=60, images=128)
-    images, labels = next(
-        iter(data.batches(settings.images_of(labels).test, image_size=8, channels=1, batch_size=60))
-    )
+    shown = PathsSettings(test_images=60, images=128).images_of(digits).test
+    (batch,) = data.batches(shown, image_size=size, channels=1, batch_size=60)
+    images, labels = batch
     wrong = np.asarray(loaded(images)).argmax(-1) != np.asarray(labels)
     assert found["whole"] == pytest.approx(wrong.mean(), abs=1e-6)
     assert len(found["without"]) == 6
@@ -153,7 +157,7 @@ def test_weights_of_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "resnet56.th"}, "at most one file for a plain and one for a residual"),
+        ({"weights": "resnet56.th"}, "at most one file for a plain model"),
         ({"weights": {"resnet-56": "a"}}, "at most one file"),
         ({"weights": {"residual-56": "a", "residual-20": "b"}}, "at most one file"),
         ({"weights": {"residual-55": "a"}}, "55"),
