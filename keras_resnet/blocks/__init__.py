@@ -22,6 +22,7 @@ from keras_resnet.blocks.parts import (
     subsampled,
 )
 from keras_resnet.blocks.plans import (
+    CARDINALITIES,
     EXPANSION,
     ChannelConvolution,
     Convolution,
@@ -49,6 +50,7 @@ from keras_resnet.blocks.style import (
 from keras_resnet.initialization import kernels_to_be_loaded
 
 __all__ = [
+    "CARDINALITIES",
     "EXPANSION",
     "KINDS",
     "OF_KINDS",

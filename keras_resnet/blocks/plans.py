@@ -14,6 +14,16 @@ from keras_resnet.checks import check_positive
 EXPANSION = 4
 """Output channels of a bottleneck block for each of its `filters`."""
 
+# Xie et al. 2017, table 2: bottleneck blocks of about equal complexity.
+CARDINALITIES = {
+    "1x64d": (1, 64),
+    "2x40d": (2, 40),
+    "4x24d": (4, 24),
+    "8x14d": (8, 14),
+    "32x4d": (32, 4),
+}
+"""Pairs of cardinality and base width, by name."""
+
 
 class Convolution(NamedTuple):
     """A convolution in a plan, and the normalizations that belong to it.

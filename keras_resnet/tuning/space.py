@@ -8,21 +8,12 @@ from typing import Any
 import keras_tuner
 
 from keras_resnet import names
+from keras_resnet.blocks import CARDINALITIES
 from keras_resnet.checks import check_choice, check_range
 from keras_resnet.data import AUGMENTATIONS
 from keras_resnet.resnet import total_stride
 from keras_resnet.training import Recipe
 from keras_resnet.training.recipes import OPTIMIZERS
-
-# Table 2 of Xie et al. (2017): cardinality and channels per group, all of about equal complexity.
-CARDINALITIES = {
-    "1x64d": (1, 64),
-    "2x40d": (2, 40),
-    "4x24d": (4, 24),
-    "8x14d": (8, 14),
-    "32x4d": (32, 4),
-}
-"""Pairs of cardinality and base width, by name."""
 
 # "light" keeps the augmentation that suits the data.
 AUGMENTATION_STRENGTHS = {
