@@ -74,7 +74,12 @@ def _report(settings, results):
     rows = [[*row, known.get(row[0])] for row in comparing.rows(ends)]
     errors = ("error", "error_sd", "test_error", "test_error_sd", "published")
     return Report(
-        {"depth": settings.depth, "published": known, **comparing.values(ends, without="none")},
+        {
+            "depth": settings.depth,
+            "published": known,
+            "published_best": min(known, key=known.__getitem__),
+            **comparing.values(ends, without="none"),
+        },
         {"errors": Table(("shortcut", *errors), rows, errors), "costs": _costs(settings)},
         {
             "blocks": _blocks(settings),

@@ -29,6 +29,9 @@ class TestPage:
         assert "| A | 60.5% | 0.7% | 60.5% | 0.7% | 25.0% |" in page
         assert "28.54% (none), 25.03% (A), 24.52% (B), 24.19% (C)" in page
         assert record.to_json()["test_error_between"] == pytest.approx(0.2)
+        assert "C is best, ahead of A by 0.84%. " in page
+        page, _ = page_of(tmp_path, "shortcuts", made_up(none=0.8, A=0.4, B=0.5, C=0.6))
+        assert "ahead of A by 0.84%: what is best this early need not be" in page
 
     def test_says_what_is_within_the_spread(self, tmp_path):
         page, _ = page_of(tmp_path, "shortcuts", ALIKE)
