@@ -198,7 +198,7 @@ def test_commands_have_the_options_that_there_are(file):
 def test_pages_speak_of_options_that_there_are(file):
     spoken = set(re.findall(r"`(--[a-z][a-z-]*)", file.read_text()))
     commands = ("train", "tune", "launch", "evaluate", "predict", "explain", "export")
-    commands += ("bench", "data", "soup")
+    commands += ("bench", "data", "soup", "experiment")
     known = set().union(*map(options_of, commands))
     assert spoken - OF_OTHER_PROGRAMS <= known
 

@@ -6,7 +6,7 @@ from .experiment import (
     Table,
     Trial,
 )
-from .running import ExperimentRecord, rebuild, run
+from .running import ExperimentRecord, index, rebuild, run
 from .table import EXPERIMENTS, find
 from .trainings import TrainingSettings
 
@@ -21,6 +21,7 @@ __all__ = [
     "TrainingSettings",
     "Trial",
     "find",
+    "index",
     "rebuild",
     "run",
 ]

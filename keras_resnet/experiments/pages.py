@@ -15,7 +15,7 @@ from keras_resnet.files import write_text, written_beside
 LANGUAGES = {"en": "", "zh": ".zh"}
 """The languages, and what the name of a page has in front of its suffix."""
 
-_OTHER = {"en": "[中文](report.zh.md)", "zh": "[English](report.md)"}
+_CALLED = {"en": "English", "zh": "中文"}
 _TAGS = {"en": "en", "zh": "zh-Hans"}
 
 _UNKNOWN = "\N{EN DASH}"
@@ -66,6 +66,23 @@ def write(output: str | os.PathLike, name: str, report: Report, facts: Mapping[s
         write_text(output / f"report{suffix}.html", _html(texts[language], language, drawn))
 
 
+def write_index(folder: str | os.PathLike, found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the index of several experiments.
+
+    Parameters
+    ----------
+    folder : path
+        The folder above theirs. It gets index.md and index.zh.md.
+    found : mapping of str to mapping
+        The values of those that have been done, by name.
+    """
+    texts = {
+        language: _rendered("index", language, "index", {"found": found}) for language in LANGUAGES
+    }
+    for language, suffix in LANGUAGES.items():
+        write_text(Path(folder) / f"index{suffix}.md", texts[language])
+
+
 def _markdown(name, language, report, facts):
     """The text of an experiment, with its numbers."""
 
@@ -79,10 +96,17 @@ def _markdown(name, language, report, facts):
         return _Markdown(f"![{caption}]({name}.svg)\n\n*{caption}*")
 
     facts = {**facts, "command": _Markdown(facts["command"])}
-    template = _environment().get_template(f"{name}.{language}.md")
-    text = template.render(**report.values, **facts, table=table, figure=figure)
+    values = {**report.values, **facts, "table": table, "figure": figure}
+    return _rendered(name, language, "report", values)
+
+
+def _rendered(name, language, file, values):
+    """The text of a template, with a link to the other language under its title."""
+    text = _environment().get_template(f"{name}.{language}.md").render(values)
     title, text = text.strip().split("\n", 1)
-    text = re.sub(r"\n{3,}", "\n\n", f"{title}\n\n{_OTHER[language]}\n\n{text}\n")
+    (other,) = LANGUAGES.keys() - {language}
+    link = f"[{_CALLED[other]}]({file}{LANGUAGES[other]}.md)"
+    text = re.sub(r"\n{3,}", "\n\n", f"{title}\n\n{link}\n\n{text}\n")
     return _as_chinese(text) if language == "zh" else text
 
 

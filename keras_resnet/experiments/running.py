@@ -17,7 +17,7 @@ from keras_resnet.data import Source
 from keras_resnet.experiments import pages
 from keras_resnet.experiments.experiment import Context, Results
 from keras_resnet.experiments.folder import Folder
-from keras_resnet.experiments.table import find
+from keras_resnet.experiments.table import EXPERIMENTS, find
 from keras_resnet.experiments.trainings import TrainingSettings
 from keras_resnet.files import LockedError
 
@@ -161,6 +161,27 @@ def rebuild(output: str | os.PathLike) -> ExperimentRecord:
     recorded = folder.experiment()
     experiment = find(recorded["experiment"])
     return _reported(folder, experiment, experiment.chosen(recorded["settings"]))
+
+
+def index(folder: str | os.PathLike) -> dict[str, ExperimentRecord]:
+    """Write the index of all experiments in a folder, and their pages again.
+
+    Parameters
+    ----------
+    folder : path
+        The folder with a folder for each experiment, called as that is. It gets index.md and
+        index.zh.md: what the papers claim, and what was found in the experiments that are there.
+
+    Returns
+    -------
+    dict of str to ExperimentRecord
+        The experiments that have been done.
+    """
+    there = [name for name in EXPERIMENTS if Folder(Path(folder) / name).recorded()]
+    records = {name: rebuild(Path(folder) / name) for name in there}
+    done = {name: record for name, record in records.items() if not record.missing}
+    pages.write_index(folder, {name: record.values for name, record in done.items()})
+    return done
 
 
 def _names(trials):
