@@ -106,7 +106,9 @@ def _rendered(name, language, file, values):
     title, text = text.strip().split("\n", 1)
     (other,) = LANGUAGES.keys() - {language}
     link = f"[{_CALLED[other]}]({file}{LANGUAGES[other]}.md)"
-    text = re.sub(r"\n{3,}", "\n\n", f"{title}\n\n{link}\n\n{text}\n")
+    parts = f"{title}\n\n{link}\n\n{text}\n".split("```")  # every other one is code
+    parts[::2] = [re.sub(r"\n{3,}", "\n\n", part) for part in parts[::2]]
+    text = "```".join(parts)
     return _as_chinese(text) if language == "zh" else text
 
 
