@@ -240,7 +240,7 @@ def _sizes_figure(found):
         for kind, errors in PUBLISHED.items():
             label = f"{LABELS[kind]}, published"
             published(theirs, [*errors], [*errors.values()], label, color=colours[kind])
-        for axis, title in ((ours, "test error, %"), (theirs, "ImageNet, ResNet-50: error, %")):
+        for axis, title in ((ours, "test error, %"), (theirs, "error on ImageNet, %")):
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter("{x:g}")
             axis.set_ylabel(title)
