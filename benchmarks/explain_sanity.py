@@ -13,12 +13,14 @@ Writes `results/explain_sanity.json` and the pictures of `docs/explain.md`.
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
+import PIL.Image
 import scipy.stats
 import tensorflow as tf
 from matplotlib.figure import Figure
@@ -265,9 +267,10 @@ def main() -> None:
         image = images[some[row]][None]
         tiles += [image[0], *(explain.overlay(image, shown[name][row][None])[0] for name in SHOWN)]
         captions += ["", *SHOWN]
-    analysis.contact_sheet(
-        PICTURES / "explain_shuffled.png", tiles, captions, columns=1 + len(SHOWN)
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        sheet = Path(folder) / "sheet.png"
+        analysis.contact_sheet(sheet, tiles, captions, columns=1 + len(SHOWN))
+        PIL.Image.open(sheet).convert("RGB").save(PICTURES / "explain_shuffled.jpg", quality=88)
 
 
 if __name__ == "__main__":

@@ -120,8 +120,7 @@ def grad_cam(
     (2, 32, 32)
     """
     check_positive(batch_size=batch_size)
-    images, explain = np.asarray(images), Explainer(model, layer, method)
-    check_images(model, images)
+    explain, images = Explainer(model, layer, method), _checked(model, images)
     if classes is not None:
         classes = _numbers(classes, len(images))
     starts = range(0, len(images), batch_size)
@@ -136,8 +135,12 @@ def grad_cam(
     )
 
 
-def check_images(model: keras.Model, images: np.ndarray) -> None:
-    """Raise ValueError for images that a model does not take."""
+def _checked(model, images) -> np.ndarray:
+    """Images as an array; ValueError for those that the model does not take."""
+    try:
+        images = np.asarray(images)
+    except ValueError as error:  # a list of other shapes
+        raise ValueError("images must be of one size: explain others by themselves.") from error
     shape = model.inputs[0].shape if graphs.is_functional(model) else (None,) * 4
     fits = images.ndim == 4 == len(shape) and all(
         its in (None, side) for its, side in zip(shape, images.shape, strict=True)
@@ -148,6 +151,7 @@ def check_images(model: keras.Model, images: np.ndarray) -> None:
             f"images of shape {images.shape} and type {images.dtype} must be numbers of shape "
             f"(images, height, width, channels), here (any, {takes})."
         )
+    return images
 
 
 def _numbers(classes, count: int) -> np.ndarray:
@@ -250,8 +254,7 @@ class Explainer:
 
     def __call__(self, images: Any, classes: Any = None) -> Explained:
         """Explain a batch of images, as `grad_cam` does."""
-        images, model = np.asarray(images), self.model
-        check_images(model, images)
+        model, images = self.model, _checked(self.model, images)
         count = len(images)
         given = np.full(count, -1) if classes is None else _numbers(classes, count)
         dtype = model.inputs[0].dtype if graphs.is_functional(model) else keras.config.floatx()
@@ -260,8 +263,8 @@ class Explainer:
             results = compute(tf.cast(images, dtype), tf.cast(given, tf.int32))
         maps, explained, outputs = (each.numpy() for each in results)
         name, units = self._found
-        if explained.max() >= units:
-            raise ValueError(f"classes={classes!r}: {model.name} has {units} (0 to {units - 1}).")
+        if (highest := explained.max()) >= units:
+            raise ValueError(f"classes={highest} must be below {units} for {model.name}.")
         if classes is None and units > 1 and not self._scores.largest:
             raise ValueError(f"{model.name} gives {units} values: say which by classes=.")
         check_finite(np.concatenate([outputs, maps.max(axis=(1, 2))[:, None]], axis=1), model)
@@ -290,18 +293,23 @@ class Explainer:
             classes, units = tf.where(classes < 0, largest, classes), scores.shape[-1]
             # Too high ones are complained of later, when their values are known.
             score = tf.gather(scores, tf.minimum(classes, units - 1), batch_dims=1)
-            name, features = self._chosen(calls)
+            layer, features = self._chosen(calls)
             scale = _SCALE if features.dtype == tf.float16 else 1.0
             scaled = scale * score
         gradients = tape.gradient(scaled, features)
         if gradients is None:
-            raise ValueError(f"layer {name!r} does not lead to the output of {self.model.name}.")
-        self._found = name, units
+            raise ValueError(f"layer {layer.name!r} leads to no output of {self.model.name}.")
+        if self.layer is None and not self._is_all(layer, images):
+            raise ValueError(
+                f"the output of {self.model.name} does not depend on its last feature map alone, "
+                f"that of {layer.name!r}: say which map is meant, by layer=."
+            )
+        self._found = layer.name, units
         maps = self._map(tf.cast(features, tf.float32), tf.cast(gradients, tf.float32) / scale)
         return maps, classes, tf.cast(squash(outputs), tf.float32)
 
-    def _chosen(self, calls: list[Call]) -> tuple[str, Any]:
-        """Name and output of the layer that made the feature map: the last that was called."""
+    def _chosen(self, calls: list[Call]) -> Call:
+        """The call that made the feature map: the last one."""
         model, layer = self.model, self.layer
         if layer is None and len(self._layers) > 1:  # before a convolution, it is the image
             weights = [each for call in calls for each in getattr(call.layer, "weights", ())]
@@ -312,13 +320,27 @@ class Explainer:
                 f"{of} gives no feature map of shape (images, height, width, channels) of more "
                 "than one pixel."
             )
-        last, output = calls[-1]
+        last = calls[-1].layer
         if (count := sum(call.layer is last for call in calls)) > 1:
             raise ValueError(
                 f"layer {last.name!r} is called {count} times in {model.name}: name one that is "
                 "called once."
             )
-        return last.name, output
+        return calls[-1]
+
+    def _is_all(self, layer, images) -> bool:
+        """Whether all that a model knows of an image goes through the output of a layer."""
+        if len(self._layers) == 1:  # what is pooled for the head
+            return True
+        call, seen = layer.call, tf.cast(images, keras.config.floatx())
+
+        def cut(*args, **kwargs):
+            return tf.stop_gradient(call(*args, **kwargs))
+
+        with tf.GradientTape() as tape, replaced(layer, call=cut):
+            tape.watch(seen)
+            outputs = self.model(seen, training=False)
+        return tape.gradient(outputs, seen) is None
 
 
 @contextlib.contextmanager

@@ -337,7 +337,7 @@ class TestMistakes:
             ({"layer": "avg_pool"}, "gives no feature map"),
             ({"layer": 5}, "layer=5 is neither a name nor a layer"),
             ({"layer": keras.layers.ReLU()}, "is neither a name nor a layer"),
-            ({"classes": 10}, r"classes=.* has 10 \(0 to 9\)"),
+            ({"classes": 10}, "classes=10 must be below 10"),
             ({"classes": -1}, "classes=-1 must be the number of a class"),
             ({"classes": 1.5}, "classes=1.5 must be the number of a class"),
             ({"classes": [1, 2]}, "2 classes came for 3 images"),
@@ -364,6 +364,10 @@ class TestMistakes:
         with pytest.raises(ValueError, match=r"images of shape .* here \(any, 32, 32, 3\)"):
             explain.grad_cam(net(), wrong)
 
+    def test_images_of_several_sizes(self):
+        with pytest.raises(ValueError, match="images must be of one size"):
+            explain.grad_cam(net(), [np.zeros((8, 8, 3)), np.zeros((9, 8, 3))])
+
     def test_models_that_have_nothing_to_show(self, images):
         layers = [keras.layers.Rescaling(1 / 255), keras.layers.Flatten(), keras.layers.Dense(3)]
         flat = keras.Sequential([keras.Input((SIDE, SIDE, 3)), *layers])
@@ -372,6 +376,8 @@ class TestMistakes:
         added = keras.layers.Dense(3)(keras.layers.add([backbone(each) for each in two]))
         model = net(include_preprocessing=True)
         view = graphs.view_of(model)
+        members = [net(name="one"), net(name="other")]
+        ensemble = keras.Model(two[0], keras.layers.average([each(two[0]) for each in members]))
         for wrong, complaint in (
             (flat, "gives no feature map"),
             (net(include_top=False), "no scores to explain"),
@@ -380,6 +386,7 @@ class TestMistakes:
             (keras.Model(backbone.input, [backbone.output] * 2), "several outputs"),
             (keras.Sequential([keras.layers.Dense(3)]), "has not been built"),
             (analysis.over_views(model, "flip", view)[0], "is called 2 times"),
+            (ensemble, "does not depend on its last feature map alone"),
         ):
             with pytest.raises(ValueError, match=complaint):
                 explain.grad_cam(wrong, images)
@@ -417,7 +424,7 @@ class TestMistakes:
         )
         model = keras.Model(backbone.input, [backbone.output, aside])
         nested = model(x := keras.Input((SIDE, SIDE, 3)))
-        with pytest.raises(ValueError, match="does not lead to"):
+        with pytest.raises(ValueError, match="leads to no output"):
             explain.grad_cam(keras.Model(x, nested[0]), images, layer="aside")
 
     def test_nan(self, images):

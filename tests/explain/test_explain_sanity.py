@@ -1,5 +1,6 @@
 """The sanity check of maps, and the page that quotes it."""
 
+import json
 from pathlib import Path
 
 import keras
@@ -49,3 +50,25 @@ def test_a_map_is_like_itself_and_an_empty_one_like_none():
     for measure, similar in explain_sanity.similarities(maps, 2 * maps).items():
         assert similar == pytest.approx([1.0] * 3), measure
     assert explain_sanity.similarities(maps, 0 * maps)["rank correlation"] == [0.0] * 3
+
+
+def test_the_page_says_what_was_measured():
+    found, text = json.loads(explain_sanity.RESULTS.read_text()), PAGE.read_text()
+    hidden, cascade = found["hidden"], {each["level"]: each for each in found["cascade"]}
+    ratio = found["seconds"]["maps"] / found["seconds"]["inference"]
+    for said in (
+        f"{found['peaks in the middle']} of {found['images']} images",
+        f"{found['shuffled: peaks in the middle']} of {found['images']}",
+        f"{hidden['lower with its own map']} of {found['images of the rest']} images",
+        *(f"{hidden[key]:.2f}" for key in ("nothing", "its own map", "another map")),
+        *(f"{cascade['predictions'][name]['mean']:.2f}" for name in ("rank correlation", "SSIM")),
+        *(f"{cascade['conv5_block1'][name]['mean']:.2f}" for name in ("rank correlation", "SSIM")),
+        *(f"{found['other images'][name]['mean']:.2f}" for name in ("rank correlation", "SSIM")),
+        f"({ratio:.2f} times in this run",
+    ):
+        assert said in " ".join(text.split()), said
+    # What the page claims of these numbers.
+    assert found["p"] < 1e-3
+    assert hidden["p"] < 1e-3
+    for name, other in found["other images"].items():
+        assert all(each[name]["mean"] < other["mean"] for each in found["cascade"])
