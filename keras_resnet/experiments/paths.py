@@ -338,7 +338,7 @@ def _legend(drawn, axes):
 
 def _without_several(models, runs):
     """Errors by the number of blocks left out."""
-    with figure() as (drawn, axis):
+    with figure(width=5.0) as (drawn, axis):
         for kind in KINDS:
             counts = [0, *runs[kind][0]["counts"]]
             errors = [
