@@ -22,6 +22,7 @@ from keras_resnet.analysis.plots import (
     training_curves,
 )
 from keras_resnet.analysis.receptive_fields import ReceptiveField, receptive_fields
+from keras_resnet.analysis.responses import LayerResponses, layer_responses
 from keras_resnet.analysis.thresholds import choose_thresholds
 from keras_resnet.analysis.views import VIEWS, find_views, over_views
 
@@ -31,6 +32,7 @@ __all__ = [
     "Boxes",
     "EffectivePaths",
     "Evaluation",
+    "LayerResponses",
     "MultiLabelEvaluation",
     "Overview",
     "ReceptiveField",
@@ -45,6 +47,7 @@ __all__ = [
     "effective_paths",
     "evaluate",
     "find_views",
+    "layer_responses",
     "learning_rate_curve",
     "over_views",
     "overview",
