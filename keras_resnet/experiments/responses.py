@@ -253,7 +253,7 @@ def _report(settings, results):
     ]
     compared = [
         [str(each.below), str(each.above), statistics.mean(each.ratios), min(each.fractions),
-         "\N{CHECK MARK}" if each.holds else "\N{EN DASH}"]
+         "yes" if each.holds else "no"]
         for its in orders.values()
         for each in its
     ]  # fmt: skip
@@ -266,7 +266,7 @@ def _report(settings, results):
         )
     ]
     return Report(
-        _values(runs, orders, files),
+        {**_values(runs, orders, files), "beside_gamma": _beside_gamma(found)},
         {
             "models": Table(("kind", "depth", "weights", *columns), models, ("test_error",)),
             "orders": Table(
@@ -299,6 +299,15 @@ def _values(runs, orders, files):
     }
 
 
+def _beside_gamma(found):
+    """How far a model's mean response is from its mean |gamma| at most, as a fraction of that."""
+    return max(
+        abs(statistics.mean(each["responses"]) / each["gamma"] - 1)
+        for its in found.values()
+        for each in its
+    )
+
+
 def _curves(runs):
     """Layers in their order, and by magnitude: figure 7."""
     colours = dict(zip(sorted({model.depth for model in runs}), COLOURS, strict=False))
@@ -308,7 +317,7 @@ def _curves(runs):
             numbers = range(1, len(its[0]) + 1)
             spread(axes[0], numbers, its, str(model), **style)
             spread(axes[1], numbers, -np.sort(-np.array(its)), "_", **style)
-        axes[0].set_ylabel("standard deviation of the response")
+        axes[0].set_ylabel("standard deviation")
         axes[0].set_xlabel("layer, in order")
         axes[1].set_xlabel("layer, strongest first")
         axes[0].set_ylim(bottom=0)
