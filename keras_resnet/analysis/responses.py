@@ -201,7 +201,7 @@ class _Made(NamedTuple):
     """A tensor, and the layer that made it, in whatever model that is."""
 
     tensor: Any
-    layer: keras.Operation | None
+    layer: Any
 
 
 def _measured(model, batch):

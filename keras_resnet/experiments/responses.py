@@ -137,7 +137,9 @@ def _measured_of_file(model, file, context):
 def _trained(settings, model, seed, context):
     built = _built(model, context.images, seed)
     # The paper begins gently with 110 layers and more, for 400 of 64,000 steps.
-    gently = {"warm_up": 1 / 160} if model.depth >= 110 and settings.milestones else {}
+    gently: dict[str, Any] = (
+        {"warm_up": 1 / 160} if model.depth >= 110 and settings.milestones else {}
+    )
     curve = trainings.train(built, settings, seed, context, **gently)
     return {**curve, **_measured(built, context.images)}
 
@@ -158,7 +160,7 @@ def _measured(model, images):
         "layers": list(found.names),
         "responses": list(found.deviations),
         "gamma": float(np.concatenate(gammas).mean()),
-        "measured_error": 1 - quality.accuracy,
+        "measured_error": 1 - quality.metrics()["accuracy"],
     }
 
 
@@ -316,7 +318,7 @@ def _curves(runs):
             style = dict(_STYLES[model.kind, model.loaded], color=colours[model.depth])
             numbers = range(1, len(its[0]) + 1)
             spread(axes[0], numbers, its, str(model), **style)
-            spread(axes[1], numbers, -np.sort(-np.array(its)), "_", **style)
+            spread(axes[1], numbers, (-np.sort(-np.array(its))).tolist(), "_", **style)
         axes[0].set_ylabel("standard deviation")
         axes[0].set_xlabel("layer, in order")
         axes[1].set_xlabel("layer, strongest first")

@@ -46,9 +46,10 @@ def tiny():
 
 class TestAgainstNumPy:
     @staticmethod
-    def convolved(x, kernel, bias=0.0):
+    def convolved(x, kernel, bias=None):
         windows = np.lib.stride_tricks.sliding_window_view(x, kernel.shape[:2], (1, 2))
-        return np.einsum("nhwcij,ijco->nhwo", windows, kernel) + bias
+        outputs = np.einsum("nhwcij,ijco->nhwo", windows, kernel)
+        return outputs if bias is None else outputs + bias
 
     @staticmethod
     def normalized(x, layer):
@@ -90,7 +91,7 @@ class TestWhereverLayersAre:
         x = inputs = keras.Input((9, 8, 4))
         for number, layer in enumerate(
             [
-                GroupedConv2D(4, 3, padding=1, groups=2, name="grouped"),
+                GroupedConv2D(4, 3, padding="same", groups=2, name="grouped"),
                 StandardizedConv2D(4, 3, name="standardized"),
                 layers.DepthwiseConv2D(3, name="depthwise"),
                 layers.SeparableConv2D(4, 3, padding="same", name="separable"),

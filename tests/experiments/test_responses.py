@@ -1,5 +1,6 @@
 import statistics
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,10 +117,10 @@ class TestReport:
 
 def test_from_weights_to_a_page(tmp_path):
     source = data.load("digits")
-    options = dict(depth=8, input_shape=(16, 16, 1), include_preprocessing=True)
+    options: dict[str, Any] = dict(depth=8, input_shape=(16, 16, 1), include_preprocessing=True)
     model = keras_resnet.CIFARResNet(shortcut="A", **options)
     model.save_weights(tmp_path / "known.weights.h5")
-    changes = dict(depths=(8,), epochs=1, images=64, test_images=50, batch_size=64)
+    changes: dict[str, Any] = dict(depths=(8,), epochs=1, images=64, test_images=50, batch_size=64)
     folder = tmp_path / "out"
     record = experiments.run(
         *("responses", folder, source),
@@ -149,6 +150,9 @@ def test_a_file_that_is_not_there_stops_at_once(tmp_path):
     with pytest.raises((OSError, ValueError), match=r"none\.weights\.h5"):
         experiments.run(
             *("responses", tmp_path / "out", data.load("digits")),
-            **dict(depths=(8,), images=64, test_images=50, weights=weights),
+            depths=(8,),
+            images=64,
+            test_images=50,
+            weights=weights,
         )
     assert not [*tmp_path.glob("out/results/*")]
