@@ -12,7 +12,7 @@ from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
 from keras_resnet.experiments.trainings import TrainingSettings
 from keras_resnet.resnet import Architecture, resnet
 
-# Top-1 errors on ImageNet in percent: Xie et al. 2017, tables 3, 4 and 5.
+# Top-1 errors on ImageNet in percent: Xie et al. 2017, tables 3 and 4.
 PUBLISHED = {
     "50 layers": {"1x64d": 23.9, "2x40d": 23.0, "4x24d": 22.6, "8x14d": 22.3, "32x4d": 22.2},
     "101 layers": {"1x64d": 22.0, "2x40d": 21.7, "4x24d": 21.4, "8x14d": 21.3, "32x4d": 21.2},
@@ -26,7 +26,7 @@ LARGER: dict[str, tuple[dict[str, Any], float]] = {
     "ResNeXt-101 2x64d": ({"cardinality": 2}, 20.7),
     "ResNeXt-101 64x4d": ({"cardinality": 64, "base_width": 4}, 20.4),
 }
-# With shortcuts, and without.
+# With shortcuts, and without: section 5.1.
 WITHOUT = {"ResNet-50 1x64d": (23.9, 31.2), "ResNeXt-50 32x4d": (22.2, 26.1)}
 
 
