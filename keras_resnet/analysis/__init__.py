@@ -1,6 +1,12 @@
 """Models, data and predictions as numbers and pictures."""
 
 from keras_resnet.analysis.box_sheet import box_sheet
+from keras_resnet.analysis.calibration import (
+    Calibration,
+    at_temperature,
+    calibration,
+    fit_temperature,
+)
 from keras_resnet.analysis.complexity import StageComplexity, complexity
 from keras_resnet.analysis.drawing import draw_boxes
 from keras_resnet.analysis.evaluation import (
@@ -30,6 +36,7 @@ __all__ = [
     "EVALUATIONS",
     "VIEWS",
     "Boxes",
+    "Calibration",
     "EffectivePaths",
     "Evaluation",
     "LayerResponses",
@@ -38,7 +45,9 @@ __all__ = [
     "ReceptiveField",
     "RegressionEvaluation",
     "StageComplexity",
+    "at_temperature",
     "box_sheet",
+    "calibration",
     "choose_thresholds",
     "class_sheet",
     "complexity",
@@ -47,6 +56,7 @@ __all__ = [
     "effective_paths",
     "evaluate",
     "find_views",
+    "fit_temperature",
     "layer_responses",
     "learning_rate_curve",
     "over_views",

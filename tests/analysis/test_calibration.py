@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.calibration import calibration_curve
+
+from keras_resnet.analysis import at_temperature, calibration, fit_temperature
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def sharpened():
+    """Labels drawn from probabilities, and these with logits three times as large."""
+    logits = RANDOM.normal(0, 1.5, (20_000, 5))
+    truth = softmax(logits, -1)
+    labels = (truth.cumsum(-1) > RANDOM.random((len(truth), 1))).argmax(-1)
+    return labels, truth, softmax(3 * logits, -1)
+
+
+def test_the_error_is_that_of_a_loop(sharpened):
+    labels, _, probabilities = sharpened
+    certainty, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    expected = 0.0
+    for lower in np.arange(10) / 10:
+        inside = (certainty > lower) & (certainty <= lower + 0.1)
+        if inside.any():
+            expected += inside.mean() * abs(certainty[inside].mean() - right[inside].mean())
+    assert calibration(labels, probabilities, bins=10).expected_error == pytest.approx(expected)
+
+
+def test_of_several_labels_it_is_the_curve_of_scikit_learn():
+    probabilities = RANDOM.random((500, 3))
+    labels = (RANDOM.random((500, 3)) < probabilities**2).astype(int)
+    found = calibration(labels, probabilities, bins=8)
+    right, certainty = calibration_curve(labels.ravel(), probabilities.ravel(), n_bins=8)
+    np.testing.assert_allclose(found.accuracy, right)
+    np.testing.assert_allclose(found.certainty, certainty)
+
+
+def test_temperature_undoes_what_made_a_model_too_sure(sharpened):
+    labels, truth, probabilities = sharpened
+    temperature = fit_temperature(labels, probabilities)
+    assert temperature == pytest.approx(3, abs=0.1)
+    softened = at_temperature(probabilities, temperature)
+    np.testing.assert_allclose(softened, truth, atol=0.01)
+    assert (softened.argmax(-1) == probabilities.argmax(-1)).all()
+    before, after = (calibration(labels, each).expected_error for each in (probabilities, softened))
+    assert before > 0.15
+    assert after < 0.01
+
+
+def test_temperature_of_several_labels():
+    logits = RANDOM.normal(0, 1, (5000, 2))
+    labels = (RANDOM.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(int)
+    assert fit_temperature(labels, 1 / (1 + np.exp(-logits / 0.5))) == pytest.approx(2, abs=0.1)
+
+
+def test_certain_predictions_are_no_nan():
+    labels, sure = np.array([0, 1, 0, 0]), np.eye(2)[[0, 1, 0, 1]]
+    assert np.isfinite(at_temperature(sure, fit_temperature(labels, sure))).all()
+    found = calibration(labels, sure)
+    assert found.expected_error == found.largest_error == 0.25
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities"),
+    [([], np.zeros((0, 2))), ([0, 1], [[0.5, 0.5]]), ([0], [0.5]), ([0], [[2.0, -1.0]])],
+)
+def test_what_does_not_fit_is_refused(labels, probabilities):
+    with pytest.raises(ValueError, match="probabilities"):
+        calibration(labels, probabilities)
