@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all bench bench-quick format clean
+.PHONY: demo test test-all docs bench bench-quick format clean
 
 demo: .venv/.installed  ## train, test, export and predict on handwritten digits
 	$(BIN)/keras-resnet demo
@@ -16,6 +16,9 @@ test: .venv/.installed-test  ## linting and all fast tests; needs no weights or 
 
 test-all: .venv/.installed-test  ## all tests, including the slow ones
 	$(BIN)/python -m pytest -m ""
+
+docs: .venv/.installed-docs  ## the documentation site, into build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: .venv/.installed-bench  ## full comparison with the alternatives; takes an hour or two
 	$(BIN)/python -m benchmarks
@@ -39,6 +42,10 @@ clean:
 
 .venv/.installed-test: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	touch $@
+
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
 	touch $@
 
 .venv/.installed-bench: .venv/.installed
