@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_resnet import blocks, zoo
@@ -322,6 +323,8 @@ def _of_momenta(settings, of):
         for momentum, its in found.items()
     ]
     usual = _ends(reference, "test_error")
+    default = keras.layers.BatchNormalization().momentum
+    with_default = _ends(found.get(default, ()), "test_error")
     low, high = (_ends(found[each], "test_error") for each in (min(found), max(found)))
     losses = [
         abs(one["loss"][-1] - other["loss"][-1])
@@ -335,6 +338,8 @@ def _of_momenta(settings, of):
         **{"momentum_low_error": _summary(low)[0], "momentum_high_error": _summary(high)[0]},
         "momentum_low_verdict": compared(low, usual),
         "momentum_high_verdict": compared(high, usual),
+        **{"momentum_default": default, "momentum_default_error": _summary(with_default)[0]},
+        "momentum_default_verdict": compared(with_default, usual),
         "momentum_high_left": steps and max(found) ** steps,
         "loss_difference": max(losses, default=None),
     }
