@@ -315,3 +315,17 @@ def test_models_that_are_no_classifiers():
     two = keras.Model(features.input, [features.output, features.output])
     with pytest.raises(ValueError, match=r"several outputs|2 outputs"):
         measured(two, np.arange(len(IMAGES)) % 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "blocks", "changing"),
+    [("ResNet50V2", 16, 7), ("MobileNetV2", 10, 0), ("EfficientNetB0", 9, 0)],
+)
+def test_blocks_of_other_families_are_found(name, blocks, changing):
+    # ResNet50V2: one block of a stage widens it, and one of the first three has the stride.
+    model = getattr(keras.applications, name)(weights=None, input_shape=(64, 64, 3))
+    chain = paths._divided(model)
+    assert chain.residual
+    assert len(chain.blocks) == blocks
+    assert sum(block.shapes[0] != block.shapes[1] for block in chain.blocks) == changing
