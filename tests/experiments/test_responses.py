@@ -1,3 +1,4 @@
+import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,10 @@ import pytest
 import keras_resnet
 from keras_resnet import data, experiments
 from keras_resnet.analysis import layer_responses
+from keras_resnet.experiments import responses
 from keras_resnet.experiments.responses import EXPERIMENT, ResponsesSettings, fraction_below
+
+COMMITTED = Path(__file__).parents[2] / "docs/experiments/responses"
 
 
 class TestFractionBelow:
@@ -156,3 +160,54 @@ def test_a_file_that_is_not_there_stops_at_once(tmp_path):
             weights=weights,
         )
     assert not [*tmp_path.glob("out/results/*")]
+
+
+class TestCommitted:
+    """The run whose page is in docs: files of the zoo, and plain models that were trained here."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def results(cls):
+        files = (COMMITTED / "results").glob("*.json")
+        return {each.stem: json.loads(each.read_text(encoding="utf-8")) for each in files}
+
+    @pytest.mark.parametrize(
+        ("below", "above"),
+        [
+            ("residual-20-loaded", "plain-20-0"),
+            ("residual-56-loaded", "plain-56-0"),
+            ("residual-56-loaded", "residual-20-loaded"),
+            # By one schedule for all.
+            ("residual-20-0", "plain-20-0"),
+            ("residual-56-0", "plain-56-0"),
+        ],
+    )
+    def test_orders_of_the_paper(self, results, below, above):
+        below, above = (results[each]["responses"] for each in (below, above))
+        assert np.mean(below) < np.mean(above)
+        assert fraction_below(below, above) >= responses.MOST
+
+    def test_what_does_not_hold_is_said(self, results):
+        deep, shallow = (results[f"residual-{depth}-0"]["responses"] for depth in (56, 20))
+        assert fraction_below(deep, shallow) < responses.MOST
+        page = (COMMITTED / "report.md").read_text(encoding="utf-8")
+        assert "that of deeper below shallower residual models does not hold" in page
+
+    def test_are_of_all_layers(self, results):
+        for name, found in results.items():
+            assert len(found["responses"]) == int(name.split("-")[1]) - 1
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("depth", [20, 56])
+    def test_files_of_the_zoo_again(self, assets, results, depth):
+        (file,) = (assets / "cifar_resnet").glob(f"resnet{depth}-*.th")
+        model = keras_resnet.CIFARResNet(
+            depth, weights=file, shortcut="A", include_preprocessing=True
+        )
+        source = data.load(str(assets / "cifar10_jpeg_*.tfrecord.gz"))
+        settings = json.loads((COMMITTED / "experiment.json").read_text(encoding="utf-8"))
+        drawn = ResponsesSettings(test_images=settings["settings"]["test_images"]).images_of(source)
+        found = layer_responses(model, data.batches(drawn.test, image_size=32, batch_size=50))
+        known = results[f"residual-{depth}-loaded"]
+        assert [*found.names] == known["layers"]
+        np.testing.assert_allclose(found.deviations, known["responses"], rtol=1e-4)
