@@ -7,7 +7,13 @@ from keras_resnet.analysis.calibration import (
     calibration,
     fit_temperature,
 )
-from keras_resnet.analysis.complexity import StageComplexity, complexity
+from keras_resnet.analysis.complexity import (
+    StageComparison,
+    StageComplexity,
+    compare,
+    complexity,
+    total,
+)
 from keras_resnet.analysis.drawing import draw_boxes
 from keras_resnet.analysis.evaluation import (
     EVALUATIONS,
@@ -44,12 +50,14 @@ __all__ = [
     "Overview",
     "ReceptiveField",
     "RegressionEvaluation",
+    "StageComparison",
     "StageComplexity",
     "at_temperature",
     "box_sheet",
     "calibration",
     "choose_thresholds",
     "class_sheet",
+    "compare",
     "complexity",
     "contact_sheet",
     "draw_boxes",
@@ -66,5 +74,6 @@ __all__ = [
     "prediction_sheet",
     "receptive_fields",
     "submission",
+    "total",
     "training_curves",
 ]

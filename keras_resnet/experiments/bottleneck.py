@@ -1,12 +1,13 @@
 """Basic against bottleneck blocks at equal cost: He et al. 2016, section 4.1, figure 5, table 3."""
 
+import statistics
 from dataclasses import dataclass, replace
 from functools import partial
 
 import keras
 
 from keras_resnet import blocks, zoo
-from keras_resnet.analysis import StageComplexity, complexity, planned
+from keras_resnet.analysis import complexity, planned, total
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
 from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
@@ -68,12 +69,12 @@ def pair(depth: int) -> dict[str, dict]:
     {'depth': 29, 'block': 'bottleneck', 'shortcut': 'B', 'base_width': 56}
     """
     basic = replace(zoo.architecture(f"CIFARResNet{depth}"), shortcut="B")
-    cost = _total(planned(basic, classes=10)).macs
+    cost = total(planned(basic, classes=10)).macs
     # 64 channels of a 3x3 convolution for 64 filters; 4 are one for the 16 of the first stage.
     width = min(
         range(4, 129, 4),
         key=lambda width: abs(
-            _total(planned(replace(basic, block="bottleneck", base_width=width), classes=10)).macs
+            total(planned(replace(basic, block="bottleneck", base_width=width), classes=10)).macs
             - cost
         ),
     )
@@ -86,16 +87,6 @@ def pair(depth: int) -> dict[str, dict]:
             "base_width": width,
         },
     }
-
-
-def _total(stages):
-    """The sums over the stages of a model."""
-    return StageComplexity(
-        "total",
-        layers=sum(stage.layers for stage in stages),
-        parameters=sum(stage.parameters for stage in stages),
-        macs=sum(stage.macs for stage in stages),
-    )
 
 
 def _trials(settings):
@@ -122,8 +113,8 @@ def _trained(settings, kind, depth, seed, context):
         include_preprocessing=True,
     )
     return {
-        "layers": _total(complexity(model)).layers,
-        "macs": _total(complexity(model)).macs,
+        "layers": total(complexity(model)).layers,
+        "macs": total(complexity(model)).macs,
         **trainings.train(model, settings, seed, context),
     }
 
@@ -150,11 +141,11 @@ def _arithmetic(context):
             ]
             for name, plan in {"bottleneck": bottleneck, "wide": wide, "narrow": narrow}.items()
         },
-        "resnet50_with_its_stride_in_3x3": _total(planned(of_3x3)).macs,
-        "resnet34_without_projections": _total(planned(without_projections)).macs,
+        "resnet50_with_its_stride_in_3x3": total(planned(of_3x3)).macs,
+        "resnet34_without_projections": total(planned(without_projections)).macs,
         "models": {
-            name: [total.layers, total.parameters, total.macs]
-            for name, total in zip(found, map(_total, found.values()), strict=True)
+            name: [each.layers, each.parameters, each.macs]
+            for name, each in zip(found, map(total, found.values()), strict=True)
         },
     }
 
@@ -197,13 +188,13 @@ def _report(settings, results):
 
 def _verdict(settings, curves, depth):
     """Which model of a pair has the lower test error, if by more than the spread of both."""
-    basic, bottleneck = (
-        trainings.mean_and_deviation([run["test_error"][-1] for run in curves[depth, kind]])
-        for kind in KINDS
-    )
-    if basic[1] is None or abs(basic[0] - bottleneck[0]) <= basic[1] + bottleneck[1]:
+    errors = {kind: [run["test_error"][-1] for run in curves[depth, kind]] for kind in KINDS}
+    if settings.seeds == 1:
         return "alike"
-    return "basic" if basic[0] < bottleneck[0] else "bottleneck"
+    spread = sum(map(statistics.stdev, errors.values()))
+    better, worse = sorted(KINDS, key=lambda kind: statistics.mean(errors[kind]))
+    apart = statistics.mean(errors[worse]) - statistics.mean(errors[better])
+    return better if apart > spread else "alike"
 
 
 def _blocks(arithmetic):
@@ -252,10 +243,10 @@ def _errors(curves):
 
 def _costs(settings, curves, macs):
     """Test errors by multiply-adds: ours of small models, and the published ones of ImageNet."""
-    marks = {"basic": ("ResNet-18", "ResNet-34")}
-    marks["bottleneck"] = tuple(
-        name for name in PUBLISHED if name.startswith("ResNet") and name not in marks["basic"]
-    )
+    marks = {
+        "basic": ("ResNet-18", "ResNet-34"),
+        "bottleneck": ("ResNet-50", "ResNet-101", "ResNet-152"),
+    }
     with figure(2) as (drawn, (ours, theirs)):
         for kind, colour in zip(KINDS, COLOURS, strict=False):
             models = [curves[depth, kind] for depth in sorted(settings.depths)]

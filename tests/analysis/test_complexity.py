@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import pytest
 from errors import one_line_error
@@ -5,8 +7,8 @@ from keras import layers
 from test_zoo import PUBLISHED
 
 import keras_resnet
-from keras_resnet import zoo
-from keras_resnet.analysis import complexity, planned
+from keras_resnet import blocks, zoo
+from keras_resnet.analysis import compare, complexity, planned, total
 from keras_resnet.initialization import kernels_to_be_loaded
 
 
@@ -169,3 +171,86 @@ def test_of_mobilenet_are_the_published_ones():
     """569 million multiply-adds, most of them of depthwise and pointwise convolutions."""
     model = keras.applications.MobileNet(weights=None)
     assert sum(stage.macs for stage in complexity(model)) / 1e6 == pytest.approx(569, abs=1)
+
+
+@pytest.fixture(scope="module")
+def vgg19():
+    return complexity(keras.applications.VGG19(weights=None))
+
+
+def test_of_vgg19_are_those_of_the_paper(vgg19):
+    """Layers as the paper of VGG counts them; 19.6 billion multiply-adds in that of ResNet."""
+    assert [stage.name for stage in vgg19] == [
+        *(f"block{number}" for number in range(1, 6)),
+        "head",
+    ]
+    assert [stage.layers for stage in vgg19] == [2, 2, 4, 4, 4, 3]
+    assert [stage.output_shape[0] for stage in vgg19] == [112, 56, 28, 14, 7, 1000]
+    assert total(vgg19).parameters == 143_667_240
+    assert total(vgg19).macs == 19_632_062_464
+    # Block by block: 9 x inputs x outputs for every pixel.
+    assert vgg19[0].macs == 224 * 224 * 9 * (3 * 64 + 64 * 64)
+    assert vgg19[4].macs == 14 * 14 * 9 * 512 * 512 * 4
+    assert vgg19[5].macs == 7 * 7 * 512 * 4096 + 4096 * 4096 + 4096 * 1000
+
+
+def test_of_resnet34_are_18_percent_of_vgg19(vgg19):
+    """The paper's 3.6 / 19.6 is 18.4 %; ours are 3.66 with projections, and 3.64 without."""
+    architecture = zoo.architecture("ResNet34")
+    without = total(planned(dataclasses.replace(architecture, shortcut="A"))).macs
+    fractions = [each / total(vgg19).macs for each in (without, total(planned(architecture)).macs)]
+    assert [round(fraction, 4) for fraction in fractions] == [0.1856, 0.1866]
+
+
+def test_models_are_compared_where_their_maps_are_of_a_size(vgg19):
+    stages = planned(zoo.architecture("ResNet34"))
+    rows = compare(stages, vgg19)
+    assert [each.output_size for each in rows] == [
+        *((side, side) for side in (112, 56, 28, 14, 7)),
+        (),
+    ]
+    assert [each.stage.name for each in rows] == [stage.name for stage in stages]
+    assert [each.other.name for each in rows] == [stage.name for stage in vgg19]
+    assert rows[1].fraction == 0.25  # 6 of 9 x 64 x 64, against 1 and 1 of twice and four times it
+    assert sum(each.stage.macs for each in rows) == total(stages).macs
+
+
+def test_what_only_one_model_has_is_compared_with_nothing():
+    cifar = planned(zoo.architecture("CIFARResNet8"), (224, 224))
+    (first, *_, head) = compare(cifar, planned(zoo.architecture("ResNet18")))
+    assert (first.output_size, first.stage.name, first.other) == ((224, 224), "conv1, conv2", None)
+    assert first.fraction is None
+    assert head.fraction == 64 * 1000 / (512 * 1000)
+
+
+def test_resnet101_has_101_layers():
+    """1 + 33 x 3 + 1."""
+    layers = [stage.layers for stage in planned(zoo.architecture("ResNet101"))]
+    assert (layers[0], sum(layers[1:-1]), layers[-1]) == (1, 33 * 3, 1)
+    assert total(planned(zoo.architecture("ResNet101"))).layers == 101
+
+
+def test_a_bottleneck_has_a_seventeenth_of_the_parameters():
+    narrow = sum(each.weights for each in blocks.bottleneck_plan(256, 64, name="narrow").residual)
+    wide = sum(each.weights for each in blocks.basic_plan(256, 256, name="wide").residual)
+    assert (narrow, wide) == (69_632, 1_179_648)
+    assert round(wide / narrow, 2) == 16.94
+
+
+@pytest.mark.parametrize(
+    ("build", "names", "macs"),
+    [
+        # Published: 0.3 and 0.39 billion, with what is added to a convolution.
+        ("MobileNetV2", ["stride 2", "stride 4", "stride 8", "stride 16", "stride 32"], 0.3),
+        ("EfficientNetB0", ["stem", *(f"block{number}" for number in range(1, 8))], 0.39),
+        ("DenseNet121", ["conv1", "conv2", "conv3", "conv4", "conv5"], 2.83),
+        ("ResNet50V2", ["conv1", "conv2", "conv3", "conv4", "conv5"], 3.48),
+    ],
+)
+@pytest.mark.slow
+def test_other_models_have_stages(build, names, macs):
+    stages = complexity(getattr(keras.applications, build)(weights=None))
+    assert [stage.name for stage in stages] == [*names, "head"]
+    assert total(stages).macs / 1e9 == pytest.approx(macs, abs=0.006)
+    sides = [stage.output_shape[0] for stage in stages[:-1]]
+    assert sides == sorted(sides, reverse=True)
