@@ -209,20 +209,30 @@ def weights(model, as_json, licence, **filters):
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="One line per model.")
 @options.image_size("224, CIFAR models 32, detectors 800x1333", options.FOR_DETECTORS)
+@click.option(
+    "--against",
+    help="A classifier to put beside it, of this package or of keras.applications, such as VGG19.",
+)
 @options.as_json
-def summary(name, everything, image_size, as_json):
+def summary(name, everything, image_size, against, as_json):
     """Show layers, output shapes, parameters and multiply-adds of a model, stage by stage.
 
     Of a detector, multiply-adds are those of an image with all of its proposals.
     """
     if everything == bool(name):
         raise Mistake("give the NAME of a model, or --all.")
+    if against and everything:
+        raise Mistake("--against goes with the NAME of a model, not with --all.")
     with answer(as_json) as found:
         from keras_resnet import detection, zoo
 
         if name:
             found.update(_summary(name, image_size))
+            if against:
+                found["against"] = _against(found, against)
             _show_stages(found)
+            if against:
+                _show_against(found)
             return
         cifar = [f"CIFARResNet{depth}" for depth in zoo.CIFAR_DEPTHS]
         cifar += [f"CIFARResNetV2_{depth}" for depth in (110, 164, 1001)]
@@ -293,6 +303,68 @@ def _detector(name, image_size):
         "proposals": seen.rpn_post_nms_top_n_test,
     }
     return found, detection.complexity(model)
+
+
+def _against(model, name):
+    """Another model, to put beside a classifier."""
+    import keras
+
+    from keras_resnet import analysis, names, zoo
+
+    if "proposals" in model:
+        raise Mistake("--against compares classifiers, not detectors.")
+    height, width, _ = model["input_shape"]
+    theirs = [each for each in dir(keras.applications) if each[0].isupper()]
+    cifar = [f"CIFARResNet{depth}" for depth in zoo.CIFAR_DEPTHS]
+    name = names.find("against", name, [*theirs, *zoo.MODELS, *cifar])
+    if name in zoo.MODELS or name in cifar:
+        classes = 10 if name in cifar else 1000
+        stages = analysis.planned(zoo.architecture(name), (height, width), classes)
+    else:
+        build = getattr(keras.applications, name)
+        stages = analysis.complexity(build(weights=None, input_shape=(height, width, 3)))
+    all_of_it = analysis.total(stages)
+    return {
+        "model": name,
+        "layers": all_of_it.layers,
+        "parameters": all_of_it.parameters,
+        "macs": all_of_it.macs,
+        "fraction": model["macs"] / all_of_it.macs,
+        "stages": [vars(stage) for stage in stages],
+    }
+
+
+def _show_against(model):
+    """Two models side by side."""
+    from keras_resnet import analysis
+
+    other = model["against"]
+    rows = analysis.compare(
+        *(
+            [analysis.StageComplexity(**stage) for stage in each["stages"]]
+            for each in (model, other)
+        )
+    )
+    table(
+        f"{model['model']} against {other['model']}, multiply-adds",
+        ["map", "stage", "", "its stage", "", "fraction"],
+        [
+            [
+                size(row.output_size) or "none",
+                *(text for each in (row.stage, row.other) for text in _stage_and_macs(each)),
+                "" if row.fraction is None else f"{row.fraction:.1%}",
+            ]
+            for row in rows
+        ],
+    )
+    say(
+        f"{model['model']} has {other['fraction']:.1%} of the multiply-adds of {other['model']}, "
+        f"and {model['parameters'] / other['parameters']:.1%} of its parameters."
+    )
+
+
+def _stage_and_macs(stage):
+    return ["", ""] if stage is None else [stage.name, macs(stage.macs)]
 
 
 def _totals(model):

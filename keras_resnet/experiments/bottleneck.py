@@ -284,7 +284,7 @@ def _curves(settings, curves):
                     spread(axis, epochs, percent, name, color=colour, linestyle=line)
             axis.set_xlabel("epoch")
             axis.legend()
-        axes[0].set_ylabel("error, % (solid: training, dashed: test)")
+        axes[0].set_ylabel("error, %")
     return drawn
 
 

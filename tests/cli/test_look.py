@@ -127,6 +127,20 @@ class TestSummary:
         assert (answer["parameters"], answer["layers"]) == (853_018, 56)
         assert answer["input_shape"] == [64, 64, 3]
 
+    def test_is_put_beside_another_model(self):
+        result = run("summary", "resnet34", "--against", "vgg19")
+        assert result.exit_code == 0, result.output
+        rows = [line.split() for line in result.stdout.splitlines()]
+        assert ["56x56", "conv2", "0.69", "G", "block2", "2.77", "G", "25.0%"] in rows
+        assert "resnet34 has 18.7% of the multiply-adds of VGG19, and 15.2% of its" in result.stdout
+        answer = json.loads(run("summary", "resnet18", "--against", "ResNet34", "--json").stdout)
+        assert answer["against"]["layers"] == 34
+        assert answer["against"]["fraction"] == answer["macs"] / answer["against"]["macs"]
+
+    def test_is_put_beside_classifiers_alone(self):
+        assert "goes with the NAME" in refused(run("summary", "--all", "--against", "VGG19"))
+        assert "Did you mean VGG19?" in refused(run("summary", "resnet18", "--against", "vgg18"))
+
     def test_wants_a_name_or_all(self):
         assert "give the NAME of a model, or --all" in refused(run("summary"))
         assert "Did you mean ResNeXt50_32x4d?" in refused(run("summary", "resnext50"))
