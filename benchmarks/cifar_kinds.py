@@ -15,7 +15,6 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks.cardinality import markdown
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parents[1] / "docs" / "kinds.md"
@@ -61,6 +60,12 @@ ResNet](models.md) explains the options.
 
 `python -m benchmarks.cifar_kinds 'cifar10_jpeg_*.tfrecord.gz' OUTPUT` writes this page.
 """
+
+
+def markdown(columns: list[str], rows: list[list[str]]) -> str:
+    """Format a Markdown table of numbers."""
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [columns, rule, *rows])
 
 
 def train(data_name: str, name: str, seed: int, path: Path) -> None:
