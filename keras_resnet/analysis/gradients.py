@@ -443,7 +443,7 @@ def gradient_norms(
     import tensorflow as tf
 
     graphs.check_functional(model)
-    images = _inputs(model, images)
+    images, labels = _inputs(model, images), np.asarray(labels)
     loss = loss or _cross_entropy(model, labels, len(images))
     kernels = {
         layer: kernels
@@ -474,7 +474,6 @@ def _cross_entropy(model, labels, count):
             f"model {model.name!r}: its outputs are not those of a classifier; give a loss."
         )
     classes = 2 if answer.both else model.output_shape[-1]
-    labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise ValueError(
             f"labels of type {labels.dtype} and shape {labels.shape} must be whole numbers, one "

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import keras
 import numpy as np
@@ -218,7 +218,7 @@ def _on_the_line(model, kind, line, deepest):
     measured = partial(gradient_correlation, model, line, batch_size=len(line))
     gradients = _rounded(measured(statistics="batch").gradients[:, 0])
     # A text of one line: lists of numbers would have a line for each.
-    found = {"gradients": " ".join(map(str, gradients))}
+    found: dict[str, Any] = {"gradients": " ".join(map(str, gradients))}
     if deepest:
         found["line_coactive"] = coactive(model, line)
     if deepest and KINDS[kind].normalization == "batch":
@@ -294,12 +294,13 @@ def moments(covariance: np.ndarray) -> tuple[float, float]:
 
 def _between_photographs(settings, seed, context):
     """Autocorrelation of the gradients of fresh CIFAR models, along a path between two images."""
-    inputs = path(*_photographs(), settings.photograph_steps)
+    first, second = _photographs()
+    inputs = path(first, second, settings.photograph_steps)
     found = {}
     for kind, shortcut in PHOTOGRAPHED.items():
         for depth in settings.photograph_depths:
             model = trainings.built(
-                *(seed, zoo.CIFARResNet, depth), shortcut=shortcut, classifier_activation=None
+                seed, zoo.CIFARResNet, depth, shortcut=shortcut, classifier_activation=None
             )
             result = gradient_correlation(model, inputs, output=0, statistics="batch")
             found[_place(kind, depth)] = {
@@ -418,8 +419,9 @@ def _ratio(variance, covariance):
     return covariance / variance
 
 
-def _centred(depth, beta=1.0):
+def _centred(depth, kind="residual-batch"):
     """What is expected where BatchNormalization takes means away; the first layer is He's, too."""
+    beta = KINDS[kind].beta or 1.0
     return _ratio(*residual_moments(depth, beta, start=2.0, growth=1 - 1 / math.pi))
 
 
@@ -594,7 +596,7 @@ def _correlation_table(depths, separate):
             *(KINDS[kind].label, depth),
             *trainings.mean_and_deviation(found[:, place].tolist()),
             THEORY[kind](depth),
-            _centred(depth, KINDS[kind].beta) if kind.startswith("residual-batch") else None,
+            _centred(depth, kind) if kind.startswith("residual-batch") else None,
         ]
         for kind, found in separate.items()
         for place, depth in enumerate(depths)
@@ -747,8 +749,7 @@ def _correlation_figure(depths, separate, measurable):
                 lines = every[every <= max(there, default=0)]
                 axis.plot(lines, [THEORY[kind](depth) for depth in lines], **color, linewidth=1)
                 if kind.startswith("residual-batch"):
-                    beta = KINDS[kind].beta
-                    centred = [_centred(depth, beta) for depth in lines]
+                    centred = [_centred(depth, kind) for depth in lines]
                     axis.plot(lines, centred, ":", **color, linewidth=1)
             axis.set_xlabel("layers")
             axis.set_xscale("log")

@@ -57,8 +57,9 @@ def test_fresh_models_have_the_expected_correlation(kind):
     variance, covariance = np.mean(found, 0)
     expected = gradients.THEORY[kind](4)
     if kind.startswith("residual-batch"):
-        expected = gradients._centred(4, gradients.KINDS[kind].beta)
-    assert covariance / variance == pytest.approx(expected, rel=0.12)
+        expected = gradients._centred(4, kind)
+    # Less than 1 in 10 remains in plain models, and noise is greater beside it.
+    assert covariance / variance == pytest.approx(expected, rel=0.3 if "plain" in kind else 0.1)
 
 
 def test_moments_and_errors_are_those_of_numpy():
