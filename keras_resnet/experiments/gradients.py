@@ -529,6 +529,7 @@ def _fits(depths, separate, variance):
     theorem = np.array([THEORY["residual-batch"](depth) for depth in depths])
     centred = np.array([_centred(depth) for depth in depths])
     last = slice(-2, None)
+    latest, latest_error = with_error(lambda runs: exponent(runs.mean(0), last), residual)
     return {
         "plain_base": base,
         "plain_base_error": base_error,
@@ -537,7 +538,8 @@ def _fits(depths, separate, variance):
         "residual_exponent_error": error,
         "residual_exponent_theorem": exponent(theorem),
         "residual_exponent_centred": exponent(centred),
-        "residual_exponent_last": exponent(residual.mean(0), last),
+        "residual_exponent_last": latest,
+        "residual_exponent_last_error": latest_error,
         "residual_exponent_last_centred": exponent(centred, last),
         "residual_against_variance": slope(np.log(variance.mean(0)), np.log(residual.mean(0))),
         "variance_exponent_last": exponent(variance.mean(0), last),
@@ -601,7 +603,7 @@ def _correlation_table(depths, separate):
         for kind, found in separate.items()
         for place, depth in enumerate(depths)
     ]
-    columns = ("kind", "depth", "correlation", "correlation_sd", "theorem", "centred")
+    columns = ("kind", "depth", "correlation", "correlation_sd", "expected", "centred")
     return Table(columns, rows)
 
 

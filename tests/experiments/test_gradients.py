@@ -147,7 +147,7 @@ def test_committed_run_shows_what_is_claimed(tmp_path):
     assert found["plain_base"] == pytest.approx(0.5, abs=0.05)
     assert len(found["plain_depths"]) >= 4
     assert found["residual_exponent"] == pytest.approx(-0.5, abs=0.1)
-    assert found["residual_exponent"] == pytest.approx(found["residual_exponent_centred"], abs=0.02)
+    assert found["residual_exponent"] == pytest.approx(found["residual_exponent_centred"], abs=0.04)
     assert found["residual_against_variance"] == pytest.approx(-0.5, abs=0.05)
     assert found["coactive_plain_batch"] == pytest.approx(0.25, abs=0.005)
     # The order of the published -.054, .605 and .840, of models with LayerNormalization.
