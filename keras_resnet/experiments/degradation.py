@@ -39,6 +39,8 @@ class DegradationSettings(TrainingSettings):
     def __post_init__(self):
         super().__post_init__()
         trainings.check_depths(self.depths)
+        if len(self.depths) < 2:
+            raise ValueError(f"depths={self.depths!r} must be at least two, to compare.")
 
 
 def _trials(settings):

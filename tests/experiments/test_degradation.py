@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from keras_resnet import data, experiments
+from keras_resnet.experiments.degradation import KINDS
 
-SMALL = dict(depths=(8,), images=60, test_images=20, epochs=2, seeds=2, batch_size=20)
+SMALL = dict(depths=(8, 14), images=60, test_images=20, epochs=2, seeds=1, batch_size=20)
 
 
 @pytest.fixture(scope="module")
@@ -15,15 +16,22 @@ def record(tmp_path_factory):
 
 
 def test_plain_and_residual_models_of_a_depth_have_the_same_parameters(record):
-    counts = [record.results[f"{kind}-8-0"]["parameters"] for kind in ("plain", "residual")]
-    assert counts[0] == counts[1]
+    for depth in (8, 14):
+        counts = [record.results[f"{kind}-{depth}-0"]["parameters"] for kind in KINDS]
+        assert counts[0] == counts[1]
 
 
 def test_a_seed_gives_the_same_curve_again(record, tmp_path):
-    again = experiments.run("degradation", tmp_path, data.load("digits"), **{**SMALL, "seeds": 1})
-    for name, found in again.results.items():
-        np.testing.assert_allclose(found["loss"], record.results[name]["loss"], rtol=1e-4)
-    assert record.results["plain-8-0"]["loss"] != record.results["plain-8-1"]["loss"]
+    experiment = experiments.find("degradation")
+    settings = experiment.chosen({**SMALL, "seeds": 2})
+    images = settings.images_of(data.load("digits"))
+    trials = {trial.name: trial for trial in experiment.trials(settings)}
+    losses = [
+        trials[name].work(experiments.Context(images, tmp_path / name))["loss"]
+        for name in ("plain-8-0", "plain-8-1")
+    ]
+    np.testing.assert_allclose(losses[0], record.results["plain-8-0"]["loss"], rtol=1e-4)
+    assert losses[1] != losses[0]
 
 
 @pytest.mark.parametrize(("plain", "residual"), [(0.9, 0.1), (0.1, 0.9)])
@@ -31,12 +39,11 @@ def test_what_the_page_says_follows_from_the_errors(record, plain, residual):
     errors = {("plain", 8): 0.5, ("residual", 8): 0.5}
     errors |= {("plain", 14): plain, ("residual", 14): residual}
     results = {
-        f"{kind}-{depth}-{seed}": {**record.results[f"{kind}-8-{seed}"], "error": [0.6, last]}
+        f"{kind}-{depth}-0": {**record.results[f"{kind}-8-0"], "error": [0.6, last]}
         for (kind, depth), last in errors.items()
-        for seed in (0, 1)
     }
     experiment = experiments.find("degradation")
-    report = experiment.report(experiment.chosen({**SMALL, "depths": (8, 14)}), results)
+    report = experiment.report(experiment.chosen(SMALL), results)
     assert report.values["plain_rise"] == pytest.approx(plain - 0.5)
     assert report.values["residual_rise"] == pytest.approx(residual - 0.5)
     assert report.values["plain_rises_at_every_step"] == (plain > 0.5)
@@ -47,6 +54,8 @@ def test_depths_that_do_not_fit_are_refused_before_anything(tmp_path):
         experiments.run("degradation", tmp_path, data.load("digits"), depths=(20, 57))
     with pytest.raises(ValueError, match="different depths"):
         experiments.run("degradation", tmp_path, data.load("digits"), depths=(20, 20))
+    with pytest.raises(ValueError, match="at least two"):
+        experiments.run("degradation", tmp_path, data.load("digits"), depths=(20,))
     assert not [*tmp_path.iterdir()]
 
 
