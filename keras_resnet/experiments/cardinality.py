@@ -158,6 +158,7 @@ def _report(settings, results):
             **_values(settings, sizes),
             "forms_difference": np.max(different).item(),
             **comparing.values(ends),
+            "error_falls_at_every_step": _falls(ends["error"]),
         },
         {
             "errors": Table(
@@ -183,6 +184,12 @@ def _report(settings, results):
             ),
         },
     )
+
+
+def _falls(runs):
+    """Whether the mean error is lower with every step of cardinality."""
+    means = [np.mean(runs[pair]) for pair in blocks.CARDINALITIES if pair in runs]
+    return bool(np.all(np.diff(means) < 0))
 
 
 def _values(settings, sizes):

@@ -98,6 +98,7 @@ class TestPage:
         page, record = page_of(tmp_path, "cardinality", ALIKE)
         assert "Between 1x64d, which has the lowest test error here (50.5%), and 2x40d" in page
         assert "this run does not rank the pairs" in page
+        assert "every step of cardinality" not in page
         assert "the same up to rounding: the largest difference is 2 " in page
         assert "10⁻¹⁶ of the largest output" in page
         assert record.values["test_error_between"] == pytest.approx(0.004)
@@ -106,6 +107,9 @@ class TestPage:
         page, _ = page_of(tmp_path, "cardinality", APART)
         assert "difference is 40.00%. That is more than the spread" in page
         assert "does not rank" not in page
+        assert (
+            "and falls with every step of cardinality. The difference between these two is" in page
+        )
         assert "1x64d rises from 23.9% to 31.2%, and that of ResNeXt-50 32x4d rises" in page
 
     def test_does_not_call_equal_what_differs(self, tmp_path):
