@@ -7,6 +7,7 @@ from functools import partial
 
 from keras_resnet import zoo
 from keras_resnet.experiments import trainings
+from keras_resnet.experiments.comparing import least_difference
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
 from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
 from keras_resnet.experiments.trainings import TrainingSettings
@@ -83,15 +84,21 @@ def _report(settings, results):
         for (kind, depth), runs in curves.items()
     ]
     shallow, deep = min(settings.depths), max(settings.depths)
-    error = {
-        place: statistics.mean(run["error"][-1] for run in runs) for place, runs in curves.items()
-    }
+    ends = {place: [run["error"][-1] for run in runs] for place, runs in curves.items()}
+    error = {place: statistics.mean(runs) for place, runs in ends.items()}
+    rise = {kind: error[kind, deep] - error[kind, shallow] for kind in KINDS}
+    least = {kind: least_difference([ends[kind, shallow], ends[kind, deep]]) for kind in KINDS}
     values = {
         "shallow": shallow,
         "deep": deep,
         **{f"{kind}_shallow": error[kind, shallow] for kind in KINDS},
         **{f"{kind}_deep": error[kind, deep] for kind in KINDS},
-        **{f"{kind}_rise": error[kind, deep] - error[kind, shallow] for kind in KINDS},
+        **{f"{kind}_rise": rise[kind] for kind in KINDS},
+        # Whether it is more than the spread over seeds, which one seed does not have.
+        **{
+            f"{kind}_rise_is_clear": None if each is None else abs(rise[kind]) > each
+            for kind, each in least.items()
+        },
         **{
             f"{kind}_rises_at_every_step": all(
                 error[kind, former] < error[kind, depth]
