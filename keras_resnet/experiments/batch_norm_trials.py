@@ -65,7 +65,7 @@ class BatchNormSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        trainings.check_depths((self.depth,))
+        trainings.check_depth(depth=self.depth)
         checks.check_range("count", tuning_batch_size=self.tuning_batch_size)
         for name, kind in {
             "learning_rates": "positive",
@@ -75,10 +75,11 @@ class BatchNormSettings(TrainingSettings):
             "tuning_steps": "index",
         }.items():
             values = getattr(self, name)
-            if not isinstance(values, tuple) or not values or len(values) > len({*values}):
-                raise ValueError(f"{name}={values!r} must be different numbers, such as [1, 2].")
-            for value in values:
+            several = values if isinstance(values, tuple) else ()
+            for value in several:
                 checks.check_range(kind, **{name: value})
+            if not several or len(several) > len({*several}):
+                raise ValueError(f"{name}={values!r} must be different numbers, such as [1, 2].")
 
 
 class Run(NamedTuple):

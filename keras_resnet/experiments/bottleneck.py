@@ -45,7 +45,7 @@ class BottleneckSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        trainings.check_depths(self.depths)
+        trainings.check_depths(depths=self.depths)
 
 
 def pair(depth: int) -> dict[str, dict]:

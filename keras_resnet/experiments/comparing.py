@@ -43,8 +43,9 @@ def check_compared(known: Collection[str], **argument: Sequence[str]) -> None:
     ValueError: shortcuts=('A', 'E') must be at least two different ones of 'A', 'B', 'C'.
     """
     ((name, kinds),) = argument.items()
-    distinct = {*kinds} if isinstance(kinds, tuple) else set()
-    if len(distinct) < 2 or len(distinct) < len(kinds) or not distinct <= {*known}:
+    several = kinds if isinstance(kinds, tuple) else ()
+    there = [kind for kind in known if kind in several]
+    if len(there) < max(2, len(several)):
         raise ValueError(
             f"{name}={kinds!r} must be at least two different ones of "
             f"{', '.join(map(repr, known))}."

@@ -39,7 +39,7 @@ class DegradationSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        trainings.check_depths(self.depths)
+        trainings.check_depths(depths=self.depths)
         if len(self.depths) < 2:
             raise ValueError(f"depths={self.depths!r} must be at least two, to compare.")
 

@@ -99,17 +99,19 @@ class GradientSettings(Settings):
     def __post_init__(self):
         super().__post_init__()
         checks.check_positive(width=self.width, photograph_seeds=self.photograph_seeds)
-        if not isinstance(self.depths, tuple) or len({*self.depths}) < max(2, len(self.depths)):
+        several = self.depths if isinstance(self.depths, tuple) else ()
+        for depth in several:
+            checks.check_positive(depths=depth)
+        if len({*several}) < max(2, len(several)):
             raise ValueError(
                 f"depths={self.depths!r} must be at least two different ones, such as [2, 10, 50]."
             )
-        checks.check_positive(**{"depths": min(self.depths)})
         for name in ("inputs", "photograph_steps"):
             count = getattr(self, name)
             checks.check_positive(**{name: count})
             if count <= LAGS:
                 raise ValueError(f"{name}={count} must be above {LAGS}, the longest lag.")
-        trainings.check_depths(self.photograph_depths)
+        trainings.check_depths(photograph_depths=self.photograph_depths)
 
 
 def fresh_model(kind: str, depth: int, width: int = 200, dimensions: int = 1) -> keras.Model:

@@ -53,8 +53,7 @@ class PathsSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        for depth in (self.residual_depth, self.plain_depth):
-            trainings.check_depths((depth,))
+        trainings.check_depth(residual_depth=self.residual_depth, plain_depth=self.plain_depth)
         checks.check_range("count", draws=self.draws)
         models = self.weights if isinstance(self.weights, Mapping) else {str(self.weights): ""}
         names = [re.fullmatch(f"({'|'.join(KINDS)})-([0-9]+)", name) for name in models]
@@ -64,7 +63,7 @@ class PathsSettings(TrainingSettings):
                 'a residual one, such as {"residual-56": "resnet56.th"}.'
             )
         for name in models:
-            trainings.check_depths((int(name.partition("-")[2]),))
+            trainings.check_depth(weights=int(name.partition("-")[2]))
 
     def recorded(self) -> dict[str, Any]:
         """The settings, without the folders that files of weights are in."""

@@ -64,7 +64,7 @@ class ResponsesSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        trainings.check_depths(self.depths)
+        trainings.check_depths(depths=self.depths)
         if not isinstance(self.weights, Mapping):
             raise ValueError(
                 f"weights={self.weights!r} must be names with files, such as "

@@ -37,7 +37,7 @@ class ShortcutsSettings(TrainingSettings):
 
     def __post_init__(self):
         super().__post_init__()
-        trainings.check_depths((self.depth,))
+        trainings.check_depth(depth=self.depth)
         comparing.check_compared(KINDS, shortcuts=self.shortcuts)
 
 

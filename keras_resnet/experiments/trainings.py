@@ -72,6 +72,7 @@ class TrainingSettings(Settings):
         super().__post_init__()
         checks.check_range("count", epochs=self.epochs, batch_size=self.batch_size)
         checks.check_range("count", optional=True, images=self.images, test_images=self.test_images)
+        checks.check_range("positive", learning_rate=self.learning_rate)
         checks.check_choice(machine.PRECISIONS, precision=self.precision)
         self.recipe()  # whose checks are those of the rest
 
@@ -228,24 +229,54 @@ def built(seed: int, build: Callable[..., _Model], *arguments: Any, **options: A
     return build(*arguments, **options)
 
 
-def check_depths(depths: Sequence[int]) -> None:
+def check_depth(**arguments: int) -> None:
+    """Make sure that there is a CIFAR model of a depth.
+
+    Parameters
+    ----------
+    **arguments
+        The arguments, by name: layers, 6n + 2.
+
+    Raises
+    ------
+    ValueError
+        For another depth.
+    """
+    checks.check_positive(**arguments)
+    for name, depth in arguments.items():
+        try:
+            zoo.architecture(f"CIFARResNet{depth}")
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+
+def check_depths(**arguments: Sequence[int]) -> None:
     """Make sure that there are CIFAR models of some depths.
 
     Parameters
     ----------
-    depths : sequence of int
-        Layers of each.
+    **arguments
+        The arguments, by name: layers of each model.
 
     Raises
     ------
     ValueError
         For a depth that is not 6n + 2, one that is there twice, or none.
+
+    Examples
+    --------
+    >>> from keras_resnet.experiments.trainings import check_depths
+    >>> check_depths(depths=(20, 20))
+    Traceback (most recent call last):
+        ...
+    ValueError: depths=(20, 20) must be different depths, such as [20, 56].
     """
-    if not isinstance(depths, tuple) or not depths or len(depths) > len({*depths}):
-        raise ValueError(f"depths={depths!r} must be different depths, such as [20, 56].")
-    for depth in depths:
-        checks.check_positive(depths=depth)
-        zoo.architecture(f"CIFARResNet{depth}")
+    for name, depths in arguments.items():
+        several = depths if isinstance(depths, tuple) else ()
+        for depth in several:
+            check_depth(**{name: depth})
+        if not several or len(several) > len({*several}):
+            raise ValueError(f"{name}={depths!r} must be different depths, such as [20, 56].")
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
