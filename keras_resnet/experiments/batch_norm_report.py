@@ -53,7 +53,7 @@ def report(settings: BatchNormSettings, results: Results) -> Report:
     guessing = 1 - 1 / reference[0]["classes"]
     sections = (
         _of_rates(settings, of, guessing),
-        _of_sizes(settings, of),
+        _of_sizes(settings, of, guessing),
         _of_neighbours(settings, reference),
         _of_momenta(settings, of),
         _of_tuning(settings, reference),
@@ -120,17 +120,19 @@ def _of_rates(settings, of, guessing):
         kind: {run.learning_rate: of(run) for run in runs_by_rate(settings, kind)}
         for kind in ("batch", "none")
     }
-    rows, values, best = [], {}, {}
+    rows, best = [], {}
+    values: dict[str, Any] = {"rates_tried": sorted(settings.learning_rates)}
     for kind, runs in found.items():
         for rate, its in runs.items():
             errors = (_summary(_ends(its, key)) for key in ("error", "test_error"))
             rows.append([kind, rate, *itertools.chain(*errors), _lost(its)])
         whole = {rate: _ends(its, "test_error") for rate, its in runs.items() if not _lost(its)}
-        learned = [rate for rate in whole if max(_ends(runs[rate], "loss")) < _floor(guessing)]
+        highest = max((rate for rate in whole if _learned(runs[rate], guessing)), default=None)
         rate = min(whole, key=lambda rate: statistics.mean(whole[rate]), default=None)
         best[kind] = [] if rate is None else whole[rate]
         values |= {
-            f"{kind}_highest_rate": max(learned, default=None),
+            f"{kind}_highest_rate": highest,
+            f"{kind}_highest_error": highest and _summary(whole[highest])[0],
             f"{kind}_best_rate": rate,
             f"{kind}_best_error": _summary(best[kind])[0],
             f"{kind}_diverged": [rate for rate, its in runs.items() if _lost(its)],
@@ -141,9 +143,9 @@ def _of_rates(settings, of, guessing):
     return Section("rates", values, table, _rates_figure(found, guessing))
 
 
-def _floor(guessing):
-    """The loss below which a model has learned something: 5 % below that of guessing."""
-    return 0.95 * -math.log(1 - guessing)
+def _learned(its, guessing):
+    """Whether the training loss ends at least 5 % below that of guessing, with every seed."""
+    return not _lost(its) and max(_ends(its, "loss")) < 0.95 * -math.log(1 - guessing)
 
 
 def _legend(drawn, *axes, columns=2):
@@ -182,7 +184,7 @@ def _rates_figure(found, guessing):
     return drawn
 
 
-def _of_sizes(settings, of):
+def _of_sizes(settings, of, guessing):
     """Errors by batch size, with BatchNormalization and GroupNormalization."""
     found = {
         kind: {run: of(run) for run in runs_by_size(settings, kind)} for kind in ("batch", "group")
@@ -208,6 +210,9 @@ def _of_sizes(settings, of):
             f"{kind}_smallest_error": _summary(ends[kind][small])[0],
             f"{kind}_largest_error": _summary(ends[kind][large])[0],
             f"{kind}_verdict": compared(ends[kind][small], ends[kind][large]),
+            f"{kind}_sizes_not_learned": [
+                run.batch_size for run, its in found[kind].items() if not _learned(its, guessing)
+            ],
         }
     for name, size in {"smallest": small, "largest": large}.items():
         values[f"{name}_verdict"] = compared(ends["batch"][size], ends["group"][size])

@@ -177,6 +177,7 @@ def _report(settings, results):
             abs(costs[depth, "bottleneck"] / costs[depth, "basic"] - 1) for depth in settings.depths
         ),
         "pairs": len(settings.depths),
+        **_narrowest(settings),
         **{f"{word}_pairs": verdicts.count(word) for word in ("basic", "bottleneck", "alike")},
     }
     return Report(
@@ -184,6 +185,18 @@ def _report(settings, results):
         {"blocks": _blocks(arithmetic), "models": _models(arithmetic), "errors": _errors(curves)},
         {"costs": _costs(settings, curves, macs), "curves": _curves(settings, curves)},
     )
+
+
+def _narrowest(settings):
+    """Channels of the 3x3 convolutions in the first stage, by kind of blocks."""
+    filters = zoo.architecture("CIFARResNet20").filters[0]
+    widths = [pair(depth)["bottleneck"]["base_width"] for depth in sorted(settings.depths)]
+    return {
+        "narrowest_basic": filters,
+        "narrowest_bottlenecks": [
+            blocks.bottleneck_width(filters, cardinality=1, base_width=width) for width in widths
+        ],
+    }
 
 
 def _verdict(settings, curves, depth):

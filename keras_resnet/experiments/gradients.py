@@ -421,10 +421,10 @@ def _ratio(variance, covariance):
     return covariance / variance
 
 
-def _centred(depth, kind="residual-batch"):
+def _centred(depth, kind="residual-batch", *, start=2.0):
     """What is expected where BatchNormalization takes means away; the first layer is He's, too."""
     beta = KINDS[kind].beta or 1.0
-    return _ratio(*residual_moments(depth, beta, start=2.0, growth=1 - 1 / math.pi))
+    return _ratio(*residual_moments(depth, beta, start=start, growth=1 - 1 / math.pi))
 
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
@@ -530,6 +530,7 @@ def _fits(depths, separate, variance):
     measured, error = with_error(lambda runs: exponent(runs.mean(0)), residual)
     theorem = np.array([THEORY["residual-batch"](depth) for depth in depths])
     centred = np.array([_centred(depth) for depth in depths])
+    from_one = np.array([_centred(depth, start=1.0) for depth in depths])
     last = slice(-2, None)
     latest, latest_error = with_error(lambda runs: exponent(runs.mean(0), last), residual)
     return {
@@ -540,6 +541,7 @@ def _fits(depths, separate, variance):
         "residual_exponent_error": error,
         "residual_exponent_theorem": exponent(theorem),
         "residual_exponent_centred": exponent(centred),
+        "residual_exponent_from_one": exponent(from_one),
         "residual_exponent_last": latest,
         "residual_exponent_last_error": latest_error,
         "residual_exponent_last_centred": exponent(centred, last),
@@ -638,7 +640,9 @@ def _photograph_table(settings, photographs):
             for lag in (1, LAG):
                 at = [each["autocorrelation"][lag] for each in found]
                 row += trainings.mean_and_deviation(at)
-            rows.append([*row, *trainings.mean_and_deviation([each["ends"] for each in found])])
+            ends, ends_sd = trainings.mean_and_deviation([each["ends"] for each in found])
+            # They have five decimals: what is left far below is rounding of their sum.
+            rows.append([*row, round(ends, 8) + 0.0, ends_sd])
     columns = ("kind", "depth", "lag_1", "lag_1_sd", "lag_5", "lag_5_sd", "ends", "ends_sd")
     return Table(columns, rows)
 

@@ -24,6 +24,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MARKS = re.compile(r"[\\`*\[\]<>|&~$]|(?<![^\W_])_|_(?![^\W_])|^[#+-](?= |$)|^#|(?<=^\d)[.)](?= )")
 _HAN, _MARKS_OF_CHINESE = "\u3400-\u9fff", "\u3000-\u303f\uff01-\uff5e"
 _CHINESE = _HAN + _MARKS_OF_CHINESE
+_CODE, _PLACE_OF_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL), "\ue000"
 _WIDE = {ord(each): ord(each) + 0xFEE0 for each in ",;:!?()"}
 
 
@@ -177,8 +178,11 @@ def _table(table, headings, words):
 def _as_chinese(text):
     """Markdown with the punctuation and line breaks of Chinese.
 
-    Texts are typed with a keyboard's commas; and a line break would be shown as a blank.
+    Texts are typed with a keyboard's commas; and a line break would be shown as a blank. Code
+    stays as it is.
     """
+    codes = _CODE.findall(text)
+    text = _CODE.sub(_PLACE_OF_CODE, text)
     between, marks = r"\([^()\n]*\)", "[,;:!?]"
     text = re.sub(rf"(?<=[{_CHINESE}]){marks} *|{marks} *(?=[{_CHINESE}])", _widened, text)
     text = re.sub(rf"(?<!\])\([^()\n]*[{_CHINESE}][^()\n]*\)", _widened, text)
@@ -186,7 +190,8 @@ def _as_chinese(text):
         rf"(?<=[{_CHINESE}]){between}|(?<![\]A-Za-z0-9]){between}(?=[{_HAN}])", _widened, text
     )
     text = re.sub(rf"(?<=[{_CHINESE}])\n(?=[{_CHINESE}])", "", text)
-    return re.sub(rf"(?<=[{_MARKS_OF_CHINESE}])\n(?=\w)(?!\d+\. )", "", text)
+    text = re.sub(rf"(?<=[{_MARKS_OF_CHINESE}])\n(?=\w)(?!\d+\. )", "", text)
+    return re.sub(_PLACE_OF_CODE, lambda _: codes.pop(0), text)
 
 
 def _widened(found):
