@@ -6,6 +6,8 @@ import numpy as np
 
 from keras_resnet.checks import check_positive, check_range
 
+_FAR_FROM_1 = 0.01  # float16 is exact to a thousandth of each probability
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -66,7 +68,8 @@ def calibration(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -
     Raises
     ------
     ValueError
-        For no images, shapes that do not fit, or probabilities that are not from 0 to 1.
+        For no images, shapes that do not fit, labels that are not whole numbers or too high, and
+        probabilities that are not from 0 to 1 or whose sum over classes is not 1.
 
     References
     ----------
@@ -192,4 +195,16 @@ def _checked(labels, probabilities):
         )
     if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
         raise ValueError("probabilities must be from 0 to 1: pass those, not logits.")
+    classes = probabilities.shape[1] if labels.ndim == 1 else 2
+    if labels.dtype.kind not in "biu":
+        raise ValueError(f"labels of type {labels.dtype} must be whole numbers.")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"labels from {labels.min()} to {labels.max()} must be from 0 to {classes - 1}."
+        )
+    if labels.ndim == 1 and not np.allclose(probabilities.sum(1), 1, atol=_FAR_FROM_1):
+        raise ValueError(
+            "probabilities of the classes of an image must sum to 1; those of a sigmoid need two "
+            "columns, p and 1 - p, or labels for every column."
+        )
     return labels, probabilities

@@ -12,6 +12,8 @@ from keras_resnet import checks, graphs
 
 Statistics = Literal["moving", "batch", "total"]
 
+_CHECK = "Check its weights and the inputs."
+
 
 @dataclass(frozen=True, eq=False)
 class GradientCorrelation:
@@ -99,7 +101,8 @@ def gradient_correlation(
     ------
     ValueError
         For a model whose input or output is not a single tensor of real numbers or whose output
-        does not depend on the input, fewer than two inputs, or an argument out of its range.
+        does not depend on the input, fewer than two inputs, gradients that are NaN or infinite, or
+        an argument out of its range.
 
     Notes
     -----
@@ -158,6 +161,8 @@ def _inputs(model, inputs):
         size is not None and size != given for size, given in zip(shape, inputs.shape, strict=True)
     ):
         raise ValueError(f"inputs have the shape {inputs.shape}; {model.name!r} takes {shape}.")
+    if not np.isfinite(inputs).all():  # a ReLU may make 0 of NaN
+        raise ValueError("inputs hold NaN or infinity.")
     return inputs.astype(dtype)
 
 
@@ -181,7 +186,10 @@ def _gradients(model, inputs, output, training):
             f"model {model.name!r}: its output does not depend on its input in a differentiable "
             "way, so there is no gradient."
         )
-    return np.asarray(gradients)
+    gradients = np.asarray(gradients)
+    if not np.isfinite(gradients).all():
+        raise ValueError(f"model {model.name!r}: its gradients are NaN or infinite. {_CHECK}")
+    return gradients
 
 
 def _check_output(output, count):
@@ -427,8 +435,8 @@ def gradient_norms(
     Raises
     ------
     ValueError
-        For a model that is not functional, labels that do not fit, or outputs that are not those of
-        a classifier when there is no `loss`.
+        For a model that is not functional, no images, labels that do not fit, a loss that is NaN or
+        infinite, or outputs that are not those of a classifier when there is no `loss`.
 
     Examples
     --------
@@ -444,6 +452,8 @@ def gradient_norms(
 
     graphs.check_functional(model)
     images, labels = _inputs(model, images), np.asarray(labels)
+    if not len(images):
+        raise ValueError("images: there are none.")
     loss = loss or _cross_entropy(model, labels, len(images))
     kernels = {
         layer: kernels
@@ -454,6 +464,8 @@ def gradient_norms(
         outputs = model(tf.convert_to_tensor(images), training=training)
         mean = tf.reduce_mean(loss(labels, outputs))
     gradients = tape.gradient(mean, list(kernels.values()))
+    if not np.isfinite(mean):
+        raise ValueError(f"model {model.name!r}: the loss is {float(mean)}. {_CHECK}")
     return [
         GradientNorm(layer.name, _norm(found), _norm(kernels[layer]))
         for layer, found in zip(kernels, gradients, strict=True)

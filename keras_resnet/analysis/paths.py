@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import graphs
+from keras_resnet.analysis.evaluation import check_finite
 from keras_resnet.checks import check_range, is_count
 from keras_resnet.graphs.chain import follow
 from keras_resnet.training.tasks import TASKS
@@ -193,7 +194,8 @@ def effective_paths(
     ------
     ValueError
         For a model that is not a functional classifier, or of which no block can be left out; for
-        no images, images of one class, or labels that do not fit; for an option out of its range.
+        no images, images of one class, labels that do not fit, or outputs that are NaN or infinite;
+        for an option out of its range.
 
     Notes
     -----
@@ -431,9 +433,15 @@ def _measured(model, chain, dataset, orders):
     for images, given in dataset:
         labels.append(_checked_labels(given, model))
         images = tf.cast(images, model.inputs[0].dtype)
+        if not np.isfinite(images).all():  # a ReLU may make 0 of NaN
+            raise ValueError("dataset: images hold NaN or infinity.")
         for index, outputs in _outputs(chain, images, orders):
-            decided = task.decide(answers(np.asarray(outputs)))
-            right[index] += np.sum(decided == labels[-1])
+            outputs = np.asarray(outputs)
+            if not index:  # the whole model
+                check_finite(outputs, model)
+            decided = task.decide(answers(outputs))
+            # Of what overflows without a block, no answer is right.
+            right[index] += np.sum((decided == labels[-1]) & np.isfinite(outputs).all(1))
     if not labels:
         raise ValueError("dataset: there are no images to measure the model on.")
     labels = np.concatenate(labels)

@@ -55,14 +55,14 @@ class PathsSettings(TrainingSettings):
         super().__post_init__()
         trainings.check_depth(residual_depth=self.residual_depth, plain_depth=self.plain_depth)
         checks.check_range("count", draws=self.draws)
-        models = self.weights if isinstance(self.weights, Mapping) else {str(self.weights): ""}
-        names = [re.fullmatch(f"({'|'.join(KINDS)})-([0-9]+)", name) for name in models]
+        trainings.check_files(weights=self.weights)
+        names = [re.fullmatch(f"({'|'.join(KINDS)})-([0-9]+)", name) for name in self.weights]
         if not all(names) or len({name[1] for name in names if name}) < len(names):
             raise ValueError(
                 f"weights={self.weights!r} must be at most one file for a plain model and one for "
                 'a residual one, such as {"residual-56": "resnet56.th"}.'
             )
-        for name in models:
+        for name in self.weights:
             trainings.check_depth(weights=int(name.partition("-")[2]))
 
     def recorded(self) -> dict[str, Any]:

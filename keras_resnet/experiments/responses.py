@@ -65,11 +65,7 @@ class ResponsesSettings(TrainingSettings):
     def __post_init__(self):
         super().__post_init__()
         trainings.check_depths(depths=self.depths)
-        if not isinstance(self.weights, Mapping):
-            raise ValueError(
-                f"weights={self.weights!r} must be names with files, such as "
-                '{"residual-20": "resnet20.th"}.'
-            )
+        trainings.check_files(weights=self.weights)
         for name in self.weights:
             names.find("weights: model", name, map(str, _models(self.depths)))
 

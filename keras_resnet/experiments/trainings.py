@@ -1,7 +1,8 @@
 """Trainings of experiments: one schedule for all models, and a curve of each."""
 
+import os
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -277,6 +278,30 @@ def check_depths(**arguments: Sequence[int]) -> None:
             check_depth(**{name: depth})
         if not several or len(several) > len({*several}):
             raise ValueError(f"{name}={depths!r} must be different depths, such as [20, 56].")
+
+
+def check_files(**arguments: Mapping[str, str | os.PathLike]) -> None:
+    """Make sure that files come with names of the models that they are for.
+
+    Parameters
+    ----------
+    **arguments
+        The arguments, by name.
+
+    Raises
+    ------
+    ValueError
+        For what is no mapping, or holds something else than files.
+    """
+    for name, files in arguments.items():
+        pairs = files.items() if isinstance(files, Mapping) else [(None, None)]
+        if not all(
+            isinstance(of, str) and isinstance(its, (str, os.PathLike)) for of, its in pairs
+        ):
+            raise ValueError(
+                f"{name}={files!r} must be names with files, such as "
+                '{"residual-20": "resnet20.th"}.'
+            )
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:

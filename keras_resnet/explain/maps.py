@@ -151,6 +151,8 @@ def _checked(model, images) -> np.ndarray:
             f"images of shape {images.shape} and type {images.dtype} must be numbers of shape "
             f"(images, height, width, channels), here (any, {takes})."
         )
+    if not np.isfinite(images).all():  # a ReLU may make 0 of NaN
+        raise ValueError("images hold NaN or infinity.")
     return images
 
 

@@ -47,13 +47,15 @@ def overlay(
     images, maps = np.asarray(images), np.asarray(maps, "float32")
     check_range("fraction", strength=strength)
     check_choice([*colormaps], colours=colours)
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or maps.ndim != 3:
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or maps.ndim != 3 or not maps.size:
         raise ValueError(
             f"images of shape {images.shape} and maps of shape {maps.shape} must be of shape "
             "(images, height, width, 1 or 3) and (images, rows, columns)."
         )
     if len(images) != len(maps):
         raise ValueError(f"{len(maps)} maps came for {len(images)} images.")
+    if not (np.isfinite(images).all() and np.isfinite(maps).all()):
+        raise ValueError("images and maps must be finite: there is NaN or infinity among them.")
     maps = np.maximum(tf.image.resize(maps[..., None], images.shape[1:3]).numpy(), 0)
     highest = maps.max(axis=(1, 2, 3), keepdims=True)
     heat = np.divide(maps, highest, out=np.zeros_like(maps), where=highest > 0)

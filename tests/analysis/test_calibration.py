@@ -69,3 +69,26 @@ def test_certain_predictions_are_no_nan():
 def test_what_does_not_fit_is_refused(labels, probabilities):
     with pytest.raises(ValueError, match="probabilities"):
         calibration(labels, probabilities)
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "message"),
+    [
+        ([0, 2], [[0.5, 0.5]] * 2, "labels from 0 to 2 must be from 0 to 1"),
+        ([-1], [[0.5, 0.5]], "from 0 to 1"),
+        ([0.0], [[0.5, 0.5]], "labels of type float64"),
+        ([[0, 2]], [[0.5, 0.5]], "from 0 to 1"),
+        ([1, 0], [[0.9], [0.2]], "from 0 to 0"),
+        ([1, 0], [[0.9, 0.8], [0.2, 0.1]], "must sum to 1"),
+    ],
+)
+@pytest.mark.parametrize("function", [calibration, fit_temperature])
+def test_what_would_give_a_wrong_number_is_refused(function, labels, probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        function(labels, probabilities)
+
+
+def test_half_precision_is_enough(sharpened):
+    labels, truth, _ = sharpened
+    exact = calibration(labels, truth).expected_error
+    assert calibration(labels, truth.astype("float16")).expected_error == pytest.approx(exact, 0.1)

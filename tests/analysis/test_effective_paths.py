@@ -308,6 +308,18 @@ def test_what_does_not_fit(build, labels, options, message):
         analysis.effective_paths(model, batches, **options)
 
 
+@pytest.mark.parametrize("where", ["images", "outputs"])
+def test_nan_is_no_answer(where):
+    model = keras_resnet.CIFARResNet(8, **SHAPE)
+    images = IMAGES[:2].astype("float32")
+    if where == "images":
+        images = images * np.nan
+    else:
+        model.layers[-1].bias.assign(np.full(model.output_shape[-1:], np.inf))
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        analysis.effective_paths(model, [(images, np.array([0, 1]))])
+
+
 def test_models_that_are_no_classifiers():
     features = keras_resnet.CIFARResNet(8, include_top=False, pooling="avg", **SHAPE)
     with pytest.raises(ValueError, match="cifar_resnet8"):

@@ -302,6 +302,19 @@ def test_errors_of_correlations(model, inputs, options, message):
         gradient_correlation(model(), inputs, **options)
 
 
+def test_nan_is_no_gradient():
+    model = nested_classifier()
+    with pytest.raises(ValueError, match="inputs hold NaN or infinity"):
+        gradient_correlation(model, np.full((2, 4), np.nan))
+    with pytest.raises(ValueError, match="there are none"):
+        gradient_norms(model, np.zeros((0, 4)), [])
+    model.trainable_variables[0].assign(np.full(model.trainable_variables[0].shape, np.nan))
+    with pytest.raises(ValueError, match="its gradients are NaN or infinite"):
+        gradient_correlation(model, np.ones((2, 4)))
+    with pytest.raises(ValueError, match="the loss is nan"):
+        gradient_norms(model, np.ones((2, 4)), [0, 1])
+
+
 def test_errors_of_the_rest():
     with pytest.raises(ValueError, match="lags=5 must be below the number of inputs, which is 5"):
         autocorrelation(np.arange(5.0), 5)

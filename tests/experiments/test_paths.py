@@ -157,7 +157,7 @@ def test_weights_of_a_file(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"weights": "resnet56.th"}, "at most one file for a plain model"),
+        ({"weights": "resnet56.th"}, "weights='resnet56.th' must be names with files"),
         ({"weights": {"resnet-56": "a"}}, "at most one file"),
         ({"weights": {"residual-56": "a", "residual-20": "b"}}, "at most one file"),
         ({"weights": {"residual-55": "a"}}, "55"),

@@ -39,6 +39,8 @@ def _refusals(experiment, setting):
         ("gradients", {"photograph_depths": [9]}, "photograph_depths: depth=9 must be 6n"),
         ("gradients", {"depths": [2, "a"]}, "depths='a' must be a whole number"),
         ("shortcuts", {"shortcuts": ["A", {}]}, "two different ones of 'none', 'A'"),
+        ("responses", {"weights": {"residual-20": 5}}, "weights=.*must be names with files"),
+        ("paths", {"weights": {"residual-56": None}}, "weights=.*must be names with files"),
         ("batch-norm", {"momenta": [{}]}, "momenta={} must be a number"),
     ],
 )

@@ -433,6 +433,10 @@ class TestMistakes:
         with pytest.raises(ValueError, match="gives NaN or infinity for 3 of 3 images"):
             explain.grad_cam(model, images)
 
+    def test_nan_among_pixels(self, images):
+        with pytest.raises(ValueError, match="images hold NaN"):  # a ReLU makes 0 of it
+            explain.grad_cam(net(), images * np.float32("nan"))
+
 
 class TestOverlay:
     def test_shows_the_image_where_the_map_is_0(self):
@@ -452,11 +456,17 @@ class TestOverlay:
         hottest = np.round(255 * np.array(colormaps["turbo"](1.0)[:3]))
         np.testing.assert_array_equal(drawn[0, 4, 4], hottest)
 
+    @pytest.mark.parametrize(("pixel", "place"), [(np.nan, 1.0), (1.0, np.nan), (1.0, np.inf)])
+    def test_nan_has_no_colour(self, pixel, place):
+        with pytest.raises(ValueError, match="must be finite"):
+            explain.overlay(np.full((1, 8, 8, 3), pixel), np.full((1, 2, 2), place))
+
     @pytest.mark.parametrize(
         ("shapes", "options", "complaint"),
         [
             (((2, 8, 8, 3), (2, 8)), {}, "must be of shape"),
             (((2, 8, 8, 4), (2, 8, 8)), {}, "must be of shape"),
+            (((2, 8, 8, 3), (2, 0, 8)), {}, "must be of shape"),
             (((2, 8, 8, 3), (3, 8, 8)), {}, "3 maps came for 2 images"),
             (((2, 8, 8, 3), (2, 8, 8)), {"colours": "rainbows"}, "colours='rainbows' must be one"),
             (((2, 8, 8, 3), (2, 8, 8)), {"strength": 2}, "strength=2 must be"),
