@@ -8,7 +8,7 @@ import pytest
 
 from keras_resnet import CIFARResNet, data, experiments, training
 from keras_resnet.experiments import batch_norm_trials, trainings
-from keras_resnet.experiments.batch_norm_report import PUBLISHED, compared
+from keras_resnet.experiments.batch_norm_report import PUBLISHED, _of_sizes, compared
 from keras_resnet.experiments.batch_norm_trials import (
     KINDS,
     BatchNormSettings,
@@ -150,6 +150,18 @@ def test_pages_say_nothing_about_one_seed(record):
         text = (record.output / f"report{suffix}.md").read_text(encoding="utf-8")
         assert words in text
         assert ("the spread over seeds", "离散程度")[bool(suffix)] not in text.split("\n## ")[1]
+
+
+def test_what_has_not_learned_is_named():
+    """A training loss counts that ends 5% below log 2, which is that of guessing two classes."""
+    losses = {2: (0.5, 0.66), 4: (0.5, 0.65)}
+
+    def of(run):
+        errors = {"error": [0.5], "moving": 0.5, "batch": 0.5}
+        return [{"loss": [1.0, loss], **errors} for loss in losses[run.batch_size]]
+
+    values = _of_sizes(BatchNormSettings(batch_sizes=(2, 4)), of, 0.5).values
+    assert values["batch_sizes_not_learned"] == values["group_sizes_not_learned"] == [2]
 
 
 def test_verdicts_ask_for_more_than_the_scatter():

@@ -51,6 +51,9 @@ def test_what_was_trained_is_what_is_compared(record):
     assert (basic["layers"], narrow["layers"]) == (8, 11)
     assert record.values["largest_difference_of_cost"] == abs(narrow["macs"] / basic["macs"] - 1)
     assert record.values["largest_difference_of_cost"] < 0.03
+    of_8 = bottleneck.pair(8)["bottleneck"]
+    layer = keras_resnet.CIFARResNet(**of_8).get_layer("conv2_block1_2_conv")
+    assert record.values["narrowest_bottlenecks"][0] == layer.kernel.shape[-1]
 
 
 @pytest.mark.parametrize(
