@@ -36,3 +36,9 @@ def test_import_only_from_rooms_before_them():
 def test_are_all_listed():
     there = {path.stem for path in PACKAGE.glob("[!_]*") if path.suffix in ("", ".py")}
     assert there == {*ROOMS}
+
+
+def test_are_attributes_of_the_package():
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert folders - {"cli", "graphs"} <= {*dir(keras_resnet)}
+    assert keras_resnet.experiments.find("gradients").name == "gradients"

@@ -1,11 +1,15 @@
 """Whether probabilities mean what they say."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
-from keras_resnet.checks import check_positive, check_range
+from keras_resnet.checks import check_choice, check_positive, check_range
 
+_logger = logging.getLogger(__name__)
+
+_TEMPERATURES = 0.05, 20.0
 _FAR_FROM_1 = 0.01  # float16 is exact to a thousandth of each probability
 
 
@@ -112,7 +116,8 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     -------
     float
         What logits are to be divided by, from 0.05 to 20: above 1 for a model that is too sure of
-        itself. The minimum of the cross-entropy, which has only one.
+        itself. The minimum of the cross-entropy, which has only one; a warning says so if it lies
+        outside of this range, as when all predictions are right.
 
     Raises
     ------
@@ -136,10 +141,20 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     labels, probabilities = _checked(labels, probabilities)
 
     def loss(logarithm):
-        return _cross_entropy(labels, at_temperature(probabilities, np.exp(logarithm), labels.ndim))
+        found = at_temperature(probabilities, np.exp(logarithm), labels.ndim)
+        with np.errstate(divide="ignore"):  # at a bound, what is wrong may be impossible
+            return _cross_entropy(labels, found)
 
-    found = minimize_scalar(loss, bounds=np.log([0.05, 20]), method="bounded")
-    return float(np.exp(found.x))
+    bounds = np.log(_TEMPERATURES)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded")
+    best = min((found.x, *bounds), key=loss)
+    if best in bounds:
+        _logger.warning(
+            "No temperature from %g to %g is the best, as when all predictions are right, or most "
+            "are wrong: it is %g.",
+            *(*_TEMPERATURES, np.exp(best)),
+        )
+    return float(np.exp(best))
 
 
 def at_temperature(
@@ -170,8 +185,11 @@ def at_temperature(
     """
     from scipy.special import expit, logit, softmax
 
-    check_range("positive", temperature=float(temperature))
-    probabilities = np.clip(np.asarray(probabilities, "float64"), 1e-12, 1 - 1e-12)
+    check_range("positive", temperature=temperature)
+    check_choice((1, 2), dimensions=dimensions)
+    probabilities = np.asarray(probabilities, "float64")
+    _check_probabilities(probabilities)
+    probabilities = np.clip(probabilities, 1e-12, 1 - 1e-12)
     if dimensions == 1:
         return softmax(np.log(probabilities) / temperature, axis=-1)
     return expit(logit(probabilities) / temperature)
@@ -184,6 +202,11 @@ def _cross_entropy(labels, probabilities):
     return -np.log(np.where(labels == 1, probabilities, 1 - probabilities)).mean()
 
 
+def _check_probabilities(probabilities):
+    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
+        raise ValueError("probabilities must be from 0 to 1: pass those, not logits.")
+
+
 def _checked(labels, probabilities):
     """Labels and probabilities that fit each other."""
     labels, probabilities = np.asarray(labels), np.asarray(probabilities, "float64")
@@ -193,9 +216,13 @@ def _checked(labels, probabilities):
             f"labels of shape {labels.shape} and probabilities of shape {probabilities.shape} do "
             "not fit: there must be a row of probabilities for every image, and at least one image."
         )
-    if not ((probabilities >= 0) & (probabilities <= 1 + 1e-6)).all():
-        raise ValueError("probabilities must be from 0 to 1: pass those, not logits.")
+    _check_probabilities(probabilities)
     classes = probabilities.shape[1] if labels.ndim == 1 else 2
+    if classes < 2:
+        raise ValueError(
+            "probabilities must be of at least two classes; those of a sigmoid need two columns, "
+            "1 - p and p."
+        )
     if labels.dtype.kind not in "biu":
         raise ValueError(f"labels of type {labels.dtype} must be whole numbers.")
     if not 0 <= labels.min() <= labels.max() < classes:
@@ -204,7 +231,7 @@ def _checked(labels, probabilities):
         )
     if labels.ndim == 1 and not np.allclose(probabilities.sum(1), 1, atol=_FAR_FROM_1):
         raise ValueError(
-            "probabilities of the classes of an image must sum to 1; those of a sigmoid need two "
-            "columns, p and 1 - p, or labels for every column."
+            "probabilities of the classes of an image must sum to 1; those of several labels need "
+            "labels for every column, of the same shape."
         )
     return labels, probabilities

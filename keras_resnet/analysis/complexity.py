@@ -95,8 +95,8 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     Raises
     ------
     ValueError
-        If the height or width of the input is not known, the model contains another, or another
-        kind of layer has a kernel.
+        If the model is not functional, the height or width of the input is not known, the model
+        contains another, or another kind of layer has a kernel.
 
     References
     ----------
@@ -110,6 +110,7 @@ def complexity(model: keras.Model) -> list[StageComplexity]:
     >>> [stage.layers for stage in stages], round(sum(stage.macs for stage in stages) / 1e9, 2)
     ([1, 4, 4, 4, 4, 1], 1.81)
     """
+    graphs.check_functional(model)
     if None in model.input_shape[1:]:
         raise ValueError(
             f"input_shape={model.input_shape[1:]}: multiply-adds depend on the image size. Build "

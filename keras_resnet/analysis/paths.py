@@ -433,8 +433,7 @@ def _measured(model, chain, dataset, orders):
     for images, given in dataset:
         labels.append(_checked_labels(given, model))
         images = tf.cast(images, model.inputs[0].dtype)
-        if not np.isfinite(images).all():  # a ReLU may make 0 of NaN
-            raise ValueError("dataset: images hold NaN or infinity.")
+        _check_images(images, len(labels[-1]), model)
         for index, outputs in _outputs(chain, images, orders):
             outputs = np.asarray(outputs)
             if not index:  # the whole model
@@ -451,6 +450,20 @@ def _measured(model, chain, dataset, orders):
             "an accuracy to say anything."
         )
     return labels, dict(zip(orders, (right / len(labels)).tolist(), strict=True))
+
+
+def _check_images(images, count, model):
+    """Make sure that a batch has what the model takes, and as many images as labels."""
+    shape = model.inputs[0].shape
+    if not images.shape.is_compatible_with(shape):
+        raise ValueError(
+            f"dataset: images must be of shape {shape}, as {model.name} takes them; a batch is of "
+            f"{tuple(images.shape)}."
+        )
+    if len(images) != count:
+        raise ValueError(f"dataset: {count} labels came for {len(images)} images.")
+    if not np.isfinite(images).all():  # a ReLU may make 0 of NaN
+        raise ValueError("dataset: images hold NaN or infinity.")
 
 
 def _checked_labels(labels, model):

@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_refused(labels, probabilities):
         ([-1], [[0.5, 0.5]], "from 0 to 1"),
         ([0.0], [[0.5, 0.5]], "labels of type float64"),
         ([[0, 2]], [[0.5, 0.5]], "from 0 to 1"),
-        ([1, 0], [[0.9], [0.2]], "from 0 to 0"),
+        ([1, 0], [[0.9], [0.2]], "at least two classes"),
         ([1, 0], [[0.9, 0.8], [0.2, 0.1]], "must sum to 1"),
     ],
 )
@@ -86,6 +86,23 @@ def test_what_does_not_fit_is_refused(labels, probabilities):
 def test_what_would_give_a_wrong_number_is_refused(function, labels, probabilities, message):
     with pytest.raises(ValueError, match=message):
         function(labels, probabilities)
+
+
+@pytest.mark.parametrize(("labels", "bound"), [([0, 1], 0.05), ([1, 0], 20)])
+def test_a_temperature_out_of_range_is_not_given_without_a_word(labels, bound, caplog):
+    found = fit_temperature(labels, [[0.9, 0.1], [0.3, 0.7]])
+    assert found == pytest.approx(bound)
+    assert f"is the best, as when all predictions are right, or most are wrong: it is {bound}." in (
+        caplog.text
+    )
+
+
+@pytest.mark.parametrize("options", [(0,), (np.nan,), (1.0, 3)])
+def test_temperatures_that_are_none(options):
+    with pytest.raises(ValueError, match="must be"):
+        at_temperature([[0.9, 0.1]], *options)
+    with pytest.raises(ValueError, match="not logits"):
+        at_temperature([[3.0, -1.0]], 1.0)
 
 
 def test_half_precision_is_enough(sharpened):

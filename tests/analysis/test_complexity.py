@@ -114,6 +114,12 @@ def test_other_models_are_one_head():
     assert (stage.name, stage.macs, stage.parameters, stage.layers) == ("head", 15, 20, 1)
 
 
+@pytest.mark.parametrize("model", [keras.Sequential([keras.layers.Dense(2)]), "resnet50"])
+def test_what_is_no_graph_is_refused(model):
+    with pytest.raises(ValueError, match="only a functional model"):
+        complexity(model)
+
+
 def test_a_net_inside_a_model_is_to_be_asked_itself():
     net = keras_resnet.CIFARResNet(8)
     model = keras.Sequential([keras.Input((32, 32, 3)), net])

@@ -320,6 +320,14 @@ def test_nan_is_no_answer(where):
         analysis.effective_paths(model, [(images, np.array([0, 1]))])
 
 
+def test_batches_that_do_not_fit():
+    model, labels = keras_resnet.CIFARResNet(8, **SHAPE), np.array([0, 1, 1, 0])
+    with pytest.raises(ValueError, match="1 labels came for 4 images"):  # they would be broadcast
+        analysis.effective_paths(model, [(IMAGES[:4], labels[:1])])
+    with pytest.raises(ValueError, match=r"images must be of shape \(None, 8, 8, "):
+        analysis.effective_paths(model, [(IMAGES[:4, 1:], labels)])
+
+
 def test_models_that_are_no_classifiers():
     features = keras_resnet.CIFARResNet(8, include_top=False, pooling="avg", **SHAPE)
     with pytest.raises(ValueError, match="cifar_resnet8"):
