@@ -221,17 +221,17 @@ def summary(name, everything, image_size, against, as_json):
     """
     if everything == bool(name):
         raise Mistake("give the NAME of a model, or --all.")
-    if against and everything:
+    if against is not None and everything:
         raise Mistake("--against goes with the NAME of a model, not with --all.")
     with answer(as_json) as found:
         from keras_resnet import detection, zoo
 
         if name:
             found.update(_summary(name, image_size))
-            if against:
+            if against is not None:
                 found["against"] = _against(found, against)
             _show_stages(found)
-            if against:
+            if against is not None:
                 _show_against(found)
             return
         cifar = [f"CIFARResNet{depth}" for depth in zoo.CIFAR_DEPTHS]

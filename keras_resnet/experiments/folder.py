@@ -33,7 +33,7 @@ class Folder:
         file = self.path / _SETTINGS
         if not file.exists():
             return None
-        recorded = _read(file, {"experiment", "settings"})
+        recorded = _read(file, {"experiment": str, "settings": dict})
         if recorded is None:
             raise ValueError(f"{str(file)!r} is damaged: choose another folder, or remove this.")
         return recorded
@@ -91,7 +91,7 @@ class Folder:
         file = self.path / _RESULTS / f"{trial}.json"
         if not file.exists():
             return None
-        found = _read(file, {"seconds", "machine"})
+        found = _read(file, {"seconds": (int, float), "machine": str})
         if found is None:
             raise ValueError(f"{str(file)!r} is damaged: remove it to do this trial again.")
         return found
@@ -117,10 +117,13 @@ class Folder:
             folder.parent.rmdir()
 
 
-def _read(file, keys):
-    """The dictionary that a file holds; None if it has no such keys, or is no JSON."""
+def _read(file, kinds):
+    """The dictionary that a file holds; None if its values are of other kinds, or it is no JSON."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except ValueError:
         return None
-    return found if isinstance(found, dict) and keys <= found.keys() else None
+    whole = isinstance(found, dict) and all(
+        isinstance(found.get(key), kind) for key, kind in kinds.items()
+    )
+    return found if whole else None

@@ -140,6 +140,7 @@ class TestSummary:
     def test_is_put_beside_classifiers_alone(self):
         assert "goes with the NAME" in refused(run("summary", "--all", "--against", "VGG19"))
         assert "Did you mean VGG19?" in refused(run("summary", "resnet18", "--against", "vgg18"))
+        assert "against '' is not known" in refused(run("summary", "resnet18", "--against", ""))
 
     def test_wants_a_name_or_all(self):
         assert "give the NAME of a model, or --all" in refused(run("summary"))

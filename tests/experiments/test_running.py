@@ -189,7 +189,9 @@ class TestFolders:
         with pytest.raises(ValueError, match="count was 5, is 6"):
             experiments.run("drawing", tmp_path, count=6)
 
-    @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"numbers": [1]}'])
+    @pytest.mark.parametrize(
+        "text", ["", "{", "[]", "{}", '{"numbers": [1]}', '{"seconds": "1", "machine": "a"}']
+    )
     def test_with_a_damaged_result(self, tmp_path, text):
         experiments.run("drawing", tmp_path)
         file = tmp_path / "results" / "1-0.json"
@@ -200,9 +202,10 @@ class TestFolders:
         experiments.run("drawing", tmp_path)
         assert drawing.drawn(tmp_path)[-1] == "1-0"
 
-    def test_with_damaged_settings(self, tmp_path):
+    @pytest.mark.parametrize("text", ["{", '{"experiment": "drawing", "settings": 5}'])
+    def test_with_damaged_settings(self, tmp_path, text):
         experiments.run("drawing", tmp_path)
-        (tmp_path / "experiment.json").write_text("{")
+        (tmp_path / "experiment.json").write_text(text)
         for act in (lambda: experiments.run("drawing", tmp_path),
                     lambda: experiments.rebuild(tmp_path)):  # fmt: skip
             with pytest.raises(ValueError, match=r"experiment.json' is damaged"):
