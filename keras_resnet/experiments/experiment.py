@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from keras_resnet import checks, names
 from keras_resnet.data import Source
+from keras_resnet.files import as_python
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,7 +178,7 @@ class Experiment:
         """
         there = [each.name for each in fields(self.settings)]
         given = {
-            names.find(f"{self.name}: setting", name, there): _tuples(value)
+            names.find(f"{self.name}: setting", name, there): _tuples(as_python(value))
             for name, value in changes.items()
         }
         return replace(self.settings(**(self.full if full else {})), **given)

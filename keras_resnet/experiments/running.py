@@ -192,7 +192,11 @@ def _images(experiment, source, settings) -> Source:
     """The images that an experiment asks for, cut to its settings."""
     if source is None:
         raise ValueError(f"{experiment.name} needs images: give data, such as 'tfds:cifar10'.")
-    found = source if isinstance(source, Source) else source()
+    found = source() if callable(source) else source
+    if not isinstance(found, Source):
+        raise ValueError(
+            f"source={found!r} must be a Source, as data.load makes it, or a function."
+        )
     return settings.images_of(found) if isinstance(settings, TrainingSettings) else found
 
 

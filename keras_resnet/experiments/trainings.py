@@ -185,17 +185,23 @@ def train(
     """
     images = context.images
     shown = replace(images, validation=images.test)
-    result = training.train(
-        model,
-        shown,
-        settings.recipe(**changes),
-        seed=seed,
-        cache="memory",
-        checkpoints=context.folder / "checkpoints",
-        keep=1,
-        callbacks=callbacks,
-        verbose=context.verbose,
-    )
+    recipe = settings.recipe(**changes)
+    try:
+        result = training.train(
+            model,
+            shown,
+            recipe,
+            seed=seed,
+            cache="memory",
+            checkpoints=context.folder / "checkpoints",
+            keep=1,
+            callbacks=callbacks,
+            verbose=context.verbose,
+        )
+    except training.DivergedError as error:  # which speaks of 256 images per step
+        theirs = f"learning_rate={recipe.learning_rate}"
+        ours = f"learning_rate={recipe.learning_rate * recipe.batch_size / 256:g}"
+        raise training.DivergedError(str(error).replace(theirs, ours)) from error
     history = result.history
     return {
         "loss": history["loss"],

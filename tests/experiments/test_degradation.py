@@ -49,6 +49,13 @@ def test_what_the_page_says_follows_from_the_errors(record, plain, residual):
     assert report.values["plain_rises_at_every_step"] == (plain > 0.5)
 
 
+def test_a_loss_that_is_nan_is_told_with_the_learning_rate_that_was_given(tmp_path):
+    changes = {**SMALL, "learning_rate": 3e20}
+    with pytest.raises(ValueError, match=r"^learning_rate=3e\+20: the loss became NaN"):
+        experiments.run("degradation", tmp_path, data.load("digits"), **changes)
+    assert not [*tmp_path.glob("report*"), *tmp_path.glob("results/*")]
+
+
 def test_depths_that_do_not_fit_are_refused_before_anything(tmp_path):
     with pytest.raises(ValueError, match="6n \\+ 2"):
         experiments.run("degradation", tmp_path, data.load("digits"), depths=(20, 57))

@@ -1,9 +1,12 @@
 """Settings of all experiments, given what does not belong there."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 
+from keras_resnet.experiments import run
 from keras_resnet.experiments.table import EXPERIMENTS, find
 
 WRONG = [
@@ -28,6 +31,18 @@ def _refusals(experiment, setting):
             experiment.chosen({setting: value})
         except ValueError as error:
             yield str(error)
+
+
+def test_numbers_of_numpy_are_pythons():
+    found = find("gradients").chosen({"seeds": np.int64(3), "depths": [np.int64(2), np.int32(4)]})
+    assert json.loads(json.dumps(found.recorded()))["depths"] == [2, 4]
+    assert type(found.seeds) is int
+
+
+def test_a_name_of_data_is_no_source(tmp_path):
+    with pytest.raises(ValueError, match=r"source='digits' must be a Source, as data\.load makes"):
+        run("degradation", tmp_path / "out", "digits")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
