@@ -105,7 +105,7 @@ class TestPage:
 
     def test_says_what_is_clear(self, tmp_path):
         page, _ = page_of(tmp_path, "cardinality", APART)
-        assert "difference is 40.00%. That is more than the spread" in page
+        assert "difference is 40.00 percentage points. That is more than the spread" in page
         assert "does not rank" not in page
         assert (
             "and falls with every step of cardinality. The difference between these two is" in page

@@ -24,14 +24,19 @@ APART = made_up(none=0.8, A=0.6, B=0.5, C=0.4)
 class TestPage:
     def test_says_what_is_clear(self, tmp_path):
         page, record = page_of(tmp_path, "shortcuts", APART)
-        assert "Any shortcut trains better than none: even the worst is ahead by 20.00%" in page
-        assert "lowest with C and highest with A: the difference is 20.00%. That is more" in page
+        assert (
+            "Any shortcut trains better than none: even the worst is ahead by 20.00 percentage"
+            in page
+        )
+        assert (
+            "C and highest with A: the difference is 20.00 percentage points. That is more" in page
+        )
         assert "| A | 60.5% | 0.7% | 60.5% | 0.7% | 25.0% |" in page
         assert "28.54% (none), 25.03% (A), 24.52% (B), 24.19% (C)" in page
         assert record.to_json()["test_error_between"] == pytest.approx(0.2)
-        assert "C is best, ahead of A by 0.84%. " in page
+        assert "C is best, ahead of A by 0.84 points. " in page
         page, _ = page_of(tmp_path, "shortcuts", made_up(none=0.8, A=0.4, B=0.5, C=0.6))
-        assert "ahead of A by 0.84%: what is best this early need not be" in page
+        assert "ahead of A by 0.84 points: what is best this early need not be" in page
 
     def test_says_what_is_within_the_spread(self, tmp_path):
         page, _ = page_of(tmp_path, "shortcuts", ALIKE)
@@ -39,7 +44,7 @@ class TestPage:
         assert "this run does not rank them" in page
         assert "Any shortcut" not in page
         page, _ = page_of(tmp_path, "shortcuts", made_up(none=0.51, A=0.503, B=0.502, C=0.5))
-        assert "ahead of none by 0.70% only" in page
+        assert "ahead of none by 0.70 percentage points only" in page
 
     def test_of_one_seed_says_so(self, tmp_path):
         page, _ = page_of(tmp_path, "shortcuts", APART, seeds=1)
@@ -47,7 +52,7 @@ class TestPage:
 
     def test_in_chinese_says_the_same(self, tmp_path):
         page, _ = page_of(tmp_path, "shortcuts", APART, ".zh")
-        assert "即使最差的一种也领先 20.00%" in page
+        assert "即使最差的一种也领先 20.00 个百分点" in page
         page, _ = page_of(tmp_path, "shortcuts", ALIKE, ".zh")
         assert "并非每种捷径" in page
         assert "不能给出排名" in page
