@@ -16,7 +16,7 @@ from processes import Run, wait_for
 from keras_resnet import data, experiments, training
 from keras_resnet.experiments import running
 
-TINY = {"depths": (8,), "images": 64, "test_images": 32, "epochs": 1, "seeds": 1}
+TINY = {"depths": (8, 14), "images": 64, "test_images": 32, "epochs": 1, "seeds": 1}
 
 
 @pytest.fixture(autouse=True)
