@@ -384,7 +384,7 @@ class TestTrainings:
         text, _ = process.process.communicate(timeout=60)
         assert process.process.returncode == 130
         first, *_, last = text.splitlines()
-        assert first == "degradation: 2 trials, 0 done."
+        assert first == "degradation: 4 trials, 0 done."
         assert last.startswith("Interrupted: the state after step ")
         assert log.read_text() == "Stopping after this step. Press Ctrl-C again to lose it.\n"
         assert not [*(output / "results").glob("*")]
