@@ -171,7 +171,7 @@ class TestFolders:
     def test_of_other_images(self, tmp_path):
         digits = data.load("digits")
         fewer = dataclasses.replace(digits, train=digits.train.take(np.arange(300)))
-        settings = dict(TINY, images=None)
+        settings = dict(TINY, images=None, depths=(8, 14))
         _begin(tmp_path, digits, **settings)
         with pytest.raises(
             ValueError, match="data was 'digits', is 'digits', or its images differ"
