@@ -8,10 +8,13 @@ from keras_resnet.cli.console import Mistake, answer, say, verbosity
 from keras_resnet.experiments.table import EXPERIMENTS
 from keras_resnet.files import json_text
 
-_LIST = "\n".join(f"  {name:12} {claim}" for name, claim in EXPERIMENTS.items())
+
+def _listed():
+    """The experiments, a line each."""
+    return "\n".join(f"  {name:12} {claim}" for name, claim in EXPERIMENTS.items())
 
 
-@click.command(epilog=f"\b\nExperiments:\n{_LIST}")
+@click.command(epilog=f"\b\nExperiments:\n{_listed()}")
 @click.argument("name", required=False)
 @click.option(
     "--data",
@@ -40,12 +43,12 @@ def experiment(name, output, as_json, epochs, seeds, changes, **given):
     in Chinese (report.zh.*), figures, and tables as CSV.
     """
     if name is None:
-        say(json_text({"experiments": EXPERIMENTS}, indent=None) if as_json else _LIST)
+        say(json_text({"experiments": EXPERIMENTS}, indent=None) if as_json else _listed())
         return
     try:
         name = names.find("experiment", name, EXPERIMENTS)
     except ValueError:
-        click.echo(_LIST, err=True)
+        click.echo(_listed(), err=True)
         raise
     if output is None:
         raise Mistake(f"Missing option '--output': a folder for what {name} finds.")

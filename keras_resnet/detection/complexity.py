@@ -1,5 +1,6 @@
 """What the parts of a detector cost: layers, parameters and multiply-adds."""
 
+import re
 from dataclasses import replace
 
 import keras
@@ -76,6 +77,8 @@ def _of_size(model, shapes):
 
 
 def _named(model, rest):
-    """The stages of a part, and a name for what is in none."""
+    """The stages of the backbone in a part, and the rest of it under one name."""
     stages = analysis.complexity(model)
-    return [replace(each, name=rest) if each.name == "head" else each for each in stages]
+    own = [each for each in stages if re.fullmatch(r"conv\d+", each.name)]
+    others = [each for each in stages if each not in own]
+    return [*own, *([analysis.total(others, rest)] if others else [])]

@@ -71,8 +71,8 @@ def least_difference(runs: Sequence[Sequence[float]]) -> float | None:
     Examples
     --------
     >>> from keras_resnet.experiments.comparing import least_difference
-    >>> round(least_difference([[1.0, 3.0], [2.0, 4.0]]), 2)
-    6.09
+    >>> round(least_difference([[1.0, 3.0], [2.0, 4.0]]), 1)
+    6.1
     """
     kinds, seeds = np.shape(runs)
     if seeds == 1:
