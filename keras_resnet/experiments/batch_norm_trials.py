@@ -185,13 +185,11 @@ def trials(settings):
 
 def _built(settings, run, seed, images):
     """A fresh model of a kind."""
-    model = trainings.built(
+    model = trainings.classifier(
+        images,
         seed,
         zoo.CIFARResNet,
         settings.depth,
-        input_shape=(images.image_size, images.image_size, images.channels),
-        classes=len(images.class_names),
-        include_preprocessing=True,
     )
     for layer in _normalizations(model):
         layer.momentum = run.momentum

@@ -103,18 +103,16 @@ def _trials(settings):
 
 def _trained(settings, kind, depth, seed, context):
     """The curve of one model, and its cost."""
-    images = context.images
-    model = trainings.built(
+    model = trainings.classifier(
+        context.images,
         seed,
         zoo.CIFARResNet,
         **pair(depth)[kind],
-        input_shape=(images.image_size, images.image_size, images.channels),
-        classes=len(images.class_names),
-        include_preprocessing=True,
     )
+    whole = total(complexity(model))
     return {
-        "layers": total(complexity(model)).layers,
-        "macs": total(complexity(model)).macs,
+        "layers": whole.layers,
+        "macs": whole.macs,
         **trainings.train(model, settings, seed, context),
     }
 

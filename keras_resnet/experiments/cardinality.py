@@ -110,8 +110,9 @@ def _trials(settings):
 
 def _trained(settings, pair, seed, context):
     """The curve of one model."""
-    images, architecture = context.images, settings.architecture(pair)
-    model = trainings.built(
+    architecture = settings.architecture(pair)
+    model = trainings.classifier(
+        context.images,
         seed,
         resnet,
         architecture.block_counts,
@@ -120,9 +121,6 @@ def _trained(settings, pair, seed, context):
         stem=architecture.stem,
         cardinality=architecture.cardinality,
         base_width=architecture.base_width,
-        input_shape=(images.image_size, images.image_size, images.channels),
-        classes=len(images.class_names),
-        include_preprocessing=True,
     )
     return trainings.train(model, settings, seed, context)
 

@@ -1,4 +1,4 @@
-"""Kinds of models that are trained alike, and held against each other at the end."""
+"""Kinds of models, trained alike and compared at the end."""
 
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -55,8 +55,8 @@ def check_compared(known: Collection[str], **argument: Sequence[str]) -> None:
 def least_difference(runs: Sequence[Sequence[float]]) -> float | None:
     """The least difference between two means that is more than the spread over seeds.
 
-    This is Tukey's honestly significant difference: were all kinds alike, the two farthest apart
-    would differ by more in 5 % of the experiments.
+    This is Tukey's honestly significant difference at 5 %: if all kinds were equally good, the
+    largest difference among them would exceed it in one experiment out of twenty.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def values(found: Ends, without: str | None = None) -> dict[str, Any]:
     found : Ends
         The errors.
     without : str, optional
-        A kind that the best and the worst of the others are held against.
+        A kind to compare the best and the worst of the others with.
 
     Returns
     -------

@@ -55,15 +55,12 @@ def _trials(settings):
 
 def _trained(settings, kind, depth, seed, context):
     """The curve of one model."""
-    images = context.images
-    model = trainings.built(
+    model = trainings.classifier(
+        context.images,
         seed,
         zoo.CIFARResNet,
         depth,
-        input_shape=(images.image_size, images.image_size, images.channels),
-        classes=len(images.class_names),
         shortcut=KINDS[kind],
-        include_preprocessing=True,
     )
     return trainings.train(model, settings, seed, context)
 

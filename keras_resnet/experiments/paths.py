@@ -1,13 +1,10 @@
 """Models with blocks left out or swapped: Veit, Wilber and Belongie 2016."""
 
 import itertools
-import os
 import re
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +13,7 @@ from keras_resnet import analysis, checks, data, zoo
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
 from keras_resnet.experiments.figures import COLOURS, bars, figure
-from keras_resnet.experiments.trainings import TrainingSettings
+from keras_resnet.experiments.trainings import LoadingSettings
 
 KINDS = {"plain": None, "residual": "A"}
 """The shortcut of each kind."""
@@ -25,8 +22,8 @@ _COLOUR = dict(zip(KINDS, COLOURS, strict=False))
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathsSettings(TrainingSettings):
-    """What can be chosen: what `TrainingSettings` have, and the models.
+class PathsSettings(LoadingSettings):
+    """What can be chosen: what `LoadingSettings` have, and the models.
 
     Parameters
     ----------
@@ -41,21 +38,19 @@ class PathsSettings(TrainingSettings):
     Raises
     ------
     ValueError
-        As `TrainingSettings` does, and for models that are not there.
+        As `LoadingSettings` does, and for models that are not there.
     """
 
     seeds: int = 1
     test_images: int | None = 1000
     residual_depth: int = 20
     plain_depth: int = 20
-    weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
     draws: int = 5
 
     def __post_init__(self):
         super().__post_init__()
         trainings.check_depth(residual_depth=self.residual_depth, plain_depth=self.plain_depth)
         checks.check_range("count", draws=self.draws)
-        trainings.check_files(weights=self.weights)
         names = [re.fullmatch(f"({'|'.join(KINDS)})-([0-9]+)", name) for name in self.weights]
         if not all(names) or len({name[1] for name in names if name}) < len(names):
             raise ValueError(
@@ -64,11 +59,6 @@ class PathsSettings(TrainingSettings):
             )
         for name in self.weights:
             trainings.check_depth(weights=int(name.partition("-")[2]))
-
-    def recorded(self) -> dict[str, Any]:
-        """The settings, without the folders that files of weights are in."""
-        files = {name: Path(file).name for name, file in self.weights.items()}
-        return {**super().recorded(), "weights": files}
 
 
 class _Model(NamedTuple):
@@ -109,14 +99,12 @@ def _trials(settings):
 def _found(settings, model, seed, context):
     """What one model does with blocks left out or swapped."""
     images = context.images
-    built = trainings.built(
+    built = trainings.classifier(
+        images,
         seed,
         zoo.CIFARResNet,
         model.depth,
-        input_shape=(images.image_size, images.image_size, images.channels),
-        classes=len(images.class_names),
         shortcut=KINDS[model.kind],
-        include_preprocessing=True,
         weights=model.weights,
     )
     # The paper of ResNets begins gently with 110 layers, for 400 of 64,000 steps.

@@ -1,10 +1,8 @@
 """How strongly layers respond, in plain and residual models: He et al. 2016, figure 7."""
 
-import os
 import re
 import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ from keras_resnet import analysis, data, graphs, names, zoo
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
 from keras_resnet.experiments.figures import COLOURS, figure, spread
-from keras_resnet.experiments.trainings import TrainingSettings
+from keras_resnet.experiments.trainings import LoadingSettings
 
 KINDS = {"plain": None, "residual": "A"}
 """The shortcut of each kind."""
@@ -38,8 +36,8 @@ _OF_THE_ZOO = re.compile(r"resnet\d+-[0-9a-f]{8}\.th|cifar10")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResponsesSettings(TrainingSettings):
-    """What can be chosen: what `TrainingSettings` have, the depths, and weights to load.
+class ResponsesSettings(LoadingSettings):
+    """What can be chosen: what `LoadingSettings` have, the depths, and weights to load.
 
     Parameters
     ----------
@@ -52,11 +50,10 @@ class ResponsesSettings(TrainingSettings):
     Raises
     ------
     ValueError
-        As `TrainingSettings` does, and for other names.
+        As `LoadingSettings` does, and for other names.
     """
 
     depths: tuple[int, ...] = (20, 56)
-    weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
     seeds: int = 1
     images: int | None = 4000
     test_images: int | None = 1000
@@ -65,14 +62,8 @@ class ResponsesSettings(TrainingSettings):
     def __post_init__(self):
         super().__post_init__()
         trainings.check_depths(depths=self.depths)
-        trainings.check_files(weights=self.weights)
         for name in self.weights:
             names.find("weights: model", name, map(str, _models(self.depths)))
-
-    def recorded(self) -> dict[str, Any]:
-        """The settings, without the folders that files of weights are in."""
-        files = {name: Path(file).name for name, file in self.weights.items()}
-        return {**super().recorded(), "weights": files}
 
 
 class _Model(NamedTuple):
@@ -114,14 +105,12 @@ def _trials(settings):
 
 
 def _built(model, images, seed=0, **options):
-    return trainings.built(
+    return trainings.classifier(
+        images,
         seed,
         zoo.CIFARResNet,
         model.depth,
-        input_shape=(images.image_size, images.image_size, images.channels),
-        classes=len(images.class_names),
         shortcut=KINDS[model.kind],
-        include_preprocessing=True,
         **options,
     )
 

@@ -3,7 +3,8 @@
 import os
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import keras
@@ -131,6 +132,40 @@ class TrainingSettings(Settings):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadingSettings(TrainingSettings):
+    """`TrainingSettings` of an experiment in which some models may come with trained weights.
+
+    Parameters
+    ----------
+    weights : mapping of str to str or path, default {}
+        Names of models, such as "residual-56", and what builders take as `weights`.
+
+    Raises
+    ------
+    ValueError
+        As `TrainingSettings` does, and for what is no mapping, or holds something else than files.
+    """
+
+    weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__post_init__()
+        pairs = self.weights.items() if isinstance(self.weights, Mapping) else [(None, None)]
+        if not all(
+            isinstance(name, str) and isinstance(file, (str, os.PathLike)) for name, file in pairs
+        ):
+            raise ValueError(
+                f"weights={self.weights!r} must be names with files, such as "
+                '{"residual-20": "resnet20.th"}.'
+            )
+
+    def recorded(self) -> dict[str, Any]:
+        """The settings, without the folders that files of weights are in."""
+        files = {name: Path(file).name for name, file in self.weights.items()}
+        return {**super().recorded(), "weights": files}
+
+
 def _drawn(split, count, **argument):
     """Some images of a split, in their order."""
     ((name, source),) = argument.items()
@@ -236,6 +271,33 @@ def built(seed: int, build: Callable[..., _Model], *arguments: Any, **options: A
     return build(*arguments, **options)
 
 
+def classifier(
+    images: Source, seed: int, build: Callable[..., _Model], *arguments: Any, **options: Any
+) -> _Model:
+    """Build a classifier of some images, which takes them raw.
+
+    Parameters
+    ----------
+    images : Source
+        The images, which say its input and its classes.
+    seed, build, *arguments, **options
+        As for `built`.
+
+    Returns
+    -------
+    keras.Model
+    """
+    return built(
+        seed,
+        build,
+        *arguments,
+        input_shape=(images.image_size, images.image_size, images.channels),
+        classes=len(images.class_names),
+        include_preprocessing=True,
+        **options,
+    )
+
+
 def check_depth(**arguments: int) -> None:
     """Make sure that there is a CIFAR model of a depth.
 
@@ -284,30 +346,6 @@ def check_depths(**arguments: Sequence[int]) -> None:
             check_depth(**{name: depth})
         if not several or len(several) > len({*several}):
             raise ValueError(f"{name}={depths!r} must be different depths, such as [20, 56].")
-
-
-def check_files(**arguments: Mapping[str, str | os.PathLike]) -> None:
-    """Make sure that files come with names of the models that they are for.
-
-    Parameters
-    ----------
-    **arguments
-        The arguments, by name.
-
-    Raises
-    ------
-    ValueError
-        For what is no mapping, or holds something else than files.
-    """
-    for name, files in arguments.items():
-        pairs = files.items() if isinstance(files, Mapping) else [(None, None)]
-        if not all(
-            isinstance(of, str) and isinstance(its, (str, os.PathLike)) for of, its in pairs
-        ):
-            raise ValueError(
-                f"{name}={files!r} must be names with files, such as "
-                '{"residual-20": "resnet20.th"}.'
-            )
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:

@@ -59,8 +59,8 @@ def grad_cam(
 ) -> np.ndarray:
     """Map where in images a model sees a class.
 
-    The score that is explained is what comes before a softmax or sigmoid at the end of the model:
-    probabilities hardly change any more where the model is certain. If the model does not show what
+    The score that is explained is the logit, the number before the final softmax or sigmoid: once a
+    model is certain, its probabilities barely change. If the model does not show what
     its last layers are, because it is subclassed, its output itself is explained, with a warning.
 
     Parameters
