@@ -6,7 +6,7 @@ from pathlib import Path
 import keras_resnet
 
 ROOMS = (
-    *("files", "names", "checks", "machine", "optimizers", "launch"),
+    *("files", "names", "checks", "machine", "optimizers", "launch", "pages"),
     *("initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
     *("analysis", "explain", "detection", "export", "experiments", "tuning", "runs", "cli"),
@@ -40,5 +40,5 @@ def test_are_all_listed():
 
 def test_are_attributes_of_the_package():
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert folders - {"cli", "graphs"} <= {*dir(keras_resnet)}
+    assert folders - {"cli", "graphs", "pages"} <= {*dir(keras_resnet)}
     assert keras_resnet.experiments.find("gradients").name == "gradients"

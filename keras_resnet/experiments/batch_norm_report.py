@@ -23,8 +23,9 @@ from keras_resnet.experiments.batch_norm_trials import (
     runs_by_size,
 )
 from keras_resnet.experiments.experiment import Report, Results, Table
-from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
+from keras_resnet.experiments.figures import bars, published, spread
 from keras_resnet.experiments.trainings import mean_and_deviation
+from keras_resnet.pages import COLOURS, figure
 
 # ResNet-50 on ImageNet, top-1 error in percent, by images per GPU, whose statistics are taken
 # separately: Wu and He 2018, table 2.

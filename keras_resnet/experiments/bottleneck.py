@@ -10,8 +10,9 @@ from keras_resnet import blocks, zoo
 from keras_resnet.analysis import complexity, planned, total
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
-from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
+from keras_resnet.experiments.figures import bars, published, spread
 from keras_resnet.experiments.trainings import TrainingSettings
+from keras_resnet.pages import COLOURS, figure
 
 KINDS = ("basic", "bottleneck")
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from keras_resnet.experiments import trainings
-from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
+from keras_resnet.experiments.figures import bars, published, spread
+from keras_resnet.pages import COLOURS, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

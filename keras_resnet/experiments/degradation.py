@@ -9,8 +9,9 @@ from keras_resnet import zoo
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.comparing import least_difference
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
-from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
+from keras_resnet.experiments.figures import bars, published, spread
 from keras_resnet.experiments.trainings import TrainingSettings
+from keras_resnet.pages import COLOURS, figure
 
 KINDS = {"plain": None, "residual": "A"}
 """The shortcut of each kind."""

@@ -1,59 +1,12 @@
-"""Figures in one style, small enough for a column of a paper."""
+"""What the figures of experiments are made of."""
 
-import contextlib
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8a8a8a")
-"""Colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008)."""
-
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "lines.linewidth": 1.4,
-    "svg.fonttype": "path",  # it looks alike wherever it is read and printed
-    "svg.hashsalt": "keras_resnet",
-}
-
-
-@contextlib.contextmanager
-def figure(
-    columns: int = 1, rows: int = 1, *, width: float = 3.6, height: float = 2.7, **options: Any
-) -> Iterator[tuple["Figure", Any]]:
-    """Begin a figure in the style of all, whatever the user's settings are; they stay.
-
-    Parameters
-    ----------
-    columns, rows : int, default 1
-        Its panels.
-    width, height : float, default 3.6 and 2.7
-        Inches of each.
-    **options
-        For Matplotlib's `subplots`, such as `sharey=True`.
-
-    Yields
-    ------
-    figure : matplotlib.figure.Figure
-    axes : matplotlib.axes.Axes or array of them
-    """
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    with style.context(["default", _STYLE]):
-        drawn = Figure(figsize=(columns * width, rows * height), layout="constrained")
-        yield drawn, drawn.subplots(rows, columns, **options)
 
 
 def spread(
@@ -120,25 +73,3 @@ def published(
     """
     options = {"color": "#000000", "markersize": 6, **options}
     axis.plot(x, y, linestyle="none", marker="D", fillstyle="none", label=label, **options)
-
-
-def svg(drawn: "Figure") -> str:
-    """A figure as SVG: the same text for the same numbers.
-
-    Parameters
-    ----------
-    drawn : matplotlib.figure.Figure
-        The figure.
-
-    Returns
-    -------
-    str
-    """
-    from matplotlib import style
-
-    file = io.StringIO()
-    with style.context(["default", _STYLE]):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        drawn.savefig(file, format="svg", metadata=nothing)
-    text = file.getvalue()
-    return text[text.index("<svg") :]

@@ -20,7 +20,8 @@ from keras_resnet.analysis import (
 )
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Settings, Table, Trial
-from keras_resnet.experiments.figures import COLOURS, bars, figure, published, spread
+from keras_resnet.experiments.figures import bars, published, spread
+from keras_resnet.pages import COLOURS, figure
 
 LAGS = 15
 LAG = 5

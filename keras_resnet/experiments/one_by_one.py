@@ -13,7 +13,7 @@ import PIL.Image
 from keras_resnet import checks
 from keras_resnet.analysis import complexity
 from keras_resnet.experiments.experiment import Experiment, Report, Settings, Table, Trial
-from keras_resnet.experiments.figures import figure
+from keras_resnet.pages import figure
 
 # Rows are what comes out, columns what goes in: red, green, blue.
 MIXTURES = {

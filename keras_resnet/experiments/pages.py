@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from keras_resnet.experiments.experiment import Report
-from keras_resnet.experiments.figures import svg
 from keras_resnet.files import write_text, written_beside
+from keras_resnet.pages import svg_file
 
 LANGUAGES = {"en": "", "zh": ".zh"}
 """The languages, and what the name of a page has in front of its suffix."""
@@ -48,7 +48,7 @@ def write(output: str | os.PathLike, name: str, report: Report, facts: Mapping[s
         "settings", "data", "command", "machines" and "seconds", for the text.
     """
     output = Path(output)
-    drawn = {each: svg(figure) for each, figure in report.figures.items()}
+    drawn = {each: svg_file(figure) for each, figure in report.figures.items()}
     texts = {  # before anything is written: one may fail
         language: _markdown(name, language, report, facts) for language in LANGUAGES
     }

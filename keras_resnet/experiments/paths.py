@@ -12,8 +12,9 @@ import numpy as np
 from keras_resnet import analysis, checks, data, zoo
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
-from keras_resnet.experiments.figures import COLOURS, bars, figure
+from keras_resnet.experiments.figures import bars
 from keras_resnet.experiments.trainings import LoadingSettings
+from keras_resnet.pages import COLOURS, figure
 
 KINDS = {"plain": None, "residual": "A"}
 """The shortcut of each kind."""

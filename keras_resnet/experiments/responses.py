@@ -13,8 +13,9 @@ import numpy as np
 from keras_resnet import analysis, data, graphs, names, zoo
 from keras_resnet.experiments import trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
-from keras_resnet.experiments.figures import COLOURS, figure, spread
+from keras_resnet.experiments.figures import spread
 from keras_resnet.experiments.trainings import LoadingSettings
+from keras_resnet.pages import COLOURS, figure
 
 KINDS = {"plain": None, "residual": "A"}
 """The shortcut of each kind."""

@@ -6,8 +6,8 @@ from functools import partial
 from keras_resnet import analysis, blocks, zoo
 from keras_resnet.experiments import comparing, trainings
 from keras_resnet.experiments.experiment import Experiment, Report, Table, Trial
-from keras_resnet.experiments.figures import figure
 from keras_resnet.experiments.trainings import TrainingSettings
+from keras_resnet.pages import figure
 
 KINDS = {"none": None, "A": "A", "B": "B", "C": "C", "D": "D"}
 """The shortcuts, and what `zoo.CIFARResNet` takes for them."""

@@ -17,6 +17,7 @@ import pytest
 import keras_resnet.experiments
 from keras_resnet.experiments import figures, pages
 from keras_resnet.experiments.experiment import Report, Table
+from keras_resnet.pages import figure
 
 FOLDER = Path(keras_resnet.experiments.__file__).parent / "pages"
 TEXTS = sorted(file.name.removesuffix(".en.md") for file in FOLDER.glob("[!_]*.en.md"))
@@ -63,7 +64,7 @@ def written(folder, text, report, **facts):
 
 
 def picture(numbers):
-    with figures.figure() as (drawn, axes):
+    with figure() as (drawn, axes):
         figures.spread(axes, range(len(numbers)), [numbers, numbers[::-1]], "numbers")
         axes.legend()
     return drawn
@@ -212,12 +213,12 @@ class TestHtml:
         import matplotlib
 
         def text():
-            return pages.svg(picture([1.0, 2.0, 5.0]))
+            return pages.svg_file(picture([1.0, 2.0, 5.0]))
 
         first = text()
         with matplotlib.rc_context({"lines.linewidth": 7, "axes.facecolor": "red"}):
             assert text() == first
-        assert pages.svg(picture([1.0, 2.0, 5.1])) != first
+        assert pages.svg_file(picture([1.0, 2.0, 5.1])) != first
         xml.dom.minidom.parseString(first)
 
     def test_fits_windows_of_all_widths(self, tmp_path):
@@ -231,7 +232,7 @@ class TestHtml:
 keras-resnet experiment degradation --data DATA --set depths='[8,14]' --output OUTPUT --and so --on
 ```
 """
-        with figures.figure(3) as (wide, axes):
+        with figure(3) as (wide, axes):
             figures.bars(axes[0], [1, 2], [[1, 2], [2, 3]], "a")
         table = Table(tuple("abcdefgh"), [["several words"] * 8])
         _, page = written(tmp_path, text, Report({}, {"t": table}, {"wide": wide}))

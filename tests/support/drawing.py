@@ -14,6 +14,7 @@ import jinja2
 from keras_resnet import experiments
 from keras_resnet.experiments import figures, pages
 from keras_resnet.experiments.experiment import Experiment, Report, Settings, Table, Trial
+from keras_resnet.pages import figure
 
 TEXT = """# Drawing from {{ data }}
 
@@ -61,7 +62,7 @@ def drawn(output):
 
 def _report(settings, results):
     rows = [[name, found["numbers"][-1], found["numbers"][0]] for name, found in results.items()]
-    with figures.figure() as (picture, axes):
+    with figure() as (picture, axes):
         figures.spread(axes, range(settings.count), [each["numbers"] for each in results.values()],
                        "numbers")  # fmt: skip
     return Report(

@@ -1,0 +1,131 @@
+"""Templates of pages, and what stands in their tables."""
+
+import functools
+import math
+import re
+from typing import Any, NamedTuple
+
+UNKNOWN = "\N{EN DASH}"
+
+_BREAKS = re.compile(r"(?<=[_/.,=-])(?=\w)")
+
+
+class Cell(NamedTuple):
+    """What stands in a cell of a table.
+
+    Parameters
+    ----------
+    shown : str or markupsafe.Markup
+        What is shown.
+    key : int, float or str
+        What rows are sorted by; numbers are set flush right.
+    share : float, optional
+        Fraction of the cell that is filled with a bar, from 0 to 1.
+    """
+
+    shown: Any
+    key: float | str
+    share: float | None = None
+
+
+def percent(fraction: float | None, digits: int = 1, *, bar: bool = False) -> Cell:
+    """A fraction as a cell of a table, a percentage that sorts as a number.
+
+    Parameters
+    ----------
+    fraction : float or None
+        The fraction; None and NaN, where there is none.
+    digits : int, default 1
+        Digits after the point.
+    bar : bool, default False
+        Whether to draw it, too.
+
+    Returns
+    -------
+    Cell
+    """
+    if fraction is None or math.isnan(fraction):
+        return Cell(UNKNOWN, -math.inf)
+    return Cell(f"{fraction:.{digits}%}", float(fraction), float(fraction) if bar else None)
+
+
+def rendered(template: str, **values: Any) -> str:
+    """A page.
+
+    Parameters
+    ----------
+    template : str
+        A file of `keras_resnet/pages/templates`, which extends base.html: see there for the macros
+        and for what a template may put in its place.
+    **values
+        What the template names. Text is shown as it is, whatever stands in it; what is
+        `markupsafe.Markup` is taken for HTML.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    jinja2.UndefinedError
+        For a template that names another value.
+    """
+    return _environment().get_template(template).render(values)
+
+
+@functools.cache
+def _environment():
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("keras_resnet.pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters.update(number=number, breakable=_breakable, cell=_cell, key=_key)
+    return environment
+
+
+def number(value: Any) -> Any:
+    """A number as people write it; None and NaN as a dash, anything else as it is.
+
+    Parameters
+    ----------
+    value : object
+        What is to be shown.
+
+    Returns
+    -------
+    str or object
+    """
+    if value is None or value != value:
+        return UNKNOWN
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _breakable(text):
+    """Text that may be broken after the marks that names are made of."""
+    import markupsafe
+
+    parts = map(markupsafe.escape, _BREAKS.split(str(text)))
+    return markupsafe.Markup("<wbr>").join(parts)
+
+
+def _cell(value):
+    """A value as a cell; None where it is text, which is sorted by what it says."""
+    if isinstance(value, Cell):
+        return value
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        missing = value is None or value != value
+        return Cell(number(value), -math.inf if missing else value)
+    return None
+
+
+def _key(value):
+    """A key as JavaScript reads it."""
+    return ("-" * (value < 0) + "Infinity") if value in (math.inf, -math.inf) else value
