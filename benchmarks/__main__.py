@@ -3,23 +3,21 @@
 Each contender runs in its own process, and each peer alternates with keras_resnet (A B A B) so that
 both see the same machine conditions. Trust the ratios; absolute figures drift. Figures are medians
 over all turns; the first call, which traces and compiles, is reported separately. Writes
-`RESULTS.md`, `results/peers.json` and `results/peers.png`. Measuring only some models or peers
-keeps the earlier results of the others.
+`peers.json` and `peers.png` into the folder of this CPU in `results/cpus`, and `RESULTS.md`, with a
+section for every CPU that has such a folder. Measuring only some models or peers keeps the earlier
+results of the others.
 """
 
 import argparse
 import json
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.contenders import CONTENDERS, NETS
-from benchmarks.machine import describe, matrix_product_rates
+from benchmarks.machine import describe, matrix_product_rates, results_of
 from benchmarks.measure import ROUNDS, measure, peers_of
 from benchmarks.report import print_ratios, write_report
-
-RESULTS = Path(__file__).parent / "results" / "peers.json"
 
 # The work for each model, in order, with batch sizes. Training comes first so that the peak memory
 # read after it is that of training.
@@ -66,30 +64,33 @@ def main() -> None:
     parser.add_argument(
         "--peer", action="append", choices=list(CONTENDERS), help="measure this peer only"
     )
-    parser.add_argument("--report", action="store_true", help="rewrite the report only")
+    parser.add_argument("--report", action="store_true", help="rewrite RESULTS.md only")
     options = parser.parse_args()
+    if options.report:
+        write_report()
+        return
 
     plan = QUICK if options.quick else {net: (NETS[net].size, work) for net, work in WORK.items()}
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() and not options.quick else {}
-    if not options.report:
-        results |= {"machine": describe(), "rates": matrix_product_rates()}
-        for net, (size, work) in plan.items():
-            if options.net and net not in options.net:
-                continue
-            peers = [
-                peer
-                for peer in peers_of(net)
-                if (not options.peer or peer[0] in options.peer)
-                and (not options.quick or peer in QUICK_PEERS)
-            ]
-            found = measure(net, size, work, peers, 3 if options.quick else ROUNDS)
-            nets = results.setdefault("nets", {})
-            nets[net] = merged(nets.get(net), found)
-            if not options.quick:
-                RESULTS.write_text(json.dumps(results, indent=1))
+    file = None if options.quick else results_of() / "peers.json"
+    results = json.loads(file.read_text()) if file and file.exists() else {}
+    results |= {"machine": describe(), "rates": matrix_product_rates()}
+    for net, (size, work) in plan.items():
+        if options.net and net not in options.net:
+            continue
+        peers = [
+            peer
+            for peer in peers_of(net)
+            if (not options.peer or peer[0] in options.peer)
+            and (not options.quick or peer in QUICK_PEERS)
+        ]
+        found = measure(net, size, work, peers, 3 if options.quick else ROUNDS)
+        nets = results.setdefault("nets", {})
+        nets[net] = merged(nets.get(net), found)
+        if file:
+            file.write_text(json.dumps(results, indent=1))
     print_ratios(results)
-    if not options.quick:
-        write_report(results)
+    if file:
+        write_report()
 
 
 if __name__ == "__main__":

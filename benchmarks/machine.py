@@ -1,13 +1,29 @@
 """The machine that measurements run on, and ways to measure."""
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keras_resnet.machine import describe
+from keras_resnet.machine import cpu, describe
 
-__all__ = ["describe", "interleaved", "matrix_product_rates", "write_jpeg_folder"]
+__all__ = ["describe", "interleaved", "matrix_product_rates", "results_of", "write_jpeg_folder"]
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def slug(model: str) -> str:
+    """Return the name of a CPU or GPU as part of a path: "AMD EPYC" is "amd-epyc"."""
+    plain = re.sub(r"\((r|tm|c)\)", " ", model.lower())
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
+
+
+def results_of(model: str | None = None) -> Path:
+    """Return the folder of the results of a kind of CPU, by default this machine's; makes it."""
+    folder = RESULTS / "cpus" / slug(model or cpu().model)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def interleaved(

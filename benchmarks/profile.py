@@ -1,7 +1,7 @@
 """Where our models spend their time, operation by operation: `python -m benchmarks.profile`.
 
-Writes `results/profile.json`. `RESULTS.md` shows it below the comparison, where it explains which
-operations would have to be faster to reach the missed targets.
+Writes `profile.json` into the folder of this CPU in `results/cpus`. `RESULTS.md` shows it below the
+comparison, where it explains which operations would have to be faster to reach the missed targets.
 """
 
 import collections
@@ -16,9 +16,8 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.contenders import NETS
-from benchmarks.machine import matrix_product_rates
+from benchmarks.machine import matrix_product_rates, results_of
 
-RESULTS = Path(__file__).parent / "results" / "profile.json"
 WORK = [
     ("ResNet-50", "train", 32),
     ("ResNeXt-50", "train", 32),
@@ -115,7 +114,8 @@ def main() -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     rates = matrix_product_rates()
     profiles = [profile(*each) for each in WORK]
-    RESULTS.write_text(json.dumps({"rates": rates, "profiles": profiles}, indent=1) + "\n")
+    text = json.dumps({"rates": rates, "profiles": profiles}, indent=1) + "\n"
+    (results_of() / "profile.json").write_text(text)
     for each in profiles:
         print(f"{each['net']}, {each['work']}, batch {each['batch']}: {each['seconds']:.3f} s")
         for family, seconds in sorted(each["families"].items(), key=lambda item: -item[1]):

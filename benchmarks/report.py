@@ -1,4 +1,9 @@
-"""Turns measurements into ratios, `RESULTS.md` and a plot."""
+"""Turns measurements into ratios, `RESULTS.md` and a plot for each machine.
+
+Every kind of CPU has a folder in `results/cpus`: `peers.json` is from `benchmarks`, `profile.json`
+from `benchmarks.profile`, and `notes.md` says what someone has learned from them. Every kind of GPU
+has a file in `results/gpus`, from `benchmarks.gpu`.
+"""
 
 import json
 import statistics
@@ -10,21 +15,6 @@ from benchmarks.contenders import NETS
 from benchmarks.profile import CONVOLUTIONS
 
 HERE = Path(__file__).parent
-PROFILE = HERE / "results" / "profile.json"
-# Printed below the table from `benchmarks.profile`.
-WHAT_THE_PROFILE_SHOWS = """\
-- **Training.** Convolutions take three quarters of a step, all of them in oneDNN, which ships \
-with TensorFlow. Their filter gradients run at little more than half the rate of the others, \
-because oneDNN transposes both operands before it multiplies. Computing the filter \
-gradient of every 1x1 convolution as one matrix product gains 1 to 3 %, and costs memory. The rest \
-is passes over memory (normalization and its gradient, ReLU, additions), each of which is already \
-a single operation.
-- **Inference.** Almost all of the time goes to convolutions, with normalization, ReLU and the \
-shortcut addition fused into them. PyTorch calls the same oneDNN. A ratio far above 1 would need \
-either more than the machine's matmul rate, or fewer multiplications: Winograd's algorithm, which \
-oneDNN does not choose here, or int8.
-- **Memory.** Besides activations and gradients, TensorFlow keeps what every normalization passes \
-to its gradient."""
 
 
 @dataclass(frozen=True)
@@ -107,22 +97,55 @@ def print_ratios(results: dict) -> None:
             )
 
 
-def write_report(results: dict) -> None:
-    """Write `RESULTS.md` and `results/peers.png`."""
-    rates = results["rates"]
+def write_report() -> None:
+    """Write `RESULTS.md` from the results of all machines, and their plots."""
+    machines = {
+        file.parent: json.loads(file.read_text())
+        for file in sorted((HERE / "results" / "cpus").glob("*/peers.json"))
+    }
+    cards = [json.loads(file.read_text()) for file in sorted((HERE / "results" / "gpus").glob("*"))]
+    headings = [*map(_model_of, machines.values()), "GPUs"]
     lines = [
         "# How keras_resnet compares",
         "",
-        "Written by `python -m benchmarks`. Every peer alternated with keras_resnet, in separate "
-        "processes on the same machine: trust the ratios of medians; absolute figures drift.",
+        "Written by `python -m benchmarks`, which adds or renews the section of the CPU that it "
+        "runs on; `python -m benchmarks.gpu` does that for a GPU. Every peer alternated with "
+        "keras_resnet, in separate processes on the same machine: trust the ratios of medians; "
+        "absolute figures drift. Ratios differ between kinds of CPU.",
+        "",
+        *(f"- [{heading}](#{_anchor(heading)})" for heading in headings),
+    ]
+    for folder, results in machines.items():
+        lines += ["", *_machine_section(results, folder)]
+        _plot(results, folder / "peers.png")
+    lines += ["", *_gpu_section(cards)]
+    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
+
+
+def _model_of(results):
+    """The model of a CPU, from the line that describes it."""
+    return results["machine"].partition(", ")[0]
+
+
+def _anchor(heading):
+    """What GitHub and MkDocs call a heading in a link."""
+    kept = "".join(each for each in heading.lower() if each.isalnum() or each in " -_")
+    return kept.replace(" ", "-")
+
+
+def _machine_section(results: dict, folder: Path) -> list[str]:
+    """Return the section of one CPU."""
+    rates = results["rates"]
+    lines = [
+        f"## {_model_of(results)}",
         "",
         f"{results['machine']} The machine's matmul rate, the speed of a large matrix product, is "
         f"{rates['float32'] / 1e9:.0f} G multiply-adds per second in float32 and "
         f"{rates['bfloat16'] / 1e9:.0f} G in bfloat16.",
         "",
-        "![Times of the best peers, relative to ours](results/peers.png)",
+        f"![Times of the best peers, relative to ours]({(folder / 'peers.png').relative_to(HERE)})",
         "",
-        "## Targets",
+        "### Targets",
         "",
         *_table(
             ["model", "work", "ours", "peers", "best peer", "ratio", "target", ""],
@@ -131,14 +154,64 @@ def write_report(results: dict) -> None:
         "",
         "The ratio is the peer's time over ours. Of several peers or precisions, the best one "
         "counts. For memory, the ratio is our peak over theirs.",
-        *_profile_section(),
+        *_profile_section(folder),
     ]
     for net, found in results["nets"].items():
-        lines += ["", f"## {net}, {found['size']} px", ""]
+        lines += ["", f"### {net}, {found['size']} px", ""]
         lines += _net_table(net, found, rates)
-        lines += ["", *_starts_table(found["starts"])]
-    (HERE / "RESULTS.md").write_text("\n".join(lines) + "\n")
-    _plot(results)
+        if starts := _starts_table(found["starts"]):
+            lines += ["", *starts]
+    return lines
+
+
+def _gpu_section(cards: list[dict]) -> list[str]:
+    """Return the section of all GPUs: images per second, memory, and use of the matrix units."""
+    lines = ["## GPUs", ""]
+    if not cards:
+        return [*lines, "None has been measured yet: `python -m benchmarks.gpu` does, in minutes."]
+    lines += [
+        "The fraction is of the rate of a large matrix product in bfloat16 on the same card, in "
+        "multiply-adds, counting three forward passes per training step. The first call traces and "
+        "compiles.",
+    ]
+    for card in cards:
+        lines += [
+            "",
+            f"### {card['device']}",
+            "",
+            f"{card['software']} Matrix product in bfloat16: "
+            f"{2 * card['rate'] / 1e12:,.0f} TFLOP/s.",
+            "",
+            *_table(
+                [
+                    *("model", "work", "precision", "library", "images/s"),
+                    *("of bfloat16 matmul rate", "peak memory", "first call"),
+                ],
+                [_gpu_row(each, card["rate"]) for each in card["measured"]],
+            ),
+        ]
+    return lines
+
+
+def _gpu_row(each, rate):
+    """Return the table row of one measurement on a GPU."""
+    if "error" in each:
+        return [*_what(each), each["error"], "", "", ""]
+    per_second = each["batch"] / statistics.median(each["seconds"])
+    used = per_second * PASSES[each["work"]] * NETS[each["net"]].multiply_adds
+    scale = (each["size"] / NETS[each["net"]].size) ** 2
+    return [
+        *_what(each),
+        f"{per_second:,.0f}",
+        f"{used * scale / rate:.0%}",
+        f"{each['peak_mebibytes']:,.0f} MiB",
+        f"{each['first']:.0f} s",
+    ]
+
+
+def _what(each):
+    """Return the first cells of a row on a GPU: what was measured."""
+    return [each["net"], _name(each), each["precision"], each["library"]]
 
 
 def _bar_row(results, bar):
@@ -178,11 +251,13 @@ def _miss(results, bar, reached):
     return f"{missed}: ours reaches {used:.0%} of the matmul rate, the target is {needed:.0%}"
 
 
-def _profile_section() -> list[str]:
-    """Return the section on where our steps spend their time, from `benchmarks.profile`."""
-    if not PROFILE.exists():
-        return []
-    found = json.loads(PROFILE.read_text())
+def _profile_section(folder: Path) -> list[str]:
+    """Return the section on where our steps spend their time, and what is known about it."""
+    notes, profile = (folder / name for name in ("notes.md", "profile.json"))
+    known = ["", *notes.read_text().splitlines()] if notes.exists() else []
+    if not profile.exists():
+        return known
+    found = json.loads(profile.read_text())
     profiles, rate = found["profiles"], found["rates"]["bfloat16"]
     families = sorted(
         dict.fromkeys(family for each in profiles for family in each["families"]),
@@ -204,14 +279,13 @@ def _profile_section() -> list[str]:
     whole = ["whole step", *(f"{1e3 * each['seconds']:.0f} ms" for each in profiles)]
     return [
         "",
-        "## Where our time goes",
+        "### Where our time goes",
         "",
         "From `python -m benchmarks.profile`: bfloat16, one operation at a time. In parentheses, "
         "the fraction of the matmul rate that convolutions reach.",
         "",
         *_table(header, [*rows, whole]),
-        "",
-        WHAT_THE_PROFILE_SHOWS,
+        *known,
     ]
 
 
@@ -331,35 +405,59 @@ def _spread(seconds):
     return f"± {(high - low) / 2 / middle:.0%}"
 
 
-def _plot(results):
-    """Plot the ratios to the best peers, with their targets."""
+_LONGEST = 4.0  # bars that are longer end in an arrow, so that the others can be told apart
+_AHEAD, _BEHIND, _TARGET = "#4477aa", "#ee7733", "#222222"
+
+
+def _plot(results: dict, path: Path) -> None:
+    """Plot the ratios to the best peers from 1 on: to the right ahead, to the left behind."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     rows = [(bar, *best) for bar in BARS if (best := best_peer(results, bar))]
-    figure, axes = pyplot.subplots(figsize=(9, 0.5 * len(rows) + 1.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(10, 0.52 * len(rows) + 1.4), layout="constrained")
+    for row, (bar, reached, _) in enumerate(rows):
+        end = min(max(reached, 1 / _LONGEST), _LONGEST)
+        colour = _AHEAD if reached >= 1 else _BEHIND
+        axes.barh(row, end - 1, left=1, height=0.62, color=colour)
+        if end != reached:
+            axes.plot(
+                end, row, ">" if reached > 1 else "<", color=colour, markersize=14, clip_on=False
+            )
+        if bar.at_least <= _LONGEST:
+            axes.plot([bar.at_least] * 2, [row - 0.42, row + 0.42], color=_TARGET, linewidth=2)
+        axes.annotate(
+            f"{reached:.2f}" if reached < 10 else f"{reached:.0f}",
+            (1, row),
+            xycoords=("axes fraction", "data"),
+            xytext=(16, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=10,
+            fontweight="bold",
+            color=colour,
+        )
     labels = [
-        f"{bar.net}, {WORK[bar.work].format(bar.batch)}\n{peer} / ours, {bar.ours}"
+        f"{bar.net}, {WORK[bar.work].format(bar.batch)}, {bar.ours}\nagainst {peer}"
         for bar, _, peer in rows
     ]
-    reached = [value for _, value, _ in rows]
-    bars = axes.barh(labels, reached, color="#4477aa")
-    axes.bar_label(bars, [f"{value:.2f}" for value in reached], padding=4)
-    axes.plot(
-        [bar.at_least for bar, *_ in rows],
-        labels,
-        "|",
-        color="#cc3311",
-        markersize=16,
-        label="target",
+    axes.set_yticks(range(len(rows)), labels, fontsize=9)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xscale("log", base=2)
+    axes.set_xlim(1 / _LONGEST, _LONGEST)
+    ticks = {0.25: "1/4", 0.5: "1/2", 1: "1", 2: "2", _LONGEST: f"{_LONGEST:g}"}
+    axes.set_xticks([*ticks], [*ticks.values()], fontsize=10)
+    axes.axvline(1, color="black", linewidth=1)
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.set_xlabel(
+        "time of the best peer over ours: to the right ours is faster, to the left theirs; "
+        "black marks are targets",
+        fontsize=10,
+        loc="right",
     )
-    axes.axvline(1, color="black", linewidth=0.8)
-    axes.set_xscale("log")
-    axes.set_xlabel("time of the best peer, relative to ours")
-    axes.invert_yaxis()
-    axes.tick_params(labelsize=7)
-    axes.legend(loc="lower right")
-    figure.savefig(HERE / "results" / "peers.png", dpi=110)
+    axes.set_title(_model_of(results), fontsize=11)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)

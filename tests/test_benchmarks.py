@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import against, contenders, report  # noqa: E402
 from benchmarks.__main__ import merged  # noqa: E402
-from benchmarks.machine import write_jpeg_folder  # noqa: E402
+from benchmarks.machine import slug, write_jpeg_folder  # noqa: E402
 from benchmarks.measure import can, measure  # noqa: E402
 from benchmarks.worker import Process  # noqa: E402
 
@@ -68,6 +69,27 @@ def test_contenders_train_from_files(tmp_path, monkeypatch, kind):
     assert contender.train_from_files(tmp_path, 16) > 0
 
 
+@pytest.fixture
+def report_of(tmp_path, monkeypatch):
+    """Writes the report of some results, and returns it."""
+
+    def written(cpus, notes=(), gpus=()):
+        for name, results in cpus.items():
+            folder = tmp_path / "results" / "cpus" / name
+            folder.mkdir(parents=True)
+            (folder / "peers.json").write_text(json.dumps(results))
+            if name in notes:
+                (folder / "notes.md").write_text(notes[name])
+        (tmp_path / "results" / "gpus").mkdir()
+        for name in gpus:
+            (tmp_path / "results" / "gpus" / f"{name}.json").write_text(json.dumps(gpus[name]))
+        monkeypatch.setattr(report, "HERE", tmp_path)
+        report.write_report()
+        return (tmp_path / "RESULTS.md").read_text()
+
+    return written
+
+
 class TestReport:
     def test_the_best_of_the_peers_counts(self):
         bar = report.Bar("ResNet-50", "train", 32, ("KerasHub",), 1.8)
@@ -77,11 +99,8 @@ class TestReport:
         bar = report.Bar("ResNet-50", "train", 32, ("KerasHub",), 1.8, "float32", ("float32",))
         assert report.best_peer(RESULTS, bar) == (4 / 3, "KerasHub, float32")
 
-    def test_tells_misses_and_what_part_of_the_machine_is_used(self, tmp_path, monkeypatch):
-        (tmp_path / "results").mkdir()
-        monkeypatch.setattr(report, "HERE", tmp_path)
-        report.write_report(RESULTS)
-        text = (tmp_path / "RESULTS.md").read_text()
+    def test_tells_misses_and_what_part_of_the_machine_is_used(self, report_of):
+        text = report_of({"a-machine": RESULTS})
         # 1.8 / 1.5 of the rate that is told below.
         used, needed = (f"{part * 32 * 3 * 4.089e9 / 2 / 4e11:.0%}" for part in (1, 1.2))
         assert (
@@ -91,7 +110,56 @@ class TestReport:
         assert "| **0.75** | at most 0.75 |" in text
         # 32 images in 2 s, three times 4.089 G multiply-adds for each.
         assert f"{32 * 3 * 4.089e9 / 2 / 4e11:.0%}" in text
-        assert (tmp_path / "results" / "peers.png").stat().st_size > 1000
+
+    def test_has_a_section_for_each_kind_of_cpu(self, report_of, tmp_path):
+        other = {**RESULTS, "machine": "Intel(R) Xeon(R) Platinum, 2 cores, bfloat16: amx_bf16."}
+        text = report_of({"amd-epyc": RESULTS, "intel-xeon-platinum": other})
+        assert text.count("\n### Targets\n") == 2
+        headings = [line for line in text.splitlines() if line.startswith("## ")]
+        assert headings == ["## A machine.", "## Intel(R) Xeon(R) Platinum", "## GPUs"]
+        assert "(#intelr-xeonr-platinum)" in text
+        for folder in ("amd-epyc", "intel-xeon-platinum"):
+            assert f"(results/cpus/{folder}/peers.png)" in text
+            assert (tmp_path / "results" / "cpus" / folder / "peers.png").stat().st_size > 1000
+
+    def test_what_was_learned_on_a_machine_stands_in_its_section(self, report_of):
+        text = report_of({"a": RESULTS, "b": RESULTS}, notes={"b": "- Memory is slow here."})
+        assert text.index("- Memory is slow here.") > text.rindex("### Targets")
+
+    def test_shows_gpus(self, report_of):
+        measured = {
+            "net": "ResNet-50",
+            "work": "infer",
+            "batch": 64,
+            "size": 112,
+            "precision": "bfloat16",
+            "library": "keras_resnet",
+        }
+        rate = 4.089e9 * 64 / 4  # what one step needs: a quarter of the pixels
+        card = {
+            "device": "A card",
+            "software": "JAX.",
+            "rate": rate,
+            "measured": [
+                {**measured, "seconds": [2.0, 1.0, 4.0], "peak_mebibytes": 2048.0, "first": 30.0},
+                {**measured, "error": "out of memory"},
+            ],
+        }
+        text = report_of({"a": RESULTS}, gpus={"a-card": card})
+        assert "| keras_resnet | 32 | 50% | 2,048 MiB | 30 s |" in text
+        assert "| keras_resnet | out of memory |" in text
+
+    def test_the_report_in_the_repository_is_of_the_results_beside_it(self, tmp_path, monkeypatch):
+        shutil.copytree(report.HERE / "results", tmp_path / "results")
+        written = (report.HERE / "RESULTS.md").read_text()
+        monkeypatch.setattr(report, "HERE", tmp_path)
+        monkeypatch.setattr(report, "_plot", lambda *_: None)
+        report.write_report()
+        assert (tmp_path / "RESULTS.md").read_text() == written
+
+    def test_names_folders_by_the_model_of_a_cpu(self):
+        assert slug("Intel(R) Xeon(R) Platinum 8488C") == "intel-xeon-platinum-8488c"
+        assert slug("AMD EPYC") == "amd-epyc"
 
     def test_new_measurements_replace_those_of_the_same_contender(self):
         old = RESULTS["nets"]["ResNet-50"]
