@@ -73,6 +73,11 @@ def rendered(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(values)
 
 
+def macros() -> Any:
+    """What pages are made of: the macros of macros.html, each a function that returns Markup."""
+    return _environment().get_template("macros.html").module
+
+
 @functools.cache
 def _environment():
     import jinja2

@@ -20,6 +20,7 @@ TEMPLATE = """{% extends "base.html" %}
 <h1>{{ title }}</h1>
 {{ page.facts(facts) }}
 {{ page.command(title) }}
+{{ page.text(title) }}
 {{ page.note(title) }}
 {{ page.table(columns, rows) }}
 {{ page.tiles(tiles) }}
