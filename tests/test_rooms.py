@@ -6,7 +6,7 @@ from pathlib import Path
 import keras_resnet
 
 ROOMS = (
-    *("files", "names", "checks", "machine", "optimizers", "launch", "pages"),
+    *("files", "names", "checks", "progress", "machine", "optimizers", "launch", "pages"),
     *("initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
     *("analysis", "explain", "detection", "export", "experiments", "tuning", "runs", "cli"),
