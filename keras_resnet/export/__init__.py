@@ -1,28 +1,23 @@
-"""Models out: what other programs load as it is."""
+"""Models out: what other programs load as it is.
 
-from keras_resnet.export.card import CARD_FILE, Exported
-from keras_resnet.export.comparison import Verification
-from keras_resnet.export.folding import fold_batch_norm, unfoldable
-from keras_resnet.export.formats import litert, onnx
-from keras_resnet.export.latency import Latency, latencies
-from keras_resnet.export.objects import DetectorVerification
-from keras_resnet.export.runtimes import load
-from keras_resnet.export.saved_model import next_version, saved_model
-from keras_resnet.export.verify import verify
+The names are listed in `__init__.pyi`; what stands behind one is imported when it is first used, so
+that `load` runs a LiteRT, ONNX or OpenVINO file without TensorFlow.
+"""
 
-__all__ = [
-    "CARD_FILE",
-    "DetectorVerification",
-    "Exported",
-    "Latency",
-    "Verification",
-    "fold_batch_norm",
-    "latencies",
-    "litert",
-    "load",
-    "next_version",
-    "onnx",
-    "saved_model",
-    "unfoldable",
-    "verify",
-]
+import sys
+import types
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+class _Package(types.ModuleType):
+    """Importing a file of the package does not hide the function of the same name."""
+
+    def __setattr__(self, name, value):
+        if not (isinstance(value, types.ModuleType) and name in __all__):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 
 @dataclass(frozen=True)
@@ -134,6 +133,8 @@ def _cores():
 
 
 def _read_saved_model(path, threads):
+    import tensorflow as tf
+
     model = tf.saved_model.load(path)
     serve = model.signatures["serving_default"]
     ((argument, spec),) = serve.structured_input_signature[1].items()
@@ -150,6 +151,8 @@ def _read_litert(path, threads):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
+        import tensorflow as tf
+
         Interpreter = tf.lite.Interpreter  # noqa: N806, it is a class
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"\s*Warning: tf\.lite\.Interpreter is deprecated")

@@ -1,0 +1,26 @@
+from .card import CARD_FILE, Exported
+from .comparison import Verification
+from .folding import fold_batch_norm, unfoldable
+from .formats import litert, onnx
+from .latency import Latency, latencies
+from .objects import DetectorVerification
+from .runtimes import load
+from .saved_model import next_version, saved_model
+from .verify import verify
+
+__all__ = [
+    "CARD_FILE",
+    "DetectorVerification",
+    "Exported",
+    "Latency",
+    "Verification",
+    "fold_batch_norm",
+    "latencies",
+    "litert",
+    "load",
+    "next_version",
+    "onnx",
+    "saved_model",
+    "unfoldable",
+    "verify",
+]
