@@ -1,3 +1,4 @@
+from .comparison import ComparisonRecord, compare
 from .evaluation import EvaluateRecord, evaluate
 from .experiments import ExperimentRecord, experiment
 from .explaining import ExplainRecord, explain
@@ -11,6 +12,7 @@ from .training import TrainRecord, train
 
 __all__ = [
     "BenchRecord",
+    "ComparisonRecord",
     "CrossValidationRecord",
     "EvaluateRecord",
     "ExperimentRecord",
@@ -22,6 +24,7 @@ __all__ = [
     "TrainRecord",
     "TuneRecord",
     "bench",
+    "compare",
     "cross_validate",
     "evaluate",
     "experiment",

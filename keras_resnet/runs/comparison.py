@@ -1,0 +1,458 @@
+"""Finished runs side by side."""
+
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet.data.labels import Task
+from keras_resnet.files import as_python, write_text
+from keras_resnet.names import some
+from keras_resnet.runs.finished import Finished, Tested, finished, tested
+from keras_resnet.runs.guards import job
+
+COMPARISON_FILE = "comparison.html"
+"""The page, unless it is called otherwise."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A test image that the runs do not agree on.
+
+    Parameters
+    ----------
+    image : str
+        Its path, or its number in the split, in the first run.
+    digest : str
+        What tells it from others.
+    label : str
+        What is right, as images.csv has it.
+    answers : tuple of str
+        What each run said.
+    certainties : tuple of float or None
+        The probability of each answer; None where answers have none.
+    right : tuple of bool or None
+        Whether each answer is right; None for numbers.
+    errors : tuple of float
+        How far each run was from what is right: for classes, one minus the probability of the
+        right one; for labels, the largest difference of a probability from 0 or 1; for numbers, the
+        largest error, in standard deviations of the true values; for boxes, how many are missed or
+        false.
+    """
+
+    image: str
+    digest: str
+    label: str
+    answers: tuple[str, ...]
+    certainties: tuple[float | None, ...]
+    right: tuple[bool | None, ...]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs on the test images that all have in common.
+
+    Parameters
+    ----------
+    runs : tuple of (int, int)
+        Which ones, counted from 0.
+    better : tuple of (int, int)
+        The images that only the first gets right, and only the second; of numbers, those that each
+        is nearer to.
+    alike : int
+        The others.
+    p : float
+        Probability of a difference at least as large if each of the images that they do not agree
+        on fell to either side by the toss of a coin: McNemar's exact test, of numbers the sign
+        test.
+    """
+
+    runs: tuple[int, int]
+    better: tuple[int, int]
+    alike: int
+    p: float
+
+
+@dataclass(frozen=True)
+class ComparisonRecord:
+    """What `compare` has found.
+
+    Parameters
+    ----------
+    runs : tuple of Finished
+        The runs.
+    names : tuple of str
+        What to call each: as much of the path of its folder as tells it from the others.
+    settings : dict of str to tuple
+        The settings that differ, with a value for each run; None where it has none.
+    same : dict of str to object
+        The settings that all have in common.
+    metrics : dict of str to tuple of float or None
+        The metrics of each run on its own test images.
+    tests : tuple of Tested
+        What each run said of the test images that all have in common.
+    common : dict of str to tuple of float
+        The metrics of each run on those images.
+    pairs : tuple of Pair
+        Any two runs on those images.
+    changed : tuple of Change
+        Those of them that some runs get right and others do not, of numbers all; first those on
+        which the runs differ the most.
+    notes : tuple of str
+        What to know before one trusts the numbers, a line each.
+    output : pathlib.Path or None
+        The page.
+    """
+
+    runs: tuple[Finished, ...]
+    names: tuple[str, ...]
+    settings: dict[str, tuple[Any, ...]]
+    same: dict[str, Any]
+    metrics: dict[str, tuple[float | None, ...]]
+    tests: tuple[Tested, ...]
+    common: dict[str, tuple[float | None, ...]]
+    pairs: tuple[Pair, ...]
+    changed: tuple[Change, ...]
+    notes: tuple[str, ...]
+    output: Path | None = None
+
+    @property
+    def task(self) -> Task:
+        """What all runs have learned."""
+        return self.runs[0].task
+
+    @property
+    def images(self) -> int:
+        """How many test images all runs have in common."""
+        return len(self.tests[0].rows)
+
+    def to_json(self) -> dict:
+        """What `keras-resnet report RUN RUN --json` prints."""
+        return {
+            "runs": [
+                {
+                    "run": str(run.folder),
+                    "name": name,
+                    "model": run.metrics.get("model"),
+                    "data": run.metrics.get("data"),
+                    "settings_known": bool(run.asked),
+                    "test_images": len(run.images.rows["test"]),
+                }
+                for run, name in zip(self.runs, self.names, strict=True)
+            ],
+            "task": self.task,
+            "settings": {name: list(values) for name, values in self.settings.items()},
+            "metrics": {name: list(values) for name, values in self.metrics.items()},
+            "images_in_common": self.images,
+            "metrics_in_common": {name: list(values) for name, values in self.common.items()},
+            "pairs": [
+                {"runs": list(each.runs), "better": list(each.better), "alike": each.alike}
+                | {"p": each.p}
+                for each in self.pairs
+            ],
+            "changed": [
+                {
+                    "image": each.image,
+                    "label": each.label,
+                    "answers": list(each.answers),
+                    "certainties": list(each.certainties),
+                    "right": list(each.right),
+                    "errors": list(each.errors),
+                }
+                for each in self.changed
+            ],
+            "notes": list(self.notes),
+            "output": self.output and str(self.output),
+        }
+
+
+@job
+def compare(
+    runs: Sequence[str | os.PathLike], output: str | os.PathLike | None = COMPARISON_FILE
+) -> ComparisonRecord:
+    """Compare finished runs, as `keras-resnet report RUN RUN ...` does.
+
+    Images are matched by their contents, whatever they are called and wherever they are. A run of
+    an earlier version that did not write down its answers is asked again, about those of its test
+    images that are unchanged.
+
+    Parameters
+    ----------
+    runs : sequence of path
+        Their folders, at least two, of one task and the same classes.
+    output : path, optional
+        The page, which needs no other file; replaced if it exists. None for no page. Default:
+        comparison.html.
+
+    Returns
+    -------
+    ComparisonRecord
+
+    Raises
+    ------
+    ValueError
+        For fewer than two runs, one that is named twice, a folder that is none of a run or of one
+        that has not ended, and runs of different tasks or classes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from keras_resnet import runs
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for rate in ("0.1", "0.2"):
+    ...         _ = runs.train(
+    ...             "digits",
+    ...             Path(folder) / rate,
+    ...             model="CIFARResNet8",
+    ...             epochs=1,
+    ...             learning_rate=float(rate),
+    ...         )
+    ...     record = runs.compare([Path(folder) / "0.1", Path(folder) / "0.2"], output=None)
+    >>> record.images, record.settings["learning_rate"]
+    (359, (0.1, 0.2))
+    """
+    output = None if output is None else Path(output)
+    if output is not None and output.is_dir():
+        raise ValueError(f"output {str(output)!r} is a folder: name a file, such as report.html.")
+    if isinstance(runs, str | os.PathLike) or len(runs) < 2:
+        raise ValueError(f"runs={runs!r} must be the folders of two runs, or of more.")
+    found = tuple(map(finished, runs))
+    _check_comparable(found)
+    names = _names([run.folder for run in found])
+    settings, same = _settings(found)
+    tests = tuple(map(tested, found))
+    both, relabelled = _in_common(tests)
+    tests = tuple(each.take(rows) for each, rows in zip(tests, both, strict=True))
+    pairs, changed, common = (), (), {}
+    if len(both[0]):
+        pairs, changed = _pairs(tests), _changes(found[0].task, tests)
+        common = _side_by_side([each.quality.metrics() for each in tests])
+    of_test = tests[0].quality.metrics() if common else {}
+    metrics = _recorded(found, of_test)
+    record = ComparisonRecord(
+        found, names, settings, same, metrics, tests, common, pairs, changed,
+        (*_notes(found, names, len(both[0]), relabelled),), output,
+    )  # fmt: skip
+    if output is not None:
+        from keras_resnet.runs.comparison_page import page
+
+        write_text(output, page(record))
+    return record
+
+
+def _check_comparable(runs):
+    """Raise ValueError for runs that cannot be compared."""
+    first, *others = runs
+    folders = [os.path.realpath(run.folder) for run in runs]
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(f"run {folder!r} is named twice: compare different runs.")
+    for other in others:
+        if other.task != first.task:
+            raise ValueError(
+                f"run {str(first.folder)!r} is for {first.task}, {str(other.folder)!r} for "
+                f"{other.task}: compare runs of one task."
+            )
+        if other.class_names != first.class_names:
+            unlike = [
+                some([name for name in these if name not in {*those}] or these, 10)
+                for these, those in itertools.permutations([first.class_names, other.class_names])
+            ]
+            raise ValueError(
+                f"run {str(first.folder)!r} knows {unlike[0]}, {str(other.folder)!r} {unlike[1]}: "
+                "compare runs with the same classes, in the same order."
+            )
+
+
+def _names(folders):
+    """The ends of paths that tell them apart."""
+    parts = [Path(os.path.realpath(folder)).parts for folder in folders]
+    for length in itertools.count(1):
+        ends = ["/".join(each[-length:]) for each in parts]
+        if len({*ends}) == len(ends):
+            return tuple(ends)
+
+
+def _settings(runs):
+    """The settings that differ, and those that are the same, of the runs that know theirs."""
+    asked = [run.settings for run in runs]
+    known = [each for each in asked if each]
+    names = dict.fromkeys(itertools.chain(*known))
+    values = {name: tuple(map(as_python, (each.get(name) for each in asked))) for name in names}
+    alike = {
+        name: known[0][name]
+        for name in names
+        if all(name in each and each[name] == known[0][name] for each in known)
+    }
+    return {name: each for name, each in values.items() if name not in alike}, alike
+
+
+def _side_by_side(metrics):
+    """Metrics by name, with a value for each run."""
+    names = dict.fromkeys(itertools.chain(*metrics))
+    return {name: tuple(each.get(name) for each in metrics) for name in names}
+
+
+def _recorded(runs, of_test):
+    """The metrics that runs have written down, on their own test images."""
+    names = of_test or dict.fromkeys(_METRICS[runs[0].task])
+    found = {name: tuple(run.metric(name) for run in runs) for name in names}
+    for name in ("expected_error", "temperature"):
+        values = [(run.metrics.get("calibration") or {}).get(name) for run in runs]
+        found[f"calibration: {name}"] = tuple(values)
+    return {name: values for name, values in found.items() if {*values} != {None}}
+
+
+_METRICS = {
+    "classification": ("accuracy",),
+    "multilabel": ("mean_average_precision", "accuracy", "f1"),
+    "regression": ("r2", "mean_absolute_error", "root_mean_squared_error"),
+    "detection": ("AP", "AP50", "AP75"),
+}
+
+
+def _in_common(tests):
+    """The rows of each run for the test images in common, and how many of those were relabelled.
+
+    An image that is several times in a split is matched as often as it is in all. Those that are
+    labelled otherwise in another run are left out.
+    """
+    keys = []
+    for each in tests:
+        seen, places = {}, {}
+        for index, row in enumerate(each.rows):
+            seen[row.digest] = seen.get(row.digest, -1) + 1
+            places[row.digest, seen[row.digest]] = index
+        keys.append(places)
+    shared = [key for key in keys[0] if all(key in other for other in keys)]
+    labels = [
+        {each.rows[places[key]].label for each, places in zip(tests, keys, strict=True)}
+        for key in shared
+    ]
+    same = [key for key, found in zip(shared, labels, strict=True) if len(found) == 1]
+    rows = [np.array([places[key] for key in same], int) for places in keys]
+    return rows, len(shared) - len(same)
+
+
+def _errors_of_classes(quality):
+    return 1 - quality.probabilities[np.arange(len(quality.labels)), quality.labels]
+
+
+def _errors_of_labels(quality):
+    return np.abs(quality.probabilities - quality.labels).max(-1)
+
+
+def _errors_of_numbers(quality):
+    spread = np.asarray(quality.labels, float).reshape(len(quality.labels), -1).std(0)
+    return (np.abs(quality.residuals) / np.where(spread > 0, spread, 1.0)).max(-1)
+
+
+def _errors_of_boxes(quality):
+    return np.bincount(quality.errors().images, minlength=len(quality.labels)).astype(float)
+
+
+_ERRORS: dict[str, Callable[[Any], np.ndarray]] = {
+    "classification": _errors_of_classes,
+    "multilabel": _errors_of_labels,
+    "regression": _errors_of_numbers,
+    "detection": _errors_of_boxes,
+}
+"""How far answers are from what is right, by task."""
+
+
+def _pairs(tests):
+    """Any two runs: the images that one does better on."""
+    return tuple(
+        _pair(one, other, tests) for one, other in itertools.combinations(range(len(tests)), 2)
+    )
+
+
+def _pair(one, other, tests):
+    from scipy.stats import binomtest
+
+    right = [tests[each].quality.right for each in (one, other)]
+    if right[0] is None:  # of numbers: whether the other is farther from what is right
+        first, second = (_errors_of_numbers(tests[each].quality) for each in (one, other))
+        right = [first < second, second < first]
+    better = int(np.sum(right[0] & ~right[1])), int(np.sum(right[1] & ~right[0]))
+    p = binomtest(better[0], sum(better)).pvalue if sum(better) else 1.0
+    return Pair((one, other), better, len(right[0]) - sum(better), float(p))
+
+
+def _changes(task, tests):
+    """The images that some runs get right and others do not, those that differ the most first."""
+    errors = np.array([_ERRORS[task](each.quality) for each in tests])
+    right = [each.quality.right for each in tests]
+    changed = np.ptp(errors, 0) > 0 if right[0] is None else np.ptp(np.array(right, int), 0) > 0
+    order = np.argsort(-np.ptp(errors, 0), kind="stable")
+    return tuple(_change(index, task, tests, errors) for index in order[changed[order]].tolist())
+
+
+def _change(index, task, tests, errors):
+    row, of = tests[0].rows[index], [each.quality for each in tests]
+    probable = task == "classification"
+    return Change(
+        row.image,
+        row.digest,
+        row.label,
+        tuple(_answer(each, index, task) for each in of),
+        tuple(float(each.probabilities[index].max()) if probable else None for each in of),
+        tuple(None if each.right is None else bool(each.right[index]) for each in of),
+        tuple(errors[:, index].tolist()),
+    )
+
+
+def _answer(quality, index, task):
+    """What a run said of an image, in words."""
+    if task == "classification":
+        return quality.class_names[quality.predictions[index]]
+    return quality.caption(index).split("\n")[0]
+
+
+def _notes(runs, names, common, relabelled):
+    """What to know before one trusts the numbers."""
+    unknown = [name for run, name in zip(runs, names, strict=True) if not run.asked]
+    if unknown:
+        yield (
+            f"The settings of {', '.join(unknown)} are not known: an earlier version, which did "
+            "not write them down, trained there."
+        )
+    tests = [len(run.images.rows["test"]) for run in runs]
+    if {*tests} != {common + relabelled}:
+        counts = ", ".join(f"{n} of {name}" for n, name in zip(tests, names, strict=True))
+        yield (
+            f"The runs were tested on different images: {counts}, of which {common + relabelled} "
+            "are in common. Metrics of different images are not comparable; those of the images in "
+            "common are."
+        )
+    if relabelled:
+        yield f"{relabelled} of the images in common have another label in another run: left out."
+    yield from () if are_folds(runs) else _seen(runs, names)
+
+
+def are_folds(runs: Sequence[Finished]) -> bool:
+    """Whether runs are the folds of one cross-validation."""
+    above = {Path(os.path.realpath(run.folder)).parent for run in runs}
+    return len(above) == 1 and (above.pop() / "folds.json").is_file()
+
+
+def _seen(runs, names):
+    """Lines about test images of one run that another one has learned from."""
+    of = [
+        {split: {row.digest for row in rows} for split, rows in run.images.rows.items()}
+        for run in runs
+    ]
+    what = {"train": "was trained on", "validation": "chose its best epoch on"}
+    for one, other in itertools.permutations(range(len(runs)), 2):
+        for split, did in what.items():
+            if count := len(of[one]["test"] & of[other][split]):
+                yield (
+                    f"{names[other]} {did} {count} of the test images of {names[one]}, which would "
+                    "flatter it there."
+                )
