@@ -5,25 +5,28 @@ from statistics import mean, stdev
 
 from keras_resnet import pages
 from keras_resnet.data.labels import LABELS
+from keras_resnet.pages import Section, parts
 from keras_resnet.runs.comparison import ComparisonRecord, are_folds
 from keras_resnet.runs.finished import each_shown
 
 _SHOWN, _LISTED, _SIDE = 24, 500, 160  # changed images, lines of them, pixels
-_CURVES = 10  # runs up to which each has a name in the plot
+_NAMED = 10  # runs up to which each has a name in the plot
 _LETTERS = 24  # of a name in a plot
 
-# The table of each class: what metrics.json calls it, the column, how the table is headed.
+# The scores of every class: what metrics.json calls them, the one that is shown, and its heading.
 _EACH = {
     "classification": ("per_class", "f1-score", "F1 score of each class"),
     "multilabel": ("per_label", "average_precision", "Average precision of each label"),
     "regression": ("per_value", "mean_absolute_error", "Mean absolute error of each value"),
     "detection": ("per_class", "AP", "AP of each class"),
 }
-_SIDES = {
-    "regression": ("Images that one run is nearer to", "is nearer to the truth on"),
-    "detection": ("Images that changed sides", "alone makes no error on"),
+_ALONE = {
+    "classification": "alone is right on",
+    "multilabel": "alone has all labels right on",
+    "regression": "is nearer to the truth on",
+    "detection": "alone makes no error on",
 }
-_SIDE_OF_OTHERS = ("Images that changed sides", "alone is right on")
+"""What it is to do better on an image than another run."""
 
 
 def page(record: ComparisonRecord) -> str:
@@ -38,42 +41,36 @@ def page(record: ComparisonRecord) -> str:
     -------
     str
     """
-    names, folds = list(record.names), are_folds(record.runs)
-    what = "Folds of a cross-validation" if folds else "Comparison of runs"
-    if len(names) == 2 and not folds:
-        what = f"{names[0]} and {names[1]}"
-    several = len(record.pairs) > 1
-    pairs = [_pair_row(record, each) for each in record.pairs] if several else []
+    folds, two = are_folds(record.runs), len(record.names) == 2
+    title = " and ".join(record.names) if two else f"{len(record.names)} runs"
+    lead = [parts.facts(_facts(record))]
+    if two and record.pairs:
+        lead.append(parts.text(_verdict(record)))
+    found = [
+        _settings(record),
+        *_metrics(record, folds),
+        _training(record),
+        _each(record),
+        None if two else _pairs(record),
+        _changed(record),
+    ]
     return pages.rendered(
-        "comparison.html",
-        title=what,
-        names=names,
-        facts=_facts(record),
-        sentences=[] if several else [_verdict(record, each) for each in record.pairs],
-        notes=record.notes,
-        settings=[[name, *map(_value, values)] for name, values in record.settings.items()],
-        same=[[name, _value(value)] for name, value in record.same.items()],
-        known=any(run.asked for run in record.runs),
-        metrics=[*_metric_tables(record, folds)],
-        curves=_curves(record),
-        each=_each(record),
-        pairs=pairs,
-        pair_columns=_PAIR_COLUMNS,
-        changed=_changed(record) if record.images else None,
+        "sections.html",
+        title=f"Cross-validation, {len(record.names)} folds" if folds else title,
+        lead=[*lead, *map(parts.note, record.notes)],
+        sections=[section for section in found if section],
     )
 
 
 def _facts(record):
-    first, noun = record.runs[0], LABELS[record.task].noun
-    nouns = {"class": "Classes", "label": "Labels", "number": "Numbers"}[noun]
-    names = first.class_names
-    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    names, noun = record.runs[0].class_names, LABELS[record.task].noun
+    more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return [
         ("Task", record.task),
-        (nouns, shown),
+        ("Classes" if noun == "class" else f"{noun.capitalize()}s", ", ".join(names[:12]) + more),
         *zip(record.names, map(_trained, record.runs), strict=True),
         ("Test images in common", record.images),
-    ]
+    ]  # fmt: skip
 
 
 def _trained(run):
@@ -91,43 +88,55 @@ def _duration(seconds):
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
+def _verdict(record):
+    """Which of two runs is better, and whether that may be chance."""
+    (found,) = record.pairs
+    test = "sign test" if record.task == "regression" else "McNemar's exact test"
+    return (
+        f"Of {record.images:,} test images in common, {_better(record)} If chance alone decided "
+        "these, a difference at least as large would come up with a probability of "
+        f"{found.p:.2g} ({test}). That is about these two models: another seed may change more."
+    )
+
+
+def _better(record):
+    """How many images each of two runs does better on, in words."""
+    ((first, second),) = (each.better for each in record.pairs)
+    one, other = record.names
+    return f"{one} {_ALONE[record.task]} {first:,}, {other} on {second:,}."
+
+
+def _settings(record):
+    """The settings that differ, and on demand the others."""
+    differ = [[name, *map(_value, values)] for name, values in record.settings.items()]
+    if differ:
+        shown = [parts.table(["setting", *record.names], differ)]
+    elif any(run.asked for run in record.runs):
+        shown = [parts.text("None.")]
+    else:
+        shown = [parts.text("Unknown: these runs did not write down how they were trained.")]
+    same = [[name, _value(value)] for name, value in record.same.items()]
+    if same:
+        listed = parts.table(["setting", "value"], same)
+        shown.append(parts.details(f"{len(same)} settings are the same", listed))
+    return Section("Settings that differ", shown)
+
+
 def _value(value):
     """A setting as people read it."""
     if value is None:
         return pages.number(None)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return str(value)
-    return value
+    return f"{value:,}" if type(value) is int else str(value)
 
 
-def _verdict(record, pair):
-    """Which of two runs is better, and whether that may be chance."""
-    (one, other), (first, second) = (record.names[each] for each in pair.runs), pair.better
-    _, does = _SIDES.get(record.task, _SIDE_OF_OTHERS)
-    return (
-        f"Of {record.images:,} test images in common, {one} {does} {first:,}, {other} on "
-        f"{second:,}. If chance alone decided such images, a difference at least as large would "
-        f"come up with a probability of {pair.p:.2g} ({_TEST[record.task == 'regression']}). "
-        "Another seed may change more than that: the test is about these two models."
-    )
-
-
-_TEST = {False: "McNemar's exact test", True: "sign test"}
-_PAIR_COLUMNS = ["one", "other", "only one is better", "only the other", "alike", "probability"]
-
-
-def _pair_row(record, pair):
-    names = (record.names[each] for each in pair.runs)
-    return [*names, *pair.better, pair.alike, pages.Cell(f"{pair.p:.2g}", pair.p)]
-
-
-def _metric_tables(record, folds):
+def _metrics(record, folds):
     """The metrics on the images of each run and, if they differ, on those in common."""
-    own = "On the test images" if _same_images(record) else "On its own test images"
-    yield own, *_with_difference("metric", record.metrics, record, folds)
-    if record.common and not _same_images(record):
-        heading = f"On the {record.images:,} images in common"
-        yield heading, *_with_difference("metric", record.common, record, False)
+    same = _same_images(record)
+    own = _with_difference("metric", record.metrics, record, folds)
+    yield Section("On the test images" if same else "On its own test images", [own])
+    if record.common and not same:
+        common = _with_difference("metric", record.common, record)
+        yield Section(f"On the {record.images:,} images in common", [common])
 
 
 def _same_images(record):
@@ -135,26 +144,24 @@ def _same_images(record):
 
 
 def _with_difference(what, found, record, folds=False):
-    """A table with a column for each run and, of two, what the second has more; of folds, means."""
-    columns, rows = [what, *record.names], []
+    """A column for each run and, of two, what the second has more; of folds, means."""
     two = len(record.names) == 2 and not folds
-    columns += ["difference"] if two else ["mean", "spread"] if folds else []
+    more = ["difference"] if two else ["mean", "spread"] if folds else []
+    rows = []
     for name, values in found.items():
         there = [value for value in values if value is not None]
-        more = []
         if folds:
-            more = [mean(there), stdev(there)] if len(there) > 1 else [None, None]
+            values = (*values, *((mean(there), stdev(there)) if len(there) > 1 else (None, None)))
         elif two:
-            more = [_difference(values)]
-        rows.append([name, *values, *more])
-    return columns, rows
+            values = (*values, _difference(*values))
+        rows.append([name, *values])
+    return parts.table([what, *record.names, *more], rows)
 
 
-def _difference(values):
-    if None in values:
+def _difference(one, other):
+    if one is None or other is None:
         return None
-    difference = values[1] - values[0]
-    return pages.Cell(f"{difference:+.4g}", difference)
+    return pages.Cell(f"{other - one:+.4g}", other - one)
 
 
 def _each(record):
@@ -165,42 +172,42 @@ def _each(record):
     if not names:
         return None
     found = {name: tuple(each[name].get(score) for each in scores) for name in names}
-    columns, rows = _with_difference(LABELS[record.task].noun, found, record)
-    own = "" if _same_images(record) else ", each run on its own test images"
-    return {
-        "heading": heading,
-        "what": f"A click on the head of a column sorts by it{own}.",
-        "columns": columns,
-        "rows": rows,
-    }
+    where = parts.text("Each run on its own test images.", quiet=True)
+    shown = [] if _same_images(record) else [where]
+    return Section(heading, [*shown, _with_difference(LABELS[record.task].noun, found, record)])
 
 
-def _curves(record):
+def _training(record):
     """Losses and the first metric of all runs over the epochs; None without any history."""
-    histories = [run.history for run in record.runs]
-    named = [name.removeprefix("val_") for history in histories for name in history]
-    shown = ["loss", *(name for name in dict.fromkeys(named) if name.split("_")[-1] != "loss")][:2]
-    shown = [name for name in shown if name in named]
+    named = [name.removeprefix("val_") for run in record.runs for name in run.history]
+    metrics = [name for name in dict.fromkeys(named) if not name.endswith("loss")]
+    shown = [*(["loss"] if "loss" in named else []), *metrics[:1]]
     if not shown:
         return None
-    few = len(record.runs) <= _CURVES
+    few = len(record.runs) <= _NAMED
     with pages.figure(len(shown), squeeze=False) as (drawn, ((*axes,),)):
         for axis, name in zip(axes, shown, strict=True):
             for index, (run, label) in enumerate(zip(record.runs, record.names, strict=True)):
-                _curve(axis, run, name, label if few else None, pages.COLOURS[index % 6])
+                _curve(axis, run, name, label, pages.COLOURS[index % 6])
             axis.set(xlabel="epoch", ylabel=name.replace("_", " "))
             axis.xaxis.get_major_locator().set_params(integer=True)
         if few:
             legend = drawn.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center")
             for text in legend.get_texts():
                 text.set_parse_math(False)  # names are data
-    return pages.svg(drawn, "Losses and metrics of all runs over the epochs", "curves")
+    picture = pages.svg(drawn, "Losses and metrics of all runs over the epochs", "training")
+    return Section("Training", [parts.shown(picture, _CAPTION)])
+
+
+_CAPTION = (
+    "Solid: validation images, or training images where none were held out. Dotted: training "
+    "images. Diamond: the best epoch, whose weights the model has."
+)
 
 
 def _curve(axis, run, name, label, colour):
-    label = label and (
-        label if len(label) <= _LETTERS else f"\N{HORIZONTAL ELLIPSIS}{label[-_LETTERS:]}"
-    )
+    if len(label) > _LETTERS:
+        label = f"\N{HORIZONTAL ELLIPSIS}{label[-_LETTERS:]}"
     train, held_out = run.history.get(name), run.history.get(f"val_{name}")
     main = held_out or train
     if not main:
@@ -214,37 +221,46 @@ def _curve(axis, run, name, label, colour):
         axis.plot(best, main[best - 1], "D", color=colour, markersize=5)
 
 
+def _pairs(record):
+    """Any two of several runs."""
+    if not record.pairs:
+        return None
+    rows = [
+        [*(record.names[run] for run in each.runs), *each.better, each.alike,
+         pages.Cell(f"{each.p:.2g}", each.p)]
+        for each in record.pairs
+    ]  # fmt: skip
+    what = (
+        f"On the {record.images:,} test images in common. The probability is that of a difference "
+        "at least as large if chance alone decided the images that only one of the two does better "
+        "on. It is not corrected for the number of pairs."
+    )
+    columns = ["one", "other", "one is better", "other is better", "alike", "probability"]
+    return Section("Run against run", [parts.text(what, quiet=True), parts.table(columns, rows)])
+
+
 def _changed(record):
     """The images that the runs do not agree on: some as pictures, most as lines."""
-    heading, does = _SIDES.get(record.task, _SIDE_OF_OTHERS)
-    count = len(record.changed)
-    shown, listed = record.changed[:_SHOWN], record.changed[:_LISTED]
+    if not record.images:
+        return None
+    numbers = record.task == "regression"
+    heading = "Images that one run is nearer to" if numbers else "Images that changed sides"
+    changed, shown = record.changed[:_LISTED], record.changed[:_SHOWN]
+    if not changed:
+        return Section(heading, [parts.text("None.")])
     pictures = _pictures(record, shown)
-    tiles = [(pictures[each.digest], _caption(record, each)) for each in shown
-             if each.digest in pictures]  # fmt: skip
-    counts = " ".join(
-        f"{record.names[a]} {does} {first:,}, {record.names[b]} on {second:,}."
-        for (a, b), (first, second) in ((each.runs, each.better) for each in record.pairs[:1])
-        if len(record.pairs) == 1
-    )
-    lines = [
-        [Path(each.image).name, *([] if record.task == "detection" else [each.label]),
-         *(_said(each, index) for index in range(len(record.names)))]
-        for each in listed
-    ]  # fmt: skip
-    truth = [] if record.task == "detection" else ["label"]
-    return {
-        "heading": heading,
-        "count": count,
-        "what": f"{counts} First those that the runs differ on the most.".strip(),
-        "tiles": tiles,
-        "missing": "" if len(tiles) == len(shown) else _gone(len(shown) - len(tiles)),
-        "listed": f"The first {len(listed):,} of {count:,}"
-        if len(listed) < count
-        else "All of them",
-        "columns": ["image", *truth, *record.names],
-        "rows": lines,
-    }
+    tiles = [
+        (pictures[each.digest], _caption(record, each)) for each in shown if each.digest in pictures
+    ]
+    counts = _better(record) if len(record.pairs) == 1 else ""
+    found = [parts.text(counts, "First those that the runs differ on the most.", quiet=True)]
+    found += [parts.tiles(tiles)] if tiles else []
+    if missing := len(shown) - len(tiles):
+        found.append(parts.text(_gone(missing), quiet=True))
+    total = f"{len(record.changed):,}"
+    listed = f"{_LISTED} of {total}" if len(changed) < len(record.changed) else f"All {total}"
+    table = parts.table(["image", *_truth(record), *record.names], _lines(record, changed))
+    return Section(heading, [*found, parts.heading(listed), table])
 
 
 def _gone(count):
@@ -255,10 +271,27 @@ def _gone(count):
     )
 
 
+def _truth(record):
+    """The columns of what is right; boxes are too many for one."""
+    return [] if record.task == "detection" else ["label"]
+
+
+def _lines(record, changed):
+    runs = range(len(record.names))
+    return [
+        [
+            Path(each.image).name,
+            *(each.label for _ in _truth(record)),
+            *(_said(each, run) for run in runs),
+        ]
+        for each in changed
+    ]
+
+
 def _pictures(record, changed):
-    """Some of the images, by digest, from the first run that still has them."""
+    """Some of the images, by digest, from the first run."""
     rows = {row.digest: row for row in record.tests[0].rows}
-    alt = {each.digest: f"{Path(each.image).name}, is {each.label}" for each in changed}
+    alt = {each.digest: Path(each.image).name for each in changed}
     wanted = [rows[each.digest] for each in changed]
     return each_shown(record.runs[0], wanted, _SIDE, alt)
 
@@ -268,22 +301,19 @@ def _caption(record, each):
     from markupsafe import Markup
 
     lines = [Markup("{}").format(Path(each.image).name)]
-    if record.task != "detection":
-        lines.append(Markup("is <bdi>{}</bdi>").format(each.label))
-    for index, name in enumerate(record.names):
-        mark = {True: "good", False: "bad", None: "quiet"}[each.right[index]]
-        lines.append(
-            Markup('<span class="{}">{}: {}</span>').format(mark, name, _said(each, index))
-        )
+    lines += [Markup("is <bdi>{}</bdi>").format(each.label) for _ in _truth(record)]
+    for run, name in enumerate(record.names):
+        mark = {True: "good", False: "bad", None: "quiet"}[each.right[run]]
+        lines.append(Markup('<span class="{}">{}: {}</span>').format(mark, name, _said(each, run)))
     return Markup("<br>").join(lines)
 
 
-def _said(each, index):
+def _said(each, run):
     """An answer, how certain it was, and a sign of whether it is right."""
     from markupsafe import Markup
 
-    certainty = each.certainties[index]
+    certainty = each.certainties[run]
     sure = "" if certainty is None else f" {certainty:.0%}"
-    mark = {True: "\u2713 ", False: "\u2717 ", None: ""}[each.right[index]]
+    mark = {True: "\N{CHECK MARK} ", False: "\N{BALLOT X} ", None: ""}[each.right[run]]
     # Names that are written from right to left leave their surroundings as they are.
-    return Markup("{}<bdi>{}</bdi>{}").format(mark, each.answers[index], sure)
+    return Markup("{}<bdi>{}</bdi>{}").format(mark, each.answers[run], sure)

@@ -1,15 +1,15 @@
 """What a search has found, for people to read: a table, a plot and a page."""
 
 import csv
-import html
-import io
 import os
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
+from keras_resnet import pages
 from keras_resnet.checks import check_positive
 from keras_resnet.files import write_text, written_beside
+from keras_resnet.pages import Section, parts
 from keras_resnet.tuning.importance import FEWEST, importance
 from keras_resnet.tuning.records import (
     SearchRecord,
@@ -91,24 +91,25 @@ def pareto_plot(path: str | os.PathLike, record: SearchRecord) -> None:
 
 
 def _pareto_figure(record):
-    from matplotlib import color_sequences
-    from matplotlib.figure import Figure
+    with pages.figure(width=10, height=4.2) as (figure, axis):
+        if best(record):
+            _draw_pareto(axis, record)
+        else:
+            axis.set_axis_off()
+            axis.annotate("no trial completed", (0.5, 0.5), xycoords="axes fraction", ha="center")
+    return figure
+
+
+def _draw_pareto(axis, record):
     from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
-    # Without pyplot, so that the user's windows and settings stay as they are.
-    figure = Figure(figsize=(10, 4.2), layout="tight")
-    axis = figure.subplots()
     trials, front = best(record), pareto_front(record)
-    if not trials:
-        axis.set_axis_off()
-        axis.annotate("no trial completed", (0.5, 0.5), xycoords="axes fraction", ha="center")
-        return figure
     blocks = sorted({str(trial.values.get("block", "")) for trial in trials})
-    colours = dict(zip(blocks, color_sequences["tab10"] * len(blocks), strict=False))
+    colours = dict(zip(blocks, pages.COLOURS[:6] * len(blocks), strict=False))
     axis.plot(
         [trial.macs for trial in front],
         [score_of(trial) for trial in front],
-        color="#57606a",
+        color="#8a8a8a",
         linewidth=1.2,
         label="Pareto front (trial numbers)",
     )
@@ -123,7 +124,7 @@ def _pareto_figure(record):
             color=colours[str(trial.values.get("block", ""))],
             # Models trained for fewer epochs are paler, so that they do not look worse.
             alpha=0.35 + 0.6 * trial.epochs / longest,
-            edgecolors="black" if trial in front else "white",
+            edgecolors="black" if trial in front else "none",
             linewidths=0.8,
             zorder=4 if trial in front else 3,
             gid=f"trial-{trial.number}",
@@ -138,9 +139,8 @@ def _pareto_figure(record):
             textcoords="offset points",
             horizontalalignment="right",
             verticalalignment="bottom" if up else "top",
-            fontsize=9,
         )
-    for text in axis.legend(fontsize=9).get_texts():
+    for text in axis.legend().get_texts():
         text.set_parse_math(False)  # values are data
     axis.set_xscale("log")
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -151,8 +151,6 @@ def _pareto_figure(record):
     axis.margins(0.06, 0.1)
     axis.set_xlabel("multiply-adds for one image (paler: trained for fewer epochs)")
     axis.set_ylabel(record.objective)
-    axis.grid(alpha=0.3)
-    return figure
 
 
 def summary(record: SearchRecord) -> str:
@@ -309,50 +307,87 @@ def _duration(seconds):
 
 def _page(record, found):
     """The page of a search."""
-    import jinja2
-    import markupsafe
-
-    templates = jinja2.Environment(
-        loader=jinja2.PackageLoader("keras_resnet.tuning"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    templates.filters.update(
-        score=lambda score: _score(record, score),
-        gain=lambda gain: _gain(record, gain),
-        # The name of a choice may be broken after an underscore.
-        breakable=lambda name: markupsafe.escape(name).replace("_", markupsafe.Markup("_<wbr>")),
-    )
-    trials = best(record)
-    columns, rows = table(record)
-    return templates.get_template("search.html").render(
+    sections = [_choices(record, found), _failed(record)]
+    if trials := best(record):
+        headline, chosen = map(parts.text, (_headline(record, trials[0]), _listed(trials[0])))
+        sections = [
+            Section("The best model", [headline, chosen]),
+            Section("The best trials", [parts.table(*_sortable(record))]),
+            Section("Score against multiply-adds", [parts.shown(_plot(record))]),
+            *sections,
+        ]
+    lead = [parts.facts(_facts(record))]
+    return pages.rendered(
+        "sections.html",
         title=f"Search for {record.objective}",
-        facts=_facts(record),
-        best=trials and {"headline": _headline(record, trials[0]), "chosen": _listed(trials[0])},
-        columns=columns,
-        rows=rows,
-        plot=markupsafe.Markup(_svg(record)) if trials else "",
-        verdict=_verdict(found),
-        choices=found.choices,
-        mattered=found.beyond_chance,
-        failures=_failures(record),
+        lead=lead if trials else [*lead, parts.text("No trial completed.")],
+        sections=[section for section in sections if section],
     )
 
 
-def _svg(record):
-    """The Pareto plot as an element of a page, with a tooltip on every point."""
-    import matplotlib
+def _sortable(record):
+    """The table of the best trials, with what its cells are sorted by."""
+    columns, rows = table(record)
+    for row, trial in zip(rows, best(record), strict=False):
+        keys = (trial.score, trial.parameters, trial.macs, trial.epochs, trial.seconds)
+        row[:7] = map(pages.Cell, row[:7], (int(row[0]), trial.number, *keys))
+        row[7:] = [
+            trial.milliseconds if name == "ms" else trial.values.get(name) for name in columns[7:]
+        ]
+    return columns, rows
 
-    file = io.StringIO()
-    # Text stays text, and the page is the same for the same record.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "pareto"}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        _pareto_figure(record).savefig(file, format="svg", metadata=nothing)
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg", '<svg role="img"', 1)
+
+def _choices(record, found):
+    """Which choices mattered, and the scores of their values."""
+    if not best(record):
+        return None
+    rows = [
+        [
+            choice.name,
+            pages.percent(choice.share, 0, bar=True) if found.beyond_chance else "nothing",
+            _marginals(record, choice),
+        ]
+        for choice in found.choices
+    ]
+    shown = [parts.text(_verdict(found))]
+    if rows:
+        columns = ["choice", "fraction of that", _OF_VALUES]
+        shown += [parts.text(_COMPARED, quiet=True), parts.table(columns, rows)]
+    return Section("Which choices mattered", shown)
+
+
+_OF_VALUES = "values: mean score (mean difference from models of as many epochs; models)"
+_COMPARED = (
+    "Each model counts once, after its first round of training, and is compared with all models "
+    "trained for as many epochs. Where no choice matters, 1 search in 20 still shows some."
+)
+
+
+def _marginals(record, choice):
+    """What models with each value of a choice scored."""
+    from markupsafe import Markup
+
+    return Markup(" \u00b7 ").join(
+        Markup("<strong>{}</strong> {} ({}; {})").format(
+            each.value, _score(record, each.score), _gain(record, each.gain), each.nets
+        )
+        for each in choice.marginals
+    )
+
+
+def _failed(record):
+    """Why trials failed."""
+    failures = _failures(record)
+    return failures and Section("Failed trials", [parts.table(["reason", "trials"], failures)])
+
+
+def _plot(record):
+    """The Pareto plot as an element of a page, with a tooltip on every point."""
+    from markupsafe import Markup
+
+    picture = pages.svg(_pareto_figure(record), "Score of each trial against its cost", "pareto")
     for trial in best(record):
-        tip = html.escape(f"{_headline(record, trial)}: {_listed(trial)}")
-        mark = f'<g id="trial-{trial.number}">'
-        svg = svg.replace(mark, f"{mark}<title>{tip}</title>")
-    return svg
+        mark = Markup('<g id="pareto-trial-{}">').format(trial.number)
+        tip = Markup("<title>{}: {}</title>").format(_headline(record, trial), _listed(trial))
+        picture = picture.replace(mark, mark + tip)
+    return picture

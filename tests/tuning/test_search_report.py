@@ -2,6 +2,7 @@ import csv
 import html.parser
 import re
 
+import browsing
 import numpy as np
 import PIL.Image
 import pytest
@@ -52,7 +53,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
-        if tag not in ("meta", "wbr"):
+        if tag not in ("meta", "wbr", "link"):
             self._open.append(tag)
 
     def handle_startendtag(self, tag, attributes):
@@ -68,7 +69,10 @@ class Page(html.parser.HTMLParser):
     @property
     def text(self):
         return " ".join(
-            text for tag, texts in self.texts.items() if tag != "style" for text in texts
+            text
+            for tag, texts in self.texts.items()
+            if tag not in ("style", "script")
+            for text in texts
         )
 
 
@@ -337,7 +341,7 @@ class TestParetoPlot:
                 assert image.format == "PNG"
                 pictures[path.name] = np.asarray(image.convert("RGB")).astype(int)
         # The colours of the two kinds of blocks.
-        for colour, name in [((31, 119, 180), "one"), ((255, 127, 14), "both")]:
+        for colour, name in [((0, 114, 178), "one"), ((213, 94, 0), "both")]:
             near = np.abs(pictures[name] - colour).sum(axis=-1) < 60
             assert near.any()
         assert (pictures["both"] == pictures["failed too"]).all()
@@ -376,7 +380,9 @@ class TestWriteReport:
     def test_is_a_page_that_needs_nothing_else(self, tmp_path):
         page = written(tmp_path, search(self.trials))
         assert page.tags.count("svg") == 1
-        assert not {"script", "link", "img", "iframe", "image", "object"} & set(page.tags)
+        assert not {"img", "iframe", "image", "object"} & set(page.tags)
+        assert "src=" not in page.source
+        assert re.findall("<link[^>]*>", page.source) == ['<link rel="icon" href="data:,">']
         source = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page.source)
         assert not re.search(r"(?i)https?:|//\w|@import|url\((?!#)|<!DOCTYPE svg|<\?xml", source)
 
@@ -400,7 +406,8 @@ class TestWriteReport:
                 [*self.trials, trial(6, 0.99, **{"block": "<script>", "<em>": '"</title><s>'})],
             ),
         )
-        assert not {"script", "b", "i", "u", "em", "s"} & set(page.tags)
+        assert not {"b", "i", "u", "em", "s"} & set(page.tags)
+        assert page.tags.count("script") == 1  # sorts tables
         assert '<script>alert("1")</script>' in page.text
         assert "block=<script>" in page.text
 
@@ -417,7 +424,7 @@ class TestWriteReport:
         monkeypatch.setattr(report, "importance", lambda record: found)
         page = written(tmp_path, record)
         assert f"The choices explain {found.explained:.0%} of the variance" in page.text
-        assert page.source.count('class="bar"') == len(found.choices)
+        assert page.source.count("--share:") == len(found.choices)
         for choice in found.choices:
             for marginal in choice.marginals:
                 assert marginal.value in page.text
@@ -428,7 +435,7 @@ class TestWriteReport:
         record = drawn(20, lambda values, rng: rng.normal(0.7, 0.05))
         page = written(tmp_path, record)
         assert "No choice mattered more than chance would explain" in page.text
-        assert 'class="bar"' not in page.source
+        assert "--share:" not in page.source
         assert "No choice mattered more than chance would explain" in report.summary(record)
 
     @pytest.mark.parametrize("trials", [(), trials[2:]])
@@ -448,7 +455,7 @@ class TestWriteReport:
             raise RuntimeError("no more")
 
         with monkeypatch.context() as patch:
-            patch.setattr(report, "_svg", fail)
+            patch.setattr(report, "_plot", fail)
             for folder in (tmp_path, tmp_path / "new"):
                 with pytest.raises(RuntimeError, match="no more"):
                     report.write_report(folder, search(self.trials))
@@ -456,6 +463,26 @@ class TestWriteReport:
         written(tmp_path, search(self.trials))
         after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert all(after[name] != before[name] for name in before)
+
+    def test_fits_windows_of_all_widths(self, tmp_path):
+        trials = [
+            trial(n, 0.5 + n / 99, 10**6 * n, depth=n, **{f"a_choice_of_{i}": n for i in range(9)})
+            for n in range(12)
+        ]
+        page = written(tmp_path / "run", search([*trials, failed(13, "x" * 300)])).source
+        found, complaints = browsing.measured(page, (360, 768, 1440), tmp_path)
+        assert all(content <= width for width, content, _ in found), found
+        assert complaints == []
+
+    def test_tables_sort(self, tmp_path):
+        trials = [trial(n, score, n * 10**8) for n, score in [(1, 0.5), (2, 0.9), (3, 0.7)]]
+        page = written(tmp_path / "run", search(trials)).source
+        script = """(() => {
+          page.querySelectorAll("th button")[4].click();
+          return [...page.querySelectorAll("td:nth-child(5)")].map(cell => cell.textContent);
+        })()"""
+        (cells,), _ = browsing.examined(page, script, tmp_path)
+        assert cells == ["0.30 G", "0.20 G", "0.10 G"]
 
     def test_is_the_same_page_for_the_same_record(self, tmp_path):
         pages = [written(tmp_path / name, search(self.trials)).source for name in "ab"]
