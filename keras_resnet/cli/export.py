@@ -49,6 +49,13 @@ from keras_resnet.runs.choices import EXPORTS
     help="saved_model: classes of an answer to image files.",
 )
 @click.option(
+    "--with-litert",
+    type=click.Choice(EXPORTS["litert"]),
+    metavar="PRECISION",
+    help="saved_model: also write a LiteRT file of this precision (float32, float16, dynamic or "
+    "int8), which TensorFlow Serving serves with --prefer_tflite_model.",
+)
+@click.option(
     "--agreement",
     type=options.FRACTION,
     help="Fraction of the test images whose class, or of the objects that, must stay the same.  "

@@ -2,7 +2,8 @@
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -32,17 +33,23 @@ class Exported(os.PathLike):
         Its model card: what it is, what it takes and returns, what made it, and its verification.
     verification : Verification, optional
         How it compares with the original; None if it was not verified.
+    beside : dict of str to Verification, default {}
+        How other files in its folder compare with the original, by their names: the LiteRT file of
+        a SavedModel.
     """
 
     path: Path
     card: dict
     verification: Verification | None
+    beside: Mapping[str, Verification] = field(default_factory=dict)
 
     def __fspath__(self):
         return os.fspath(self.path)
 
     def __str__(self):
-        return f"{self.path}\n{self.verification or 'not verified'}"
+        lines = [f"{self.path}\n{self.verification or 'not verified'}"]
+        lines += [f"{self.path / name}\n{each}" for name, each in self.beside.items()]
+        return "\n".join(lines)
 
 
 def model_card(

@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from keras_resnet.checks import check_choice
 from keras_resnet.export.card import Exported, model_card
+from keras_resnet.export.disk import full_disk_named
 from keras_resnet.export.folding import fold_batch_norm, in_precision
 from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.runtimes import check_installed
-from keras_resnet.export.saved_model import full_disk_named
 from keras_resnet.export.verify import verify_export
 from keras_resnet.files import written_beside
 from keras_resnet.graphs import plain
@@ -113,13 +113,19 @@ def litert(
     path = _new_file(path, ".tflite")
     check_choice(LITERT_PRECISIONS, precision=precision)
     if precision == "int8":
-        _check_calibration(calibrate, model)
+        check_calibration(calibrate, model)
         if images is None and calibrate is not None:
-            images, agreement = calibrate, agreement - _by_chance(agreement, len(calibrate))
+            images, agreement = calibrate, agreement - by_chance(agreement, len(calibrate))
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
     with written_beside(path) as partial:
-        partial.write_bytes(_converted(folded, interface, precision, calibrate))
+        contents = converted(
+            lambda images: {interface.output: folded(images, training=False)},
+            tf.TensorSpec((interface.batch_size, *folded.inputs[0].shape[1:]), "float32", "images"),
+            precision,
+            calibrate,
+        )
+        partial.write_bytes(contents)
         verification = None
         if verified:
             verification = verify_export(partial, model, interface, precision, images, agreement)
@@ -219,12 +225,13 @@ def _new_file(path, suffix):
     return path
 
 
-def _by_chance(fraction, count):
+def by_chance(fraction: float, count: int) -> float:
     """Two standard errors of a fraction, found on so many images."""
     return 2 * math.sqrt(max(fraction * (1 - fraction), 0.0) / count)
 
 
-def _check_calibration(images, model):
+def check_calibration(images: np.ndarray | None, model: keras.Model) -> None:
+    """Raise ValueError for what a model cannot be calibrated with."""
     if images is None or not len(images):
         raise ValueError(
             "calibrate: precision='int8' needs images, as the model takes them, to find the ranges "
@@ -237,18 +244,16 @@ def _check_calibration(images, model):
         raise ValueError("calibrate holds NaN or infinite values: leave these images out.")
 
 
-def _converted(model, interface, precision, calibrate):
-    """The contents of a LiteRT file."""
-    _, *shape = model.inputs[0].shape
-    spec = tf.TensorSpec((interface.batch_size, *shape), "float32", "images")
-    output = interface.output
+def converted(
+    function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
+    spec: tf.TensorSpec,
+    precision: LiteRTPrecision,
+    calibrate: np.ndarray | None,
+) -> bytes:
+    """The contents of a LiteRT file of a function, whose signature is "serving_default"."""
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
-        archive.add_endpoint(
-            "serving_default",
-            lambda images: {output: model(images, training=False)},
-            [spec],
-        )
+        archive.add_endpoint("serving_default", function, [spec])
         with full_disk_named(folder):
             archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
@@ -260,7 +265,7 @@ def _converted(model, interface, precision, calibrate):
             return converter.convert()
 
         def examples():
-            return ([np.asarray(image, "float32")[None]] for image in calibrate)
+            return ([np.asarray(image, spec.dtype.as_numpy_dtype)[None]] for image in calibrate)
 
         converter.representative_dataset = examples
         # Logits in steps of an eighth would make many classes equally likely.

@@ -1,10 +1,9 @@
 """SavedModels as TensorFlow Serving wants them: NAME/VERSION."""
 
-import contextlib
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +15,18 @@ from tensorflow.core.protobuf import saved_model_pb2
 from keras_resnet.checks import check_unicode
 from keras_resnet.data.labels_file import check_labels, write_labels
 from keras_resnet.export.card import CARD_FILE, Exported, model_card
+from keras_resnet.export.disk import full_disk_named
 from keras_resnet.export.folding import Precision, fold_batch_norm, in_precision
+from keras_resnet.export.formats import LiteRTPrecision
 from keras_resnet.export.interface import TOP
 from keras_resnet.export.kinds import kind_of
+from keras_resnet.export.litert_served import (
+    FILE,
+    SIGNATURE,
+    card_of,
+    check_served,
+    write_served,
+)
 from keras_resnet.export.runtimes import is_version, versions
 from keras_resnet.export.verify import verify_export
 from keras_resnet.export.warmup import write_requests
@@ -45,6 +53,8 @@ def saved_model(
     resize: bool = False,
     batch_size: int | None = None,
     top: int = TOP,
+    with_litert: LiteRTPrecision | None = None,
+    calibrate: np.ndarray | None = None,
     images: np.ndarray | Sequence[np.ndarray] | None = None,
     agreement: float = 0.99,
     verified: bool = True,
@@ -101,6 +111,15 @@ def saved_model(
         Images per request. Default: any number.
     top : int, default 5
         Number of labels that "classify_bytes" returns.
+    with_litert : {"float32", "float16", "dynamic", "int8"}, optional
+        Also write `model.tflite` into the folder, a LiteRT file of this precision, as in `litert`,
+        whose input and output are those of "serving_default". TensorFlow Serving serves it in place
+        of the SavedModel if it is started with `--prefer_tflite_model`, which is experimental: then
+        there are no other signatures. Requests that warm a server up are for "serving_default"
+        alone. Default: no file.
+    calibrate : array of shape (images, height, width, channels), optional
+        For `with_litert="int8"`: images as "serving_default" takes them, to find the ranges of the
+        feature maps. A hundred from the training split are plenty.
     images : array of shape (images, height, width, channels), optional
         What to verify with, as the signature takes them; best those of a test split. Of a detector
         also a list of images of any sizes. Default: made-up ones, for which outputs are compared
@@ -108,7 +127,7 @@ def saved_model(
     agreement : float, default 0.99
         Fraction of `images` for which the exported model has to give the same answer: the same
         class, the same labels, or nearly the same values. For a detector: the fraction of objects
-        that both must find.
+        that both must find. For the LiteRT file, 0.95 are enough.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -155,8 +174,11 @@ def saved_model(
     )
     if interface.labels is not None:
         check_labels(interface.labels)
+    if with_litert is not None:
+        check_served(model, with_litert, calibrate, resize)
     path = place_of(path)
-    served = kind.signatures(in_precision(fold_batch_norm(model), precision), interface)
+    folded = fold_batch_norm(model)
+    served = kind.signatures(in_precision(folded, precision), interface)
     if interface.kind == "unknown":
         _logger.info(
             "%s: there is no classify_bytes, as the model does not say what its outputs are. For "
@@ -173,13 +195,23 @@ def saved_model(
         if interface.labels is not None:
             write_labels(partial / "assets", interface.labels)
         with full_disk_named(path):
-            write_requests(partial, interface.image_size, kind.batch_sizes)
-        verification = None
+            # The server refuses a model that cannot answer all of them.
+            only = with_litert and (SIGNATURE,)
+            write_requests(partial, interface.image_size, kind.batch_sizes, only)
+        verification, beside = None, {}
         if verified:
             verification = verify_export(partial, model, interface, precision, images, agreement)
         card = model_card(model, interface, precision, verification)
+        if with_litert is not None:
+            compared = write_served(
+                *(partial, model, folded, interface, with_litert),
+                **dict(calibrate=calibrate, images=images, agreement=agreement),
+                verified=verified,
+            )
+            beside = {FILE: compared} if compared else {}
+            card["litert"] = card_of(with_litert, compared)
         write_text(partial / CARD_FILE, json_text(card) + "\n")
-    exported = Exported(path, card, verification)
+    exported = Exported(path, card, verification, beside)
     if verbose:
         print(exported)
     return exported
@@ -253,22 +285,6 @@ def place_of(path: str | os.PathLike) -> Path:
             "another one."
         )
     return next_version(path)
-
-
-@contextlib.contextmanager
-def full_disk_named(path: str | os.PathLike) -> Iterator[None]:
-    """Raise OSError, with the path that the user knows, where TensorFlow cannot write.
-
-    Parameters
-    ----------
-    path : path
-        What is being written.
-    """
-    try:
-        yield
-    except tf.errors.OpError as error:
-        reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
-        raise OSError(f"{os.fspath(path)!r} cannot be written: {reason}.") from error
 
 
 def _check_servable(path):

@@ -116,6 +116,7 @@ def verify_export(
     precision: str,
     images: np.ndarray | Sequence[np.ndarray] | None,
     agreement: float,
+    threads: int | None = None,
 ) -> Verification:
     """Verify a new export: by its answers for images, or by its outputs for made-up ones.
 
@@ -133,6 +134,8 @@ def verify_export(
         Images as it takes them.
     agreement : float
         Fraction of the images for which both have to give the same answer.
+    threads : int, optional
+        As `load` takes it.
 
     Returns
     -------
@@ -153,7 +156,8 @@ def verify_export(
         images, agreement = kind.made_up(spec, interface, tolerance < COARSE)
     original = traced(lambda images: alone(function(images)), spec)
     decided = _decided(thresholds_of(model))
-    result = kind.compare(load(path), original, images, interface.kind, tolerance, **decided)
+    loaded = load(path, threads)
+    result = kind.compare(loaded, original, images, interface.kind, tolerance, **decided)
     _check_agreement(result, agreement, tolerance)
     if result.alike:
         _logger.warning(kind.says_nothing, model.name)

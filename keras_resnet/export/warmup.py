@@ -1,7 +1,7 @@
 """Requests that TensorFlow Serving sends to itself before it answers others."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -21,6 +21,7 @@ def write_requests(
     path: str | os.PathLike,
     image_size: int | tuple[int, int],
     batch_sizes: Sequence[int] = BATCH_SIZES,
+    only: Collection[str] | None = None,
 ) -> None:
     """Write requests for every signature of a SavedModel.
 
@@ -35,6 +36,8 @@ def write_requests(
         Height and width of the images, where a signature does not say.
     batch_sizes : sequence of int
         Images per request, where a signature does not say.
+    only : collection of str, optional
+        The signatures that requests are for. Default: all.
 
     References
     ----------
@@ -44,6 +47,8 @@ def write_requests(
     file.parent.mkdir()
     with tf.io.TFRecordWriter(os.fspath(file)) as writer:
         for name, signature in signature_defs(path).items():
+            if only is not None and name not in only:
+                continue
             ((argument, tensor),) = signature.inputs.items()
             fixed = tensor.tensor_shape.dim[0].size
             for batch_size in batch_sizes if fixed < 0 else (fixed,):

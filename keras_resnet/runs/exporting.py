@@ -46,6 +46,7 @@ class ExportRecord:
             "format": self.format,
             "precision": self.precision,
             **(asdict(self.exported.verification) if self.exported.verification else {}),
+            **{name: asdict(each) for name, each in self.exported.beside.items()},
         }
 
 
@@ -62,6 +63,7 @@ def export(
     image_dtype: Literal["float32", "uint8"] = "float32",
     resize: bool = False,
     top: int = 5,
+    with_litert: Literal["float32", "float16", "dynamic", "int8"] | None = None,
     agreement: float | None = None,
     weights: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -97,6 +99,10 @@ def export(
         For "saved_model": take images of any size.
     top : int, default 5
         For "saved_model": classes of an answer to image files.
+    with_litert : {"float32", "float16", "dynamic", "int8"}, optional
+        For "saved_model": also write a LiteRT file of this precision into the folder, which
+        TensorFlow Serving can serve in place of the SavedModel, as
+        `keras_resnet.export.saved_model` says.
     agreement : float, optional
         Fraction of the test images whose class must not change, or of the objects in them that must
         still be found. Default: 0.99, for "litert" 0.95.
@@ -137,10 +143,13 @@ def export(
         raise ValueError(
             f"precision={precision!r}: format {kind!r} knows {', '.join(EXPORTS[kind])}."
         )
-    if precision == "int8" and not calibrate:
-        raise ValueError("precision='int8' needs images to calibrate: calibrate=SOURCE.")
+    for name, value in {"precision": precision, "with_litert": with_litert}.items():
+        if value == "int8" and not calibrate:
+            raise ValueError(f"{name}='int8' needs images to calibrate: calibrate=SOURCE.")
     if kind != "saved_model" and (resize or image_dtype != "float32"):
         raise ValueError("resize and image_dtype are for format 'saved_model'.")
+    if with_litert is not None and kind != "saved_model":
+        raise ValueError(f"with_litert={with_litert!r} is for format 'saved_model'.")
     check_range("agreement", optional=True, agreement=agreement)
     output = Path(output)
     check_writable(output)
@@ -159,15 +168,16 @@ def export(
     if calibrate:
         images = data.load(calibrate, task=found.task if found.task != "classification" else None)
         options["images"] = some(images.test, verified)
+        if "int8" in (precision, with_litert):
+            options["calibrate"] = some(images.train, _CALIBRATED)
     with silenced_libraries():
         if kind == "saved_model":
             options.update(crop=shown["crop"], image_dtype=image_dtype, resize=resize, top=top)
+            options["with_litert"] = with_litert
             exported = exporters.saved_model(net, output, **options)
         elif kind == "onnx":
             exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
         else:
-            if calibrate:
-                options["calibrate"] = some(images.train, _CALIBRATED)
             exported = exporters.litert(net, output / f"{net.name}.tflite", **options)
     if kind != "saved_model":
         if labels:

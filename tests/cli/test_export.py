@@ -38,9 +38,23 @@ class TestExport:
         card = json.loads((tmp_path / "cifar_resnet8.tflite.json").read_text())
         assert (card["precision"], card["labels"]) == (precision, ["one", "zero"])
 
+    def test_saved_model_with_a_litert_file(self, trained, photographs, tmp_path):
+        output, _ = trained
+        arguments = ["--with-litert", "int8", "--calibrate", photographs, "--json"]
+        result = run("export", output, "--output", tmp_path / "pair", *arguments)
+        assert result.exit_code == 0, result.output
+        answer = json.loads(result.stdout)
+        file = tmp_path / "pair" / "1" / "model.tflite"
+        assert file.exists()
+        assert (answer["runtime"], answer["model.tflite"]["runtime"]) == ("TensorFlow", "LiteRT")
+        assert str(file) in result.stderr
+
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
+            (["--with-litert", "int8"], "with_litert='int8' needs images to calibrate"),
+            (["--with-litert", "int8", "--format", "onnx"], "needs images to calibrate"),
+            (["--with-litert", "float32", "--format", "onnx"], "is for format 'saved_model'"),
             (["--precision", "int8"], "format 'saved_model' knows float32, bfloat16"),
             (
                 ["--format", "litert", "--precision", "int8"],

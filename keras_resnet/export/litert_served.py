@@ -1,0 +1,156 @@
+"""A LiteRT file in a SavedModel's folder, which TensorFlow Serving may serve in its place.
+
+`tensorflow_model_server --prefer_tflite_model` (experimental) serves `model.tflite` of a version,
+where there is one. It makes the signature "serving_default" of the names, types and shapes of that
+file's input and output; other signatures there are not.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tensorflow.lite.tools import flatbuffer_utils
+
+from keras_resnet.checks import check_choice
+from keras_resnet.export.comparison import Verification
+from keras_resnet.export.folding import in_precision
+from keras_resnet.export.formats import (
+    LITERT_PRECISIONS,
+    LiteRTPrecision,
+    by_chance,
+    check_calibration,
+    converted,
+)
+from keras_resnet.export.kinds import kind_of
+from keras_resnet.export.verify import verify_export
+
+FILE = "model.tflite"
+"""Where TensorFlow Serving looks for it in a version's folder."""
+
+SIGNATURE = "serving_default"
+"""The signature that it has, and the only one."""
+
+_AGREEMENT = 0.95  # as of other LiteRT files
+
+
+def check_served(
+    model: keras.Model, precision: str, calibrate: np.ndarray | None, resize: bool
+) -> None:
+    """Raise ValueError unless a model can be written as a LiteRT file that is served.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    precision : str
+        What the file is to compute in.
+    calibrate : array, optional
+        Images to find the ranges of its feature maps with.
+    resize : bool
+        Whether clients may send images of any size.
+    """
+    check_choice(LITERT_PRECISIONS, with_litert=precision)
+    kind = kind_of(model)
+    if "litert" not in kind.formats:
+        raise ValueError(
+            f"with_litert={precision!r}: model {model.name!r} is a {kind.name}, which cannot be "
+            "written as a LiteRT file. Leave it out."
+        )
+    if resize:
+        raise ValueError(
+            f"with_litert={precision!r}: a LiteRT file takes images of the model's size alone. "
+            "Leave out resize, or with_litert."
+        )
+    if precision == "int8":
+        check_calibration(calibrate, model)
+
+
+def write_served(
+    folder: Path,
+    model: keras.Model,
+    folded: keras.Model,
+    interface: Any,
+    precision: LiteRTPrecision,
+    *,
+    calibrate: np.ndarray | None,
+    images: np.ndarray | None,
+    agreement: float,
+    verified: bool,
+) -> Verification | None:
+    """Write the file, and verify it as the server runs it: in one thread.
+
+    Parameters
+    ----------
+    folder : path
+        The SavedModel's folder.
+    model : keras.Model
+        The original.
+    folded : keras.Model
+        The same, whose normalizations are folded.
+    interface : Interface
+        How clients call it.
+    precision : {"float32", "float16", "dynamic", "int8"}
+        What the file computes in.
+    calibrate, images : array, optional
+        Images as the signature takes them, for "int8" and to verify with.
+    agreement : float
+        Fraction of the images for which the SavedModel has to give the same answer as the original;
+        for the file, 0.95 are enough.
+    verified : bool
+        Whether to verify it.
+
+    Returns
+    -------
+    Verification or None
+
+    Raises
+    ------
+    ValueError
+        If it disagrees with the original.
+    """
+    signatures = kind_of(model).signatures(in_precision(folded, "float32"), interface)
+    function, spec = signatures[SIGNATURE]
+    contents = converted(function, spec, precision, calibrate)
+    (folder / FILE).write_bytes(
+        _named(contents, {spec.name: "inputs", interface.output: "outputs"})
+    )
+    if not verified:
+        return None
+    agreement = min(agreement, _AGREEMENT)
+    if images is None and precision == "int8" and calibrate is not None:
+        images, agreement = calibrate, agreement - by_chance(agreement, len(calibrate))
+    try:
+        return verify_export(
+            folder / FILE, model, interface, precision, images, agreement, threads=1
+        )
+    except ValueError as error:
+        raise ValueError(f"with_litert={precision!r}: {error}") from error
+
+
+def _named(contents, ends):
+    """The same file, whose one input and one output have these names.
+
+    The server calls them as the tensors themselves are called; converters call those after what
+    made them, and keep the names of a signature elsewhere.
+    """
+    model = flatbuffer_utils.convert_bytearray_to_object(contents)
+    (graph, *_) = model.subgraphs
+    taken = {name.encode() for name in ends}
+    for index, tensor in enumerate(graph.tensors):
+        if tensor.name in taken:
+            tensor.name = b"%s/%d" % (tensor.name, index)
+    for name, end in ends.items():
+        (index,) = getattr(graph, end)
+        graph.tensors[index].name = name.encode()
+    return flatbuffer_utils.convert_object_to_bytearray(model)
+
+
+def card_of(precision: LiteRTPrecision, verification: Verification | None) -> dict:
+    """What the model card says of it."""
+    return {
+        "file": FILE,
+        "precision": precision,
+        "verification": verification and asdict(verification),
+    }
