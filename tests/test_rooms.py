@@ -9,7 +9,7 @@ ROOMS = (
     *("files", "names", "checks", "progress", "machine", "optimizers", "launch", "pages"),
     *("initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
-    *("analysis", "explain", "detection", "export", "experiments", "tuning", "runs", "cli"),
+    *("analysis", "detection", "explain", "export", "experiments", "tuning", "runs", "cli"),
 )
 PACKAGE = Path(keras_resnet.__file__).parent
 

@@ -7,6 +7,7 @@ import click
 from keras_resnet.cli import options
 from keras_resnet.cli.console import answer, say, table
 from keras_resnet.cli.quality import show_skipped
+from keras_resnet.names import some
 
 
 @click.command()
@@ -17,20 +18,30 @@ from keras_resnet.cli.quality import show_skipped
     "--class",
     "class_name",
     metavar="NAME",
-    help="The class, label or value to explain.  [default: for each image the most probable]",
+    help="The class, label or value to explain.  [default: for each image the most probable; of a "
+    "detector, objects of all]",
 )
 @click.option(
     "--layer",
     metavar="NAME",
-    help="The layer whose feature map is used, or a stage such as conv4.  [default: the last map]",
+    help="The layer whose feature map is used, or a stage such as conv4.  [default: the last map; "
+    "of a detector, the one that the object was found in]",
 )
 @click.option(
     "--method",
-    metavar="grad-cam|grad-cam++|cam",
-    default="grad-cam",
-    show_default=True,
+    metavar="grad-cam|grad-cam++|cam|hirescam",
     help="How channels are weighed; cam is for models that end in average pooling and one Dense "
-    "layer.",
+    "layer.  [default: grad-cam; of a detector, hirescam]",
+)
+@click.option(
+    "--top",
+    type=options.AT_LEAST_1,
+    help="For a detector: objects per image, the most certain ones.  [default: 5]",
+)
+@click.option(
+    "--score",
+    type=options.FRACTION,
+    help="For a detector: the lowest score of an object.  [default: 0.5]",
 )
 @options.task
 @options.shown
@@ -42,7 +53,7 @@ def explain(model, images, as_json, **given):
 
     MODEL is as for `predict`. The folder gets a picture of each image, as the model is shown it,
     with the regions that speak for the class in colour, from blue to red; and sheet.png, images
-    beside their maps.
+    beside their maps. Of a detector, each object gets a picture.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -51,12 +62,14 @@ def explain(model, images, as_json, **given):
         found.update(record.to_json())
         rows = [
             [image, name, f"{number:.4f}", Path(file).name]
-            for image, name, number, file in map(dict.values, found["maps"])
+            for image, name, number, file, *_ in map(dict.values, found["maps"])
         ]
-        table("", [*found["maps"][0]], rows, left=2)
+        table("", [*found["maps"][0]][:4], rows, left=2)
         count = len(record.maps)
         say(
             f"{record.output}: {count} {'picture' if count == 1 else 'pictures'}, sheet.png; "
             f"{record.method} of {record.layer}"
         )
+        if record.empty:
+            say(f"no object: {some([str(each) for each in record.empty], 10)}")
         show_skipped(record)

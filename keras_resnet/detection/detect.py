@@ -58,7 +58,7 @@ def detect(
     parts_of(model)
     checks.check_positive(batch_size=batch_size)
     checks.check_range("fraction", optional=True, score=score)
-    images = [_checked(image, index, model) for index, image in enumerate(images)]
+    images = [checked(image, index, model) for index, image in enumerate(images)]
     answers = []
     for first in range(0, len(images), batch_size):
         batch = images[first : first + batch_size]
@@ -132,7 +132,7 @@ def answers_of(
     return answers
 
 
-def _checked(image, index, model):
+def checked(image, index, model):
     """An image as an array; ValueError for anything else."""
     image = np.asarray(image)
     channels = model.inputs[0].shape[-1]

@@ -46,30 +46,34 @@ class Detections(OfDetector):
 
     def call(self, logits, deltas, proposals, counts, resized, sizes):
         options, most = self.options, self.options.box_detections_per_img
-        shape = tf.shape(proposals)
-        classes = logits.shape[-1] - 1
-        scores = tf.reshape(tf.nn.softmax(logits), (shape[0], shape[1], classes + 1))[..., 1:]
-        deltas = tf.reshape(deltas, (shape[0], shape[1], classes + 1, 4))[:, :, 1:]
-        boxes = clip(decode(deltas, proposals[:, :, None], WEIGHTS), resized)
-        wanted = tf.sequence_mask(counts, shape[1])[..., None] & have_sides(boxes, _SMALLEST)
+        boxes, scores, lost = _candidates(logits, deltas, proposals, counts, resized)
         found = tf.image.combined_non_max_suppression(
-            tf.cast(boxes, "float32"),
-            tf.cast(tf.where(wanted, scores, 0.0), "float32"),
+            boxes,
+            scores,
             max_output_size_per_class=most,
             max_total_size=most,
             iou_threshold=options.box_nms_thresh,
             score_threshold=options.box_score_thresh,
             clip_boxes=False,
         )
-        factors = tf.cast(sizes, "float32") / tf.cast(resized, "float32")
         there = tf.sequence_mask(found.valid_detections, most)
-        lost = tf.reduce_any(tf.math.is_nan(tf.reshape(scores, (shape[0], -1))), 1)
         return {
-            "boxes": found.nmsed_boxes * tf.gather(factors, (1, 0, 1, 0), axis=1)[:, None],
+            "boxes": found.nmsed_boxes * factors(resized, sizes)[:, None],
             "scores": tf.where(lost[:, None], np.nan, found.nmsed_scores),
             "labels": tf.where(there, tf.cast(found.nmsed_classes, "int32"), -1),
             "count": found.valid_detections,
         }
+
+    def origins(self, found, logits, deltas, proposals, counts, resized, sizes):
+        """Find the proposal that each object was, given what was returned for which inputs."""
+        boxes, scores, _ = _candidates(logits, deltas, proposals, counts, resized)
+        boxes *= factors(resized, sizes)[:, None, None]
+        labels = tf.maximum(found["labels"], 0)
+        of_class = tf.gather(tf.transpose(boxes, (0, 2, 1, 3)), labels, batch_dims=1)
+        score_of = tf.gather(tf.transpose(scores, (0, 2, 1)), labels, batch_dims=1)
+        apart = tf.reduce_sum(tf.abs(of_class - found["boxes"][:, :, None]), -1)
+        apart += tf.abs(score_of - found["scores"][..., None])
+        return tf.argmin(apart, -1, output_type="int32")
 
     def compute_output_spec(self, logits, deltas, proposals, counts, resized, sizes):
         images, most = proposals.shape[0], self.options.box_detections_per_img
@@ -79,3 +83,24 @@ class Detections(OfDetector):
             "labels": keras.KerasTensor((images, most), "int32"),
             "count": keras.KerasTensor((images,), "int32"),
         }
+
+
+def factors(resized, sizes):
+    """What boxes in the batch are multiplied by to be in pixels of the images: (images, 4)."""
+    ratios = tf.cast(sizes, "float32") / tf.cast(resized, "float32")
+    return tf.gather(ratios, (1, 0, 1, 0), axis=1)
+
+
+def _candidates(logits, deltas, proposals, counts, resized):
+    """The box of every class in every proposal, its score, and whether an image has scores of NaN.
+
+    Scores of boxes that are none are 0.
+    """
+    shape, classes = tf.shape(proposals), logits.shape[-1] - 1
+    scores = tf.reshape(tf.nn.softmax(logits), (shape[0], shape[1], classes + 1))[..., 1:]
+    deltas = tf.reshape(deltas, (shape[0], shape[1], classes + 1, 4))[:, :, 1:]
+    boxes = clip(decode(deltas, proposals[:, :, None], WEIGHTS), resized)
+    wanted = tf.sequence_mask(counts, shape[1])[..., None] & have_sides(boxes, _SMALLEST)
+    lost = tf.reduce_any(tf.math.is_nan(tf.reshape(scores, (shape[0], -1))), 1)
+    scores = tf.where(wanted, scores, 0.0)
+    return tf.cast(boxes, "float32"), tf.cast(scores, "float32"), lost

@@ -1,6 +1,7 @@
 """Pictures of how a detector does, as PNG files."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,17 +155,43 @@ def _crop(image, errors, index, truths):
     if errors.detections[index] >= 0:
         boxes, colours = [*boxes, errors.boxes[index]], [*colours, _DETECTION]
     boxes = np.array(boxes)
-    corners = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
-    middle, sides = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
-    half = max((0.5 + _AROUND) * sides.max(), _SMALLEST / 2)
-    limits = np.array(image.shape[1::-1])
-    low = np.clip(np.floor(middle - half), 0, limits - 1).astype(int)
-    high = np.clip(np.ceil(middle + half), low + 1, limits).astype(int)
+    low, high = window(boxes, image.shape)
     tile = draw_boxes(image[low[1] : high[1], low[0] : high[0]], np.zeros((0, 4)))
     scale = _SIDE / max(tile.size)
     tile = tile.resize([max(1, round(side * scale)) for side in tile.size])
     drawn = draw_boxes(tile, (boxes - np.tile(low, 2)) * scale, colours=colours)
     return np.asarray(drawn)
+
+
+def window(boxes: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Choose what to show of an image around some boxes.
+
+    Parameters
+    ----------
+    boxes : array of shape (boxes, 4)
+        x1, y1, x2, y2 in pixels.
+    shape : sequence of int
+        Height and width of the image, in pixels, and its channels.
+
+    Returns
+    -------
+    low, high : int array of shape (2,)
+        x and y of the corners: `image[low[1] : high[1], low[0] : high[0]]` is shown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet.detection.plots import window
+    >>> [corner.tolist() for corner in window(np.array([[100, 100, 200, 200]]), (300, 400, 3))]
+    [[40, 40], [260, 260]]
+    """
+    corners = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+    middle, sides = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
+    half = max((0.5 + _AROUND) * sides.max(), _SMALLEST / 2)
+    limits = np.array(shape[1::-1])
+    low = np.clip(np.floor(middle - half), 0, limits - 1).astype(int)
+    high = np.clip(np.ceil(middle + half), low + 1, limits).astype(int)
+    return low, high
 
 
 def _caption(errors, index, truths, evaluation):

@@ -61,8 +61,7 @@ class RoIAlign(OfDetector):
         count = tf.shape(proposals)[1]
         owners = tf.repeat(tf.range(tf.shape(proposals)[0]), count)
         boxes = tf.stop_gradient(tf.reshape(proposals, (-1, 4)))
-        strides = [tf.shape(batch)[1] // tf.shape(level)[1] for level in levels]
-        scales = [1.0 / tf.cast(stride, boxes.dtype) for stride in strides]
+        scales = _scales(levels, batch, boxes.dtype)
         if len(levels) == 1:
             found = self._of_level(levels[0], boxes * scales[0], owners)
         else:
@@ -75,6 +74,10 @@ class RoIAlign(OfDetector):
             found = tf.dynamic_stitch(indices, parts)
         return tf.ensure_shape(found, (None, self.bins, self.bins, levels[0].shape[-1]))
 
+    def levels_of(self, levels, batch, boxes):
+        """The number of the level that each box is taken from, of shape (boxes,)."""
+        return level_of(boxes, _scales(levels, batch, boxes.dtype)[0], len(levels))
+
     def _of_level(self, features, boxes, owners):
         ratio, aligned = self.options.roi_sampling_ratio, self.options.roi_aligned
         align = by_crops if ratio and self.bins * ratio <= _POINTS else by_matrices
@@ -86,6 +89,12 @@ class RoIAlign(OfDetector):
 
     def get_config(self):
         return {**super().get_config(), "bins": self.bins}
+
+
+def _scales(levels, batch, dtype):
+    """1 / stride of each level."""
+    strides = [tf.shape(batch)[1] // tf.shape(level)[1] for level in levels]
+    return [1.0 / tf.cast(stride, dtype) for stride in strides]
 
 
 def level_of(boxes: tf.Tensor, finest: tf.Tensor, levels: int) -> tf.Tensor:

@@ -1,16 +1,29 @@
 """Where in an image a model sees what it says.
 
-==============  ===================================================================
-`grad_cam`      maps of images for a class, by Grad-CAM, Grad-CAM++ or CAM
-`Explainer`     makes such maps of many batches
-`Explained`     what it returns: maps, what they explain, and the model's outputs
-`overlay`       maps drawn over images
-`METHODS`       what makes a map of features and gradients, by name
-==============  ===================================================================
+================  ===================================================================
+`grad_cam`        maps of images for a class, by Grad-CAM and its relatives
+`Explainer`       makes such maps of many batches
+`Explained`       what it returns: maps, what they explain, and the model's outputs
+`box_maps`        maps of the objects that a detector finds, one for each box
+`BoxExplainer`    makes such maps of many images
+`ExplainedBoxes`  what it returns: maps, boxes, and the regions that they were found in
+`overlay`         maps drawn over images
+`METHODS`         what makes a map of features and gradients, by name
+================  ===================================================================
 """
 
+from keras_resnet.explain.boxes import BoxExplainer, ExplainedBoxes, box_maps
 from keras_resnet.explain.maps import Explained, Explainer, grad_cam
 from keras_resnet.explain.methods import METHODS
 from keras_resnet.explain.overlays import overlay
 
-__all__ = ["METHODS", "Explained", "Explainer", "grad_cam", "overlay"]
+__all__ = [
+    "METHODS",
+    "BoxExplainer",
+    "Explained",
+    "ExplainedBoxes",
+    "Explainer",
+    "box_maps",
+    "grad_cam",
+    "overlay",
+]

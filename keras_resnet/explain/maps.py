@@ -13,13 +13,11 @@ import tensorflow as tf
 from keras_resnet import graphs, names
 from keras_resnet.analysis.evaluation import check_finite
 from keras_resnet.checks import check_data_format, check_positive
-from keras_resnet.explain.methods import METHODS, check_cam
+from keras_resnet.explain.methods import METHODS, SCALE, check_cam
 from keras_resnet.explain.watching import Call, find_layers, replaced, watched
 from keras_resnet.resnet import deep_graphs
 
 _logger = logging.getLogger(__name__)
-
-_SCALE = 1024.0  # of gradients in float16, whose smallest number is 6e-8
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Explained:
     Parameters
     ----------
     maps : float32 array of shape (images, rows, columns)
-        As large as the feature map. Of "grad_cam" and "grad_cam++" 0 or more.
+        As large as the feature map. Of either sign for "cam", else 0 or more.
     classes : int array of shape (images,)
         What was explained: classes, labels or values.
     outputs : float32 array of shape (images, units)
@@ -78,12 +76,12 @@ def grad_cam(
         The layer whose feature map is used: its name, that of a stage such as "conv5", for the last
         map of the stage, or the layer itself. Default: what global pooling is applied to, or else
         the last feature map.
-    method : {"grad_cam", "grad_cam++", "cam"}, default "grad_cam"
+    method : {"grad_cam", "grad_cam++", "cam", "hirescam"}, default "grad_cam"
         "grad_cam": the sum of the channels, weighted by the mean gradient of the score; negative
         sums are 0. "grad_cam++": as that, with weights for several objects of a class. "cam": the
         contribution of every place to the score, of either sign, for models that end in global
         average pooling and one Dense layer. There, "grad_cam" is the same without its negative
-        part.
+        part. "hirescam": features times gradients, place by place; negative sums are 0.
     batch_size : int, default 32
         Images per batch.
 
@@ -101,7 +99,8 @@ def grad_cam(
     References
     ----------
     Selvaraju et al., Grad-CAM, ICCV 2017; Chattopadhay et al., Grad-CAM++, WACV 2018; Zhou et al.,
-    Learning Deep Features for Discriminative Localization, CVPR 2016.
+    Learning Deep Features for Discriminative Localization, CVPR 2016; Draelos and Carin, Use
+    HiResCAM instead of Grad-CAM for faithful explanations of convolutional neural networks, 2020.
 
     See Also
     --------
@@ -296,7 +295,7 @@ class Explainer:
             # Too high ones are complained of later, when their values are known.
             score = tf.gather(scores, tf.minimum(classes, units - 1), batch_dims=1)
             layer, features = self._chosen(calls)
-            scale = _SCALE if features.dtype == tf.float16 else 1.0
+            scale = SCALE if features.dtype == tf.float16 else 1.0
             scaled = scale * score
         gradients = tape.gradient(scaled, features)
         if gradients is None:

@@ -8,6 +8,9 @@ import tensorflow as tf
 
 from keras_resnet import graphs
 
+SCALE = 1024.0
+"""Of gradients in float16, whose smallest number is 6e-8."""
+
 
 def _grad_cam(features, gradients):
     """Selvaraju et al. 2017, equations 1 and 2."""
@@ -32,12 +35,21 @@ def _cam(features, gradients):
     return tf.reduce_sum(gradients * features, axis=-1)
 
 
+def _hirescam(features, gradients):
+    """Draelos and Carin 2020, equation 6: what every place adds to a score that is linear in it."""
+    return tf.nn.relu(_cam(features, gradients))
+
+
 METHODS: dict[str, Callable[[Any, Any], Any]] = {
     "grad_cam": _grad_cam,
     "grad_cam++": _grad_cam_plus_plus,
     "cam": _cam,
+    "hirescam": _hirescam,
 }
 """What makes maps of features and gradients (images, height, width, channels), by name."""
+
+OF_BOXES = ("hirescam", "grad_cam", "grad_cam++")
+"""Those that suit any head, as that of a detector's boxes."""
 
 
 def check_cam(model: keras.Model, layer: Any) -> None:

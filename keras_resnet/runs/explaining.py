@@ -1,10 +1,11 @@
 """Where in images a trained model sees what it says."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -12,13 +13,16 @@ import PIL.Image
 from keras_resnet import analysis, data, graphs
 from keras_resnet import explain as explanations
 from keras_resnet.analysis.evaluation import submission_ids
-from keras_resnet.checks import check_choice
+from keras_resnet.checks import check_choice, check_positive, check_range
 from keras_resnet.data.labels import Task
+from keras_resnet.detection.plots import window
 from keras_resnet.files import written_beside
 from keras_resnet.names import find, some
 from keras_resnet.names import label as spelled
+from keras_resnet.runs import objects
 from keras_resnet.runs.guards import damaged_images_named, job
-from keras_resnet.runs.models import load_model, normalized, warn_of_unknowns
+from keras_resnet.runs.kinds import KINDS, OF_IMAGES
+from keras_resnet.runs.models import Answering, load_model, normalized, warn_of_unknowns
 from keras_resnet.runs.prediction import check_folder, files_in, readable
 
 SHEET_FILE = "sheet.png"
@@ -26,6 +30,16 @@ SHEET_FILE = "sheet.png"
 
 _ON_SHEET = 16  # images
 _SIDE = 224  # pixels up to which small images are enlarged
+_OBJECTS, _SCORE = 5, 0.5  # that are explained of an image, and their lowest score
+_LONGEST = 200  # bytes of a file's name: most disks take 255, and it is longer while it is written
+_REFUSED: dict[bool, dict[str, str]] = {
+    True: {"crop": "a detector sees whole images"},
+    False: {
+        "score": "it is for objects; class_name says what is explained",
+        "top": "it is for objects; an image has one map",
+    },
+}
+"""Options that have no effect, on detectors and on others, and why."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,18 @@ class Map:
         Its probability, or the value itself; of a model whose task is not known, what it gives.
     file : pathlib.Path
         The picture.
+    layer : str
+        The layer that gave the feature map.
+    box : tuple of float, optional
+        Of an object: x1, y1, x2, y2 in pixels of the image.
     """
 
     image: Path
     name: str
     answer: float
     file: Path
+    layer: str
+    box: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,13 +81,15 @@ class ExplainRecord:
     method : str
         A key of `explain.METHODS`.
     layer : str
-        The layer that gave the feature maps.
+        The layer that gave the feature maps, or, of a pyramid, the layers.
     output : pathlib.Path
-        The folder: a picture of every image, and `SHEET_FILE`.
+        The folder: a picture of every image or object, and `SHEET_FILE`.
     maps : tuple of Map
         What was drawn, in the order of the images.
     skipped : tuple of str, default ()
         Why damaged images were left out, a line for each.
+    empty : tuple of pathlib.Path, default ()
+        Images in which no object was found.
     """
 
     task: str | None
@@ -76,10 +98,12 @@ class ExplainRecord:
     output: Path
     maps: tuple[Map, ...]
     skipped: tuple[str, ...] = ()
+    empty: tuple[Path, ...] = ()
 
     def to_json(self) -> dict:
         """What `keras-resnet explain --json` prints."""
         word, key = _WORDS[self.task]
+        of_boxes = self.task == "detection"
         return {
             "task": self.task,
             "method": self.method,
@@ -92,10 +116,12 @@ class ExplainRecord:
                     word: each.name,
                     key: each.answer,
                     "file": str(each.file),
+                    **({"box": list(each.box), "layer": each.layer} if each.box else {}),
                 }
                 for each in self.maps
             ],
             "skipped": list(self.skipped),
+            **({"empty": [*map(str, self.empty)]} if of_boxes else {}),
         }
 
 
@@ -103,6 +129,7 @@ _WORDS: dict[str | None, tuple[str, str]] = {
     "classification": ("class", "probability"),
     "multilabel": ("label", "probability"),
     "regression": ("name", "value"),
+    "detection": ("class", "score"),
     None: ("index", "output"),
 }
 
@@ -115,7 +142,9 @@ def explain(
     *,
     class_name: str | None = None,
     layer: str | None = None,
-    method: str = "grad_cam",
+    method: str | None = None,
+    top: int | None = None,
+    score: float | None = None,
     task: Task | None = None,
     weights: str | os.PathLike | None = None,
     image_size: int | tuple[int, int] | None = None,
@@ -133,15 +162,23 @@ def explain(
         Image files, or folders of them.
     output : path
         The folder for the pictures: for 7.jpg, 7.png (a/7.png where there is another 7.jpg), as the
-        model is shown it; and sheet.png, images beside their maps, of up to 16 images.
+        model is shown it; and sheet.png, images beside their maps, of up to 16 images. Of a
+        detector: 7_1.png, 7_2.png and so on, one for each object.
     class_name : str, optional
-        The class, label or value to explain. Default: for each image the most probable one.
+        The class, label or value to explain. Default: for each image the most probable one; of a
+        detector, objects of all classes.
     layer : str, optional
         The layer whose feature map is used, or a stage such as "conv5". Default: what global
-        pooling is applied to, or else the last feature map.
-    method : {"grad_cam", "grad_cam++", "cam"}, default "grad_cam"
-        As in `explain.grad_cam`.
-    task : {"classification", "multilabel", "regression"}, optional
+        pooling is applied to, or else the last feature map; of a detector, the one that the
+        object's region was taken from.
+    method : {"grad_cam", "grad_cam++", "cam", "hirescam"}, optional
+        As in `explain.grad_cam`, and for detectors in `explain.box_maps`. Default: "grad_cam", and
+        "hirescam" for detectors.
+    top : int, optional
+        Of a detector: objects per image, the most certain ones. Default: 5.
+    score : float, optional
+        Of a detector: the lowest score of an object. Default: 0.5.
+    task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for, if it does not say so itself.
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
@@ -161,8 +198,8 @@ def explain(
     Raises
     ------
     ValueError
-        For a model or images that cannot be read, a detector, and options that do not suit the
-        model.
+        For a model or images that cannot be read, options that do not suit the model, and, of a
+        detector, if there is no object to explain in any of the images.
 
     Examples
     --------
@@ -179,49 +216,158 @@ def explain(
     ...     sorted(path.name for path in record.output.iterdir())
     ['image.png', 'sheet.png']
     """
-    method = find("method", method, explanations.METHODS)
+    if method is not None:
+        method = find("method", method, explanations.METHODS)
     check_choice(("raise", "skip"), on_error=on_error)
+    if top is not None:
+        check_positive(top=top)
+    check_range("fraction", optional=True, score=score)
     files, folder = files_in(images), Path(output)
     files, skipped = readable(files, on_error)
-    pictures = [folder / f"{name}.png" for name in submission_ids(files)]
-    if folder / SHEET_FILE in pictures:
+    stems = [_short(name) for name in submission_ids(files)]
+    if SHEET_FILE in (names := [f"{stem}.png" for stem in stems]):
         raise ValueError(
-            f"{str(files[pictures.index(folder / SHEET_FILE)])!r} would be written to "
-            f"{SHEET_FILE}, which shows all images: rename it."
+            f"{str(files[names.index(SHEET_FILE)])!r} would be written to {SHEET_FILE}, which "
+            "shows all images: rename it."
         )
     found = load_model(model, weights, task, image_size)
-    if found.task == "detection":
-        raise ValueError(
-            f"{found.model.name!r} finds objects; maps are for models that answer for a whole "
-            "image. predict draws the boxes."
-        )
+    detects = found.task == "detection"
+    given = dict(top=top, score=score, crop=crop)
+    for name, reason in _REFUSED[detects].items():
+        if given[name] is not None:
+            raise ValueError(f"{name}={given[name]!r} is not for {found.model.name!r}: {reason}.")
+    top = _OBJECTS if top is None else top
+    numbers = [f"_{number}" for number in range(1, top + 1)] if detects else [""]
+    pictures = [folder / f"{stem}{number}.png" for stem in stems for number in numbers]
     check_folder(folder, (*pictures, folder / SHEET_FILE), files, Path(model))
-    view = graphs.view_of(found.model, image_size=image_size, crop=crop)
-    chosen = _chosen(found, class_name)
-    explained = explanations.Explainer(found.model, layer, method)
-    warn_of_unknowns(found)
-    split = data.Split(files, np.zeros(len(files), int))
-    maps, tiles, layer_name = [], {}, ""
-    on_sheet = set(np.linspace(0, len(files) - 1, min(_ON_SHEET, len(files))).astype(int).tolist())
+    split = data.Split(files, KINDS.get(found.task or "", OF_IMAGES).unlabelled(len(files)))
+    order = _Order(found, files, split, folder, stems, _chosen(found, class_name))
     with damaged_images_named(split, may_skip=False):
-        for batch, _ in data.batches(split, **vars(view)):
-            shown = batch.numpy()
-            result = explained(normalized(shown, found.model), chosen)
-            answers = _answers(found, result.outputs)
-            shown, layer_name = _enlarged(shown), result.layer
-            drawn = explanations.overlay(shown, result.maps)
-            for image, picture, index, row in zip(
-                shown, drawn, result.classes.tolist(), answers, strict=True
-            ):
-                number = len(maps)
-                maps.append(
-                    Map(files[number], found.names[index], float(row[index]), pictures[number])
-                )
-                _write(picture, pictures[number])
-                if number in on_sheet:
-                    tiles[number] = image, picture
-    _write_sheet(folder / SHEET_FILE, tiles, maps, found.task)
-    return ExplainRecord(found.task, method, layer_name, folder, tuple(maps), skipped)
+        if detects:
+            method = method or "hirescam"
+            explainer = explanations.BoxExplainer(found.model, layer, method)
+            least = _SCORE if score is None else score
+            maps, empty = _of_objects(order, explainer, top, least)
+        else:
+            method, empty = method or "grad_cam", []
+            view = graphs.view_of(found.model, image_size=image_size, crop=crop)
+            explainer = explanations.Explainer(found.model, layer, method)
+            maps = _of_images(order, explainer, view)
+    layers = ", ".join(dict.fromkeys(each.layer for each in maps))
+    return ExplainRecord(found.task, method, layers, folder, tuple(maps), skipped, tuple(empty))
+
+
+class _Order(NamedTuple):
+    """What is to be drawn: images, as files and as a split, and the names of the pictures."""
+
+    found: Answering
+    files: list[Path]
+    split: data.Split
+    folder: Path
+    stems: list[str]
+    chosen: int | None
+
+    @property
+    def on_sheet(self) -> set[int]:
+        """The images that are on the sheet, from all over the split."""
+        count = len(self.files)
+        return {*np.linspace(0, count - 1, min(_ON_SHEET, count)).astype(int).tolist()}
+
+
+def _of_images(order, explainer, view) -> list[Map]:
+    """Draw what a model sees in each whole image."""
+    found, maps, tiles, captions = order.found, [], [], []
+    warn_of_unknowns(found)
+    form = ".2f" if found.task in ("classification", "multilabel") else ".4g"
+    for batch, _ in data.batches(order.split, **vars(view)):
+        shown = batch.numpy()
+        result = explainer(normalized(shown, found.model), order.chosen)
+        answers = _answers(found, result.outputs)
+        shown = _enlarged(shown)
+        drawn = explanations.overlay(shown, result.maps)
+        for image, picture, index, row in zip(
+            shown, drawn, result.classes.tolist(), answers, strict=True
+        ):
+            number = len(maps)
+            file, name, answer = order.files[number], found.names[index], float(row[index])
+            path = order.folder / f"{order.stems[number]}.png"
+            maps.append(Map(file, name, answer, path, result.layer))
+            _write(picture, path)
+            if number in order.on_sheet:
+                tiles += [image, picture]
+                captions += [file.name, f"{name}\n{answer:{form}}"]
+    columns = min(8, len(tiles))
+    analysis.contact_sheet(order.folder / SHEET_FILE, tiles, captions, columns=columns)
+    return maps
+
+
+def _of_objects(order, explainer, top, score) -> tuple[list[Map], list[Path]]:
+    """Draw what a detector sees in each object; and the images without one."""
+    found, maps, empty, rows, seen = order.found, [], [], [], []
+    for number, image in enumerate(objects.images_of(order.split)):
+        result = explainer(image, order.chosen, top=top, score=score)
+        file, (image,) = order.files[number], _enlarged(image[None])
+        seen.append(result.found)
+        factor = image.shape[0] // result.maps.shape[1]
+        pictures = explanations.overlay(image[None].repeat(len(result.maps), 0), result.maps)
+        whole = analysis.draw_boxes(image, factor * result.boxes, result.labels)
+        row = [(np.asarray(whole), file.name)]
+        for index, picture in enumerate(pictures):
+            name, answer = found.names[result.labels[index]], float(result.scores[index])
+            path = order.folder / f"{order.stems[number]}_{index + 1}.png"
+            box, layer = result.boxes[index], result.layers[index]
+            maps.append(Map(file, name, answer, path, layer, tuple(box.tolist())))
+            kept = slice(index, index + 1)
+            columns = factor * result.boxes[kept], result.labels[kept]
+            drawn = analysis.draw_boxes(picture, *columns, result.scores[kept], found.names)
+            _write(np.asarray(drawn), path)
+            plain = np.asarray(analysis.draw_boxes(picture, *columns))
+            low, high = window(factor * box[None], plain.shape)
+            tile = plain[low[1] : high[1], low[0] : high[0]]
+            row.append((tile, f"{name}\n{answer:.2f}"))
+        empty += [] if len(pictures) else [file]
+        rows += [row] if number in order.on_sheet else []
+    if not maps:
+        raise ValueError(_nothing(order, seen, score))
+    columns = max(map(len, rows))
+    blank = np.full((1, 1, 3), 255, "uint8"), ""
+    tiles = [tile for row in rows for tile in (*row, *[blank] * (columns - len(row)))]
+    analysis.contact_sheet(
+        order.folder / SHEET_FILE, *zip(*tiles, strict=True), columns=columns, side=_SIDE
+    )
+    return maps, empty
+
+
+def _nothing(order, seen, score) -> str:
+    """Why there is no object to explain."""
+    names, count = order.found.names, len(seen)
+    where = order.files[0].name if count == 1 else f"the {count} images"
+    scores = np.concatenate([each["scores"] for each in seen])
+    labels = np.concatenate([each["labels"] for each in seen])
+    what, sure = "object", scores >= score
+    if order.chosen is not None:
+        what = f"{names[order.chosen]!r}"
+        if sure.any():
+            there = some([names[label] for label in np.unique(labels[sure])], 10)
+            return (
+                f"class_name={names[order.chosen]!r}: none with a score of {score:g} or more was "
+                f"found in {where}, but {there}."
+            )
+        scores, labels = scores[labels == order.chosen], labels[labels == order.chosen]
+    best = "nothing of a lower score, either"
+    if len(scores):
+        highest = int(scores.argmax())
+        best = f"the highest is {scores[highest]:.2g}, of {names[labels[highest]]!r}: lower score"
+    return f"no {what} with a score of {score:g} or more was found in {where}; {best}."
+
+
+def _short(name: str) -> str:
+    """The name of an image, cut where a file system would not take it."""
+    folder, slash, last = name.rpartition("/")
+    if len(os.fsencode(last)) > _LONGEST:
+        digest = hashlib.sha256(os.fsencode(last)).hexdigest()[:8]
+        last = f"{os.fsencode(last)[: _LONGEST - 9].decode(errors='ignore')}-{digest}"
+    return f"{folder}{slash}{last}"
 
 
 def _chosen(found, class_name) -> int | None:
@@ -258,14 +404,3 @@ def _write(pixels, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with written_beside(path) as partial:
         PIL.Image.fromarray(pixels).save(partial, format="PNG")
-
-
-def _write_sheet(path, tiles, maps, task):
-    """Save images beside their maps, with the names of the files and what is explained."""
-    form = ".2f" if task in ("classification", "multilabel") else ".4g"
-    captions = []
-    for number in tiles:
-        shown = maps[number]
-        captions += [shown.image.name, f"{shown.name}\n{shown.answer:{form}}"]
-    images = [tile for pair in tiles.values() for tile in pair]
-    analysis.contact_sheet(path, images, captions, columns=min(8, len(images)))

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,7 +226,7 @@ def evaluated(model, split, source, _view=None, class_names=None):
 def drawn(path, _model, split, quality):
     """Pictures of the objects that were found, in the images with most errors; and of errors."""
     shown = quality.order()[:_SHOWN]
-    images = dict(zip(sorted(shown), _images(split.take(np.sort(shown))), strict=True))
+    images = dict(zip(sorted(shown), images_of(split.take(np.sort(shown))), strict=True))
     sure = [_above(quality.detections[index], _SCORE) for index in shown]
     pictures = [
         analysis.draw_boxes(
@@ -262,10 +262,10 @@ def photographs(split: data.Split, count: int) -> list[np.ndarray]:
     if not len(split):
         raise ValueError("there are no images to take some from: the split is empty.")
     some = np.unique(np.linspace(0, len(split) - 1, count).astype(int))
-    return [image.astype("uint8") for image in _images(split.take(some))]
+    return [image.astype("uint8") for image in images_of(split.take(some))]
 
 
-def _images(split):
+def images_of(split: data.Split) -> Iterator[np.ndarray]:
     """The images of a split, upright, each of its own size."""
     for inputs, _ in detection.batches(split, batch_size=1):
         yield inputs["images"][0].numpy()
@@ -284,7 +284,7 @@ def viewed(_model, image_size, crop):
 def predicted(found, split, _view, score):
     """The objects in the images of a split, each image at its own size."""
     score = _SCORE if score is None else score
-    return tuple(detection.detect(found.model, [each], score=score)[0] for each in _images(split))
+    return tuple(detection.detect(found.model, [each], score=score)[0] for each in images_of(split))
 
 
 def drawings(folder: Path, files: Sequence[Path]) -> list[Path]:
@@ -325,7 +325,7 @@ def write_drawings(
     class_names : sequence of str
         Names of the classes.
     """
-    for path, image, found in zip(drawings(folder, files), _images(split), outputs, strict=True):
+    for path, image, found in zip(drawings(folder, files), images_of(split), outputs, strict=True):
         copy = analysis.draw_boxes(
             image, *(found[each] for each in _COLUMNS), class_names=class_names
         )

@@ -2,7 +2,6 @@
 
 import json
 
-import detectors
 import keras
 import numpy as np
 import PIL.Image
@@ -158,12 +157,14 @@ class TestMistakes:
         message = refused(run("explain", tmp_path, folders[1], "--output", tmp_path / "out"))
         assert "shows all images: rename it" in message
 
-    def test_detectors_have_no_maps(self, tmp_path):
-        _, folders = save(tmp_path, "ant")
-        detectors.tiny().save(tmp_path / "model.keras")
-        (tmp_path / "labels.txt").unlink()
-        message = refused(run("explain", tmp_path, folders[1], "--output", tmp_path / "out"))
-        assert "finds objects; maps are for models that answer for a whole image" in message
+    def test_options_for_objects(self, tmp_path):
+        _, folders = save(tmp_path, "ant", "bee", "cat")
+        for option, value in (("--score", 0.5), ("--top", 3)):
+            message = refused(
+                run("explain", tmp_path, folders[1], "--output", tmp_path / "out", option, value)
+            )
+            assert f"{option[2:]}={value} is not for" in message
+            assert "it is for objects" in message
 
 
 def test_damaged_images_are_left_out_if_asked(tmp_path):
