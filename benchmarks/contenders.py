@@ -142,16 +142,20 @@ def stock_twin(model):
     """Rebuild a model from stock Keras layers, with the same weights."""
     import keras
 
-    from keras_resnet.layers import BatchNormalization, GroupedConv2D
+    from keras_resnet.layers import BatchNormalization, Conv2D, GroupedConv2D
+    from keras_resnet.layers.view import VIEW
 
     def stock(layer):
+        config = layer.get_config()
         for ours, keras_layer in (
             (GroupedConv2D, keras.layers.Conv2D),
+            (Conv2D, keras.layers.Conv2D),
             (BatchNormalization, keras.layers.BatchNormalization),
         ):
-            if isinstance(layer, ours):
-                return keras_layer.from_config(layer.get_config())
-        return type(layer).from_config(layer.get_config())
+            if type(layer) is ours:
+                own = ("normalization", *VIEW) if ours is Conv2D else ()
+                return keras_layer.from_config({k: config[k] for k in config if k not in own})
+        return type(layer).from_config(config)
 
     twin = keras.models.clone_model(model, clone_function=stock)
     twin.set_weights(model.get_weights())

@@ -26,7 +26,8 @@ WORK = [
 ]
 # Prefixes of TensorFlow's operation names, without oneDNN's own prefix. The first match counts.
 FAMILIES = {
-    "filter gradients": ("Conv2DBackpropFilter",),
+    # On CPUs with AMX, those of 1x1 convolutions are matrix products. The head's are small.
+    "filter gradients": ("Conv2DBackpropFilter", "MatMul"),
     "input gradients": ("Conv2DBackpropInput",),
     "convolutions": ("Conv2D", "FusedConv2D"),
     "batch normalization gradients": ("FusedBatchNormGrad",),

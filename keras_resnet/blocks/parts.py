@@ -11,7 +11,13 @@ import keras
 from keras_resnet.blocks.plans import ChannelConvolution, Convolution
 from keras_resnet.blocks.style import AntiAliasing, Norm
 from keras_resnet.initialization import Initialization, he_normal
-from keras_resnet.layers import BatchNormalization, BlurPool2D, GroupedConv2D, StandardizedConv2D
+from keras_resnet.layers import (
+    BatchNormalization,
+    BlurPool2D,
+    Conv2D,
+    GroupedConv2D,
+    StandardizedConv2D,
+)
 
 _ONEDNN_BLOCK = 16  # channels that its kernels take at once with AVX-512
 _GROUPS = 32  # of GroupNormalization, as in its paper
@@ -28,7 +34,7 @@ def convolution(
     bias: bool = False,
     zero_init: bool = False,
     name: str,
-    layer: Callable[..., keras.layers.Layer] = keras.layers.Conv2D,
+    layer: Callable[..., keras.layers.Layer] = Conv2D,
 ) -> keras.KerasTensor:
     """Convolution, He-initialized, with `kernel_size // 2` zeros around the image.
 
@@ -49,7 +55,7 @@ def convolution(
     name : str
         The layers become `{name}_conv` and, where a stride needs one, `{name}_pad` or
         `{name}_subsample`.
-    layer : callable, default keras.layers.Conv2D
+    layer : callable, default keras_resnet.layers.Conv2D
         Makes the layer of a convolution without groups, from the arguments of `Conv2D`.
 
     Returns
@@ -184,7 +190,7 @@ def convolved(
     layer: Callable[..., keras.layers.Layer] | None = None,
 ) -> keras.KerasTensor:
     """Build a planned convolution, in a block's style."""
-    standard = StandardizedConv2D if style.weight_standardization else keras.layers.Conv2D
+    standard = StandardizedConv2D if style.weight_standardization else Conv2D
     return convolution(
         x,
         planned.outputs,

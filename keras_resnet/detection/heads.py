@@ -10,6 +10,7 @@ import keras
 from keras import layers
 
 from keras_resnet.blocks import activation, normalization
+from keras_resnet.layers import Conv2D
 
 
 # One per layer: an initializer that is called twice draws the same numbers.
@@ -46,7 +47,7 @@ def pyramid(
     """
 
     def convolved(x, size, name):
-        x = layers.Conv2D(
+        x = Conv2D(
             channels, size, padding="same", use_bias=not normalized,
             kernel_initializer=_uniform(), name=name,
         )(x)  # fmt: skip
@@ -88,15 +89,15 @@ def proposal_network(
         of shape (images, anchors, 4).
     """
     hidden = [
-        layers.Conv2D(
+        Conv2D(
             channels, 3, padding="same", activation="relu", kernel_initializer=_normal(0.01),
             name=f"rpn_conv{number}",
         )
         for number in range(1, convolutions + 1)
     ]  # fmt: skip
     ends = [
-        layers.Conv2D(anchors, 1, kernel_initializer=_normal(0.01), name="rpn_logits"),
-        layers.Conv2D(anchors * 4, 1, kernel_initializer=_normal(0.01), name="rpn_deltas"),
+        Conv2D(anchors, 1, kernel_initializer=_normal(0.01), name="rpn_logits"),
+        Conv2D(anchors * 4, 1, kernel_initializer=_normal(0.01), name="rpn_deltas"),
     ]
     inputs = [keras.Input((None, None, channels), name=f"level{n}") for n in range(levels)]
     # The convolutions compute in half precision, if the model does; boxes follow in single.
@@ -181,7 +182,7 @@ def four_convolutions(bins: int, channels: int, width: int = 1024) -> keras.Mode
     x = inputs = keras.Input((bins, bins, channels), name="regions")
     for number in range(1, 5):
         name = f"box_conv{number}"
-        x = layers.Conv2D(
+        x = Conv2D(
             channels, 3, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
         )(x)
         x = activation(normalization(x, name=f"{name}_bn"), name=f"{name}_relu")

@@ -2,14 +2,13 @@
 
 import keras
 
-from keras_resnet.layers.devices import gains_from_xla, on_accelerator, serializable, tf
-
-try:
-    from tensorflow.python.eager.record import could_possibly_record as _may_record
-except ImportError:  # not a public name, and missing on other backends
-
-    def _may_record():
-        return True
+from keras_resnet.layers.devices import (
+    gains_from_xla,
+    may_record,
+    on_accelerator,
+    serializable,
+    tf,
+)
 
 
 @serializable
@@ -137,7 +136,7 @@ def _is_foldable(tensor):
         and operation.get_attr("data_format") == b"NHWC"
         and operation.get_attr("padding") != b"EXPLICIT"
         and max(operation.get_attr("dilations")) == 1
-        and not _may_record()
+        and not may_record()
     )
 
 

@@ -11,6 +11,17 @@ tf: Any = None
 if keras.backend.backend() == "tensorflow":
     tf = importlib.import_module("tensorflow")
 
+try:
+    if tf is None:
+        raise ImportError
+    from tensorflow.python.eager.record import could_possibly_record as may_record
+except ImportError:  # not a public name
+
+    def may_record() -> bool:
+        """Whether a gradient tape may be recording."""
+        return True
+
+
 _Layer = TypeVar("_Layer", bound=type)
 
 
