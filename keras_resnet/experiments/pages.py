@@ -10,7 +10,7 @@ from typing import Any
 
 from keras_resnet.experiments.experiment import Report
 from keras_resnet.files import write_text, written_beside
-from keras_resnet.pages import svg_file
+from keras_resnet.pages import rendered, svg, svg_file
 
 LANGUAGES = {"en": "", "zh": ".zh"}
 """The languages, and what the name of a page has in front of its suffix."""
@@ -64,7 +64,8 @@ def write(output: str | os.PathLike, name: str, report: Report, facts: Mapping[s
         write_text(output / f"{each}.svg", text)
     for language, suffix in LANGUAGES.items():
         write_text(output / f"report{suffix}.md", texts[language])
-        write_text(output / f"report{suffix}.html", _html(texts[language], language, drawn))
+        page = _html(texts[language], language, report.figures)
+        write_text(output / f"report{suffix}.html", page)
 
 
 def write_index(folder: str | os.PathLike, found: Mapping[str, Mapping[str, Any]]) -> None:
@@ -200,17 +201,18 @@ def _widened(found):
     return text[0].translate(_WIDE) + text[1:-1] + text[1:][-1:].translate(_WIDE)
 
 
-def _html(markdown, language, drawn):
+def _html(markdown, language, figures):
     """A page that needs no other file."""
     from markdown_it import MarkdownIt
+    from markupsafe import Markup
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    for name, picture in drawn.items():
+    for name, figure in figures.items():
         body = re.sub(
             rf'<p><img src="{re.escape(name)}\.svg" alt="([^"]*)" />'
             r"</p>\n<p><em>(.*?)</em></p>",
-            lambda found, name=name, picture=picture: (
-                f'<figure><div class="wide">{_inlined(name, picture, found[1])}</div>'
+            lambda found, name=name, figure=figure: (
+                f'<figure><div class="wide">{svg(figure, Markup(found[1]), name)}</div>'
                 f"<figcaption>{found[2]}</figcaption></figure>"
             ),
             body,
@@ -221,14 +223,7 @@ def _html(markdown, language, drawn):
     body = re.sub(r'(<a href="report(?:\.zh)?)\.md"', r'\1.html"', body)
     body = re.sub(r'<a href="(?!https?:|report)[^"]*">(.*?)</a>', r"\1", body)
     (title,) = re.findall(r"<h1>(.*?)</h1>", body)
-    page = _environment().get_template("page.html")
     title = re.sub("<.*?>", "", title)
-    return page.render(language=_TAGS[language], title=_Markdown(title), body=_Markdown(body))
-
-
-def _inlined(name, picture, caption):
-    """A figure in a page: its names do not meet those of others."""
-    picture = re.sub(r' xmlns(:xlink)?="[^"]*"', "", picture, count=2)
-    picture = re.sub(r'(\bid="|url\(#)', rf"\g<1>{name}-", picture)
-    picture = picture.replace('xlink:href="#', f'href="#{name}-')
-    return picture.replace("<svg", f'<svg role="img" aria-label="{caption}"', 1)
+    return rendered(
+        "document.html", language=_TAGS[language], title=Markup(title), body=Markup(body)
+    )
