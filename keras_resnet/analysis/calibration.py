@@ -136,6 +136,18 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     >>> round(fit_temperature(labels, sure), 2)  # right in 3 of 4 cases: log 99 / log 3
     4.18
     """
+    temperature, is_best = best_temperature(labels, probabilities)
+    if not is_best:
+        _logger.warning(
+            "No temperature from %g to %g is the best, as when all predictions are right, or most "
+            "are wrong: it is %g.",
+            *(*_TEMPERATURES, temperature),
+        )
+    return temperature
+
+
+def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, bool]:
+    """Find what `fit_temperature` does, and whether it is the best of all, not just a bound."""
     from scipy.optimize import minimize_scalar
 
     labels, probabilities = _checked(labels, probabilities)
@@ -148,13 +160,7 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     bounds = np.log(_TEMPERATURES)
     found = minimize_scalar(loss, bounds=bounds, method="bounded")
     best = min((found.x, *bounds), key=loss)
-    if best in bounds:
-        _logger.warning(
-            "No temperature from %g to %g is the best, as when all predictions are right, or most "
-            "are wrong: it is %g.",
-            *(*_TEMPERATURES, np.exp(best)),
-        )
-    return float(np.exp(best))
+    return float(np.exp(best)), best not in bounds
 
 
 def at_temperature(

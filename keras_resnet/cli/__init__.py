@@ -18,6 +18,7 @@ COMMANDS = {
     "export": "export:export",
     "launch": "launch:launch",
     "predict": "predict:predict",
+    "report": "report:report",
     "soup": "soup:soup",
     "summary": "look:summary",
     "train": "train:train",

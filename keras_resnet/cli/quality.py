@@ -127,15 +127,27 @@ def show_skipped(source):
             say(f"  {reason}")
 
 
+def show_calibration(found):
+    """Print whether probabilities mean what they say, if that is known."""
+    if not found:
+        return
+    line = f"Expected calibration error {found['expected_error']:.2%}"
+    if found.get("temperature") is not None:
+        after, temperature = found["expected_error_at_temperature"], found["temperature"]
+        line += f"; {after:.2%} at temperature {temperature:.3g}"
+    say(f"{line}.")
+
+
 def show_training(record):
     """Print how a trained model does, and what was written."""
     from keras_resnet.data.labels_file import LABELS_FILE
-    from keras_resnet.runs.choices import MODEL_FILE
+    from keras_resnet.runs.choices import MODEL_FILE, PAGE_FILE
 
     show_quality("Test images", record.evaluation, record.source.task)
     result, same = record.result, record.exported.verification
     epochs = len(result.history["loss"])
     say(f"Best epoch {result.best_epoch} of {epochs}, {result.seconds:.0f} s of training.")
+    show_calibration(record.calibration)
     show_skipped(record.source)
     say(f"{record.output}: {MODEL_FILE}, {LABELS_FILE}, history.csv, metrics.json, curves.png")
     say(
@@ -143,3 +155,5 @@ def show_training(record):
         f"largest difference {same.largest_difference:.1e}, same answer {same.agreement:.0%}"
     )
     say(f"{record.output / 'predictions.png'}: predictions on test images, the worst first")
+    if (page := record.output / PAGE_FILE).is_file():
+        say(f"{page}: the page of the run, which a browser shows")

@@ -36,12 +36,12 @@ class Section:
 
 def text(*sentences: str, quiet: bool = False) -> "Markup":
     """A paragraph."""
-    return macros().text(" ".join(sentences), quiet)
+    return macros().text(_joined(sentences), quiet)
 
 
 def note(*sentences: str) -> "Markup":
     """A paragraph that readers are to see before they trust the page."""
-    return macros().note(" ".join(sentences))
+    return macros().note(_joined(sentences))
 
 
 def heading(words: str) -> "Markup":
@@ -116,3 +116,9 @@ def row(*parts: "Markup") -> "Markup":
 def details(summary: str, *parts: "Markup") -> "Markup":
     """Parts that are shown when somebody asks for them."""
     return macros().details(summary, parts)
+
+
+def _joined(sentences):
+    from markupsafe import Markup
+
+    return Markup(" ").join(sentences)  # which leaves Markup as it is

@@ -6,6 +6,7 @@ from .exporting import BenchRecord, ExportRecord, bench, export
 from .folds import CrossValidationRecord, cross_validate
 from .prediction import PredictRecord, predict
 from .rates import LearningRateRecord, find_learning_rate
+from .reporting import ReportRecord, report
 from .search import TuneRecord, tune
 from .soups import SoupRecord, soup
 from .training import TrainRecord, train
@@ -20,6 +21,7 @@ __all__ = [
     "ExportRecord",
     "LearningRateRecord",
     "PredictRecord",
+    "ReportRecord",
     "SoupRecord",
     "TrainRecord",
     "TuneRecord",
@@ -32,6 +34,7 @@ __all__ = [
     "export",
     "find_learning_rate",
     "predict",
+    "report",
     "soup",
     "train",
     "tune",

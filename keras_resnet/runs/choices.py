@@ -9,7 +9,17 @@ METRICS_FILE = "metrics.json"
 IMAGES_FILE = "images.csv"
 """The images of every split, beside it."""
 
+RUN_FILE = "run.json"
+"""What was asked of the run, and the command that repeats it, beside it."""
+
+ANSWERS_FILE = "answers.npz"
+"""What the model gives for the test and validation images, beside it."""
+
+PAGE_FILE = "report.html"
+"""The page of a run, and of a search, in their folders."""
+
 RUN_FILES = (
+    RUN_FILE,
     MODEL_FILE,
     "labels.txt",
     "history.csv",
@@ -25,10 +35,12 @@ RUN_FILES = (
     "errors.png",
     "detections.json",
     "truths.json",
+    ANSWERS_FILE,
+    PAGE_FILE,
 )
 """All files that training may write into the folder of a run."""
 
-SEARCH_FILES = ("report.html", "pareto.png", "trials.csv")
+SEARCH_FILES = (PAGE_FILE, "pareto.png", "trials.csv")
 """All files that a search writes into its folder."""
 
 RUN_FOLDERS = ("checkpoints", "logs", "profile")

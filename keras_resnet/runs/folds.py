@@ -19,7 +19,7 @@ from keras_resnet.data.labels import LABELS
 from keras_resnet.files import as_python, json_text, locked, write_text, written_beside
 from keras_resnet.runs.guards import check_files, check_run, job
 from keras_resnet.runs.results import TrainRecord
-from keras_resnet.runs.training import Asked, as_train, learn
+from keras_resnet.runs.training import Asked, as_train, command_of, learn
 from keras_resnet.training import Recipe, collectives
 from keras_resnet.training.checkpoints import differences
 
@@ -136,7 +136,9 @@ def cross_validate(
     """
     if options.get("exports") is not None:
         raise ValueError("exports: every fold has its own SavedModel, in its own folder.")
-    asked, output = as_train(options), Path(output)
+    asked = as_train(options)
+    command = command_of(source, output, {**options, "folds": folds})
+    output = Path(output)
     if (workers := collectives.workers(asked.strategy)[0]) > 1:
         raise ValueError(
             f"folds={folds!r}: they are trained on one machine, these are {workers} processes. "
@@ -157,7 +159,9 @@ def cross_validate(
             if (done := _done(place)) is None:
                 log.info("Fold %d of %d:", number, len(parts))
                 fold = data.with_fold(pool, part, asked.policy.validation)
-                record: Any = learn(asked, fold, place, place / "saved_model", os.fspath(source))
+                record: Any = learn(
+                    asked, fold, place, place / "saved_model", os.fspath(source), command
+                )
                 done = _written(place, record)
             found.append(done)
         metrics = tuple(each["metrics"] for each in found)

@@ -106,7 +106,7 @@ class RunImages:
         if not rows:
             raise ValueError(f"run {str(self.folder)!r} has no {what} images.")
         task = self.metrics.get("task") or task or "classification"
-        find = self._in_files if os.path.isabs(rows[0].image) else self._in_data
+        find = self._in_files if self.has_files else self._in_data
         source, missing = find(wanted, class_names, task)
         if sum(missing.values()) == len(rows):
             raise ValueError(
@@ -114,6 +114,36 @@ class RunImages:
                 "and unchanged. Give other images to test on, --data (source=)."
             )
         return source, missing
+
+    def some(
+        self, split: str, places: np.ndarray, class_names: tuple[str, ...], task: str
+    ) -> tuple[data.Split, np.ndarray]:
+        """Those of some images of a split that are still there and unchanged, and their places.
+
+        Raises ValueError or OSError where the data can no longer be loaded.
+        """
+        rows = self.rows[split]
+        if self.has_files:
+            there = [i for i in places if os.path.isfile(rows[i].image)]
+            now = digests_of_files([rows[i].image for i in there])
+            kept = [i for i, digest in zip(there, now, strict=True) if rows[i].digest == digest]
+            images = Files([rows[i].image for i in kept], _digests([rows[i] for i in kept]))
+        elif not self.metrics.get("loaded"):
+            raise ValueError(f"{METRICS_FILE} does not say where the images are.")
+        else:
+            whole, places_of = _indexed(data.load(**self.metrics["loaded"]))
+            found = sorted(
+                (places_of[rows[i].digest].pop(0), i) for i in places if places_of[rows[i].digest]
+            )  # a stream keeps its own order
+            images, _ = whole.image_set.take(np.array([index for index, _ in found], int))
+            kept = [i for _, i in found]
+        labels = _labels([rows[i] for i in kept], class_names, task)
+        return data.Split(images, labels), np.array(kept, int)
+
+    @property
+    def has_files(self) -> bool:
+        """Whether its images are files, and not what a data set or records hold."""
+        return any(os.path.isabs(row.image) for rows in self.rows.values() for row in rows[:1])
 
     def _in_files(self, wanted, class_names, task):
         """The files that are still there and unchanged; those of other splits are not read."""
@@ -147,9 +177,7 @@ class RunImages:
                 "them, --data (source=)."
             )
         source = data.load(**self.metrics["loaded"])
-        whole, places = joined(source.splits.values()), defaultdict(list)
-        for index, digest in enumerate(np.char.decode(whole.digests()).tolist()):
-            places[digest].append(index)
+        whole, places = _indexed(source)
         splits, missing = {}, {"changed": 0, "gone": 0}
         for name, rows in self.rows.items():
             found = sorted(
@@ -160,6 +188,14 @@ class RunImages:
             labels = _labels([row for _, row in found], class_names, task)
             splits[name] = data.Split(images, labels)
         return replace(source, class_names=class_names, task=task, **splits), missing
+
+
+def _indexed(source):
+    """All images of some data, and where those of each digest are."""
+    whole, places = joined(source.splits.values()), defaultdict(list)
+    for index, digest in enumerate(np.char.decode(whole.digests()).tolist()):
+        places[digest].append(index)
+    return whole, places
 
 
 def _digests(rows):

@@ -1,16 +1,18 @@
 """What a trained model leaves behind: tests, files and an export."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_resnet import analysis, data, graphs
+from keras_resnet import analysis, data, export, graphs
 from keras_resnet.data.labels_file import write_labels
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
 from keras_resnet.files import json_text, write_text, written_beside
+from keras_resnet.runs import answers, repeating
 from keras_resnet.runs.choices import METRICS_FILE, MODEL_FILE, RUN_FILES
 from keras_resnet.runs.images import write_images
 from keras_resnet.runs.kinds import Quality, kind_of
@@ -37,6 +39,10 @@ class TrainRecord:
         The SavedModel.
     thresholds : str, float or None
         How the thresholds of labels were chosen, as in `train`.
+    calibration : dict of str to float, optional
+        Of classes and labels: "expected_error", the expected calibration error of the test images;
+        and, where there are validation images, the "temperature" that suits these best, and
+        "expected_error_at_temperature", both None if no temperature is the best.
     """
 
     model: keras.Model
@@ -46,6 +52,7 @@ class TrainRecord:
     output: Path
     exported: Exported
     thresholds: str | float | None = None
+    calibration: Mapping[str, float | None] | None = None
 
     def metrics(self) -> dict[str, float]:
         """The metrics on the test images, as `to_json` calls them."""
@@ -65,6 +72,7 @@ class TrainRecord:
             "test_images": len(self.source.test),
             **(details := self.evaluation.details()),
             **({} if self.thresholds is None else {"thresholds": self.thresholds}),
+            **({} if self.calibration is None else {"calibration": self.calibration}),
             "best_epoch": self.result.best_epoch,
             "stages": self.result.stages,
             "seconds": self.result.seconds,
@@ -87,34 +95,55 @@ def write_results(
     exports: Path,
     precision: str,
     thresholds: str | float | None = None,
+    begun: Mapping[str, Any] | None = None,
 ) -> TrainRecord:
-    """Test a trained model, write what there is of it, and export it."""
+    """Test a trained model, write what there is of it, and export it; `begun` is its run.json."""
     kind = kind_of(source)
+    validation = kind.evaluated(model, source.validation, source) if _is_asked(source) else None
     if thresholds is not None:
-        model = _decided(model, source, thresholds)
+        model = _decided(model, validation, thresholds)
     quality = kind.evaluated(model, source.test, source)
+    calibration = answers.calibrated(quality, validation)
     with written_beside(output / MODEL_FILE) as partial:
         model.save(partial)
         for name in RUN_FILES:  # nothing of an earlier run beside this model
             (output / name).unlink(missing_ok=True)
+    if begun:
+        repeating.write_run(output, begun)
     write_images(output, source)
     write_labels(output, source.class_names)
     result.save(output / "history.csv")
     quality.save(output)
+    answers.write_answers(output, {"test": quality, "validation": validation})
     analysis.training_curves(output / "curves.png", result.history, result.stages)
     kind.drawn(output / "predictions.png", model, source.test, quality)
     exported = kind.exported(model, exports, source, precision)
-    record = TrainRecord(model, source, result, quality, output, exported, thresholds)
+    if calibration:
+        exported = _with_card(exported, calibration=calibration)
+    record = TrainRecord(model, source, result, quality, output, exported, thresholds, calibration)
     write_text(output / METRICS_FILE, json_text(record.to_json()) + "\n")
+    if begun:
+        repeating.write_run(output, {**begun, "seconds": result.seconds})
     return record
 
 
-def _decided(model, source, thresholds):
+def _is_asked(source):
+    """Whether the model's answers to the validation images are needed."""
+    return bool(answers.ANSWERS.get(source.task)) and len(source.validation) > 0
+
+
+def _with_card(exported, **facts):
+    """An exported model with more facts in its card."""
+    card = {**exported.card, **facts}
+    write_text(exported.path / export.CARD_FILE, json_text(card) + "\n")
+    return replace(exported, card=card)
+
+
+def _decided(model, validation: Any, thresholds):
     """A model with the thresholds that are the best on validation images, or with a number."""
     if isinstance(thresholds, str):
-        found: Any = kind_of(source).evaluated(model, source.validation, source)
         thresholds = analysis.choose_thresholds(
-            found.labels, found.probabilities, thresholds, found.class_names
+            validation.labels, validation.probabilities, thresholds, validation.class_names
         )
     return graphs.with_thresholds(model, thresholds)
 

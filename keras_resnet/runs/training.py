@@ -20,6 +20,7 @@ from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
 from keras_resnet.machine import computing_in
+from keras_resnet.runs import repeating
 from keras_resnet.runs.choices import MODEL_FILE, THRESHOLDS
 from keras_resnet.runs.guards import (
     check_run,
@@ -31,6 +32,7 @@ from keras_resnet.runs.guards import (
 )
 from keras_resnet.runs.kinds import Order, kind_of
 from keras_resnet.runs.models import check_name
+from keras_resnet.runs.reporting import draw_page
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training import collectives
 from keras_resnet.training.checkpoints import bind
@@ -49,6 +51,8 @@ _EXECUTION = [
     if each.name not in ("class_weight", "checkpoints")
 ]
 _DATA = ("on_error", "validation")
+# What an execution holds that nobody asks for.
+_OF_THE_RUN = ("class_weight", "checkpoints", "verbose")
 
 
 @job
@@ -81,9 +85,11 @@ def train(
     Where the labels are boxes, the model is a Faster R-CNN, trained all at once: the one that
     `model` names, or one over that backbone, with a feature pyramid.
 
-    Writes into `output`: model.keras, labels.txt, history.csv, images.csv, metrics.json,
-    curves.png, predictions.png, logs for TensorBoard, and confusion.csv, per_label.csv or
-    residuals.csv; of boxes per_class.csv, precision_recall.png, detections.json and truths.json.
+    Writes into `output`: report.html, the page of the run; model.keras, labels.txt, history.csv,
+    images.csv, metrics.json, curves.png, predictions.png, logs for TensorBoard; run.json, what was
+    asked, and answers.npz, what the model gives for the test and validation images; and
+    confusion.csv, per_label.csv or residuals.csv; of boxes, instead of the last two, per_class.csv,
+    precision_recall.png, detections.json and truths.json.
 
     Parameters
     ----------
@@ -154,7 +160,7 @@ def train(
     >>> record.to_json()["test_images"]
     359
     """
-    asked = ask(
+    given = dict(
         model=model,
         weights=weights,
         task=task,
@@ -170,12 +176,29 @@ def train(
         thresholds=thresholds,
         **options,
     )
+    asked = ask(**given)
+    command = command_of(source, output, {"exports": exports, **given})
     output = Path(output)
     exports = output / "saved_model" if exports is None else Path(exports)
     if asked.is_chief:
         check_run(output, exports)
     images = asked.images(source)
-    return learn(asked, images, output, exports, name=os.fspath(source))
+    return learn(asked, images, output, exports, os.fspath(source), command)
+
+
+def command_of(
+    source: str | os.PathLike, output: str | os.PathLike, given: Mapping[str, Any]
+) -> str:
+    """Write what does again what `train`, or `cross_validate`, does with some arguments."""
+    defaults = inspect.signature(train).parameters
+    known = (*defaults, *_RECIPE, *_EXECUTION, *_DATA, "folds")
+    given = {names.find("option", name, known): value for name, value in given.items()}
+    said = {
+        name: value
+        for name, value in given.items()
+        if name not in defaults or value != defaults[name].default
+    }
+    return repeating.command(source, output, said)
 
 
 @dataclass(frozen=True)
@@ -261,6 +284,29 @@ class Asked:
                 f"{images.name!r} has none: give validation=, or a number."
             )
 
+    def all_settings(self, images: data.Source, execution: training.Execution) -> dict:
+        """Everything that was asked, also what nobody said, and what became of it."""
+        order, (plan, _) = self.order, kind_of(images).planned(self.order)
+        carried = {
+            name: value for name, value in vars(execution).items() if name not in _OF_THE_RUN
+        }
+        return {
+            "task": images.task,
+            "model": order.model,
+            "weights": order.weights,
+            "shortcut": order.shortcut,
+            "dropout": order.dropout,
+            "balanced": order.balanced,
+            "precision": self.precision,
+            "thresholds": self.thresholds,
+            "strategy": type(self.strategy).__name__,
+            "devices": self.strategy.num_replicas_in_sync,
+            **carried,
+            **vars(self.policy),
+            "recipe": order.recipe,
+            "training": plan,
+        }
+
     def settings(self) -> dict:
         """What the stages of a run cannot know of each other, for its checkpoints."""
         order = self.order
@@ -330,7 +376,7 @@ def as_train(options: Mapping[str, Any]) -> Asked:
 
 
 def learn(
-    asked: Asked, images: data.Source, output: Path, exports: Path, name: str
+    asked: Asked, images: data.Source, output: Path, exports: Path, name: str, command: str
 ) -> TrainRecord | None:
     """Train a model on images, test it and export it.
 
@@ -344,6 +390,8 @@ def learn(
         The folders of the run and of the SavedModel.
     name : str
         What checkpoints call the data.
+    command : str
+        What does the same again.
 
     Returns
     -------
@@ -366,6 +414,9 @@ def learn(
             bind(output / "checkpoints", {"data": name, **asked.settings()})
             if (output / MODEL_FILE).exists():
                 log.warning("%s holds a trained model, which this run replaces.", output)
+            settings = {"data": name, "output": output, **asked.all_settings(images, execution)}
+            begun = repeating.begun(command, settings)
+            repeating.write_run(output, begun)
             execution = _logged(execution, output, asked.profile)
         in_stages = learns is transfer.fine_tune
         execution = replace(
@@ -378,9 +429,10 @@ def learn(
             if not chief:
                 return None
             record = write_results(
-                net, images, result, output, exports, asked.precision, asked.thresholds
+                net, images, result, output, exports, asked.precision, asked.thresholds, begun
             )
         shutil.rmtree(output / "checkpoints")
+        draw_page(output, net, images)
     return record
 
 

@@ -41,6 +41,7 @@ class TestDemo:
         assert metrics["saved_model_difference"] < 1e-5
         assert metrics["saved_model"] == str(tmp_path / "saved_models" / "digits" / "1")
         assert {file.name for file in (tmp_path / "runs" / "digits").iterdir()} == {
+            "answers.npz",
             "confusion.csv",
             "curves.png",
             "history.csv",
@@ -50,6 +51,8 @@ class TestDemo:
             "metrics.json",
             "model.keras",
             "predictions.png",
+            "report.html",
+            "run.json",
         }
         assert "Epoch 1/" in process.stderr
         assert "Warning" not in process.stderr

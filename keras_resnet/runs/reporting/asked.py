@@ -1,0 +1,75 @@
+"""What was asked of a run, and what it was done with."""
+
+import json
+from typing import Any
+
+from keras_resnet.pages import Section, parts
+from keras_resnet.runs.reporting.facts import Run
+
+
+def asked(run: Run) -> Section | None:
+    """What was asked, and the command that repeats it."""
+    if not run.asked:
+        return None
+    settings = run.asked.get("settings") or {}
+    plan = settings.get("training")
+    given: list[tuple[str, Any]] = [
+        (_named(name), _written(value)) for name, value in settings.items() if name != "training"
+    ]
+    found = []
+    if command := run.asked.get("command"):
+        found += [parts.text("Repeat it:"), parts.command(command)]
+    stages = plan if isinstance(plan, list) else [plan] if plan else []
+    found += [
+        parts.details("All settings, also those that nobody gave", parts.facts(given)),
+        *(_stage(stage) for stage in stages),
+    ]
+    return Section("What was asked", found)
+
+
+def _stage(stage):
+    """How a stage of the training, or all of it, was to be done."""
+    recipe = stage.get("recipe", stage)
+    title = f"Stage: {stage['back_to']}" if "back_to" in stage else "Recipe"
+    own = {name: value for name, value in stage.items() if name not in ("recipe", "back_to")}
+    facts = {**recipe, **own} if "recipe" in stage else recipe
+    return parts.details(
+        title, parts.facts([(_named(name), _written(value)) for name, value in facts.items()])
+    )
+
+
+def versions(run: Run) -> Section | None:
+    """What the run was done with, and how long it took."""
+    if not run.asked:
+        return None
+    rows: list[tuple[str, Any]] = [
+        (name, version) for name, version in (run.asked.get("versions") or {}).items()
+    ]
+    rows += [
+        ("Machine", run.asked.get("machine")),
+        ("Begun", run.asked.get("started")),
+        ("Training", _duration(run.asked.get("seconds"))),
+    ]
+    if rate := run.metrics.get("images_per_second"):
+        rows.append(("Training images per second", f"{rate:.3g}"))
+    return Section("Versions and machine", [parts.facts(rows)])
+
+
+def _named(name):
+    return name.replace("_", " ")
+
+
+def _written(value):
+    """A setting as people read it."""
+    if value is None:
+        return None
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _duration(seconds):
+    if seconds is None:
+        return None
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"

@@ -1,0 +1,53 @@
+"""What a run has exported, whether it was compared with the model, and how fast it is."""
+
+from typing import Any
+
+from keras_resnet.pages import Section, parts
+from keras_resnet.runs.reporting.facts import Run
+
+
+def exported(run: Run) -> Section | None:
+    """The SavedModel of a run."""
+    if not run.card:
+        return Section("Export", [parts.note("The SavedModel of the run is gone.")])
+    card, found = run.card, run.card.get("verification") or {}
+    rows: list[tuple[str, Any]] = [
+        ("SavedModel", card.get("path")),
+        ("Precision", card.get("precision")),
+        ("Parameters", card.get("parameters")),
+        ("Image size", _size(card.get("image_size"))),
+    ]
+    if found:
+        images, noise = found.get("images"), " of noise" if found.get("made_up") else ""
+        rows.append(("Compared with the model", f"on {images} images{noise}"))
+        rows += [
+            (label, form.format(found[name]))
+            for name, label, form in _VERIFIED
+            if isinstance(found.get(name), int | float)
+        ]
+        rows += [
+            (f"Time for {count} image{'s' if int(count) > 1 else ''}", f"{time:.3g} ms")
+            for count, time in (found.get("milliseconds") or {}).items()
+        ]
+        if machine := run.asked.get("machine"):
+            rows.append(("Measured on", machine))
+    else:
+        rows.append(("Compared with the model", "no"))
+    more = parts.text(
+        "The times are medians of a few calls right after the export; `keras-resnet bench` "
+        "measures longer, and other batches and formats.",
+        quiet=True,
+    )
+    return Section("Export", [parts.facts(rows), *([more] if found else [])])
+
+
+_VERIFIED = (
+    ("agreement", "Same answer", "{:.2%}"),
+    ("largest_difference", "Largest difference", "{:.2g}"),
+    ("box_difference", "Largest difference of a box, in pixels", "{:.2g}"),
+    ("mebibytes", "Size on disk, in MiB", "{:.4g}"),
+)
+
+
+def _size(size):
+    return " x ".join(map(str, size)) if isinstance(size, list) else size

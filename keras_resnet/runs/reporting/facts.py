@@ -1,0 +1,282 @@
+"""What is known of a run, from the files that it has left behind."""
+
+import csv
+import functools
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from keras_resnet import analysis, data, graphs
+from keras_resnet.data.labels_file import LABELS_FILE, read_labels
+from keras_resnet.export import CARD_FILE
+from keras_resnet.files import LockedError, locked
+from keras_resnet.runs.answers import ANSWERS, read_answers
+from keras_resnet.runs.choices import (
+    ANSWERS_FILE,
+    IMAGES_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    RUN_FILE,
+)
+from keras_resnet.runs.images import RunImages, images_of
+from keras_resnet.runs.models import Answering, answering, load_model
+from keras_resnet.runs.repeating import read_run
+
+log = logging.getLogger(__name__)
+
+_HISTORY = "history.csv"
+_NEEDED = (MODEL_FILE, LABELS_FILE, METRICS_FILE)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is done.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Its folder.
+    asked : mapping
+        What run.json holds; empty for a run of an earlier version.
+    metrics : mapping
+        What metrics.json holds.
+    names : tuple of str
+        Names of the classes, labels or values.
+    history : dict of str to list
+        The columns of history.csv by name; "stage" is one of them for training in stages.
+    card : mapping
+        The model card of the SavedModel; empty if that is gone.
+    images : RunImages, optional
+        Its images, as images.csv lists them.
+    quality : dict of str to Evaluation, MultiLabelEvaluation or RegressionEvaluation
+        How the model does on splits, in the order of `places`: "test", and "validation" where there
+        is one.
+    places : dict of str to int array
+        Which rows of a split's images those are.
+    lacks : tuple of str
+        What the page cannot tell, and why, one line each.
+    source : Source, optional
+        The data, if it is at hand.
+    model : Model, optional
+        The model, if it is at hand; otherwise it is loaded when it is needed.
+    """
+
+    folder: Path
+    asked: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    names: tuple[str, ...]
+    history: Mapping[str, Sequence[Any]]
+    card: Mapping[str, Any]
+    images: RunImages | None
+    quality: Mapping[str, Any] = field(default_factory=dict)
+    places: Mapping[str, np.ndarray] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    source: data.Source | None = None
+    model: Any = None
+
+    @property
+    def task(self) -> str:
+        """What was learned."""
+        return self.metrics.get("task") or "classification"
+
+    @property
+    def test(self) -> Any:
+        """How the model does on the test images; None if that is not known image by image."""
+        return self.quality.get("test")
+
+    @functools.cached_property
+    def answering(self) -> Answering:
+        """The model."""
+        if self.model is not None:
+            return answering(self.model, self.names, self.task)
+        return load_model(self.folder, None, self.task)
+
+    def name_of(self, split: str, place: int) -> str:
+        """What an image is called: its file, or its number in the split."""
+        if self.images is None or place >= len(self.images.rows[split]):
+            return ""
+        return os.path.basename(self.images.rows[split][place].image)
+
+    def some(self, split: str, places: np.ndarray) -> tuple[data.Split, np.ndarray]:
+        """Those of some images of a split that are at hand, and their places.
+
+        Raises ValueError or OSError where the data can no longer be loaded.
+        """
+        places = np.unique(places)  # in the order that a stream has them in
+        if self.source is not None:
+            return self.source.splits[split].take(places), places
+        if self.images is None:
+            raise ValueError(f"there is no {IMAGES_FILE}, which lists the images.")
+        return self.images.some(split, places, self.names, self.task)
+
+
+def read(folder: Path, model: Any = None, source: data.Source | None = None) -> Run:
+    """Gather what is known of a run that is done.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Its folder.
+    model : keras.Model, optional
+        Its model, if that is at hand.
+    source : Source, optional
+        Its data, if that is at hand.
+
+    Returns
+    -------
+    Run
+    """
+    metrics = _object(folder / METRICS_FILE)
+    names, lacks = tuple(read_labels(folder / LABELS_FILE)), []
+    asked, images = read_run(folder), images_of(folder)
+    if not asked:
+        lacks.append(
+            f"There is no {RUN_FILE}: what was asked, on which machine and with which versions is "
+            "not known, as in runs of earlier versions."
+        )
+    history = _history(folder / _HISTORY)
+    if not history:
+        lacks.append(f"There is no {_HISTORY}: how the training went is not known.")
+    if images is None:
+        lacks.append(f"There is no {IMAGES_FILE}: which images the run is of is not known.")
+    run = Run(
+        folder, asked, metrics, names, history, _card(folder, metrics), images,
+        source=source, model=model,
+    )  # fmt: skip
+    quality, places = _answers(run, lacks)
+    loaded = vars(run).get("answering")  # once is enough
+    return replace(
+        run,
+        quality=quality,
+        places=places,
+        lacks=tuple(lacks),
+        model=loaded.model if loaded else model,
+    )
+
+
+def check_done(folder: Path) -> None:
+    """Raise ValueError for what is not the folder of a run that is done, and say how to go on."""
+    if not folder.is_dir():
+        raise ValueError(f"run {str(folder)!r}: there is no such folder.")
+    asked, missing = read_run(folder), [each for each in _NEEDED if not (folder / each).is_file()]
+    unfinished = bool(asked) and asked.get("seconds") is None and "seconds" in asked
+    unfinished = unfinished or (folder / "checkpoints").is_dir()
+    if not (missing or unfinished):
+        return
+    if not unfinished and len(missing) == len(_NEEDED):
+        raise ValueError(
+            f"run {str(folder)!r} is not the folder of a run: there is no {MODEL_FILE} in it. Name "
+            "the folder that train wrote to, its --output."
+        )
+    if _is_held(folder):
+        since = f" since {asked['started']}" if asked.get("started") else ""
+        raise ValueError(
+            f"run {str(folder)!r} is in progress{since}: its page is written when it is done. "
+            f"tensorboard --logdir {folder / 'logs'} shows how far it is."
+        )
+    what = f"there is no {' and no '.join(missing)}" if missing else "its training is not finished"
+    again = asked.get("command")
+    how = f"this goes on where it was: {' '.join(again.split())}" if again else (
+        "the command that began it goes on where it was"
+    )  # fmt: skip
+    raise ValueError(f"run {str(folder)!r} was interrupted: {what}; {how}")
+
+
+def _is_held(folder):
+    """Whether a process is writing to the folder of a run."""
+    try:
+        with locked(folder):
+            return False
+    except LockedError:
+        return True
+
+
+def _object(file):
+    """The object in a JSON file."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{str(file)!r} is damaged ({error}).") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{str(file)!r} is damaged: it holds no object.")
+    return found
+
+
+def _history(file) -> dict[str, list]:
+    """The columns of history.csv; none if it is not there."""
+    if not file.is_file():
+        return {}
+    with file.open(newline="", encoding="utf-8") as opened:
+        rows = [*csv.DictReader(opened)]
+    columns = [name for name in (rows[0] if rows else {}) if name != "epoch"]
+    convert = {"stage": str}
+    return {name: [convert.get(name, float)(row[name]) for row in rows] for name in columns}
+
+
+def _card(folder, metrics) -> dict:
+    """The model card of the SavedModel, wherever that is."""
+    named = metrics.get("saved_model")
+    if not named:
+        return {}
+    # A folder that was moved has its SavedModel with it.
+    places = (Path(named), folder / "saved_model" / Path(named).name)
+    card = next((each / CARD_FILE for each in places if (each / CARD_FILE).is_file()), None)
+    return {**_object(card), "path": str(card.parent)} if card else {}
+
+
+def _answers(run: Run, lacks: list[str]):
+    """What the model gives for its images: what is kept, or else computed anew."""
+    if run.task not in ANSWERS:
+        return {}, {}
+    thresholds = _thresholds(run)
+    quality = read_answers(run.folder, run.task, run.names, thresholds)
+    if quality:
+        return quality, {split: np.arange(len(each.labels)) for split, each in quality.items()}
+    if run.images is None:
+        lacks.append(
+            f"There is no {ANSWERS_FILE}, and the images are not known: only what metrics.json "
+            "says of the test images is shown."
+        )
+        return {}, {}
+    try:
+        return _computed(run, lacks)
+    except (ValueError, OSError) as error:
+        lacks.append(f"There is no {ANSWERS_FILE}, and it cannot be computed again: {error}")
+        return {}, {}
+
+
+def _thresholds(run):
+    """The threshold of each label, if there are some."""
+    scores = run.metrics.get("per_label") or {}
+    found = tuple(each["threshold"] for each in scores.values() if "threshold" in each)
+    return found if found and len(found) == len(run.names) else None
+
+
+def _computed(run: Run, lacks):
+    """What the model gives for those of its images that are still there."""
+    quality, places, gone = {}, {}, 0
+    for split in ("test", "validation"):
+        count = len(run.images.rows[split]) if run.images else 0
+        if not count:
+            continue
+        images, there = run.some(split, np.arange(count))
+        gone += count - len(there)
+        if len(there):
+            found = run.answering
+            batches = data.batches(images, **vars(graphs.view_of(found.model)))
+            quality[split] = analysis.evaluate(found.predictor, batches, run.names, run.task)
+            places[split] = there
+    if not quality:
+        raise ValueError("none of the images is still there and unchanged.")
+    left_out = f", without {gone} that have changed or are gone" if gone else ""
+    lacks.append(
+        f"There is no {ANSWERS_FILE}: what the model gives was computed again from the "
+        f"images{left_out}."
+    )
+    return quality, places

@@ -1,0 +1,99 @@
+"""Whether a model is as often right as it is sure."""
+
+from typing import Any
+
+import numpy as np
+
+from keras_resnet import analysis, pages
+from keras_resnet.pages import Section, parts
+from keras_resnet.runs.answers import calibrated as measured
+from keras_resnet.runs.answers import cooled
+from keras_resnet.runs.reporting.facts import Run
+
+_BINS = 15
+
+
+def calibration_of(run: Run) -> dict[str, Any] | None:
+    """What metrics.json says of the calibration, or else what the answers say."""
+    if found := run.metrics.get("calibration"):
+        return found
+    return measured(run.test, run.quality.get("validation")) if run.test else None
+
+
+def calibration_facts(run: Run) -> list[tuple[str, Any]]:
+    """The expected calibration error, before and after, for the head of the page."""
+    found = calibration_of(run)
+    if not found:
+        return []
+    text = f"{found['expected_error']:.2%}"
+    if found.get("temperature") is not None:
+        after, temperature = found["expected_error_at_temperature"], found["temperature"]
+        text += f"; {after:.2%} at temperature {temperature:.3g}"
+    return [("Expected calibration error", text)]
+
+
+def calibrated(run: Run) -> Section | None:
+    """The reliability diagram, and the temperature."""
+    found, test = calibration_of(run), run.test
+    if not found or test is None:
+        return None
+    temperature = found.get("temperature")
+    panels = [("as it is", test.probabilities)]
+    if temperature is not None:
+        panels.append((f"at temperature {temperature:.3g}", cooled(test, temperature)))
+    with pages.figure(
+        len(panels), 2, height=1.7, width=3.4, squeeze=False, sharex=True,
+        gridspec_kw={"height_ratios": [3, 1]},
+    ) as (figure, axes):  # fmt: skip
+        for column, (title, probabilities) in enumerate(panels):
+            _draw(axes[:, column], title, analysis.calibration(test.labels, probabilities, _BINS))
+    several = np.ndim(test.labels) == 2
+    what = "labels" if several else "predictions"
+    caption = (
+        f"Of the test images' {what} in each of {_BINS} bins of certainty: the fraction that is "
+        "right, against the mean certainty. On the dashed line, a model is as often right as it "
+        "is sure; below it, it is too sure of itself. Underneath: how many there are."
+    )
+    drawn = pages.svg(figure, "Reliability diagram", "reliability")
+    return Section("Calibration", [parts.text(_sentence(found)), parts.shown(drawn, caption)])
+
+
+def _sentence(found):
+    """What the numbers say."""
+    before = f"The expected calibration error of the test images is {found['expected_error']:.2%}"
+    if "temperature" not in found:
+        return f"{before}. There are no validation images, on which a temperature could be fitted."
+    if found["temperature"] is None:
+        return (
+            f"{before}. No temperature is the best for the validation images, as when the model is "
+            "right about all of them."
+        )
+    after = found["expected_error_at_temperature"]
+    return (
+        f"{before}, and {after:.2%} with logits divided by {found['temperature']:.3g}: the "
+        "temperature that makes the labels of the validation images the most plausible. The model "
+        "itself is not changed, and says the same classes at any temperature. The model card of "
+        "the export holds the temperature."
+    )
+
+
+def _draw(axes, title, found):
+    """Draw a reliability diagram, and how many predictions it is of."""
+    above, below = axes
+    widths, middles = np.diff(found.edges), (found.edges[1:] + found.edges[:-1]) / 2
+    there = found.counts > 0
+    above.bar(
+        middles[there], found.accuracy[there], 0.92 * widths[there], color=pages.COLOURS[5],
+        label="right",
+    )  # fmt: skip
+    above.plot(
+        found.certainty[there], found.accuracy[there], ".-", color=pages.COLOURS[0], linewidth=1
+    )
+    above.plot((0, 1), (0, 1), linestyle="--", color="#8a8a8a", linewidth=1)
+    above.set_ylim(0, 1.02)
+    above.set_title(f"{title}: error {found.expected_error:.2%}", fontsize=9)
+    above.set_ylabel("fraction right")
+    below.bar(middles, found.counts, 0.92 * widths, color="#8a8a8a")
+    below.set_xlim(0, 1)
+    below.set_xlabel("certainty")
+    below.set_ylabel("count")
