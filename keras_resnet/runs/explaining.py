@@ -225,11 +225,6 @@ def explain(
     files, folder = files_in(images), Path(output)
     files, skipped = readable(files, on_error)
     stems = [_short(name) for name in submission_ids(files)]
-    if SHEET_FILE in (names := [f"{stem}.png" for stem in stems]):
-        raise ValueError(
-            f"{str(files[names.index(SHEET_FILE)])!r} would be written to {SHEET_FILE}, which "
-            "shows all images: rename it."
-        )
     found = load_model(model, weights, task, image_size)
     detects = found.task == "detection"
     given = dict(top=top, score=score, crop=crop)
@@ -238,7 +233,13 @@ def explain(
             raise ValueError(f"{name}={given[name]!r} is not for {found.model.name!r}: {reason}.")
     top = _OBJECTS if top is None else top
     numbers = [f"_{number}" for number in range(1, top + 1)] if detects else [""]
-    pictures = [folder / f"{stem}{number}.png" for stem in stems for number in numbers]
+    names = [f"{stem}{number}.png" for stem in stems for number in numbers]
+    if SHEET_FILE in names:
+        raise ValueError(
+            f"{str(files[names.index(SHEET_FILE)])!r} would be written to {SHEET_FILE}, which "
+            "shows all images: rename it."
+        )
+    pictures = [folder / name for name in names]
     check_folder(folder, (*pictures, folder / SHEET_FILE), files, Path(model))
     split = data.Split(files, KINDS.get(found.task or "", OF_IMAGES).unlabelled(len(files)))
     order = _Order(found, files, split, folder, stems, _chosen(found, class_name))
@@ -309,7 +310,7 @@ def _of_objects(order, explainer, top, score) -> tuple[list[Map], list[Path]]:
         file, (image,) = order.files[number], _enlarged(image[None])
         seen.append(result.found)
         factor = image.shape[0] // result.maps.shape[1]
-        pictures = explanations.overlay(image[None].repeat(len(result.maps), 0), result.maps)
+        pictures = [explanations.overlay(image[None], each[None])[0] for each in result.maps]
         whole = analysis.draw_boxes(image, factor * result.boxes, result.labels)
         row = [(np.asarray(whole), file.name)]
         for index, picture in enumerate(pictures):
