@@ -229,6 +229,8 @@ def _checked(labels, probabilities):
             "probabilities must be of at least two classes; those of a sigmoid need two columns, "
             "1 - p and p."
         )
+    if labels.ndim == 2 and np.isin(labels, (0, 1)).all():
+        labels = labels.astype(int)  # a split has them as floats
     if labels.dtype.kind not in "biu":
         raise ValueError(f"labels of type {labels.dtype} must be whole numbers.")
     if not 0 <= labels.min() <= labels.max() < classes:

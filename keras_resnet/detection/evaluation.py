@@ -504,6 +504,23 @@ def coco_results(
     ]
 
 
+def read_coco_results(
+    results: Sequence[dict], image_ids: Sequence[int | str]
+) -> list[dict[str, np.ndarray]]:
+    """Detections from what `coco_results` made of them, in the order of `image_ids`."""
+    of_image = {image: [] for image in image_ids}
+    for each in results:
+        of_image[each["image_id"]].append(each)
+    found = []
+    for each in of_image.values():
+        boxes = np.array([result["bbox"] for result in each], "float64").reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        scores = np.array([result["score"] for result in each], "float64")
+        labels = np.array([result["category_id"] - 1 for result in each], int)
+        found.append({"boxes": boxes, "scores": scores, "labels": labels})
+    return found
+
+
 def coco_truths(
     labels: np.ndarray, class_names: Sequence[str], image_ids: Sequence[int | str] | None = None
 ) -> dict:

@@ -62,6 +62,13 @@ def test_certain_predictions_are_no_nan():
     assert found.expected_error == found.largest_error == 0.25
 
 
+def test_several_labels_may_be_floats_as_a_split_has_them():
+    labels, found = np.array([[1, 0], [1, 1]]), np.array([[0.9, 0.2], [0.7, 0.6]])
+    as_floats = labels.astype("float32")
+    assert calibration(as_floats, found).expected_error == calibration(labels, found).expected_error
+    assert fit_temperature(as_floats, found) == fit_temperature(labels, found)
+
+
 @pytest.mark.parametrize(
     ("labels", "probabilities"),
     [([], np.zeros((0, 2))), ([0, 1], [[0.5, 0.5]]), ([0], [0.5]), ([0], [[2.0, -1.0]])],

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet import analysis, data, graphs
+from keras_resnet import analysis, data, detection, graphs
+from keras_resnet.data.labels import LABELS
 from keras_resnet.data.labels_file import LABELS_FILE, read_labels
+from keras_resnet.detection.evaluation import read_coco_results
 from keras_resnet.export import CARD_FILE
 from keras_resnet.files import LockedError, locked
-from keras_resnet.runs.answers import ANSWERS, read_answers
+from keras_resnet.runs.answers import read_answers
 from keras_resnet.runs.choices import (
     ANSWERS_FILE,
     IMAGES_FILE,
@@ -54,7 +56,7 @@ class Run:
         The model card of the SavedModel; empty if that is gone.
     images : RunImages, optional
         Its images, as images.csv lists them.
-    quality : dict of str to Evaluation, MultiLabelEvaluation or RegressionEvaluation
+    quality : dict of str to quality
         How the model does on splits, in the order of `places`: "test", and "validation" where there
         is one.
     places : dict of str to int array
@@ -232,8 +234,8 @@ def _card(folder, metrics) -> dict:
 
 def _answers(run: Run, lacks: list[str]):
     """What the model gives for its images: what is kept, or else computed anew."""
-    if run.task not in ANSWERS:
-        return {}, {}
+    if run.task == "detection":
+        return _objects(run, lacks)
     thresholds = _thresholds(run)
     quality = read_answers(run.folder, run.task, run.names, thresholds)
     if quality:
@@ -249,6 +251,26 @@ def _answers(run: Run, lacks: list[str]):
     except (ValueError, OSError) as error:
         lacks.append(f"There is no {ANSWERS_FILE}, and it cannot be computed again: {error}")
         return {}, {}
+
+
+def _objects(run: Run, lacks):
+    """The objects that a detector has found in the test images."""
+    files = [run.folder / name for name in ("detections.json", "truths.json")]
+    if run.images is None or not all(file.is_file() for file in files):
+        lacks.append("There is no list of what was found in each image.")
+        return {}, {}
+    rows = run.images.rows["test"]
+    try:
+        found, truths = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        ids = [image["id"] for image in truths["images"]]
+        if len(ids) != len(rows):
+            raise ValueError(f"of {len(ids)} images, {IMAGES_FILE} has {len(rows)} for the test")
+        labels = LABELS["detection"].read([row.label for row in rows], run.names)
+        detections = read_coco_results(found, ids)
+        quality = detection.DetectionEvaluation(labels, detections, run.names, tuple(ids))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{str(files[0])!r} is damaged or of another run ({error}).") from error
+    return {"test": quality}, {"test": np.arange(len(rows))}
 
 
 def _thresholds(run):

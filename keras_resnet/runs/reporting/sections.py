@@ -9,7 +9,10 @@ from keras_resnet.runs.reporting.classes import classes, confusion, precision_re
 from keras_resnet.runs.reporting.exports import exported
 from keras_resnet.runs.reporting.facts import Run
 from keras_resnet.runs.reporting.images import looked_at, sample_images
+from keras_resnet.runs.reporting.labels import label_curves
 from keras_resnet.runs.reporting.learning import curves
+from keras_resnet.runs.reporting.numbers import predicted_values
+from keras_resnet.runs.reporting.objects import error_kinds, object_curves, objects, worst_images
 from keras_resnet.runs.reporting.trust import calibrated, calibration_facts
 
 if TYPE_CHECKING:
@@ -24,9 +27,9 @@ SECTIONS: dict[str, Sequence[Callable[[Run], Section | None]]] = {
         *(confusion, classes, calibrated, precision_recall, looked_at),
         *_END,
     ),
-    "multilabel": (*_BEGIN, classes, calibrated, looked_at, *_END),
-    "regression": (*_BEGIN, looked_at, *_END),
-    "detection": (*_BEGIN, *_END),
+    "multilabel": (*_BEGIN, classes, calibrated, label_curves, looked_at, *_END),
+    "regression": (*_BEGIN, predicted_values, looked_at, *_END),
+    "detection": (*_BEGIN, objects, object_curves, error_kinds, worst_images, *_END),
 }
 """The sections of a page, from top to bottom; one that has nothing to tell is None."""
 
