@@ -34,7 +34,7 @@ class Section:
         return "-".join("".join(c if c.isalnum() else " " for c in self.title).lower().split())
 
 
-def text(*sentences: str, quiet: bool = False) -> "Markup":
+def text(*sentences: "str | Markup", quiet: bool = False) -> "Markup":
     """A paragraph."""
     return macros().text(_joined(sentences), quiet)
 

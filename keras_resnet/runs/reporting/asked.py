@@ -46,12 +46,14 @@ def versions(run: Run) -> Section | None:
         (name, version) for name, version in (run.asked.get("versions") or {}).items()
     ]
     rows += [
-        ("Machine", run.asked.get("machine")),
+        ("Machine", run.processor),
         ("Begun", run.asked.get("started")),
         ("Training", _duration(run.asked.get("seconds"))),
     ]
     if rate := run.metrics.get("images_per_second"):
-        rows.append(("Training images per second", f"{rate:.3g}"))
+        rows.append(
+            ("Training images per second", f"{rate:,.3g}" if rate < 1000 else f"{rate:,.0f}")
+        )
     return Section("Versions and machine", [parts.facts(rows)])
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from markupsafe import Markup
+
 from keras_resnet.pages import Section, parts
 from keras_resnet.runs.reporting.facts import Run
 
@@ -29,12 +31,13 @@ def exported(run: Run) -> Section | None:
             (f"Time for {count} image{'s' if int(count) > 1 else ''}", f"{time:.3g} ms")
             for count, time in (found.get("milliseconds") or {}).items()
         ]
-        if machine := run.asked.get("machine"):
-            rows.append(("Measured on", machine))
+        if run.processor:
+            rows.append(("Measured on", run.processor))
     else:
         rows.append(("Compared with the model", "no"))
     more = parts.text(
-        "The times are medians of a few calls right after the export; `keras-resnet bench` "
+        "The times are medians of a few calls right after the export;",
+        Markup("<code>keras-resnet bench</code>"),
         "measures longer, and other batches and formats.",
         quiet=True,
     )

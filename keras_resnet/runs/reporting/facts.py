@@ -92,6 +92,11 @@ class Run:
         """How the model does on the test images; None if that is not known image by image."""
         return self.quality.get("test")
 
+    @property
+    def processor(self) -> str:
+        """What it ran on; empty if that is not known."""
+        return (self.asked.get("machine") or "").partition(". Python ")[0]
+
     @functools.cached_property
     def answering(self) -> Answering:
         """The model."""

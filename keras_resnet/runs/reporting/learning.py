@@ -13,23 +13,25 @@ def curves(run: Run) -> Section | None:
         return None
     epochs = len(history[metrics[0]])
     stages, best = run.history.get("stage", ()), run.metrics.get("best_epoch")
-    with pages.figure(len(metrics), height=2.6, squeeze=False) as (figure, axes):
-        for axis, metric in zip(axes.flat, metrics, strict=True):
+    drawn = []
+    for metric in metrics:
+        with pages.figure() as (figure, axis):
             _draw(axis, history, metric, stages, best)
+        label = f"{metric} over the epochs"
+        drawn.append(pages.svg(figure, label, f"curve-{len(drawn)}"))
     caption = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}."
     if best and best <= epochs:
         kept = "validation loss was lowest" if "val_loss" in history else "training ended"
         caption += f" The model has the weights of epoch {best}, in which {kept}."
     if stages:
         caption += f" Stages: {_stages(stages)}."
-    drawn = pages.svg(figure, "Curves of the training", "curves")
     rows = [
         [epoch, *([stages[epoch - 1]] if stages else []), *row]
         for epoch, row in enumerate(zip(*history.values(), strict=True), start=1)
     ]
     columns = ["epoch", *(["stage"] if stages else []), *history]
     numbers = parts.details("The numbers", parts.table(columns, rows))
-    return Section("Training", [parts.shown(drawn, caption), numbers])
+    return Section("Training", [parts.row(*drawn), parts.text(caption, quiet=True), numbers])
 
 
 def _draw(axis, history, metric, stages, best):

@@ -41,12 +41,15 @@ def calibrated(run: Run) -> Section | None:
     panels = [("as it is", test.probabilities)]
     if temperature is not None:
         panels.append((f"at temperature {temperature:.3g}", cooled(test, temperature)))
-    with pages.figure(
-        len(panels), 2, height=1.7, width=3.4, squeeze=False, sharex=True,
-        gridspec_kw={"height_ratios": [3, 1]},
-    ) as (figure, axes):  # fmt: skip
-        for column, (title, probabilities) in enumerate(panels):
-            _draw(axes[:, column], title, analysis.calibration(test.labels, probabilities, _BINS))
+    drawn = []
+    for title, probabilities in panels:
+        with pages.figure(1, 2, height=1.5, sharex=True, gridspec_kw={"height_ratios": [3, 1]}) as (
+            figure,
+            axes,
+        ):
+            _draw(axes, title, analysis.calibration(test.labels, probabilities, _BINS))
+        label = f"Reliability diagram, {title}"
+        drawn.append(pages.svg(figure, label, f"reliability-{len(drawn)}"))
     several = np.ndim(test.labels) == 2
     what = "labels" if several else "predictions"
     caption = (
@@ -54,8 +57,10 @@ def calibrated(run: Run) -> Section | None:
         "right, against the mean certainty. On the dashed line, a model is as often right as it "
         "is sure; below it, it is too sure of itself. Underneath: how many there are."
     )
-    drawn = pages.svg(figure, "Reliability diagram", "reliability")
-    return Section("Calibration", [parts.text(_sentence(found)), parts.shown(drawn, caption)])
+    return Section(
+        "Calibration",
+        [parts.text(_sentence(found)), parts.row(*drawn), parts.text(caption, quiet=True)],
+    )
 
 
 def _sentence(found):
