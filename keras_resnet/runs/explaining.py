@@ -314,18 +314,13 @@ def _of_objects(order, explainer, top, score) -> tuple[list[Map], list[Path]]:
         whole = analysis.draw_boxes(image, factor * result.boxes, result.labels)
         row = [(np.asarray(whole), file.name)]
         for index, picture in enumerate(pictures):
-            name, answer = found.names[result.labels[index]], float(result.scores[index])
-            path = order.folder / f"{order.stems[number]}_{index + 1}.png"
+            label, answer = int(result.labels[index]), float(result.scores[index])
             box, layer = result.boxes[index], result.layers[index]
-            maps.append(Map(file, name, answer, path, layer, tuple(box.tolist())))
-            kept = slice(index, index + 1)
-            columns = factor * result.boxes[kept], result.labels[kept]
-            drawn = analysis.draw_boxes(picture, *columns, result.scores[kept], found.names)
-            _write(np.asarray(drawn), path)
-            plain = np.asarray(analysis.draw_boxes(picture, *columns))
-            low, high = window(factor * box[None], plain.shape)
-            tile = plain[low[1] : high[1], low[0] : high[0]]
-            row.append((tile, f"{name}\n{answer:.2f}"))
+            path = order.folder / f"{order.stems[number]}_{index + 1}.png"
+            maps.append(Map(file, found.names[label], answer, path, layer, tuple(box.tolist())))
+            whole = analysis.draw_boxes(picture, [factor * box], [label], [answer], found.names)
+            _write(np.asarray(whole), path)
+            row.append((_cut(picture, factor * box, label), f"{found.names[label]}\n{answer:.2f}"))
         empty += [] if len(pictures) else [file]
         rows += [row] if number in order.on_sheet else []
     if not maps:
@@ -337,6 +332,13 @@ def _of_objects(order, explainer, top, score) -> tuple[list[Map], list[Path]]:
         order.folder / SHEET_FILE, *zip(*tiles, strict=True), columns=columns, side=_SIDE
     )
     return maps, empty
+
+
+def _cut(picture, box, label):
+    """What is around a box, with the box."""
+    drawn = np.asarray(analysis.draw_boxes(picture, [box], [label]))
+    low, high = window(box[None], drawn.shape)
+    return drawn[low[1] : high[1], low[0] : high[0]]
 
 
 def _nothing(order, seen, score) -> str:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import detectors
 import numpy as np
 import PIL.Image
 import pytest
@@ -87,5 +88,6 @@ def test_run(page, folder, monkeypatch):
     if page.name == "explain.md":
         given["model"] = keras_resnet.ResNet18(weights=None, include_preprocessing=True)
         given["images"] = given["raw_images"] = np.full((2, 224, 224, 3), 100.0, "float32")
+        given["detector"] = detectors.tiny()
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), given)
