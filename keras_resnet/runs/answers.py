@@ -1,5 +1,6 @@
 """What a model gave for the images of its run, kept beside it; and how sure it may be."""
 
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def read_answers(
             for split in ("test", "validation")
             if split in kept
         }
-    except (ValueError, KeyError, OSError, EOFError) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"{str(file)!r} is damaged or of another model ({error}): remove it, and the answers "
             "are computed again."

@@ -3,20 +3,59 @@
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from keras_resnet.data.labels import Task
+from keras_resnet.data import SPLITS
 from keras_resnet.files import as_python, write_text
 from keras_resnet.names import some
-from keras_resnet.runs.finished import Finished, Tested, finished, tested
+from keras_resnet.runs.choices import IMAGES_FILE, MODEL_FILE
 from keras_resnet.runs.guards import job
+from keras_resnet.runs.reporting.facts import Run, check_done, read
 
 COMPARISON_FILE = "comparison.html"
 """The page, unless it is called otherwise."""
+
+_OF_ALL = ("class_names", "thresholds")  # fields of an evaluation that are not one an image
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The answers of a run to some test images.
+
+    Parameters
+    ----------
+    quality : Evaluation, MultiLabelEvaluation, RegressionEvaluation or DetectionEvaluation
+        What was said of each image.
+    places : int array of shape (images,)
+        Which rows of the run's test images these are.
+    rows : tuple
+        The images, as images.csv has them.
+    """
+
+    quality: Any
+    places: np.ndarray
+    rows: tuple[Any, ...]
+
+    def take(self, indices: np.ndarray) -> "Tested":
+        """The answers to some of the images."""
+        some = {
+            each.name: _taken(getattr(self.quality, each.name), indices)
+            for each in fields(self.quality)
+            if each.name not in _OF_ALL
+        }
+        rows = tuple(self.rows[index] for index in indices)
+        return Tested(replace(self.quality, **some), self.places[indices], rows)
+
+
+def _taken(column, indices):
+    """Some of the elements of an array or a tuple."""
+    if isinstance(column, np.ndarray):
+        return column[indices]
+    return tuple(column[index] for index in indices)
 
 
 @dataclass(frozen=True)
@@ -84,7 +123,7 @@ class ComparisonRecord:
 
     Parameters
     ----------
-    runs : tuple of Finished
+    runs : tuple of Run
         The runs.
     names : tuple of str
         What to call each: as much of the path of its folder as tells it from the others.
@@ -109,7 +148,7 @@ class ComparisonRecord:
         The page.
     """
 
-    runs: tuple[Finished, ...]
+    runs: tuple[Run, ...]
     names: tuple[str, ...]
     settings: dict[str, tuple[Any, ...]]
     same: dict[str, Any]
@@ -122,14 +161,14 @@ class ComparisonRecord:
     output: Path | None = None
 
     @property
-    def task(self) -> Task:
+    def task(self) -> str:
         """What all runs have learned."""
         return self.runs[0].task
 
     @property
     def images(self) -> int:
         """How many test images all runs have in common."""
-        return len(self.tests[0].rows)
+        return len(self.tests[0].rows) if self.tests else 0
 
     def to_json(self) -> dict:
         """What `keras-resnet report RUN RUN --json` prints."""
@@ -141,7 +180,7 @@ class ComparisonRecord:
                     "model": run.metrics.get("model"),
                     "data": run.metrics.get("data"),
                     "settings_known": bool(run.asked),
-                    "test_images": len(run.images.rows["test"]),
+                    "test_images": len(rows_of(run)),
                 }
                 for run, name in zip(self.runs, self.names, strict=True)
             ],
@@ -222,23 +261,28 @@ def compare(
         raise ValueError(f"output {str(output)!r} is a folder: name a file, such as report.html.")
     if isinstance(runs, str | os.PathLike) or len(runs) < 2:
         raise ValueError(f"runs={runs!r} must be the folders of two runs, or of more.")
-    found = tuple(map(finished, runs))
-    _check_comparable(found)
-    names = _names([run.folder for run in found])
+    folders = [Path(run).parent if Path(run).name == MODEL_FILE else Path(run) for run in runs]
+    _check_different(folders)
+    for folder in folders:
+        check_done(folder)
+    found = tuple(map(read, folders))
+    _check_alike(found)
     settings, same = _settings(found)
-    tests = tuple(map(tested, found))
-    both, relabelled = _in_common(tests)
-    tests = tuple(each.take(rows) for each, rows in zip(tests, both, strict=True))
-    pairs, changed, common = (), (), {}
-    if len(both[0]):
-        pairs, changed = _pairs(tests), _changes(found[0].task, tests)
-        common = _side_by_side([each.quality.metrics() for each in tests])
-    of_test = tests[0].quality.metrics() if common else {}
-    metrics = _recorded(found, of_test)
+    tests, relabelled = _in_common(found)
+    some = bool(tests and len(tests[0].rows))
     record = ComparisonRecord(
-        found, names, settings, same, metrics, tests, common, pairs, changed,
-        (*_notes(found, names, len(both[0]), relabelled),), output,
-    )  # fmt: skip
+        runs=found,
+        names=(names := _names(folders)),
+        settings=settings,
+        same=same,
+        metrics=_recorded(found),
+        tests=tests,
+        common=_side_by_side([each.quality.metrics() for each in tests]) if some else {},
+        pairs=_pairs(tests) if some else (),
+        changed=_changes(found[0].task, tests) if some else (),
+        notes=tuple(_notes(found, names, tests, relabelled)),
+        output=output,
+    )
     if output is not None:
         from keras_resnet.runs.comparison_page import page
 
@@ -246,28 +290,43 @@ def compare(
     return record
 
 
-def _check_comparable(runs):
+def _check_different(folders):
+    """Raise ValueError for a run that is named twice."""
+    real = [os.path.realpath(folder) for folder in folders]
+    for folder in real:
+        if real.count(folder) > 1:
+            raise ValueError(f"run {folder!r} is named twice: compare different runs.")
+
+
+def _check_alike(runs):
     """Raise ValueError for runs that cannot be compared."""
     first, *others = runs
-    folders = [os.path.realpath(run.folder) for run in runs]
-    for folder in folders:
-        if folders.count(folder) > 1:
-            raise ValueError(f"run {folder!r} is named twice: compare different runs.")
+    for run in runs:
+        if run.images is None:
+            raise ValueError(
+                f"run {str(run.folder)!r} has no {IMAGES_FILE}, which lists its images: train it "
+                "again."
+            )
     for other in others:
         if other.task != first.task:
             raise ValueError(
                 f"run {str(first.folder)!r} is for {first.task}, {str(other.folder)!r} for "
                 f"{other.task}: compare runs of one task."
             )
-        if other.class_names != first.class_names:
+        if other.names != first.names:
             unlike = [
                 some([name for name in these if name not in {*those}] or these, 10)
-                for these, those in itertools.permutations([first.class_names, other.class_names])
+                for these, those in itertools.permutations([first.names, other.names])
             ]
             raise ValueError(
                 f"run {str(first.folder)!r} knows {unlike[0]}, {str(other.folder)!r} {unlike[1]}: "
                 "compare runs with the same classes, in the same order."
             )
+
+
+def rows_of(run: Run, split: str = "test") -> list[Any]:
+    """The images of a run in a split, as images.csv has them."""
+    return run.images.rows[split] if run.images else []
 
 
 def _names(folders):
@@ -281,10 +340,10 @@ def _names(folders):
 
 def _settings(runs):
     """The settings that differ, and those that are the same, of the runs that know theirs."""
-    asked = [run.settings for run in runs]
+    asked = [dict(_flat(run.asked.get("settings") or {})) for run in runs]
     known = [each for each in asked if each]
     names = dict.fromkeys(itertools.chain(*known))
-    values = {name: tuple(map(as_python, (each.get(name) for each in asked))) for name in names}
+    values = {name: tuple(as_python(each.get(name)) for each in asked) for name in names}
     alike = {
         name: known[0][name]
         for name in names
@@ -293,20 +352,42 @@ def _settings(runs):
     return {name: each for name, each in values.items() if name not in alike}, alike
 
 
+_ITS_OWN = ("output",)  # settings that every run has another value of
+_STAGE = "back_to"  # what names one of several stages of a training
+
+
+def _flat(settings, before=""):
+    """Settings without others in them: "training: momentum" is a part of "training"."""
+    for name, value in settings.items():
+        if before + name in _ITS_OWN:
+            continue
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            value = {str(each.get(_STAGE, place)): each for place, each in enumerate(value, 1)}
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}: ")
+        else:
+            yield f"{before}{name}", value
+
+
 def _side_by_side(metrics):
     """Metrics by name, with a value for each run."""
     names = dict.fromkeys(itertools.chain(*metrics))
     return {name: tuple(each.get(name) for each in metrics) for name in names}
 
 
-def _recorded(runs, of_test):
+def _recorded(runs):
     """The metrics that runs have written down, on their own test images."""
-    names = of_test or dict.fromkeys(_METRICS[runs[0].task])
-    found = {name: tuple(run.metric(name) for run in runs) for name in names}
+    names = next((run.test.metrics() for run in runs if run.test), _METRICS[runs[0].task])
+    found = {name: tuple(_metric(run, name) for run in runs) for name in names}
     for name in ("expected_error", "temperature"):
         values = [(run.metrics.get("calibration") or {}).get(name) for run in runs]
         found[f"calibration: {name}"] = tuple(values)
     return {name: values for name, values in found.items() if {*values} != {None}}
+
+
+def _metric(run, name):
+    """What a run has written down, which a classifier calls by another name."""
+    return run.metrics.get(f"test_{name}", run.metrics.get(name))
 
 
 _METRICS = {
@@ -317,27 +398,49 @@ _METRICS = {
 }
 
 
-def _in_common(tests):
-    """The rows of each run for the test images in common, and how many of those were relabelled.
+def _tested(run):
+    """What a run said of its test images; None if that is not known."""
+    if run.test is None:
+        return None
+    rows, places = rows_of(run), run.places["test"]
+    if (len(places) and places.max() >= len(rows)) or len(run.test.labels) != len(places):
+        raise ValueError(
+            f"run {str(run.folder)!r} holds answers for {len(run.test.labels)} test images, "
+            f"{IMAGES_FILE} lists {len(rows)}: they are of two runs. Train it again."
+        )
+    return Tested(run.test, places, tuple(rows[place] for place in places))
+
+
+def _in_common(runs):
+    """The answers to the test images in common, and how many of those were relabelled.
 
     An image that is several times in a split is matched as often as it is in all. Those that are
-    labelled otherwise in another run are left out.
+    labelled otherwise in another run are left out. Nothing, if a run does not know its answers.
     """
-    keys = []
-    for each in tests:
-        seen, places = {}, {}
-        for index, row in enumerate(each.rows):
-            seen[row.digest] = seen.get(row.digest, -1) + 1
-            places[row.digest, seen[row.digest]] = index
-        keys.append(places)
+    tests = [found for run in runs if (found := _tested(run))]
+    if len(tests) < len(runs):
+        return (), 0
+    keys = [_by_contents(each.rows) for each in tests]
     shared = [key for key in keys[0] if all(key in other for other in keys)]
-    labels = [
-        {each.rows[places[key]].label for each, places in zip(tests, keys, strict=True)}
+    same = [
+        key
         for key in shared
+        if len({each.rows[of[key]].label for each, of in zip(tests, keys, strict=True)}) == 1
     ]
-    same = [key for key, found in zip(shared, labels, strict=True) if len(found) == 1]
-    rows = [np.array([places[key] for key in same], int) for places in keys]
-    return rows, len(shared) - len(same)
+    taken = (
+        each.take(np.array([of[key] for key in same], int))
+        for each, of in zip(tests, keys, strict=True)
+    )
+    return tuple(taken), len(shared) - len(same)
+
+
+def _by_contents(rows):
+    """The places of images, by their digest and how often that came before."""
+    seen, places = {}, {}
+    for place, row in enumerate(rows):
+        seen[row.digest] = seen.get(row.digest, -1) + 1
+        places[row.digest, seen[row.digest]] = place
+    return places
 
 
 def _errors_of_classes(quality):
@@ -415,28 +518,26 @@ def _answer(quality, index, task):
     return quality.caption(index).split("\n")[0]
 
 
-def _notes(runs, names, common, relabelled):
+def _notes(runs, names, tests, relabelled):
     """What to know before one trusts the numbers."""
-    unknown = [name for run, name in zip(runs, names, strict=True) if not run.asked]
-    if unknown:
+    for run, name in zip(runs, names, strict=True):
+        yield from (f"{name}: {line}" for line in run.lacks)
+    if are_folds(runs):
+        return
+    common = len(tests[0].rows) + relabelled if tests else 0
+    counts = [len(rows_of(run)) for run in runs]
+    if tests and {*counts} != {common}:
+        each = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
         yield (
-            f"The settings of {', '.join(unknown)} are not known: an earlier version, which did "
-            "not write them down, trained there."
-        )
-    tests = [len(run.images.rows["test"]) for run in runs]
-    if {*tests} != {common + relabelled}:
-        counts = ", ".join(f"{n} of {name}" for n, name in zip(tests, names, strict=True))
-        yield (
-            f"The runs were tested on different images: {counts}, of which {common + relabelled} "
-            "are in common. Metrics of different images are not comparable; those of the images in "
-            "common are."
+            f"The runs were tested on different images: {each}, of which {common} are in common. "
+            "Metrics of different images are not comparable; those of the images in common are."
         )
     if relabelled:
         yield f"{relabelled} of the images in common have another label in another run: left out."
-    yield from () if are_folds(runs) else _seen(runs, names)
+    yield from _seen(runs, names)
 
 
-def are_folds(runs: Sequence[Finished]) -> bool:
+def are_folds(runs: Sequence[Run]) -> bool:
     """Whether runs are the folds of one cross-validation."""
     above = {Path(os.path.realpath(run.folder)).parent for run in runs}
     return len(above) == 1 and (above.pop() / "folds.json").is_file()
@@ -444,10 +545,7 @@ def are_folds(runs: Sequence[Finished]) -> bool:
 
 def _seen(runs, names):
     """Lines about test images of one run that another one has learned from."""
-    of = [
-        {split: {row.digest for row in rows} for split, rows in run.images.rows.items()}
-        for run in runs
-    ]
+    of = [{split: {row.digest for row in rows_of(run, split)} for split in SPLITS} for run in runs]
     what = {"train": "was trained on", "validation": "chose its best epoch on"}
     for one, other in itertools.permutations(range(len(runs)), 2):
         for split, did in what.items():

@@ -3,15 +3,16 @@
 from pathlib import Path
 from statistics import mean, stdev
 
+import numpy as np
+
 from keras_resnet import pages
 from keras_resnet.data.labels import LABELS
 from keras_resnet.pages import Section, parts
-from keras_resnet.runs.comparison import ComparisonRecord, are_folds
-from keras_resnet.runs.finished import each_shown
+from keras_resnet.runs.comparison import ComparisonRecord, are_folds, rows_of
+from keras_resnet.runs.reporting.labels import short
 
 _SHOWN, _LISTED, _SIDE = 24, 500, 160  # changed images, lines of them, pixels
 _NAMED = 10  # runs up to which each has a name in the plot
-_LETTERS = 24  # of a name in a plot
 
 # The scores of every class: what metrics.json calls them, the one that is shown, and its heading.
 _EACH = {
@@ -63,7 +64,7 @@ def page(record: ComparisonRecord) -> str:
 
 
 def _facts(record):
-    names, noun = record.runs[0].class_names, LABELS[record.task].noun
+    names, noun = record.runs[0].names, LABELS[record.task].noun
     more = f" and {len(names) - 12} more" if len(names) > 12 else ""
     return [
         ("Task", record.task),
@@ -140,7 +141,7 @@ def _metrics(record, folds):
 
 
 def _same_images(record):
-    return all(len(run.images.rows["test"]) == record.images for run in record.runs)
+    return all(len(rows_of(run)) == record.images for run in record.runs)
 
 
 def _with_difference(what, found, record, folds=False):
@@ -168,7 +169,7 @@ def _each(record):
     """The score of each class, label or value, side by side."""
     key, score, heading = _EACH[record.task]
     scores = [run.metrics.get(key) or {} for run in record.runs]
-    names = [name for name in record.runs[0].class_names if all(name in each for each in scores)]
+    names = [name for name in record.runs[0].names if all(name in each for each in scores)]
     if not names:
         return None
     found = {name: tuple(each[name].get(score) for each in scores) for name in names}
@@ -180,6 +181,7 @@ def _each(record):
 def _training(record):
     """Losses and the first metric of all runs over the epochs; None without any history."""
     named = [name.removeprefix("val_") for run in record.runs for name in run.history]
+    named = [name for name in named if name != "stage"]
     metrics = [name for name in dict.fromkeys(named) if not name.endswith("loss")]
     shown = [*(["loss"] if "loss" in named else []), *metrics[:1]]
     if not shown:
@@ -206,14 +208,12 @@ _CAPTION = (
 
 
 def _curve(axis, run, name, label, colour):
-    if len(label) > _LETTERS:
-        label = f"\N{HORIZONTAL ELLIPSIS}{label[-_LETTERS:]}"
     train, held_out = run.history.get(name), run.history.get(f"val_{name}")
     main = held_out or train
     if not main:
         return
     epochs = range(1, len(main) + 1)
-    axis.plot(epochs, main, color=colour, label=label)
+    axis.plot(epochs, main, color=colour, label=short(label))
     if held_out and train:
         axis.plot(epochs, train, color=colour, linestyle=":", linewidth=1)
     best = run.metrics.get("best_epoch")
@@ -289,11 +289,25 @@ def _lines(record, changed):
 
 
 def _pictures(record, changed):
-    """Some of the images, by digest, from the first run."""
-    rows = {row.digest: row for row in record.tests[0].rows}
-    alt = {each.digest: Path(each.image).name for each in changed}
-    wanted = [rows[each.digest] for each in changed]
-    return each_shown(record.runs[0], wanted, _SIDE, alt)
+    """Some of the images, by digest, from the first run, as far as they are still there."""
+    run, test = record.runs[0], record.tests[0]
+    wanted, rows = {each.digest for each in changed}, rows_of(run)
+    places = {row.digest: place for place, row in zip(test.places, test.rows, strict=True)}
+    try:
+        split, there = run.some("test", np.array([places[digest] for digest in wanted], int))
+    except (ValueError, OSError, ImportError):  # the data cannot be loaded any more
+        return {}
+    if not len(there):
+        return {}
+    *_, channels = split.image_set.shape or (3,)
+    reader = split.image_set.reader(split.labels, channels)
+    images = reader.elements().map(lambda element, _: reader.whole(element))
+    return {
+        rows[place].digest: pages.picture(
+            image, Path(rows[place].image).name, side=_SIDE, shown=_SIDE
+        )
+        for place, image in zip(there.tolist(), images.as_numpy_iterator(), strict=True)
+    }
 
 
 def _caption(record, each):

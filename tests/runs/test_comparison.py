@@ -149,7 +149,7 @@ class TestOtherImages:
         assert record.common["accuracy"] == pytest.approx((first[order].mean(), second.mean()))
         assert record.metrics["accuracy"] == pytest.approx((first.mean(), second.mean()))
         notes = " ".join(record.notes)
-        assert "The settings of run are not known" in notes
+        assert "run: There is no run.json" in notes
         assert "40 of a, 25 of run, of which 25 are in common" in notes
 
     def test_that_the_other_run_was_trained_on_are_counted(self, files, pair, tmp_path):
@@ -229,21 +229,21 @@ class TestMistakes:
         self.refused([pair[0], tmp_path / "run"], "for classification", "for regression")
 
     def test_no_folder(self, pair, tmp_path):
-        self.refused([pair[0], tmp_path / "none"], "is not a folder")
+        self.refused([pair[0], tmp_path / "none"], "no such folder")
 
-    @pytest.mark.parametrize("name", ["metrics.json", "images.csv", "labels.txt"])
+    @pytest.mark.parametrize("name", ["metrics.json", "model.keras", "labels.txt", "images.csv"])
     def test_a_folder_that_is_half_written(self, pair, tmp_path, name):
         shutil.copytree(pair[1], tmp_path / "run")
         (tmp_path / "run" / name).unlink()
-        self.refused([pair[0], tmp_path / "run"], f"has no {name}", "not finished")
+        self.refused([pair[0], tmp_path / "run"], "run'", f"no {name}")
 
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("metrics.json", "not whole JSON"),
-            ("run.json", "not whole JSON"),
-            ("answers.npz", "not whole"),
-            ("history.csv", "not a whole history"),
+            ("metrics.json", "is damaged"),
+            ("run.json", "is damaged"),
+            ("answers.npz", "is damaged"),
+            ("history.csv", "is damaged"),
         ],
     )
     def test_a_file_that_is_cut_off(self, pair, tmp_path, name, words):
@@ -258,7 +258,7 @@ class TestMistakes:
             rows = [*csv.reader(file)]
         with (tmp_path / "run" / "images.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows[:-1])
-        self.refused([pair[0], tmp_path / "run"], "answers.npz", "of two runs")
+        self.refused([pair[0], tmp_path / "run"], "holds answers for 40", "of two runs")
 
     def test_a_folder_in_place_of_the_page(self, pair, tmp_path):
         with one_line_error("is a folder"):

@@ -22,6 +22,7 @@ def write_run(
     `answers` are outputs or, of boxes, detections. `train` are pairs of a file and a label's text.
     """
     folder.mkdir(parents=True)
+    (folder / "model.keras").touch()  # whose answers are written down
     labels = np.asarray(labels)
     if task == "detection":
         quality = DetectionEvaluation(labels, answers, names)

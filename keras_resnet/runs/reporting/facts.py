@@ -223,7 +223,10 @@ def _history(file) -> dict[str, list]:
         rows = [*csv.DictReader(opened)]
     columns = [name for name in (rows[0] if rows else {}) if name != "epoch"]
     convert = {"stage": str}
-    return {name: [convert.get(name, float)(row[name]) for row in rows] for name in columns}
+    try:
+        return {name: [convert.get(name, float)(row[name]) for row in rows] for name in columns}
+    except (TypeError, ValueError) as error:  # a line that was cut off has None
+        raise ValueError(f"{str(file)!r} is damaged ({error}).") from error
 
 
 def _card(folder, metrics) -> dict:

@@ -96,9 +96,9 @@ def _samples(run):
     *_, channels = split.image_set.shape or (3,)  # of arrays; files become what is asked for
     shown = data.batches(split, image_size=_side(run), channels=channels)
     images = [image.numpy() for image, _ in shown.unbatch()]
-    tiles = []
+    tiles, kind = [], LABELS[run.task]
     for index in np.argsort(there):  # a stream has an order of its own
-        label = LABELS[run.task].written(split.labels[index], run.names)
+        label = (kind.shown or kind.written)(split.labels[index], run.names)
         drawn = pages.picture(images[index], f"A training image: {label}", side=_SIDE, shown=_SHOWN)
         tiles.append((drawn, _short(label)))
     return [parts.heading("Training images"), parts.tiles(tiles)]

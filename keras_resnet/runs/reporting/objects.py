@@ -129,7 +129,7 @@ def worst_images(run: Run) -> Section | None:
 
 def _drawn(run, index, image, truths):
     """An image with the boxes of objects and of detections."""
-    scale = min(1.0, _SIDE / max(image.shape[:2]))
+    scale = _SIDE / max(image.shape[:2])
     picture = analysis.draw_boxes(image, np.zeros((0, 4)))
     picture = picture.resize([max(1, round(side * scale)) for side in picture.size])
     here, found = truths["images"] == index, run.test.detections[index]
