@@ -9,6 +9,9 @@ import pytest
 # Before anything imports TensorFlow: its notices say nothing about a test.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+# Trainings that name no precision do the same on every machine.
+os.environ.setdefault("KERAS_RESNET_PRECISION", "float32")
+
 # Tests that run side by side share the cores: with as many threads each, they would wait for each
 # other.
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):

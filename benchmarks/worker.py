@@ -1,6 +1,7 @@
 """Runs one contender in its own process, one piece of work at a time.
 
-`Process` is the other side: it starts the process and exchanges lines of JSON with it.
+`Process` is the other side: it starts the process and exchanges lines of JSON with it, as a
+`Conversation` does with any command.
 """
 
 import dataclasses
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,13 +21,13 @@ ROOT = Path(__file__).parents[1]
 WORTH_COUNTING = 5.0
 
 
-class Process:
-    """A running contender; `startup` holds the seconds that starting it took."""
+class Conversation:
+    """A running command that answers lines of JSON; `startup` is its first answer."""
 
-    def __init__(self, name: str, net: str, precision: str, size: int, folder: Path = ROOT):
+    def __init__(self, command: list[str], folder: Path = ROOT):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name, net, precision, str(size)],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -33,14 +35,18 @@ class Process:
             cwd=folder,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-        self.startup = self._answer()
+        self.startup = self.answer()
+
+    def ask(self, work: str, **options) -> None:
+        """Ask for a piece of work; `answer` waits until it is done."""
+        print(json.dumps({"work": work, **options}), file=self._process.stdin, flush=True)
 
     def do(self, work: str, **options) -> dict:
-        """Do a piece of work once, or repeat it for at least `seconds`."""
-        print(json.dumps({"work": work, **options}), file=self._process.stdin, flush=True)
-        return self._answer()
+        """Ask for a piece of work, and wait for the answer."""
+        self.ask(work, **options)
+        return self.answer()
 
-    def _answer(self):
+    def answer(self) -> dict:
         """Read an answer, or raise the errors that the process printed."""
         line = self._process.stdout.readline()
         if not line:
@@ -55,6 +61,21 @@ class Process:
         self._process.kill()
         self._process.communicate()
         self._errors.close()
+
+
+class Process(Conversation):
+    """A running contender; `startup` holds the seconds that starting it took."""
+
+    def __init__(self, name: str, net: str, precision: str, size: int, folder: Path = ROOT):
+        command = [sys.executable, "-m", "benchmarks.worker", name, net, precision, str(size)]
+        super().__init__(command, folder)
+
+
+def answers() -> Callable[..., None]:
+    """Make the function with which a process answers; what libraries print goes elsewhere."""
+    to = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return lambda **facts: print(json.dumps(facts), file=to, flush=True)
 
 
 def do(contender, net, random, saved, work, batch=1, seconds=0.0, folder=None):
@@ -88,12 +109,7 @@ def peak_mebibytes() -> float:
 
 
 def main(name: str, net_name: str, precision: str, size: str) -> None:
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # keep library output out of the answers
-
-    def answer(**facts):
-        print(json.dumps(facts), file=answers, flush=True)
-
+    answer = answers()
     start = time.perf_counter()
     from benchmarks.contenders import CONTENDERS, NETS
 

@@ -10,8 +10,12 @@ from pathlib import Path
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """What feature maps are computed in, as Keras calls it."""
 
+OVERRIDE = "KERAS_RESNET_PRECISION"
+"""The environment variable with the precision of trainings that name none."""
+
 _INFO = Path("/proc/cpuinfo")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instructions, as Linux calls them
+_AMPERE = (8, 0)  # NVIDIA's compute capability from which on tensor cores take bfloat16
 
 
 @contextlib.contextmanager
@@ -78,6 +82,53 @@ def cpu() -> CPU:
     affinity = getattr(os, "sched_getaffinity", None)  # which Linux alone has
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return CPU(model, cores, frozenset(flags.split()))
+
+
+def fast_precision() -> tuple[str, str]:
+    """Choose what to train in on this machine: bfloat16 where that is fast, otherwise float32.
+
+    It is fast on CPUs with AVX512-BF16 or AMX, on NVIDIA's GPUs from compute capability 8.0 on
+    (Ampere), and on TPUs. Its numbers have the range of float32, so that nothing has to be scaled;
+    float16 is never chosen. The environment variable `KERAS_RESNET_PRECISION` overrides this.
+
+    Returns
+    -------
+    precision : str
+        A key of `PRECISIONS`.
+    reason : str
+        Why, to go on with after "as".
+
+    Raises
+    ------
+    ValueError
+        If the environment variable has another value.
+
+    Examples
+    --------
+    >>> from keras_resnet import machine
+    >>> machine.fast_precision()[0] in machine.PRECISIONS
+    True
+    """
+    import tensorflow as tf
+
+    if asked := os.environ.get(OVERRIDE):
+        if asked not in PRECISIONS:
+            raise ValueError(
+                f"{OVERRIDE}={asked!r} must be one of {', '.join(map(repr, PRECISIONS))}."
+            )
+        return asked, f"{OVERRIDE} says"
+    if tf.config.list_physical_devices("TPU"):
+        return "bfloat16", "TPUs multiply in it"
+    if gpus := tf.config.list_physical_devices("GPU"):
+        details = [tf.config.experimental.get_device_details(each) for each in gpus]
+        name = details[0].get("device_name", "this GPU")
+        if all(each.get("compute_capability", (0, 0)) >= _AMPERE for each in details):
+            return "bfloat16", f"{name} has tensor cores for it"
+        return "float32", f"{name} has no tensor cores for bfloat16"
+    found = cpu()
+    if found.bfloat16 and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0":
+        return "bfloat16", f"{found.model} has instructions for it"
+    return "float32", f"{found.model} has no instructions for bfloat16 that TensorFlow uses"
 
 
 def describe() -> str:

@@ -1,4 +1,8 @@
+import importlib.util
+import itertools
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import against, contenders, report  # noqa: E402
+from benchmarks import against, contenders, gpu, report  # noqa: E402
 from benchmarks.__main__ import merged  # noqa: E402
 from benchmarks.machine import slug, write_jpeg_folder  # noqa: E402
 from benchmarks.measure import can, measure  # noqa: E402
@@ -198,15 +202,81 @@ class TestMeasurements:
         assert can("OpenVINO", "infer", "float32")
         assert not can("OpenVINO", "train", "float32")
 
-    def test_the_gpu_entry_point_ends_well_without_a_gpu(self):
-        tensorflow = "import tensorflow; print(len(tensorflow.config.list_physical_devices('GPU')))"
-        asked = subprocess.run([sys.executable, "-c", tensorflow], capture_output=True, text=True)
-        if json.loads(asked.stdout):
-            pytest.skip("there is a GPU")
-        command = [sys.executable, "-m", "benchmarks.gpu", "--backend", "tensorflow"]
+
+class Library:
+    """Stands for the process of a library: the seconds of its turns, or what it fails with."""
+
+    def __init__(self, *turns, error=None):
+        self.turns, self.error, self.asked = list(turns), error, []
+
+    def ask(self, work, **options):
+        self.asked.append((work, options))
+
+    def answer(self):
+        return {"error": self.error} if self.error else {"first": 1.0, "peak_mebibytes": 2.0}
+
+    def do(self, work, seconds):
+        return {"seconds": self.turns.pop(0)}
+
+
+class TestGPU:
+    WORK = gpu.WORK[0]
+
+    def test_libraries_take_turns(self):
+        libraries = {"a": Library(1.0, 3.0, 2.0), "b": Library(error="too little memory")}
+        first, second = gpu.compare(libraries, self.WORK, 0.1)
+        assert (first["library"], first["seconds"]) == ("a", [1.0, 3.0, 2.0])
+        assert (second["library"], second["error"]) == ("b", "too little memory")
+        options = {name: self.WORK[name] for name in ("net", "batch", "precision", "size")}
+        assert libraries["b"].asked == [("prepare", {"of": "train", **options})]
+
+    def test_plan_is_what_was_promised(self):
+        found = {
+            tuple(each[name] for name in ("net", "work", "precision", "batch")) for each in gpu.WORK
+        }
+        assert found == set(
+            itertools.product(
+                ("ResNet-50", "ResNeXt-50"), ("train", "infer"), ("bfloat16", "tf32"), (64, 256)
+            )
+        )
+
+    def test_new_measurements_replace_earlier_ones_of_the_same(self, tmp_path):
+        file = tmp_path / "card.json"
+        mine, theirs = ({**self.WORK, "library": each, "seconds": [1.0]} for each in "ab")
+        file.write_text(json.dumps({"measured": [mine, theirs]}))
+        again = {**mine, "seconds": [2.0]}
+        assert gpu._kept(file, [again]) == [again, theirs]
+
+    def test_ends_well_without_a_gpu(self):
+        if shutil.which("nvidia-smi"):
+            pytest.skip("there may be a GPU")
+        command = [sys.executable, "-m", "benchmarks.gpu"]
         told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-        assert told.returncode == 0
-        assert told.stdout == "No GPU found with tensorflow: nothing to measure.\n"
+        assert told.returncode == 0, told.stderr
+        assert told.stdout.startswith("No GPU to measure: ")
+
+    @pytest.mark.slow
+    def test_is_rehearsed_without_tensorflow(self, tmp_path):
+        for module in ("jax", "torch"):
+            if importlib.util.find_spec(module) is None:
+                pytest.skip(f"{module} is not installed: pip install {module}")
+        (tmp_path / "sitecustomize.py").write_text(
+            "import sys\n"
+            "class Blocked:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            "        if name.partition('.')[0] == 'tensorflow':\n"
+            "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+            "sys.meta_path.insert(0, Blocked())\n"
+        )
+        command = [sys.executable, "-m", "benchmarks.gpu", "--rehearse"]
+        path = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, sys.path)])
+        environment = {**os.environ, "PYTHONPATH": path}
+        told = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+        assert told.returncode == 0, told.stderr
+        lines = told.stdout.splitlines()
+        assert len(lines) == len(gpu.REHEARSAL) * len(gpu.LIBRARIES)
+        for line in lines:
+            assert re.fullmatch(r"ResNet-50, .*: [\d,]+ images/s, [\d,]+ MiB", line)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from keras_resnet.data.labels import LABELS
 from keras_resnet.files import as_python, json_text, locked, write_text, written_beside
 from keras_resnet.runs.guards import check_files, check_run, job
 from keras_resnet.runs.results import TrainRecord
-from keras_resnet.runs.training import Asked, as_train, command_of, learn
+from keras_resnet.runs.training import Asked, as_train, command_of, learn, settled
 from keras_resnet.training import Recipe, collectives
 from keras_resnet.training.checkpoints import differences
 
@@ -153,6 +153,7 @@ def cross_validate(
     for part in parts:
         data.with_fold(pool, part, asked.policy.validation)  # tells mistakes before the first one
     with locked(output):
+        asked = settled(asked, pool, _begun(output))
         _begin(output, _settings(asked, pool, folds, os.fspath(source)))
         found = []
         for number, (part, place) in enumerate(zip(parts, places, strict=True), start=1):
@@ -208,6 +209,14 @@ def _has_progress(output):
     return any(next(each, None) for each in found)
 
 
+def _begun(output):
+    """The settings of an interrupted cross-validation; None if there is none."""
+    file = output / SETTINGS_FILE
+    if (output / RESULT_FILE).exists() or not file.exists() or not _has_progress(output):
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def _begin(output, settings):
     """Go on with what there is, or begin anew; ValueError for that of other settings."""
     file = output / SETTINGS_FILE
@@ -216,14 +225,12 @@ def _begin(output, settings):
         for marker in output.glob(f"fold-*/{_DONE}"):
             marker.unlink()
         (output / RESULT_FILE).unlink()
-    elif file.exists() and _has_progress(output):
-        found = differences(json.loads(file.read_text(encoding="utf-8")), settings)
-        if found:
-            raise ValueError(
-                f"{str(output)!r} holds an interrupted cross-validation of other settings: "
-                f"{'; '.join(found)}. Repeat its command to continue it, or remove the folder to "
-                "start over."
-            )
+    elif (former := _begun(output)) and (found := differences(former, settings)):
+        raise ValueError(
+            f"{str(output)!r} holds an interrupted cross-validation of other settings: "
+            f"{'; '.join(found)}. Repeat its command to continue it, or remove the folder to "
+            "start over."
+        )
     write_text(file, json_text(settings) + "\n")
 
 

@@ -65,6 +65,9 @@ class Kind:
     built : callable
         Makes a model that takes raw images, given the order, the source, and the image size that
         was asked for, if one was.
+    shown : callable
+        Chooses the size and the crop of images, given the order and the source; nothing where both
+        follow from the data and the model.
     planned : callable
         Says how to train, given the order, and the function that does.
     evaluated : callable
@@ -94,6 +97,7 @@ class Kind:
 
     executed: Callable[[Execution, data.Source], Execution]
     built: Callable[[Order, data.Source, Any], keras.Model]
+    shown: Callable[[Order, data.Source], dict[str, Any]]
     planned: Callable[[Order], tuple[Any, Callable]]
     evaluated: Callable[..., Quality]
     drawn: Callable[[Path, keras.Model, data.Split, Quality], None]
@@ -152,9 +156,20 @@ def _recipe_of(order):
     return (recipe or Recipe()).changed(**order.changes)
 
 
+def _is_in_stages(order):
+    return bool(order.weights) and order.recipe in (None, "finetune")
+
+
+def _shown(order, source):
+    """Photographs are shown to pretrained weights as these were tested."""
+    if not _is_in_stages(order):
+        return {}
+    return transfer.view_for(source, order.weights, order.model)
+
+
 def _in_stages(order):
     """Weights are fine-tuned in stages; without, all layers are trained at once."""
-    if order.weights and order.recipe in (None, "finetune"):
+    if _is_in_stages(order):
         return transfer.stages(**order.changes), transfer.fine_tune
     return _recipe_of(order), training.train
 
@@ -192,6 +207,7 @@ _SCORE = "it is for objects; top=5 says how many classes are shown"
 OF_IMAGES = Kind(
     executed=_sized,
     built=_classifier,
+    shown=_shown,
     planned=_in_stages,
     evaluated=_answers_evaluated,
     drawn=_answers_drawn,
@@ -211,6 +227,7 @@ KINDS: dict[str, Kind] = {
     "detection": Kind(
         executed=objects.executed,
         built=objects.built,
+        shown=lambda order, source: {},
         planned=objects.planned,
         evaluated=objects.evaluated,
         drawn=objects.drawn,

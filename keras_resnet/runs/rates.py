@@ -17,7 +17,7 @@ from keras_resnet.runs.guards import (
     policy_of,
 )
 from keras_resnet.runs.kinds import kind_of
-from keras_resnet.runs.training import as_train
+from keras_resnet.runs.training import as_train, settled
 
 TABLE, PLOT = "learning_rate.csv", "learning_rate.png"
 
@@ -94,12 +94,13 @@ def find_learning_rate(
     True
     """
     asked = as_train(options)
-    output, order = Path(output), asked.order
+    output = Path(output)
     if asked.is_chief:
         check_writable(output)
         check_files(output, (TABLE, PLOT))
     images = asked.images(source)
-    kind = kind_of(images)
+    asked, kind = settled(asked, images), kind_of(images)
+    order = asked.order
     plan, learns = kind.planned(order)
     with computing_in(policy_of(asked.precision)):
         keras.utils.set_random_seed(asked.execution.seed)

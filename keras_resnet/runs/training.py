@@ -19,7 +19,7 @@ from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
-from keras_resnet.machine import computing_in
+from keras_resnet.machine import computing_in, fast_precision
 from keras_resnet.runs import repeating
 from keras_resnet.runs.choices import MODEL_FILE, THRESHOLDS
 from keras_resnet.runs.guards import (
@@ -35,7 +35,7 @@ from keras_resnet.runs.models import check_name
 from keras_resnet.runs.reporting import draw_page
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training import collectives
-from keras_resnet.training.checkpoints import bind
+from keras_resnet.training.checkpoints import begun, bind
 
 __all__ = ["TrainRecord", "train"]
 
@@ -67,7 +67,7 @@ def train(
     dropout: float = 0.0,
     recipe: training.Recipe | str | None = None,
     balanced: bool = False,
-    precision: Literal["float32", "bfloat16", "float16"] = "float32",
+    precision: Literal["float32", "bfloat16", "float16"] | None = None,
     strategy: tf.distribute.Strategy | str = "auto",
     hosts: Sequence[str] | None = None,
     timeout: float = 600.0,
@@ -79,8 +79,10 @@ def train(
     """Train a model on images, test it and export it, as `keras-resnet train` does.
 
     With weights, the model is fine-tuned in stages: first its head, on features computed once, then
-    the last stage, then all layers. Without, it is trained from scratch. An interrupted run
-    continues where it was when it is started again with the same arguments.
+    the last stage, then all layers, as far as that gains anything (`transfer.stages`). Without, it
+    is trained from scratch. An interrupted run continues where it was when it is started again with
+    the same arguments, also on another machine or with a later version: what was chosen for it
+    stays.
 
     Where the labels are boxes, the model is a Faster R-CNN, trained all at once: the one that
     `model` names, or one over that backbone, with a feature pyramid.
@@ -114,8 +116,9 @@ def train(
         otherwise `Recipe()`.
     balanced : bool, default False
         Weight classes equally, however many images each has.
-    precision : {"float32", "bfloat16", "float16"}, default "float32"
-        What feature maps are computed in.
+    precision : {"float32", "bfloat16", "float16"}, optional
+        What feature maps are computed in. Default: "bfloat16" where this machine is fast at it, as
+        `keras_resnet.machine.fast_precision` says, otherwise "float32".
     strategy : tf.distribute.Strategy or str, default "auto"
         The devices, as `keras_resnet.training.strategy` takes them.
     hosts : sequence of str, optional
@@ -134,7 +137,8 @@ def train(
     **options
         Fields of `keras_resnet.training.Recipe`, such as `epochs` and `learning_rate`; fields of
         `keras_resnet.training.Execution`, such as `image_size`, `seed`, `callbacks` and `verbose`,
-        which is 0 unless given; and `on_error` and `validation` of `keras_resnet.data.load`. A
+        which is 0 unless given; and `on_error` and `validation` of `keras_resnet.data.load`. With
+        weights, `image_size` and `crop` default to those of `keras_resnet.transfer.view_for`. A
         detector's `image_size` is the shorter side of an image, or that and how long the other one
         may be.
 
@@ -183,6 +187,7 @@ def train(
     if asked.is_chief:
         check_run(output, exports)
     images = asked.images(source)
+    asked = settled(asked, images, begun(output / "checkpoints"))
     return learn(asked, images, output, exports, os.fspath(source), command)
 
 
@@ -215,24 +220,27 @@ class Asked:
         How the data is split.
     task : str or None
         What to learn, if it was said.
-    precision : str
-        What feature maps are computed in.
+    precision : str or None
+        What feature maps are computed in; None until `settled` chooses it.
     strategy : tf.distribute.Strategy
         The devices.
     profile : bool
         Whether to write a trace.
     thresholds : str, float or None
         How the thresholds of labels are chosen.
+    chosen : mapping of str to value, optional
+        What `settled` chose of the execution; None for a run that an earlier version began.
     """
 
     order: Order
     execution: training.Execution
     policy: SplitPolicy
     task: Task | None
-    precision: str
+    precision: str | None
     strategy: tf.distribute.Strategy
     profile: bool
     thresholds: str | float | None
+    chosen: Mapping[str, Any] | None = None
 
     @property
     def is_chief(self) -> bool:
@@ -316,6 +324,7 @@ class Asked:
             "precision": self.precision,
             "dropout": order.dropout,
             "on_error": self.policy.on_error,
+            **({} if self.chosen is None else {"chosen": dict(self.chosen)}),
         }
 
 
@@ -337,7 +346,8 @@ def ask(
     **options,
 ) -> Asked:
     """Tell mistakes in the arguments of `train` before the data is read, and choose devices."""
-    policy_of(precision)
+    if precision is not None:
+        policy_of(precision)
     changes, execution, policy = _sorted(options)
     if isinstance(recipe, str):
         recipe = names.find("recipe", recipe, training.RECIPES)
@@ -375,6 +385,53 @@ def as_train(options: Mapping[str, Any]) -> Asked:
     return ask(**{name: given[name] for name in given if name not in unused}, **given["options"])
 
 
+def settled(asked: Asked, images: data.Source, former: Mapping[str, Any] | None = None) -> Asked:
+    """Choose what was not said: the precision, and how images are shown.
+
+    Parameters
+    ----------
+    asked : Asked
+        What was said.
+    images : Source
+        The data.
+    former : mapping of str to value, optional
+        The settings of an interrupted run, which goes on as it began.
+
+    Returns
+    -------
+    Asked
+    """
+    order, execution, choice = asked.order, asked.execution, None
+    if asked.is_chief:
+        precision, reason = asked.precision, None
+        if precision is None and former is None:
+            precision, reason = fast_precision()
+        kind = kind_of(images)
+        shown = former.get("chosen") if former else kind.shown(order, images)
+        choice = [precision or former["precision"], reason, shown]
+    # Other machines do as the first one does, whatever they are good at.
+    (precision, reason, shown), *_ = collectives.exchanged(asked.strategy, choice)
+    if reason and precision != "float32":
+        log.info(
+            "Computes in %s, as %s: precision='float32' (--precision float32) overrides this.",
+            precision,
+            reason,
+        )
+    if shown is None:  # earlier versions trained all epochs
+        epochs = training.RECIPES["finetune"].epochs
+        if kind_of(images).planned(order)[1] is transfer.fine_tune:
+            order = replace(order, changes={"epochs": epochs, **order.changes})
+        return replace(asked, order=order, precision=precision)
+    chosen = {
+        name: value
+        for name, value in shown.items()
+        if value is not None and getattr(execution, name) is None
+    }
+    return replace(
+        asked, precision=precision, execution=replace(execution, **chosen), chosen=chosen
+    )
+
+
 def learn(
     asked: Asked, images: data.Source, output: Path, exports: Path, name: str, command: str
 ) -> TrainRecord | None:
@@ -383,7 +440,7 @@ def learn(
     Parameters
     ----------
     asked : Asked
-        What to train.
+        What to train, settled.
     images : Source
         The data.
     output, exports : pathlib.Path

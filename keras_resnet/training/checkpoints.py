@@ -254,16 +254,35 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
         If the folder holds checkpoints of a run of other settings, naming the differences.
     """
     folder, settings = Path(folder), json.loads(json.dumps(as_python(settings)))
-    file = folder / _SETTINGS
-    # A run that ended before its first checkpoint, perhaps by mistake, does not count.
-    if not file.exists() or next(folder.rglob("after-*"), None) is None:
-        write_text(file, json.dumps(settings, indent=2) + "\n")
+    former = begun(folder)
+    if former is None:
+        write_text(folder / _SETTINGS, json.dumps(settings, indent=2) + "\n")
         return
-    if found := differences(json.loads(file.read_text(encoding="utf-8")), settings):
+    if found := differences(former, settings):
         raise ValueError(
             f"{str(folder)!r} holds an interrupted run of other settings: {'; '.join(found)}. "
             "Repeat its command to continue it, or remove the folder to start over."
         )
+
+
+def begun(folder: str | os.PathLike) -> dict | None:
+    """Find out which run a folder holds checkpoints of.
+
+    Parameters
+    ----------
+    folder : path
+        The folder, which need not exist.
+
+    Returns
+    -------
+    dict or None
+        The settings of the run, as `bind` wrote them; None if there is none. A run that ended
+        before its first checkpoint, perhaps by mistake, does not count.
+    """
+    file = Path(folder) / _SETTINGS
+    if not file.exists() or next(Path(folder).rglob("after-*"), None) is None:
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def differences(former: Mapping, settings: Mapping, images: str = "fingerprint") -> list[str]:

@@ -16,6 +16,7 @@ from keras_resnet.training.checkpoints import BestInMemory, Checkpoints, random_
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.loop import training_function, validation_function
 from keras_resnet.training.recipes import Recipe
+from keras_resnet.training.stopping import Stopping
 from keras_resnet.training.tasks import Objective
 
 _SMALL_BATCH = 16  # images of a replica below which their own statistics are poor
@@ -228,6 +229,8 @@ class Prepared:
         Gives the statistics of all replicas their mean.
     store : Checkpoints or BestInMemory
         Where the state of the run and its best weights are kept.
+    stopping : Stopping or None, default None
+        When the run ends before its last epoch, besides the recipe's patience.
     """
 
     recipe: Recipe
@@ -242,6 +245,7 @@ class Prepared:
     validate: Callable
     average_statistics: Callable[[], None]
     store: Checkpoints | BestInMemory
+    stopping: Stopping | None = None
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -334,7 +334,11 @@ def _count_epoch(prepared, state, logs):
         state.history.setdefault(name, []).append(float(value))
     state.epoch, state.step, state.totals = state.epoch + 1, 0, [0.0] * len(state.totals)
     patience = prepared.recipe.patience or prepared.recipe.epochs
-    state.finished = state.epoch - state.best_epoch >= patience
+    state.finished = state.epoch - state.best_epoch >= patience or (
+        prepared.stopping is not None
+        and prepared.validation is not None
+        and prepared.stopping.ends(state.history["val_loss"])
+    )
 
 
 def _save(prepared, state):

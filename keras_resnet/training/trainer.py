@@ -21,6 +21,7 @@ from keras_resnet.training.recipes import Recipe, as_recipe
 from keras_resnet.training.result import Interrupted, Result
 from keras_resnet.training.run import State, Termination, give_best, lost_workers_named, restored
 from keras_resnet.training.run import run as take_epochs
+from keras_resnet.training.stopping import Stopping
 from keras_resnet.training.tasks import Objective, task_of
 
 
@@ -135,6 +136,7 @@ def train_on(
     execution: Execution,
     *,
     smoothed: bool = False,
+    stopping: Stopping | None = None,
 ) -> Result:
     """Train a model as `train` does, once it is decided how images are shown.
 
@@ -144,7 +146,7 @@ def train_on(
         How images are shown, in training and in validation, as `Task.view` returns it.
     model, source, recipe, strategy, execution
         As in `train`.
-    smoothed : bool, default False
+    smoothed, stopping
         As in `fit`.
 
     Returns
@@ -178,6 +180,7 @@ def train_on(
         },
         execution=execution,
         smoothed=smoothed,
+        stopping=stopping,
     )
 
 
@@ -230,6 +233,7 @@ def fit(
     settings: Mapping | None = None,
     execution: Execution | None = None,
     smoothed: bool = False,
+    stopping: Stopping | None = None,
 ) -> Result:
     """Train a model on batches of any kind, and keep the best epoch's weights.
 
@@ -258,6 +262,8 @@ def fit(
     smoothed : bool, default False
         Whether the validation loss is to be of smooth labels, as in an earlier stage that an
         earlier version began.
+    stopping : Stopping, optional
+        When to end before the last epoch, besides the recipe's patience. Default: not.
 
     Returns
     -------
@@ -290,7 +296,7 @@ def fit(
         prepared = prepare(
             model, training, validation, recipe, objective, devices, settings, execution
         )
-        store = prepared.store
+        prepared, store = dataclasses.replace(prepared, stopping=stopping), prepared.store
         state = restored(prepared, smoothed)
         if state.smoothed:
             prepared = validated_as_before(prepared)

@@ -6,6 +6,7 @@ from keras_resnet.transfer.fine_tuning import fine_tune
 from keras_resnet.transfer.freezing import freeze, unfreeze
 from keras_resnet.transfer.heads import classifier, model_for
 from keras_resnet.transfer.plans import DISCRIMINATIVE, Stage, stages
+from keras_resnet.transfer.views import view_for
 
 __all__ = [
     "DISCRIMINATIVE",
@@ -19,4 +20,5 @@ __all__ = [
     "model_for",
     "stages",
     "unfreeze",
+    "view_for",
 ]

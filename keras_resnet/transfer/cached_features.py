@@ -18,6 +18,7 @@ from keras_resnet.resnet import deep_graphs
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.recipes import VARIATION, Recipe
 from keras_resnet.training.result import Result
+from keras_resnet.training.stopping import Stopping
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import fit
 from keras_resnet.transfer.plans import Stage
@@ -62,6 +63,7 @@ def train_head(
     features_folder: str | os.PathLike | None = None,
     *,
     smoothed: bool = False,
+    stopping: Stopping | None = None,
 ) -> Result:
     """Train a model's head on features that are computed once; one device is enough for that.
 
@@ -79,6 +81,8 @@ def train_head(
         How to carry the recipe out.
     features_folder : path, optional
         Where to keep the features. Default: with the checkpoints.
+    smoothed, stopping
+        As in `training.trainer.fit`.
 
     Returns
     -------
@@ -157,6 +161,7 @@ def train_head(
         settings=settings,
         execution=dataclasses.replace(execution, synchronized=None),
         smoothed=smoothed,
+        stopping=stopping,
     )
 
 

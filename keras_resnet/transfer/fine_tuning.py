@@ -1,5 +1,6 @@
 """Fine-tuning in stages."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,11 +17,14 @@ from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import compile_for_more
 from keras_resnet.training.result import Result
+from keras_resnet.training.stopping import Stopping
 from keras_resnet.training.tasks import task_of
 from keras_resnet.training.trainer import check_drop_path, train_on
 from keras_resnet.transfer.cached_features import train_head
 from keras_resnet.transfer.freezing import freeze, unfreeze
 from keras_resnet.transfer.plans import Stage, plan_for, stages
+
+logger = logging.getLogger("keras_resnet")
 
 
 def fine_tune(
@@ -58,7 +62,8 @@ def fine_tune(
     Returns
     -------
     Result
-        The epochs of all stages, one after the other. Afterwards all layers are trainable.
+        The epochs of all stages that were not skipped, one after the other. Afterwards all layers
+        are trainable.
 
     Raises
     ------
@@ -98,9 +103,12 @@ def fine_tune(
     # One view for all stages: that of the last one, which the model ends up with.
     view = task.view(model, source, plan[-1].recipe, execution)
     task.remember(model, view)
-    results, best_loss = {}, np.inf
+    results, best_loss, best, gained = {}, np.inf, None, True
     try:
         for number, stage in enumerate(plan, start=1):
+            if best and stage.optional and (reason := _nothing_to_gain(source, best, gained)):
+                logger.info("Stage %r is skipped: %s.", stage.back_to, reason)
+                continue
             _let_learn(model, stage)
             former = model.get_weights() if results else None
             folder = execution.checkpoints
@@ -109,25 +117,53 @@ def fine_tune(
             )
             # If an earlier version began, stages go on being compared by what it measured.
             smoothed = any(result.smoothed for result in results.values())
+            stopping = None
+            if stage.patience and len(source.validation):
+                stopping = Stopping(best_loss, stage.patience, stage.min_gain)
             if stage.views:
                 result = train_head(
-                    view, model, source, stage, here, features_folder, smoothed=smoothed
-                )
+                    view, model, source, stage, here, features_folder,
+                    smoothed=smoothed, stopping=stopping,
+                )  # fmt: skip
             else:
                 result = train_on(
-                    view, model, source, stage.recipe, strategy, here, smoothed=smoothed
-                )
+                    view, model, source, stage.recipe, strategy, here,
+                    smoothed=smoothed, stopping=stopping,
+                )  # fmt: skip
+            if stopping and len(result.history["loss"]) < stage.recipe.epochs:
+                logger.info("Stage %r has ended: it gained nothing more.", stage.back_to)
             name = f"{number}-{stage.back_to}" if stage.back_to in results else stage.back_to
             results[name] = result
             loss = _loss(result)
+            # Of the first stage there is none before that could have gained.
+            gained = best is None or Stopping(best_loss, 1, stage.min_gain).is_gain(loss)
             if loss <= best_loss:
-                best_loss = loss
+                best_loss, best = loss, result
             else:
                 model.set_weights(former)
     finally:
         unfreeze(model)
     compile_for_more(model, plan[-1].recipe, task.compiled)
     return _joined(results)
+
+
+# Fewer mistakes, on at least so many images, leave no room for a gain beyond chance: see `Stage`.
+_TELLING_MISTAKES, _TELLING_IMAGES = 5, 200
+
+
+def _nothing_to_gain(source, best, gained):
+    """Why a stage that may be skipped could gain nothing; None if it could."""
+    if not len(source.validation):
+        return None
+    if not gained:
+        return "the stage before it gained nothing"
+    images, accuracies = len(source.validation), best.history.get("val_accuracy")
+    if source.task != "classification" or not accuracies or images < _TELLING_IMAGES:
+        return None
+    mistakes = round((1.0 - accuracies[best.best_epoch - 1]) * images)
+    if mistakes >= _TELLING_MISTAKES:
+        return None
+    return f"{mistakes} of {images} validation images are wrong, too few to tell a gain from chance"
 
 
 def _let_learn(model, stage):

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import keras
 
 from keras_resnet import graphs
+from keras_resnet.checks import check_range
 from keras_resnet.optimizers import check_rates, name_of_rate
 from keras_resnet.training.recipes import Recipe
 from keras_resnet.training.recipes import recipe as find
@@ -29,16 +31,47 @@ class Stage:
         run this many augmented views of it through them once, and train on the features.
     normalization : bool, default False
         As in `unfreeze`.
+    patience : int, optional
+        End the stage after this many epochs in a row in which the validation loss has not fallen
+        by the fraction `min_gain` below the lowest so far, that of earlier stages included. The
+        recipe's own patience looks at one stage alone. Default: train all epochs.
+    min_gain : float, default 0.01
+        See `patience`. Whatever the gain, the best weights are kept.
+    optional : bool, default False
+        Whether to skip the stage where it could gain nothing: if fewer than five of at least 200
+        validation images are still classified wrongly, or if the stage before it, which was not
+        the first, gained nothing. Without validation images, no stage is skipped.
+
+    Raises
+    ------
+    ValueError
+        For an option out of its range.
+
+    Notes
+    -----
+    Stages are compared on the validation images. Where only four of them are wrong, no further
+    training can be shown to help: even if it gets them all right and nothing else wrong, that
+    happens by chance with a probability of 1 / 2**4, more than 5 % (sign test).
     """
 
     back_to: str
     recipe: Recipe
     views: int = 0
     normalization: bool = False
+    patience: int | None = None
+    min_gain: float = 0.01
+    optional: bool = False
+
+    def __post_init__(self):
+        check_range("count", optional=True, patience=self.patience)
+        check_range("decay", min_gain=self.min_gain)
 
 
 def stages(**changes) -> tuple[Stage, ...]:
     """The three stages of fine-tuning: the head, then the last stage too, then all layers.
+
+    Unless `epochs` is given, the second and the third stage are optional and end after two epochs
+    without a gain, as `Stage` says; epochs that are asked for are trained.
 
     Parameters
     ----------
@@ -56,8 +89,11 @@ def stages(**changes) -> tuple[Stage, ...]:
     >>> from keras_resnet import transfer
     >>> [(stage.back_to, stage.recipe.epochs) for stage in transfer.stages(epochs=3)]
     [('head', 20), ('last', 2), ('all', 1)]
+    >>> [stage.optional for stage in transfer.stages()]
+    [False, True, True]
     """
     recipe = find("finetune", **changes)
+    thrift: dict[str, Any] = {} if "epochs" in changes else {"patience": 2, "optional": True}
     of_all = recipe.epochs // 3
     slow, slower = (
         replace(recipe, learning_rate=factor * recipe.learning_rate) for factor in (0.3, 0.1)
@@ -66,8 +102,8 @@ def stages(**changes) -> tuple[Stage, ...]:
     rates = DISCRIMINATIVE if recipe.layer_decay == 1.0 else {}
     found = [
         Stage("head", replace(recipe, epochs=20, patience=5), views=2),
-        Stage("last", replace(slow, epochs=recipe.epochs - of_all)),
-        Stage("all", replace(slower, epochs=max(of_all, 1), rates=rates)),
+        Stage("last", replace(slow, epochs=recipe.epochs - of_all), **thrift),
+        Stage("all", replace(slower, epochs=max(of_all, 1), rates=rates), **thrift),
     ]
     return tuple(found if of_all else found[:2])
 

@@ -1,0 +1,100 @@
+"""What a machine is, and what it is fast at."""
+
+import pytest
+import tensorflow as tf
+from errors import one_line_error
+
+from keras_resnet import machine
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    """Nothing overrides the choice, and there is no GPU."""
+    monkeypatch.delenv(machine.OVERRIDE, raising=False)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda *_: [])
+
+
+def with_cpu(monkeypatch, tmp_path, text):
+    info = tmp_path / "cpuinfo"
+    info.write_text(text)
+    monkeypatch.setattr(machine, "_INFO", info)
+
+
+EPYC = (
+    "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx512f avx512_bf16\n\nprocessor\t: 1\n"
+)
+XEON = "model name\t: Intel(R) Xeon(R)\nflags\t\t: avx512_bf16 amx_bf16\n"
+OLD = "model name\t: Old\nflags\t\t: sse4_2 avx2\n"
+ARM = "processor\t: 0\nFeatures\t: fp asimd bf16\n"
+
+
+class TestCPU:
+    def test_is_what_linux_says(self, monkeypatch, tmp_path):
+        with_cpu(monkeypatch, tmp_path, EPYC)
+        found = machine.cpu()
+        assert (found.model, found.bfloat16) == ("AMD EPYC", ("avx512_bf16",))
+        assert found.cores >= 1
+
+    def test_may_be_one_of_another_kind(self, monkeypatch, tmp_path):
+        with_cpu(monkeypatch, tmp_path, ARM)
+        assert machine.cpu().bfloat16 == ()
+        monkeypatch.setattr(machine, "_INFO", tmp_path / "none")
+        assert machine.cpu().flags == frozenset()
+
+    def test_is_described_in_a_line(self, monkeypatch, tmp_path):
+        with_cpu(monkeypatch, tmp_path, XEON)
+        text = machine.describe()
+        assert text.startswith("Intel(R) Xeon(R), ")
+        assert "bfloat16: avx512_bf16, amx_bf16. Python" in text
+
+
+class TestFastPrecision:
+    @pytest.mark.parametrize(
+        ("info", "precision"),
+        [(EPYC, "bfloat16"), (XEON, "bfloat16"), (OLD, "float32"), (ARM, "float32")],
+    )
+    def test_follows_the_instructions_of_a_cpu(self, monkeypatch, tmp_path, info, precision):
+        with_cpu(monkeypatch, tmp_path, info)
+        assert machine.fast_precision()[0] == precision
+
+    def test_is_float32_without_onednn(self, monkeypatch, tmp_path):
+        with_cpu(monkeypatch, tmp_path, EPYC)
+        monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+        assert machine.fast_precision()[0] == "float32"
+
+    @pytest.mark.parametrize(
+        ("capabilities", "precision"),
+        [
+            ([(8, 0)], "bfloat16"),
+            ([(9, 0), (8, 9)], "bfloat16"),
+            ([(7, 5)], "float32"),
+            ([(9, 0), (7, 0)], "float32"),
+            ([None], "float32"),
+        ],
+    )
+    def test_follows_the_tensor_cores_of_gpus(self, monkeypatch, tmp_path, capabilities, precision):
+        with_cpu(monkeypatch, tmp_path, EPYC)  # which does not matter beside a GPU
+        monkeypatch.setattr(
+            tf.config,
+            "list_physical_devices",
+            lambda kind: capabilities if kind == "GPU" else [],
+        )
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "get_device_details",
+            lambda found: (
+                {"device_name": "A card"} | ({"compute_capability": found} if found else {})
+            ),
+        )
+        found, reason = machine.fast_precision()
+        assert found == precision
+        assert reason.startswith("A card has ")
+
+    def test_may_be_overridden(self, monkeypatch, tmp_path):
+        with_cpu(monkeypatch, tmp_path, EPYC)
+        monkeypatch.setenv(machine.OVERRIDE, "float32")
+        assert machine.fast_precision()[0] == "float32"
+        monkeypatch.setenv(machine.OVERRIDE, "half")
+        with one_line_error("KERAS_RESNET_PRECISION='half' must be one of 'float32'"):
+            machine.fast_precision()
