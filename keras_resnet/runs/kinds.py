@@ -162,7 +162,7 @@ def _is_in_stages(order):
 
 def _shown(order, source):
     """Photographs are shown to pretrained weights as these were tested."""
-    if not _is_in_stages(order):
+    if not _is_in_stages(order) or objects.architecture(order.model):  # which is refused later
         return {}
     return transfer.view_for(source, order.weights, order.model)
 

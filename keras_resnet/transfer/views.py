@@ -56,7 +56,7 @@ def view_for(
     """
     if source.image_size != _USUAL or STEMS[zoo.architecture(model).stem].image_size != _USUAL:
         return {"image_size": source.image_size, "crop": None}
-    row = weights and _row(weights, model)
+    row = _row(weights, model) if isinstance(weights, str | os.PathLike) else None
     if row and row.test_image_size:
         size, crop = row.test_image_size, row.test_crop
     elif row and row.image_size not in (None, _USUAL):
