@@ -35,7 +35,7 @@ from keras_resnet.runs.models import check_name
 from keras_resnet.runs.reporting import draw_page
 from keras_resnet.runs.results import TrainRecord, counted_names, write_results
 from keras_resnet.training import collectives
-from keras_resnet.training.checkpoints import begun, bind
+from keras_resnet.training.checkpoints import bind, interrupted
 
 __all__ = ["TrainRecord", "train"]
 
@@ -187,7 +187,7 @@ def train(
     if asked.is_chief:
         check_run(output, exports)
     images = asked.images(source)
-    asked = settled(asked, images, begun(output / "checkpoints"))
+    asked = settled(asked, images, interrupted(output / "checkpoints"))
     return learn(asked, images, output, exports, os.fspath(source), command)
 
 

@@ -254,7 +254,7 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
         If the folder holds checkpoints of a run of other settings, naming the differences.
     """
     folder, settings = Path(folder), json.loads(json.dumps(as_python(settings)))
-    former = begun(folder)
+    former = interrupted(folder)
     if former is None:
         write_text(folder / _SETTINGS, json.dumps(settings, indent=2) + "\n")
         return
@@ -265,7 +265,7 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
         )
 
 
-def begun(folder: str | os.PathLike) -> dict | None:
+def interrupted(folder: str | os.PathLike) -> dict | None:
     """Find out which run a folder holds checkpoints of.
 
     Parameters

@@ -10,7 +10,7 @@ from errors import one_line_error
 from keras_resnet import data, machine, runs, transfer
 from keras_resnet.runs.kinds import kind_of
 from keras_resnet.runs.training import as_train, settled
-from keras_resnet.training.checkpoints import begun, bind
+from keras_resnet.training.checkpoints import bind, interrupted
 
 TUNED = {"weights": "imagenet_caffe", "model": "ResNet50"}
 
@@ -111,10 +111,10 @@ class TestRunOfAnEarlierVersion:
             asked = choice(photographs, former, **TUNED)
             bind(tmp_path, asked.settings())
             (tmp_path / "1-head" / "after-1").mkdir(parents=True, exist_ok=True)
-            again = choice(photographs, begun(tmp_path), **TUNED)
+            again = choice(photographs, interrupted(tmp_path), **TUNED)
             bind(tmp_path, again.settings())
             assert again == dataclasses.replace(asked, strategy=again.strategy)
-            other = choice(photographs, begun(tmp_path), **TUNED, image_size=96)
+            other = choice(photographs, interrupted(tmp_path), **TUNED, image_size=96)
             if former is None:
                 with one_line_error("interrupted run of other settings", "chosen was"):
                     bind(tmp_path, other.settings())
