@@ -24,7 +24,7 @@ from keras_resnet.runs.choices import EXPORTS
     type=click.Choice([*dict.fromkeys(itertools.chain(*EXPORTS.values()))]),
     default="float32",
     show_default=True,
-    help="bfloat16 is for saved_model; float16, dynamic and int8 are for litert.",
+    help="bfloat16: saved_model, openvino; int8: litert, openvino; float16, dynamic: litert.",
 )
 @click.option(
     "--calibrate",
@@ -59,7 +59,7 @@ from keras_resnet.runs.choices import EXPORTS
     "--agreement",
     type=options.FRACTION,
     help="Fraction of the test images whose class, or of the objects that, must stay the same.  "
-    "[default: 0.99, litert 0.95]",
+    "[default: 0.99, litert and openvino 0.95]",
 )
 @options.task
 @options.shown
@@ -70,8 +70,9 @@ def export(model, output, as_json, **given):
     """Write MODEL as other programs load it, and verify it there.
 
     MODEL is a model.keras, the folder that holds it, or a builder's name. Writes the next version
-    into DIR as a SavedModel for TensorFlow Serving; or DIR/NAME.tflite or DIR/NAME.onnx, and beside
-    it its model card, .json, and labels.txt. Detectors are written as SavedModels only.
+    into DIR as a SavedModel for TensorFlow Serving; or DIR/NAME.tflite, DIR/NAME.onnx or
+    DIR/NAME.xml (OpenVINO), and beside it its model card, .json, and labels.txt. Detectors are
+    written as SavedModels only.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -106,8 +107,8 @@ def export(model, output, as_json, **given):
 def bench(exported, as_json, **given):
     """Measure exported models side by side: latency and throughput.
 
-    EXPORTED are SavedModels (or folders of their versions), .tflite and .onnx files. They take
-    turns, so that all see the same machine.
+    EXPORTED are SavedModels (or folders of their versions), .tflite, .onnx and .xml files. They
+    take turns, so that all see the same machine.
     """
     with answer(as_json) as found:
         from keras_resnet import runs

@@ -1,7 +1,7 @@
 from .card import CARD_FILE, Exported
 from .comparison import Verification
 from .folding import fold_batch_norm, unfoldable
-from .formats import litert, onnx
+from .formats import litert, onnx, openvino
 from .latency import Latency, latencies
 from .objects import DetectorVerification
 from .runtimes import load
@@ -20,6 +20,7 @@ __all__ = [
     "load",
     "next_version",
     "onnx",
+    "openvino",
     "saved_model",
     "unfoldable",
     "verify",

@@ -164,12 +164,45 @@ def compare_answers(
         images=len(images),
         made_up=tolerance is not None,
         largest_difference=float(np.abs(output - original).max() / (largest or 1)),
-        agreement=float(np.mean(_same(output, original, kind, thresholds))),
+        agreement=float(np.mean(same(output, original, kind, thresholds))),
         milliseconds=timed(loaded, images, (batch_size,) if batch_size else LATENCY_BATCHES),
         mebibytes=loaded.mebibytes,
         answer=_ANSWERS[kind],
         alike=tolerance is not None and bool(np.ptp(original, axis=0).max() <= tolerance * largest),
     )
+
+
+def same(
+    output: np.ndarray,
+    original: np.ndarray,
+    kind: Output | None,
+    thresholds: Sequence[float] | None = None,
+) -> np.ndarray:
+    """For each image, whether both outputs give the same answer.
+
+    Parameters
+    ----------
+    output, original : array of shape (images, ...)
+        The outputs for the same images.
+    kind, thresholds
+        As in `compare_answers`.
+
+    Returns
+    -------
+    bool array of shape (images,)
+    """
+    answer = _ANSWERS[kind]
+    if answer == "values":
+        spread = np.ptp(original, axis=0) if len(original) > 1 else np.abs(original[0])
+        near = np.abs(output - original) <= _SAME_VALUE * np.where(spread > 0, spread, 1)
+        return near.reshape(len(near), -1).all(-1)
+    if answer == "class" and output.shape[-1] > 1:
+        return output.argmax(-1) == original.argmax(-1)
+    if thresholds is not None:
+        return (present(output, thresholds) == present(original, thresholds)).all(-1)
+    is_probability = original.min() >= 0 and original.max() <= 1
+    threshold = 0.5 if is_probability and kind != "logits" else 0.0
+    return ((output > threshold) == (original > threshold)).all(-1)
 
 
 def blurred_noise(count: int, image_size: tuple[int, int], channels: int) -> np.ndarray:
@@ -224,22 +257,6 @@ def check_images(images: np.ndarray, loaded: Loaded) -> None:
         raise ValueError(
             f"images have the shape {images.shape}; the exported model takes {loaded.image_shape}."
         )
-
-
-def _same(output, original, kind, thresholds):
-    """For each image, whether the answers are the same."""
-    answer = _ANSWERS[kind]
-    if answer == "values":
-        spread = np.ptp(original, axis=0) if len(original) > 1 else np.abs(original[0])
-        near = np.abs(output - original) <= _SAME_VALUE * np.where(spread > 0, spread, 1)
-        return near.reshape(len(near), -1).all(-1)
-    if answer == "class" and output.shape[-1] > 1:
-        return output.argmax(-1) == original.argmax(-1)
-    if thresholds is not None:
-        return (present(output, thresholds) == present(original, thresholds)).all(-1)
-    is_probability = original.min() >= 0 and original.max() <= 1
-    threshold = 0.5 if is_probability and kind != "logits" else 0.0
-    return ((output > threshold) == (original > threshold)).all(-1)
 
 
 def asking(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -1,8 +1,6 @@
-"""Single files for other runtimes: LiteRT (.tflite) and ONNX."""
+"""Single files for other runtimes: LiteRT (.tflite), ONNX and OpenVINO (.xml), a row each."""
 
-import math
 import os
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,20 +10,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet.checks import check_choice
-from keras_resnet.export.card import Exported, model_card
-from keras_resnet.export.disk import full_disk_named
-from keras_resnet.export.folding import fold_batch_norm, in_precision
-from keras_resnet.export.kinds import kind_of
-from keras_resnet.export.runtimes import check_installed
-from keras_resnet.export.verify import verify_export
-from keras_resnet.files import written_beside
-from keras_resnet.graphs import plain
+from keras_resnet.export.card import Exported
+from keras_resnet.export.openvino import check_bfloat16, write_openvino, write_openvino_accurately
+from keras_resnet.export.single_files import Asked, Format, archived, asking, written
 from keras_resnet.resnet import deep_graphs
 
 LiteRTPrecision = Literal["float32", "float16", "dynamic", "int8"]
 LITERT_PRECISIONS = get_args(LiteRTPrecision)
-_NAMES = {"litert": "a LiteRT file", "onnx": "an ONNX file"}
+OpenVINOPrecision = Literal["float32", "bfloat16", "int8"]
 _HEAD_OPERATIONS = ["FULLY_CONNECTED", "SOFTMAX", "LOGISTIC"]
 
 
@@ -72,11 +64,11 @@ def litert(
         As in `saved_model`: the made-up images have this size.
     images : array of shape (images, height, width, channels), optional
         What to verify with, as the model takes them; best those of a test split. Default: for
-        "int8" those of `calibrate`, otherwise made-up ones, for which outputs are compared but no
-        classes.
+        "int8" every fifth of `calibrate`, which then calibrates nothing; otherwise all of
+        `calibrate`, or made-up images, for which outputs are compared but no classes.
     agreement : float, default 0.95
-        Fraction of `images` for which the exported model has to give the same answer. Verified on
-        `calibrate`, which has few images, it may be two standard errors less.
+        Fraction of `images` for which the exported model has to give the same answer. For "int8"
+        without `images`, it may be two standard errors less, as there are few.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -109,30 +101,20 @@ def litert(
     ...     os.path.getsize(new) < 3 * net.count_params()
     True
     """
-    interface = _interface(model, "litert", labels, batch_size, image_size)
-    path = _new_file(path, ".tflite")
-    check_choice(LITERT_PRECISIONS, precision=precision)
-    if precision == "int8":
-        check_calibration(calibrate, model)
-        if images is None and calibrate is not None:
-            images, agreement = calibrate, agreement - by_chance(agreement, len(calibrate))
-    model = plain(model)
-    folded = in_precision(fold_batch_norm(model), "float32")
-    with written_beside(path) as partial:
-        contents = converted(
-            lambda images: {interface.output: folded(images, training=False)},
-            tf.TensorSpec((interface.batch_size, *folded.inputs[0].shape[1:]), "float32", "images"),
-            precision,
-            calibrate,
-        )
-        partial.write_bytes(contents)
-        verification = None
-        if verified:
-            verification = verify_export(partial, model, interface, precision, images, agreement)
-    exported = Exported(path, model_card(model, interface, precision, verification), verification)
-    if verbose:
-        print(exported)
-    return exported
+    return written(
+        FORMATS["litert"],
+        model,
+        path,
+        labels,
+        precision=precision,
+        calibrate=calibrate,
+        batch_size=batch_size,
+        image_size=image_size,
+        images=images,
+        agreement=agreement,
+        verified=verified,
+        verbose=verbose,
+    )
 
 
 @deep_graphs()
@@ -174,74 +156,99 @@ def onnx(
     ImportError
         If the converter is not installed, or, to verify, ONNX Runtime.
     """
-    interface = _interface(model, "onnx", labels, batch_size, image_size)
-    path = _new_file(path, ".onnx")
-    check_installed("onnx", "tf2onnx", *(["onnxruntime"] if verified else []))
-    model = plain(model)
-    folded = in_precision(fold_batch_norm(model), "float32")
-    named = keras.Model(folded.inputs[0], {interface.output: folded.outputs[0]})
-    _, *shape = folded.inputs[0].shape
-    spec = tf.TensorSpec((batch_size, *shape), folded.inputs[0].dtype, "images")
-    with written_beside(path) as partial:
-        with warnings.catch_warnings():
-            # Keras asks NumPy for what tf2onnx misses there.
-            warnings.filterwarnings("ignore", "In the future `np.object` will be", FutureWarning)
-            named.export(partial, format="onnx", input_signature=[spec], verbose=False)
-        verification = None
-        if verified:
-            verification = verify_export(partial, model, interface, "float32", images, agreement)
-    exported = Exported(path, model_card(model, interface, "float32", verification), verification)
-    if verbose:
-        print(exported)
-    return exported
-
-
-def _interface(model, format, labels, batch_size, image_size):
-    kind = kind_of(model)
-    if format not in kind.formats:
-        raise ValueError(
-            f"model {model.name!r} is a {kind.name}, which cannot be written as {_NAMES[format]}: "
-            "write a SavedModel, export.saved_model (--format saved_model)."
-        )
-    nothing_else = dict.fromkeys(("preprocessing", "crop"))
-    return kind.interface(
+    return written(
+        FORMATS["onnx"],
         model,
-        labels=labels,
+        path,
+        labels,
         batch_size=batch_size,
         image_size=image_size,
-        image_dtype="float32",
-        resize=False,
-        top=1,
-        **nothing_else,
+        images=images,
+        agreement=agreement,
+        verified=verified,
+        verbose=verbose,
     )
 
 
-def _new_file(path, suffix):
-    path = Path(path)
-    if path.suffix != suffix:
-        raise ValueError(f"path {str(path)!r} must end in {suffix}.")
-    if path.exists():
-        raise ValueError(f"path {str(path)!r} is there already: choose another name or folder.")
-    return path
+@deep_graphs()
+def openvino(
+    model: keras.Model,
+    path: str | os.PathLike,
+    labels: Sequence[str] | None = None,
+    *,
+    precision: OpenVINOPrecision = "float32",
+    calibrate: np.ndarray | None = None,
+    batch_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    images: np.ndarray | None = None,
+    agreement: float = 0.95,
+    verified: bool = True,
+    verbose: bool = True,
+) -> Exported:
+    """Write a model as an OpenVINO file, and verify it in OpenVINO.
 
+    Normalizations are folded. The file says what it was verified in, and `load` computes in that;
+    other programs have to ask for it: "INFERENCE_PRECISION_HINT". Images enter and outputs leave as
+    float32. OpenVINO Model Server serves the file from a folder of versions, as `examples/serving`
+    shows. Needs `pip install keras_resnet[openvino]`.
 
-def by_chance(fraction: float, count: int) -> float:
-    """Two standard errors of a fraction, found on so many images."""
-    return 2 * math.sqrt(max(fraction * (1 - fraction), 0.0) / count)
+    Parameters
+    ----------
+    model : keras.Model
+        A functional model of images, of this package or any other.
+    path : path
+        The new file, *.xml. Its weights become *.bin beside it.
+    labels : sequence of str, optional
+        Names of the classes, labels or values, for the model card. Default: numbers.
+    precision : {"float32", "bfloat16", "int8"}, default "float32"
+        "bfloat16": faster where the processor has instructions for it (AVX512-BF16, AMX); the
+        weights are kept as float16. "int8": convolutions compute with 8-bit numbers on scales that
+        are fixed beforehand, which is fastest; the head computes in float32. Where this changes
+        more answers than `agreement` allows, the layers that change most of them stay in float32,
+        which takes minutes to find.
+    calibrate, batch_size, image_size, images, agreement, verified, verbose
+        As in `litert`.
 
+    Returns
+    -------
+    Exported
+        The path, and a model card.
 
-def check_calibration(images: np.ndarray | None, model: keras.Model) -> None:
-    """Raise ValueError for what a model cannot be calibrated with."""
-    if images is None or not len(images):
-        raise ValueError(
-            "calibrate: precision='int8' needs images, as the model takes them, to find the ranges "
-            "of its feature maps; a hundred of the training split are plenty."
-        )
-    expected = model.inputs[0].shape
-    if not tf.TensorShape(expected).is_compatible_with(np.shape(images)):
-        raise ValueError(f"calibrate has the shape {np.shape(images)}; the model takes {expected}.")
-    if not np.isfinite(images).all():
-        raise ValueError("calibrate holds NaN or infinite values: leave these images out.")
+    Raises
+    ------
+    ValueError
+        For a model that is not functional or not one of images, a file that exists already or has
+        another suffix, an unknown precision, "bfloat16" to be verified on a processor without it,
+        "int8" without images to calibrate with, or an exported model that disagrees with the
+        original.
+    ImportError
+        If OpenVINO is not installed, or, for "int8", NNCF.
+
+    References
+    ----------
+    NNCF, "Post-training quantization" and "Quantizing with accuracy control".
+
+    Examples
+    --------
+    >>> from keras_resnet import CIFARResNet, export
+    >>> file = export.openvino(CIFARResNet(8), "cifar.xml", verbose=False)  # doctest: +SKIP
+    >>> export.load(file).runtime  # doctest: +SKIP
+    'OpenVINO'
+    """
+    return written(
+        FORMATS["openvino"],
+        model,
+        path,
+        labels,
+        precision=precision,
+        calibrate=calibrate,
+        batch_size=batch_size,
+        image_size=image_size,
+        images=images,
+        agreement=agreement,
+        verified=verified,
+        verbose=verbose,
+    )
 
 
 def converted(
@@ -251,11 +258,7 @@ def converted(
     calibrate: np.ndarray | None,
 ) -> bytes:
     """The contents of a LiteRT file of a function, whose signature is "serving_default"."""
-    with tempfile.TemporaryDirectory() as folder:
-        archive = keras.export.ExportArchive()
-        archive.add_endpoint("serving_default", function, [spec])
-        with full_disk_named(folder):
-            archive.write_out(folder, verbose=False)
+    with archived(function, spec) as folder:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if precision != "float32":
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -277,3 +280,59 @@ def converted(
         return tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=examples, debug_options=head
         ).get_nondebug_quantized_model()
+
+
+def _write_litert(asked: Asked, path: Path) -> dict:
+    function, spec = asking(asked, asked.interface.batch_size)
+    path.write_bytes(converted(function, spec, asked.precision, asked.calibrate))
+    return {}
+
+
+def _write_onnx(asked: Asked, path: Path) -> dict:
+    model, interface = asked.model, asked.interface
+    named = keras.Model(model.inputs[0], {interface.output: model.outputs[0]})
+    _, *shape = model.inputs[0].shape
+    spec = tf.TensorSpec((interface.batch_size, *shape), model.inputs[0].dtype, "images")
+    with warnings.catch_warnings():
+        # Keras asks NumPy for what tf2onnx misses there.
+        warnings.filterwarnings("ignore", "In the future `np.object` will be", FutureWarning)
+        named.export(path, format="onnx", input_signature=[spec], verbose=False)
+    return {}
+
+
+FORMATS = {
+    format.key: format
+    for format in (
+        Format(
+            key="litert",
+            name="a LiteRT file",
+            suffix=".tflite",
+            precisions=LITERT_PRECISIONS,
+            writers=(_write_litert,),
+        ),
+        Format(
+            key="onnx",
+            name="an ONNX file",
+            suffix=".onnx",
+            precisions=("float32",),
+            writers=(_write_onnx,),
+            extra="onnx",
+            writes=("onnx", "tf2onnx"),
+            runs=("onnxruntime",),
+        ),
+        Format(
+            key="openvino",
+            name="an OpenVINO file",
+            suffix=".xml",
+            precisions=get_args(OpenVINOPrecision),
+            writers=(write_openvino, write_openvino_accurately),
+            weights=".bin",
+            extra="openvino",
+            writes=("openvino",),
+            quantizes=("nncf",),
+            runs=("openvino",),
+            machine={"bfloat16": check_bfloat16},
+        ),
+    )
+}
+"""What can be written as a single file."""

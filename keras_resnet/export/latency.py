@@ -64,7 +64,7 @@ def latencies(
     Parameters
     ----------
     exported : sequence of path
-        SavedModels, .tflite and .onnx files.
+        SavedModels, .tflite, .onnx and .xml files.
     images : array of shape (images, height, width, channels), optional
         Images as the models take them, repeated if there are too few. Default: noise.
     batch_sizes : sequence of int, optional

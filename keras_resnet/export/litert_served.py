@@ -14,15 +14,10 @@ import numpy as np
 from tensorflow.lite.tools import flatbuffer_utils
 
 from keras_resnet.checks import check_choice
+from keras_resnet.export.calibration import calibration_of, check_calibration
 from keras_resnet.export.comparison import Verification
 from keras_resnet.export.folding import in_precision
-from keras_resnet.export.formats import (
-    LITERT_PRECISIONS,
-    LiteRTPrecision,
-    by_chance,
-    check_calibration,
-    converted,
-)
+from keras_resnet.export.formats import LITERT_PRECISIONS, LiteRTPrecision, converted
 from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.verify import verify_export
 
@@ -36,7 +31,7 @@ _AGREEMENT = 0.95  # as of other LiteRT files
 
 
 def check_served(
-    model: keras.Model, precision: str, calibrate: np.ndarray | None, resize: bool
+    model: keras.Model, precision: str, calibrate: np.ndarray | None, resize: bool, alone: bool
 ) -> None:
     """Raise ValueError unless a model can be written as a LiteRT file that is served.
 
@@ -50,6 +45,8 @@ def check_served(
         Images to find the ranges of its feature maps with.
     resize : bool
         Whether clients may send images of any size.
+    alone : bool
+        Whether some of the images that calibrate have to verify it, too.
     """
     check_choice(LITERT_PRECISIONS, with_litert=precision)
     kind = kind_of(model)
@@ -64,7 +61,7 @@ def check_served(
             "Leave out resize, or with_litert."
         )
     if precision == "int8":
-        check_calibration(calibrate, model)
+        check_calibration(calibrate, model, alone)
 
 
 def write_served(
@@ -78,7 +75,7 @@ def write_served(
     images: np.ndarray | None,
     agreement: float,
     verified: bool,
-) -> Verification | None:
+) -> tuple[Verification | None, dict]:
     """Write the file, and verify it as the server runs it: in one thread.
 
     Parameters
@@ -103,7 +100,9 @@ def write_served(
 
     Returns
     -------
-    Verification or None
+    verification : Verification or None
+    card : dict
+        What the model card says of it.
 
     Raises
     ------
@@ -112,21 +111,25 @@ def write_served(
     """
     signatures = kind_of(model).signatures(in_precision(folded, "float32"), interface)
     function, spec = signatures[SIGNATURE]
+    agreement, facts = min(agreement, _AGREEMENT), {}
+    if precision == "int8" and calibrate is not None:
+        calibration = calibration_of(calibrate, images, agreement, verified)
+        calibrate, images = calibration.calibrate, calibration.images
+        agreement, facts = calibration.agreement, {"quantization": calibration.to_json()}
     contents = converted(function, spec, precision, calibrate)
     (folder / FILE).write_bytes(
         _named(contents, {spec.name: "inputs", interface.output: "outputs"})
     )
-    if not verified:
-        return None
-    agreement = min(agreement, _AGREEMENT)
-    if images is None and precision == "int8" and calibrate is not None:
-        images, agreement = calibrate, agreement - by_chance(agreement, len(calibrate))
-    try:
-        return verify_export(
-            folder / FILE, model, interface, precision, images, agreement, threads=1
-        )
-    except ValueError as error:
-        raise ValueError(f"with_litert={precision!r}: {error}") from error
+    verification = None
+    if verified:
+        try:
+            verification = verify_export(
+                folder / FILE, model, interface, precision, images, agreement, threads=1
+            )
+        except ValueError as error:
+            raise ValueError(f"with_litert={precision!r}: {error}") from error
+    compared = verification and asdict(verification)
+    return verification, {"file": FILE, "precision": precision, **facts, "verification": compared}
 
 
 def _named(contents, ends):
@@ -145,12 +148,3 @@ def _named(contents, ends):
         (index,) = getattr(graph, end)
         graph.tensors[index].name = name.encode()
     return flatbuffer_utils.convert_object_to_bytearray(model)
-
-
-def card_of(precision: LiteRTPrecision, verification: Verification | None) -> dict:
-    """What the model card says of it."""
-    return {
-        "file": FILE,
-        "precision": precision,
-        "verification": verification and asdict(verification),
-    }

@@ -1,6 +1,6 @@
 """Exported models, each in the runtime that it is made for."""
 
-import importlib.util
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_resnet.checks import check_installed
+
+_logger = logging.getLogger("keras_resnet")
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,12 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     Parameters
     ----------
     path : path
-        A SavedModel's folder, a folder of its numbered versions (of which the highest is taken), a
-        .tflite file or an .onnx file.
+        A SavedModel's folder, a folder of its numbered versions (of which the highest is taken), or
+        a .tflite, .onnx or .xml file. What `export.openvino` has written computes in what it was
+        verified in.
     threads : int, optional
-        Threads of LiteRT and ONNX Runtime. Default: one for each core that this process may use.
+        Threads of LiteRT, ONNX Runtime and OpenVINO. Default: one for each core that this process
+        may use.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     ValueError
         If it is none of these, or cannot be loaded.
     ImportError
-        For an .onnx file if ONNX Runtime is not installed.
+        For an .onnx file if ONNX Runtime is not installed, for an .xml file if OpenVINO is not.
 
     Examples
     --------
@@ -74,23 +80,22 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     >>> runtimes.load("pets.pth")
     Traceback (most recent call last):
         ...
-    ValueError: 'pets.pth' is no exported model: no folder with a saved_model.pb, no .tflite ...
+    ValueError: 'pets.pth' is no exported model: no folder with a saved_model.pb, no .tflite, ...
     """
     path = Path(path)
     threads = threads or _cores()
     if path.is_dir() and not (path / "saved_model.pb").exists():
         path = max(versions(path), key=lambda each: int(each.name), default=path)
-    if (path / "saved_model.pb").exists():
-        read = _read_saved_model
-    elif path.is_file() and path.suffix in (".tflite", ".onnx"):
-        read = _read_litert if path.suffix == ".tflite" else _read_onnx
-    else:
+    is_file = path.is_file() and path.suffix in _READERS
+    if not is_file and not (path / "saved_model.pb").exists():
+        *others, last = _READERS
         raise ValueError(
-            f"{str(path)!r} is no exported model: no folder with a saved_model.pb, no .tflite and "
-            "no .onnx file."
+            f"{str(path)!r} is no exported model: no folder with a saved_model.pb, no "
+            f"{', '.join(others)} or {last} file."
         )
-    files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
-    mebibytes = sum(file.stat().st_size for file in files) / 2**20
+    read = _READERS[path.suffix] if is_file else _read_saved_model
+    files = [path, path.with_suffix(".bin")] if is_file else path.rglob("*")
+    mebibytes = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
     try:
         runtime, shape, dtype, ask, outputs = read(str(path), threads)
     except ImportError:
@@ -174,18 +179,8 @@ def _read_litert(path, threads):
     return "LiteRT", given["shape_signature"], dtype, ask, (taken["name"],)
 
 
-def check_installed(*modules: str) -> None:
-    """Raise ImportError for modules of the extra `onnx` that are not installed."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ImportError(
-            f"ONNX needs {' and '.join(missing)}, not installed here: pip install "
-            "'keras_resnet[onnx]'."
-        )
-
-
 def _read_onnx(path, threads):
-    check_installed("onnxruntime")
+    check_installed("onnx", "onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -199,3 +194,48 @@ def _read_onnx(path, threads):
         return session.run(None, {given.name: images})[0]
 
     return "ONNX Runtime", shape, dtype, ask, (session.get_outputs()[0].name,)
+
+
+PRECISION_OF = ["keras_resnet", "precision"]
+"""Where an .xml file says what it was verified in."""
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
+
+
+def _read_openvino(path, threads):
+    check_installed("openvino", "openvino")
+    import openvino
+
+    weights = Path(path).with_suffix(".bin")
+    if not weights.exists():
+        raise ValueError(f"its weights, {weights.name}, are not beside it.")
+    core = openvino.Core()
+    # One request at a time gets all threads.
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    try:
+        model = core.read_model(path)
+        if model.has_rt_info(PRECISION_OF):
+            precision = model.get_rt_info(PRECISION_OF).value
+            options["INFERENCE_PRECISION_HINT"] = _HINTS[precision]
+            if precision == "bfloat16" and not computes_bfloat16():
+                _logger.warning(_IN_FLOAT32, path)
+        compiled = core.compile_model(model, "CPU", options)
+    except RuntimeError as error:  # whose first lines say where in its sources
+        raise ValueError(str(error).strip().splitlines()[-1]) from error
+    (given,), (taken,) = model.inputs, model.outputs
+    shape = [None if size.is_dynamic else size.get_length() for size in given.partial_shape]
+    dtype = np.dtype(given.element_type.to_dtype()).name
+    return "OpenVINO", shape, dtype, lambda images: compiled(images)[0], (taken.any_name,)
+
+
+def computes_bfloat16() -> bool:
+    """Whether OpenVINO finds instructions for bfloat16 in this CPU; otherwise it uses float32."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+_IN_FLOAT32 = "%s: this CPU has no instructions for bfloat16: OpenVINO computes in float32."
+
+_READERS = {".tflite": _read_litert, ".onnx": _read_onnx, ".xml": _read_openvino}
+"""What loads a file, by its suffix."""

@@ -23,7 +23,6 @@ from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.litert_served import (
     FILE,
     SIGNATURE,
-    card_of,
     check_served,
     write_served,
 )
@@ -175,7 +174,7 @@ def saved_model(
     if interface.labels is not None:
         check_labels(interface.labels)
     if with_litert is not None:
-        check_served(model, with_litert, calibrate, resize)
+        check_served(model, with_litert, calibrate, resize, verified and images is None)
     path = place_of(path)
     folded = fold_batch_norm(model)
     served = kind.signatures(in_precision(folded, precision), interface)
@@ -203,13 +202,12 @@ def saved_model(
             verification = verify_export(partial, model, interface, precision, images, agreement)
         card = model_card(model, interface, precision, verification)
         if with_litert is not None:
-            compared = write_served(
+            compared, card["litert"] = write_served(
                 *(partial, model, folded, interface, with_litert),
                 **dict(calibrate=calibrate, images=images, agreement=agreement),
                 verified=verified,
             )
             beside = {FILE: compared} if compared else {}
-            card["litert"] = card_of(with_litert, compared)
         write_text(partial / CARD_FILE, json_text(card) + "\n")
     exported = Exported(path, card, verification, beside)
     if verbose:

@@ -18,6 +18,10 @@ _VERBS = {"class": "chooses", "objects": "finds"}
 _logger = logging.getLogger("keras_resnet")
 
 
+class DisagreementError(ValueError):
+    """An exported model gives other answers than the original."""
+
+
 def verify(
     exported: str | os.PathLike,
     model: keras.Model | Callable[[np.ndarray], Any],
@@ -31,8 +35,8 @@ def verify(
     Parameters
     ----------
     exported : path
-        A SavedModel's folder (its signature "serving_default" is called), a .tflite file (run by
-        TensorFlow's LiteRT interpreter) or an .onnx file (run by ONNX Runtime).
+        A SavedModel's folder (its signature "serving_default" is called), or a .tflite, .onnx or
+        .xml file, which LiteRT's interpreter, ONNX Runtime or OpenVINO run.
     model : keras.Model or callable
         The original, or a function from images to its outputs.
     images : array of shape (images, height, width, channels)
@@ -98,12 +102,12 @@ def _decided(thresholds):
 def _check_agreement(result, agreement, tolerance):
     if not result.agreement >= agreement:
         verb = _VERBS.get(result.answer, "gives")
-        raise ValueError(
+        raise DisagreementError(
             f"the exported model {verb} the same {result.answer} as the original for only "
             f"{result.agreement:.1%} of {result.compared}, agreement={agreement:.1%}."
         )
     if tolerance is not None and not result.largest_difference <= tolerance:
-        raise ValueError(
+        raise DisagreementError(
             f"the exported model differs from the original by {result.largest_difference:.2g} of "
             f"the largest output, tolerance={tolerance:.2g}."
         )

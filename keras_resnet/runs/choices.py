@@ -68,5 +68,6 @@ EXPORTS = {
     "saved_model": ("float32", "bfloat16"),
     "litert": ("float32", "float16", "dynamic", "int8"),
     "onnx": ("float32",),
+    "openvino": ("float32", "bfloat16", "int8"),
 }
-"""Formats of exported models, and the precisions of each."""
+"""Formats of exported models, and the precisions of each: of files, as `export.formats.FORMATS`."""

@@ -1,5 +1,7 @@
 """Models written as other programs load them, and measured."""
 
+import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +14,9 @@ from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.checks import check_range
 from keras_resnet.data.labels_file import LABELS_FILE, check_labels, read_labels, write_labels
-from keras_resnet.files import json_text, write_text
+from keras_resnet.export.formats import FORMATS
+from keras_resnet.export.runtimes import is_version
+from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
 from keras_resnet.runs.models import load_model, normalized, some_images
@@ -55,7 +59,7 @@ def export(
     model: str | os.PathLike,
     output: str | os.PathLike,
     *,
-    format: Literal["saved_model", "litert", "onnx"] = "saved_model",
+    format: Literal["saved_model", "litert", "onnx", "openvino"] = "saved_model",
     precision: Literal["float32", "bfloat16", "float16", "dynamic", "int8"] = "float32",
     task: Literal["classification", "multilabel", "regression", "detection"] | None = None,
     calibrate: str | os.PathLike | None = None,
@@ -78,13 +82,14 @@ def export(
         takes images of any size as they are, only a SavedModel can be written, and what says how
         images are shown is refused.
     output : path
-        The folder: of all versions of a SavedModel, or of the file NAME.tflite or NAME.onnx, beside
-        which its model card and labels.txt are written.
-    format : {"saved_model", "litert", "onnx"}, default "saved_model"
+        The folder: of all versions of a SavedModel, or of the file NAME.tflite, NAME.onnx or
+        NAME.xml, beside which its model card and labels.txt are written. A folder of such a file
+        that is a number, as of OpenVINO Model Server's versions, appears whole.
+    format : {"saved_model", "litert", "onnx", "openvino"}, default "saved_model"
         What to write.
     precision : {"float32", "bfloat16", "float16", "dynamic", "int8"}, default "float32"
-        What it computes in: "bfloat16" is for "saved_model"; "float16", "dynamic" and "int8" are
-        for "litert".
+        What it computes in: "bfloat16" is for "saved_model" and "openvino", "int8" for "litert" and
+        "openvino", "float16" and "dynamic" for "litert".
     task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for, if it does not say so itself; a softmax or a sigmoid that is missing
         is added. Default: what the model says.
@@ -105,7 +110,7 @@ def export(
         `keras_resnet.export.saved_model` says.
     agreement : float, optional
         Fraction of the test images whose class must not change, or of the objects in them that must
-        still be found. Default: 0.99, for "litert" 0.95.
+        still be found. Default: 0.99, for "litert" and "openvino" 0.95.
     weights : str or path, optional
         For the name of a builder: a tag of `keras_resnet.list_weights`, or a file. Default: its
         first.
@@ -125,6 +130,8 @@ def export(
         For options that do not go together, a model or images that cannot be read, a place that is
         taken or, for a file, holds another model's labels.txt, or an exported model that disagrees
         with the original.
+    ImportError
+        If what writes or runs the format is not installed.
 
     Examples
     --------
@@ -146,23 +153,24 @@ def export(
     for name, value in {"precision": precision, "with_litert": with_litert}.items():
         if value == "int8" and not calibrate:
             raise ValueError(f"{name}='int8' needs images to calibrate: calibrate=SOURCE.")
-    if kind != "saved_model" and (resize or image_dtype != "float32"):
+    is_file = kind in FORMATS
+    if is_file and (resize or image_dtype != "float32"):
         raise ValueError("resize and image_dtype are for format 'saved_model'.")
-    if with_litert is not None and kind != "saved_model":
+    if with_litert is not None and is_file:
         raise ValueError(f"with_litert={with_litert!r} is for format 'saved_model'.")
     check_range("agreement", optional=True, agreement=agreement)
     output = Path(output)
     check_writable(output)
+    if is_file:
+        FORMATS[kind].check(precision)
     found = load_model(model, weights, task, image_size)
     net, labels = found.model, _labels(found)
-    if kind != "saved_model":
+    if is_file:
         _check_labels_beside(output, labels)
     shown, some, verified = _SHOWN[found.task == "detection"](net, image_dtype, image_size, crop)
     options: dict[str, Any] = dict(
         labels=labels, batch_size=batch_size, image_size=shown["image_size"], verbose=False
     )
-    if kind != "onnx":
-        options["precision"] = precision
     if agreement is not None:
         options["agreement"] = agreement
     if calibrate:
@@ -170,20 +178,29 @@ def export(
         options["images"] = some(images.test, verified)
         if "int8" in (precision, with_litert):
             options["calibrate"] = some(images.train, _CALIBRATED)
+    if len(EXPORTS[kind]) > 1:
+        options["precision"] = precision
     with silenced_libraries():
-        if kind == "saved_model":
+        if is_file:
+            exported = _written_file(net, output, kind, options)
+        else:
             options.update(crop=shown["crop"], image_dtype=image_dtype, resize=resize, top=top)
             options["with_litert"] = with_litert
             exported = exporters.saved_model(net, output, **options)
-        elif kind == "onnx":
-            exported = exporters.onnx(net, output / f"{net.name}.onnx", **options)
-        else:
-            exported = exporters.litert(net, output / f"{net.name}.tflite", **options)
-    if kind != "saved_model":
-        if labels:
-            write_labels(output, labels)
-        write_text(f"{exported.path}.json", json_text(exported.card) + "\n")
     return ExportRecord(exported, kind, precision)
+
+
+def _written_file(net, output, kind, options):
+    """A single file, with its model card and labels.txt beside it."""
+    name = f"{net.name}{FORMATS[kind].suffix}"
+    # A server takes a new number for a new version.
+    as_version = is_version(output) and not output.exists()
+    with written_beside(output) if as_version else contextlib.nullcontext(output) as folder:
+        exported = getattr(exporters, kind)(net, folder / name, **options)
+        if options["labels"]:
+            write_labels(folder, options["labels"])
+        write_text(f"{exported.path}.json", json_text(exported.card) + "\n")
+    return dataclasses.replace(exported, path=output / name)
 
 
 def _of_one_size(model, image_dtype, image_size, crop):
@@ -255,7 +272,7 @@ def bench(
     Parameters
     ----------
     exported : path or sequence of path
-        SavedModels or folders of their versions, .tflite and .onnx files.
+        SavedModels or folders of their versions, .tflite, .onnx and .xml files.
     images : str or path, optional
         Images to measure with, as `keras_resnet.data.load` takes them; with detectors, the first of
         the test split, in its own size. Default: noise.

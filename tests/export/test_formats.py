@@ -1,5 +1,8 @@
+import contextlib
+import importlib
 import os
 import sys
+import types
 
 import keras
 import numpy as np
@@ -10,7 +13,11 @@ from keras import layers
 
 import keras_resnet
 from keras_resnet import export
-from keras_resnet.export.formats import LITERT_PRECISIONS
+from keras_resnet.export.formats import FORMATS, LITERT_PRECISIONS
+from keras_resnet.export.kinds import KINDS
+from keras_resnet.runs.choices import EXPORTS
+
+INT8 = {"precision": "int8"}
 
 
 def trained_like(model):
@@ -154,7 +161,10 @@ class TestLiteRT:
         assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize(("write", "suffix"), [(export.litert, ".tflite"), (export.onnx, ".onnx")])
+@pytest.mark.parametrize(
+    ("write", "suffix"),
+    [(export.litert, ".tflite"), (export.onnx, ".onnx"), (export.openvino, ".xml")],
+)
 class TestPath:
     def test_nothing_is_overwritten(self, tmp_path, model, write, suffix):
         (tmp_path / f"a{suffix}").write_text("mine")
@@ -172,11 +182,98 @@ class TestPath:
             write(keras.Sequential([layers.Conv2D(3, 3)]), tmp_path / f"a{suffix}")
 
 
-def test_onnx_says_what_to_install(tmp_path, model, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tf2onnx", None)
-    with pytest.raises(ImportError, match=r"needs .*tf2onnx.* pip install 'keras_resnet\[onnx\]'"):
-        export.onnx(model, tmp_path / "a.onnx")
+@pytest.mark.parametrize(
+    ("format", "module", "options"),
+    [("onnx", "tf2onnx", {}), ("openvino", "openvino", {}), ("openvino", "nncf", INT8)],
+)
+def test_what_to_install_is_said_before_anything_is_done(
+    tmp_path, model, images, monkeypatch, format, module, options
+):
+    monkeypatch.setitem(sys.modules, module, None)
+    # It is all that is said, whatever else is wrong.
+    monkeypatch.setattr(keras.Model, "__call__", lambda *_, **__: pytest.fail("work was done"))
+    path = tmp_path / f"a{FORMATS[format].suffix}"
+    calibrate = {"calibrate": images} if options else {}
+    with pytest.raises(ImportError) as caught:
+        getattr(export, format)(model, path, **options, **calibrate)
+    assert f"{module} is not installed: pip install 'keras_resnet[{format}]'." in str(caught.value)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_the_table_is_what_jobs_and_models_know():
+    (kind,) = (each for each in KINDS if each.name == "model of images")
+    assert {each.key: each.precisions for each in FORMATS.values()} == {
+        name: precisions for name, precisions in EXPORTS.items() if name != "saved_model"
+    }
+    assert kind.formats == tuple(EXPORTS)
+    for key in FORMATS:
+        assert callable(getattr(export, key))
+
+
+def test_functions_are_not_hidden_by_the_files_of_their_names():
+    for name in export.__all__:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"keras_resnet.export.{name}")
+        assert not isinstance(getattr(export, name), types.ModuleType)
+
+
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+@pytest.mark.parametrize("format", ["litert", "openvino"])
+class TestImagesThatVerifyInt8:
+    @pytest.fixture(autouse=True)
+    def needs_the_runtime(self, format):
+        if format == "openvino":
+            pytest.importorskip("nncf")
+
+    @pytest.fixture
+    def compared(self, monkeypatch):
+        """The images that were compared, and the fraction of same answers they are to give."""
+        module, found = sys.modules["keras_resnet.export.comparison"], {"same": 1.0}
+        check = module.check_images
+
+        def noted(images, loaded):
+            found["images"] = images
+            check(images, loaded)
+
+        monkeypatch.setattr(module, "check_images", noted)
+        monkeypatch.setattr(
+            module, "same", lambda output, *_: np.arange(len(output)) < found["same"] * len(output)
+        )
+        return found
+
+    def write(self, format, model, folder, calibrate, **options):
+        path = folder / f"a{FORMATS[format].suffix}"
+        options = {**INT8, "calibrate": calibrate, "verbose": False, **options}
+        return getattr(export, format)(model, path, **options)
+
+    def test_some_are_held_out(self, tmp_path, model, images, format, compared):
+        exported = self.write(format, model, tmp_path, images)
+        np.testing.assert_array_equal(compared["images"], images[2::5])
+        assert not exported.verification.made_up
+        held_out = exported.card["verification"]["images"]
+        assert held_out == exported.card["quantization"]["held_out"] == 3
+        assert exported.card["quantization"]["calibrated_on"] == 13
+
+    def test_none_where_others_are_given(self, tmp_path, model, images, format, compared):
+        others = np.random.default_rng(5).normal(size=(4, 32, 32, 3)).astype("float32")
+        exported = self.write(format, model, tmp_path, images, images=others)
+        np.testing.assert_array_equal(compared["images"], others)
+        assert exported.card["quantization"]["held_out"] == 0
+        assert exported.card["quantization"]["calibrated_on"] == len(images)
+
+    def test_chance_alone_refuses_nothing(self, tmp_path, model, format, compared):
+        images = np.random.default_rng(6).normal(size=(100, 32, 32, 3)).astype("float32")
+        compared["same"] = 0.9  # of 20 images, which two standard errors allow
+        self.write(format, model, tmp_path, images)
+        with one_line_error("for only 90.0% of 20 images, agreement=95.0%"):
+            self.write(format, model, tmp_path / "new", images, images=images[:20])
+        assert [*(tmp_path / "new").iterdir()] == []
+
+    def test_two_are_the_least(self, tmp_path, model, images, format):
+        with one_line_error("calibrate has 1 image; two are the least"):
+            self.write(format, model, tmp_path, images[:1])
+        exported = self.write(format, model, tmp_path, images[:2], agreement=0.0)
+        assert exported.verification.images == 1
 
 
 class TestONNX:

@@ -1,0 +1,100 @@
+"""Images that 8-bit numbers are calibrated on, and others that judge what came of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+HELD_OUT = 5
+"""Where nothing else verifies, one in so many of the images that were given is held out for it."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What images are for, once some calibrate.
+
+    Parameters
+    ----------
+    calibrate : array of shape (images, height, width, channels)
+        Images to find the ranges of the feature maps on.
+    images : array or None
+        Images to verify with.
+    agreement : float
+        Fraction of these for which the exported model has to give the same answer.
+    held_out : int
+        How many of them came as images to calibrate with.
+    """
+
+    calibrate: np.ndarray
+    images: Any
+    agreement: float
+    held_out: int
+
+    def to_json(self) -> dict:
+        """What a model card says of it."""
+        return {"calibrated_on": len(self.calibrate), "held_out": self.held_out}
+
+
+def calibration_of(
+    calibrate: np.ndarray, images: Any, agreement: float, verified: bool
+) -> Calibration:
+    """Hold some of the images that calibrate out, if no others verify.
+
+    They are evenly spaced: some of each class, where images are sorted by class. Chance alone takes
+    two standard errors off the agreement of so few.
+
+    Parameters
+    ----------
+    calibrate : array of shape (images, height, width, channels)
+        Images to calibrate with.
+    images : array, optional
+        Images to verify with.
+    agreement : float
+        Fraction for which answers have to be the same.
+    verified : bool
+        Whether anything is to be verified.
+
+    Returns
+    -------
+    Calibration
+    """
+    calibrate = np.asarray(calibrate)
+    if images is not None or not verified:
+        return Calibration(calibrate, images, agreement, 0)
+    verifying = np.arange(len(calibrate)) % HELD_OUT == HELD_OUT // 2
+    verifying[-1] |= not verifying.any()
+    count = int(verifying.sum())
+    chance = 2 * math.sqrt(max(agreement * (1 - agreement), 0.0) / count)
+    return Calibration(calibrate[~verifying], calibrate[verifying], agreement - chance, count)
+
+
+def check_calibration(images: np.ndarray | None, model: keras.Model, alone: bool) -> None:
+    """Raise ValueError for what a model cannot be calibrated with.
+
+    Parameters
+    ----------
+    images : array, optional
+        Images to calibrate with.
+    model : keras.Model
+        The model.
+    alone : bool
+        Whether some of them have to verify it, too.
+    """
+    if images is None or not len(images):
+        raise ValueError(
+            "calibrate: precision='int8' needs images, as the model takes them, to find the ranges "
+            "of its feature maps; a hundred of the training split are plenty."
+        )
+    expected = model.inputs[0].shape
+    if not tf.TensorShape(expected).is_compatible_with(np.shape(images)):
+        raise ValueError(f"calibrate has the shape {np.shape(images)}; the model takes {expected}.")
+    if not np.isfinite(images).all():
+        raise ValueError("calibrate holds NaN or infinite values: leave these images out.")
+    if alone and len(images) < 2:
+        raise ValueError(
+            "calibrate has 1 image; two are the least, as one in five verifies: a hundred of the "
+            "training split are plenty. Or give others to verify with, images=."
+        )
