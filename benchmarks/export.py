@@ -6,9 +6,10 @@ H5 is the weights file of `keras.applications.ResNet50`, IMAGES a folder of `CLA
 CLASS is the class index, CALIBRATION a folder of other photographs. Exports the model in every
 available format and runs each export in its own process, in turns. Reports the milliseconds per
 batch, the speed-up over the `keras.applications` SavedModel, the top-1 accuracy, and the fraction
-of images with the same class as `keras.applications`. Then compares ResNeXt-50, with random
-weights, with the same model built from stock Keras layers. Includes ONNX Runtime and OpenVINO if
-installed.
+of images with the same class as `keras.applications`; then the time from an import to the first
+prediction. Then compares ResNeXt-50, with random weights, with the same model built from stock
+Keras layers. Includes ONNX Runtime, OpenVINO and PyTorch if installed. Closes with our fastest
+format against the fastest of theirs.
 """
 
 import argparse
@@ -25,13 +26,15 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from benchmarks.contenders import installed, stock_twin
+from benchmarks.contenders import NETS, installed, stock_twin, torch_net
 from benchmarks.machine import describe
 from benchmarks.worker import ROOT
 
 RESULTS = Path(__file__).parent / "results" / "export.txt"
 BATCHES = (1, 16)
 ROUNDS, TURN = 9, 0.5  # turns per entrant, minimum seconds per turn
+STARTS = 7  # processes per entrant, of the first prediction
+CALIBRATED = (100, 300)  # images
 # Makes oneDNN keep reordered weights. A server-side switch: an exported model cannot set it.
 FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
 
@@ -40,7 +43,8 @@ FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
 class Entrant:
     """An exported model and how to run it.
 
-    `raw` is whether it takes raw images; `precision` is what OpenVINO computes in.
+    `raw` is whether it takes raw images; `precision` is what OpenVINO or PyTorch compute in. A path
+    that is no file of a model is what `keras.applications` or `contenders` call a net, in PyTorch.
     """
 
     name: str
@@ -48,6 +52,10 @@ class Entrant:
     raw: bool = True
     environment: tuple[tuple[str, str], ...] = ()
     precision: str = ""
+
+    @property
+    def ours(self) -> bool:
+        return self.name.startswith("keras_resnet")
 
 
 class Process:
@@ -82,7 +90,11 @@ def run(path: str, precision: str) -> None:
     os.dup2(2, 1)  # keep library output out of the answers
     import numpy as np
 
-    if precision:
+    if path.endswith(".h5"):
+        ask, size = keras_in_torch(path), 224
+    elif path in NETS:
+        ask, size = torch_net_of(path), NETS[path].size
+    elif precision:
         import openvino
 
         options = {"INFERENCE_PRECISION_HINT": precision}
@@ -113,6 +125,41 @@ def run(path: str, precision: str) -> None:
         print(json.dumps(taken), file=answers, flush=True)
 
 
+def keras_in_torch(weights: str):
+    """ResNet-50 of keras.applications in PyTorch, compiled, in bfloat16; Keras runs on PyTorch."""
+    import keras
+
+    keras.config.set_image_data_format("channels_first")
+    return torch_compiled(keras.applications.ResNet50(weights=weights))
+
+
+def torch_net_of(name: str):
+    """A net of `contenders` in PyTorch, compiled, in bfloat16."""
+    import torch
+
+    net = torch_net(NETS[name].builder)
+    return torch_compiled(torch.nn.Sequential(net, torch.nn.Softmax(-1)))
+
+
+def torch_compiled(module):
+    """A module as a function of channels-last arrays."""
+    import numpy as np
+    import torch
+    import torch._inductor.config
+
+    torch._inductor.config.freezing = True  # weights are reordered once
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    module = module.eval().to(memory_format=torch.channels_last)
+    forward = torch.compile(module)
+
+    def ask(images):
+        images = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            return forward(images).float().numpy()
+
+    return ask
+
+
 def photographs(folder: Path, size: int = 224):
     """Load the centre crops of all photographs, unresized, and their names before the first `_`."""
     import numpy as np
@@ -141,13 +188,11 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
     yield Entrant("keras.applications, SavedModel *", folder / "stock", False, frozen)
     stock.export(folder / "stock.tflite", format="litert", verbose=False)
     yield Entrant("keras.applications, LiteRT", folder / "stock.tflite", raw=False)
-    if installed("onnxruntime", "tf2onnx"):
-        spec = [keras.InputSpec(shape=stock.input_shape, dtype="float32")]
-        stock.export(folder / "stock.onnx", format="onnx", input_signature=spec, verbose=False)
-        yield Entrant("keras.applications, ONNX Runtime", folder / "stock.onnx", raw=False)
-        for precision in ("f32", "bf16") if installed("openvino") else ():
-            name = f"keras.applications, OpenVINO {precision}"
-            yield Entrant(name, folder / "stock.onnx", raw=False, precision=precision)
+    yield from others(folder, stock)
+    if installed("torch"):
+        keras_on_torch = (("KERAS_BACKEND", "torch"),)
+        name = "keras.applications, PyTorch compiled bf16"
+        yield Entrant(name, Path(weights), False, keras_on_torch)
 
     net = keras_resnet.ResNet50(weights=weights, include_preprocessing=True)
     options = dict(verified=False, verbose=False)
@@ -155,27 +200,115 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
         path = export.saved_model(net, folder / precision, precision=precision, **options).path
         yield Entrant(f"keras_resnet, SavedModel {precision}", path)
         yield Entrant(f"keras_resnet, SavedModel {precision} *", path, environment=frozen)
+    some = spaced(calibration, CALIBRATED[0])
     for precision in ("float32", "float16", "dynamic", "int8"):
         path = folder / f"{precision}.tflite"
-        export.litert(net, path, precision=precision, calibrate=calibration, **options)
+        export.litert(net, path, precision=precision, calibrate=some, **options)
         yield Entrant(f"keras_resnet, LiteRT {precision}", path)
     if installed("onnxruntime", "tf2onnx"):
         export.onnx(net, folder / "net.onnx", **options)
         yield Entrant("keras_resnet, ONNX Runtime", folder / "net.onnx")
+    yield from openvinos(folder, net, calibration, raw=True)
 
 
-def resnexts(folder: Path) -> Iterator[Entrant]:
+def spaced(images, count: int):
+    """So many of the images, evenly spaced."""
+    return images[:: max(1, len(images) // count)][:count]
+
+
+def others(folder: Path, stock) -> Iterator[Entrant]:
+    """A model of stock Keras layers in ONNX Runtime, and as OpenVINO converts it by itself."""
+    import keras
+
+    name = "stock Keras twin" if "twin" in stock.name else "keras.applications"
+    if installed("onnxruntime", "tf2onnx"):
+        spec = [keras.InputSpec(shape=stock.input_shape, dtype="float32")]
+        stock.export(folder / "stock.onnx", format="onnx", input_signature=spec, verbose=False)
+        yield Entrant(f"{name}, ONNX Runtime", folder / "stock.onnx", raw=False)
+    if installed("openvino"):
+        import openvino
+
+        converted = openvino.convert_model(folder / "stock")
+        openvino.save_model(converted, folder / "stock.xml", compress_to_fp16=False)
+        for precision in ("f32", "bf16"):
+            path = folder / "stock.xml"
+            yield Entrant(f"{name}, OpenVINO {precision}", path, False, precision=precision)
+
+
+def openvinos(folder: Path, net, calibration, raw: bool) -> Iterator[Entrant]:
+    """Our model in OpenVINO, in every precision; int8 calibrated on few and on more images."""
+    if not installed("openvino", "nncf"):
+        return
+    from keras_resnet import export
+
+    options = dict(verified=False, verbose=False)
+    for precision in ("float32", "bfloat16"):
+        path = folder / f"{precision}.xml"
+        export.openvino(net, path, precision=precision, **options)
+        yield Entrant(f"keras_resnet, OpenVINO {precision}", path, raw)
+    for count in CALIBRATED:
+        path, images = folder / f"int8_{count}.xml", spaced(calibration, count)
+        export.openvino(net, path, precision="int8", calibrate=images, **options)
+        yield Entrant(f"keras_resnet, OpenVINO int8, {count} images", path, raw)
+
+
+def resnexts(folder: Path, calibration) -> Iterator[Entrant]:
     """Export ResNeXt-50 from stock Keras layers, and from ours."""
+    import keras
+
     import keras_resnet
     from keras_resnet import export
 
+    keras.utils.set_random_seed(0)
     net = keras_resnet.ResNeXt50_32x4d(weights=None)
+    settled(net, spaced(calibration, 64))
     options = dict(verified=False, verbose=False)
-    stock_twin(net).export(folder / "twin", format="tf_saved_model", verbose=False)
-    yield Entrant("stock Keras twin, SavedModel", folder / "twin")
+    twin = stock_twin(net)
+    twin.name = "stock_twin"
+    twin.export(folder / "stock", format="tf_saved_model", verbose=False)
+    yield Entrant("stock Keras twin, SavedModel", folder / "stock", raw=False)
+    yield from others(folder, twin)
+    if installed("torch"):
+        yield Entrant("PyTorch compiled bf16", Path("ResNeXt-50"), raw=False)
     for precision in ("float32", "bfloat16"):
         path = export.saved_model(net, folder / precision, precision=precision, **options).path
-        yield Entrant(f"keras_resnet, SavedModel {precision}", path)
+        yield Entrant(f"keras_resnet, SavedModel {precision}", path, raw=False)
+    yield from openvinos(folder, net, calibration, raw=False)
+
+
+def settled(net, images) -> None:
+    """Let normalizations find the statistics of images, so that a random net tells them apart."""
+    import keras
+
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    net(images, training=True)
+    logits = keras.Model(net.inputs, net.layers[-1].input)(images)
+    head = net.layers[-1]
+    scores = logits @ head.kernel
+    spread = keras.ops.std(scores)
+    head.kernel.assign(head.kernel / spread)
+    head.bias.assign(-keras.ops.mean(scores, 0) / spread)
+
+
+FIRST_OF_OURS = """
+import sys, time
+start = time.perf_counter()
+import numpy as np
+from keras_resnet import export
+export.load(sys.argv[1])(np.ones((1, 224, 224, 3), "float32"))
+print(time.perf_counter() - start)
+"""
+FIRST_OF_THEIRS = """
+import sys, time
+start = time.perf_counter()
+import numpy as np
+import openvino
+options = {"INFERENCE_PRECISION_HINT": sys.argv[2]}
+openvino.compile_model(sys.argv[1], "CPU", options)(np.ones((1, 224, 224, 3), "float32"))
+print(time.perf_counter() - start)
+"""
 
 
 def folding(weights: str, images) -> str:
@@ -203,7 +336,9 @@ def folding(weights: str, images) -> str:
     )
 
 
-def compared(entrants: list[Entrant], folder: Path, images=None, labels=None) -> Iterator[str]:
+def compared(
+    entrants: list[Entrant], folder: Path, images, normalization: str, labels=None
+) -> Iterator[str]:
     """Yield a table: each entrant's median times, and its speed-up over the first entrant."""
     import numpy as np
 
@@ -215,17 +350,18 @@ def compared(entrants: list[Entrant], folder: Path, images=None, labels=None) ->
     try:
         for entrant in entrants:
             processes[entrant.name] = Process(entrant)
-        if images is not None:
-            np.save(folder / "raw.npy", images)
-            normalized = keras_resnet.preprocess_input(images, "caffe").numpy()
-            np.save(folder / "normalized.npy", normalized)
-            for entrant in entrants:
-                file = folder / ("raw.npy" if entrant.raw else "normalized.npy")
-                result = folder / "outputs.npy"
-                processes[entrant.name].do(images=str(file), outputs=str(result), batch=BATCHES[-1])
-                chosen = np.load(result).argmax(-1)
-                classes = chosen if classes is None else classes
-                accuracy[entrant.name] = np.mean(chosen == labels), np.mean(chosen == classes)
+        np.save(folder / "raw.npy", images)
+        normalized = keras_resnet.preprocess_input(images, normalization).numpy()
+        np.save(folder / "normalized.npy", normalized)
+        for entrant in entrants:
+            file = folder / ("raw.npy" if entrant.raw else "normalized.npy")
+            result = folder / "outputs.npy"
+            processes[entrant.name].do(images=str(file), outputs=str(result), batch=BATCHES[-1])
+            chosen = np.load(result).argmax(-1)
+            classes = chosen if classes is None else classes
+            if str(entrant.path) not in NETS:  # these have weights of their own
+                right = "" if labels is None else f"{np.mean(chosen == labels):.1%}"
+                accuracy[entrant.name] = right, np.mean(chosen == classes)
         for batch in BATCHES:
             for counts in [False] + [True] * ROUNDS:
                 for entrant in entrants:
@@ -235,35 +371,81 @@ def compared(entrants: list[Entrant], folder: Path, images=None, labels=None) ->
     finally:
         for process in processes.values():
             process.__exit__()
-    medians = {key: statistics.median(taken) for key, taken in seconds.items()}
+    yield from table(
+        entrants, accuracy, {key: statistics.median(taken) for key, taken in seconds.items()}
+    )
+
+
+def table(entrants: list[Entrant], accuracy, medians) -> Iterator[str]:
+    """Yield a line for every entrant, and our fastest against their fastest of every batch."""
     width = max(len(entrant.name) for entrant in entrants)
     heads = [f"{'batch ' + str(batch):>18}" for batch in BATCHES]
-    heads += ["   top-1   same class"] if images is not None else []
+    heads += ["   top-1   same class"] if accuracy else []
     yield " ".join([" " * width, *heads])
     for entrant in entrants:
         cells = [f"{entrant.name:{width}}"]
         for batch in BATCHES:
             ratio = medians[entrants[0].name, batch] / medians[entrant.name, batch]
             cells.append(f"{1000 * medians[entrant.name, batch]:7.1f} ms {ratio:6.2f}x")
-        if accuracy:
-            cells.append("  {:6.1%}      {:7.1%}".format(*accuracy[entrant.name]))
+        if entrant.name in accuracy:
+            cells.append("  {:>6}      {:7.1%}".format(*accuracy[entrant.name]))
         yield " ".join(cells)
+    for batch in BATCHES:
+        ours, theirs = (
+            min(
+                (each for each in entrants if each.ours is whose),
+                key=lambda each: medians[each.name, batch],
+            )
+            for whose in (True, False)
+        )
+        ratio = medians[theirs.name, batch] / medians[ours.name, batch]
+        yield f"batch {batch}: {ours.name} is {ratio:.2f}x as fast as {theirs.name}"
+
+
+def first_predictions(entrants: list[Entrant]) -> Iterator[str]:
+    """Yield how long a new process takes from its first import to its first prediction."""
+    programs = {
+        each.name: FIRST_OF_OURS if each.ours else FIRST_OF_THEIRS
+        for each in entrants
+        if each.path.suffix == ".xml"
+    }
+    taken = {name: [] for name in programs}
+    for counts in [False] + [True] * STARTS:
+        for each in entrants:
+            if each.name in programs:
+                command = [sys.executable, "-c", programs[each.name], each.path, each.precision]
+                process = subprocess.run(
+                    command, capture_output=True, text=True, cwd=ROOT, check=True
+                )
+                if counts:
+                    taken[each.name].append(float(process.stdout))
+    width = max(map(len, taken))
+    for name, seconds in taken.items():
+        yield f"{name:{width}} {1000 * statistics.median(seconds):7.0f} ms"
 
 
 def report(weights: str, images: Path, calibration: Path) -> Iterator[str]:
+    import keras_resnet
+
     yield describe()
     pictures, names = photographs(images)
-    others, _ = photographs(calibration)
+    calibrating, _ = photographs(calibration)
+    calibrating = spaced(calibrating, max(CALIBRATED))
     labels = [int(name) for name in names]
     yield folding(weights, pictures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield f"\nResNet-50, {len(pictures)} images (* with {next(iter(FROZEN))}=1)"
-        entrants = list(resnet50s(folder, weights, others[:: max(1, len(others) // 100)]))
-        yield from compared(entrants, folder, pictures, labels)
+        entrants = list(resnet50s(folder, weights, calibrating))
+        yield from compared(entrants, folder, pictures, "caffe", labels)
+        yield "\nFrom the first import to the first prediction, in a process of its own"
+        yield from first_predictions(entrants)
     with tempfile.TemporaryDirectory() as name:
-        yield "\nResNeXt-50 32x4d, random weights"
-        yield from compared(list(resnexts(Path(name))), Path(name))
+        yield "\nResNeXt-50 32x4d, random weights, which no accuracy can be told of"
+        folder = Path(name)
+        normalized = keras_resnet.preprocess_input(calibrating, "torch").numpy()
+        entrants = list(resnexts(folder, normalized))
+        yield from compared(entrants, folder, pictures, "torch")
 
 
 def main() -> None:
