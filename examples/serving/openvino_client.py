@@ -35,7 +35,7 @@ def shown(file: Path, card: dict) -> np.ndarray:
     kind = PIL.Image.Resampling[card["interpolation"].upper()]
     pixels = np.asarray(image.resize((width, height), kind, box), "float32")
     pixels = pixels.reshape(1, height, width, -1)
-    if card["preprocessing"] in (None, "raw"):
+    if card["preprocessing"] == "raw":
         return pixels
     from keras_resnet import preprocess_input
 
@@ -51,6 +51,8 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=30, help="in seconds")
     arguments = parser.parse_args()
     card = json.loads(arguments.card.read_text(encoding="utf-8"))
+    if card["preprocessing"] is None:
+        parser.error(f"{arguments.card} does not say how images are normalized")
     failed = False
     with grpc.insecure_channel(arguments.address) as channel:
         service = prediction_service_pb2_grpc.PredictionServiceStub(channel)

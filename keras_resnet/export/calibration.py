@@ -88,9 +88,7 @@ def check_calibration(images: np.ndarray | None, model: keras.Model, alone: bool
             "calibrate: precision='int8' needs images, as the model takes them, to find the ranges "
             "of its feature maps; a hundred of the training split are plenty."
         )
-    expected = model.inputs[0].shape
-    if not tf.TensorShape(expected).is_compatible_with(np.shape(images)):
-        raise ValueError(f"calibrate has the shape {np.shape(images)}; the model takes {expected}.")
+    check_shape(model, calibrate=images)
     if not np.isfinite(images).all():
         raise ValueError("calibrate holds NaN or infinite values: leave these images out.")
     if alone and len(images) < 2:
@@ -98,3 +96,11 @@ def check_calibration(images: np.ndarray | None, model: keras.Model, alone: bool
             "calibrate has 1 image; two are the least, as one in five verifies: a hundred of the "
             "training split are plenty. Or give others to verify with, images=."
         )
+
+
+def check_shape(model: keras.Model, **images: np.ndarray) -> None:
+    """Raise ValueError for images, by the name of their argument, that a model does not take."""
+    expected = model.inputs[0].shape
+    for name, each in images.items():
+        if not tf.TensorShape(expected).is_compatible_with(np.shape(each)):
+            raise ValueError(f"{name} has the shape {np.shape(each)}; the model takes {expected}.")

@@ -35,7 +35,7 @@ def write_openvino(asked: Asked, path: Path) -> dict:
         if asked.precision == "int8":
             with _quiet_nncf() as nncf:
                 model = nncf.quantize(model, _dataset(nncf, asked), **_quantization(nncf, asked))
-        return _saved(model, asked, path)
+        return {"accuracy_aware": False, **_saved(model, asked, path)}
 
 
 def write_openvino_accurately(asked: Asked, path: Path) -> dict:
@@ -64,7 +64,7 @@ def write_openvino_accurately(asked: Asked, path: Path) -> dict:
             f"precision='int8' changes more answers than agreement={asked.agreement:g} allows, and "
             "no convolution can stay in 8 bits: choose 'bfloat16' or 'float32', or ask for less."
         )
-    return facts
+    return {"accuracy_aware": True, **facts}
 
 
 def _agreement(asked) -> Callable[[Any, Any], tuple[float, list]]:

@@ -56,9 +56,9 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     Parameters
     ----------
     path : path
-        A SavedModel's folder, a folder of its numbered versions (of which the highest is taken), or
-        a .tflite, .onnx or .xml file. What `export.openvino` has written computes in what it was
-        verified in.
+        A SavedModel's folder, a .tflite, .onnx or .xml file, a folder with one of these, or a
+        folder of numbered versions, of which the highest is taken. What `export.openvino` has
+        written computes in what it was verified in.
     threads : int, optional
         Threads of LiteRT, ONNX Runtime and OpenVINO. Default: one for each core that this process
         may use.
@@ -82,19 +82,11 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
         ...
     ValueError: 'pets.pth' is no exported model: no folder with a saved_model.pb, no .tflite, ...
     """
-    path = Path(path)
+    path = _found(Path(path))
     threads = threads or _cores()
-    if path.is_dir() and not (path / "saved_model.pb").exists():
-        path = max(versions(path), key=lambda each: int(each.name), default=path)
-    is_file = path.is_file() and path.suffix in _READERS
-    if not is_file and not (path / "saved_model.pb").exists():
-        *others, last = _READERS
-        raise ValueError(
-            f"{str(path)!r} is no exported model: no folder with a saved_model.pb, no "
-            f"{', '.join(others)} or {last} file."
-        )
-    read = _READERS[path.suffix] if is_file else _read_saved_model
-    files = [path, path.with_suffix(".bin")] if is_file else path.rglob("*")
+    read = _READERS[path.suffix] if path.is_file() else _read_saved_model
+    weights = [path.with_suffix(".bin")] if path.suffix == ".xml" else []
+    files = [path, *weights] if path.is_file() else path.rglob("*")
     mebibytes = sum(file.stat().st_size for file in files if file.is_file()) / 2**20
     try:
         runtime, shape, dtype, ask, outputs = read(str(path), threads)
@@ -105,6 +97,26 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
         raise ValueError(f"{str(path)!r} cannot be loaded: {reason}") from error
     shape = tuple(None if size is None or size < 0 else int(size) for size in shape)
     return Loaded(path, runtime, shape, dtype, mebibytes, ask, outputs)
+
+
+def _found(path):
+    """The SavedModel or the file that is meant by a path."""
+    if path.is_dir() and not (path / "saved_model.pb").exists():
+        path = max(versions(path), key=lambda each: int(each.name), default=path)
+    if (path / "saved_model.pb").exists() or (path.is_file() and path.suffix in _READERS):
+        return path
+    files = [each for each in path.glob("[!.]*") if each.suffix in _READERS and each.is_file()]
+    if len(files) == 1:
+        return files[0]
+    if files:
+        raise ValueError(
+            f"{str(path)!r} holds {len(files)} exported models: name one, as {min(files).name}."
+        )
+    *others, last = _READERS
+    raise ValueError(
+        f"{str(path)!r} is no exported model: no folder with a saved_model.pb, no "
+        f"{', '.join(others)} or {last} file."
+    )
 
 
 def versions(folder: str | os.PathLike) -> list[Path]:

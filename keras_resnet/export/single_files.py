@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.checks import check_choice, check_installed
-from keras_resnet.export.calibration import calibration_of, check_calibration
+from keras_resnet.export.calibration import calibration_of, check_calibration, check_shape
 from keras_resnet.export.card import Exported, model_card
 from keras_resnet.export.disk import full_disk_named
 from keras_resnet.export.folding import fold_batch_norm, in_precision
@@ -142,32 +142,41 @@ def written(
         images = calibration.images
     elif images is None:
         images = calibrate
+    if verified and images is not None:
+        check_shape(model, images=images)
     model = plain(model)
     folded = in_precision(fold_batch_norm(model), "float32")
     fitted, reached = None, agreement
     if calibration is not None:
         fitted, reached = calibration.calibrate, calibration.agreement
     asked = Asked(folded, interface, precision, fitted, agreement)
+    writers = format.writers if precision == "int8" else format.writers[:1]
     with _in_place(path, format) as partial:
-        verification = None
-        for number, write in enumerate(format.writers, 1):
-            facts = write(asked, partial)
-            if not verified:
-                break
-            try:
-                verification = verify_export(partial, model, interface, precision, images, reached)
-                break
-            except DisagreementError:
-                if precision != "int8" or number == len(format.writers):
-                    raise
+
+        def verify():
+            if verified:
+                return verify_export(partial, model, interface, precision, images, reached)
+
+        facts, verification = _first_right(writers, asked, partial, verify)
     card = model_card(model, interface, precision, verification)
     if calibration is not None:
-        controlled = {"accuracy_aware": number > 1}
-        card["quantization"] = {**calibration.to_json(), **facts, **controlled}
+        card["quantization"] = {**calibration.to_json(), **facts}
     exported = Exported(path, card, verification)
     if verbose:
         print(exported)
     return exported
+
+
+def _first_right(writers, asked, path, verify):
+    """Write, with the next writer where answers differ; gives its facts, and the verification."""
+    write, *others = writers
+    facts = write(asked, path)
+    try:
+        return facts, verify()
+    except DisagreementError:
+        if not others:
+            raise
+    return _first_right(others, asked, path, verify)
 
 
 def asking(

@@ -175,7 +175,10 @@ class TestExport:
                 {"precision": "int8", "calibrate": np.zeros((2, 16, 16, 3))},
                 "calibrate has the shape (2, 16, 16, 3); the model takes (None, 32, 32, 3)",
             ),
-            ({"images": np.zeros((2, 16, 16, 3))}, "images have the shape (2, 16, 16, 3)"),
+            (
+                {"images": np.zeros((2, 16, 16, 3))},
+                "images has the shape (2, 16, 16, 3); the model takes",
+            ),
         ],
     )
     def test_mistakes(self, tmp_path, model, options, message):
@@ -210,6 +213,18 @@ class TestCPUWithoutBfloat16:
 
 
 class TestLoad:
+    def test_finds_the_file_of_the_highest_version(self, files, tmp_path, images):
+        for version in ("9", "10"):
+            (tmp_path / version).mkdir()
+            for suffix in ("xml", "bin"):
+                shutil.copy(files / f"int8.{suffix}", tmp_path / version / f"net.{suffix}")
+        (tmp_path / "10" / "labels.txt").write_text("a")
+        loaded = export.load(tmp_path)
+        assert loaded.path == tmp_path / "10" / "net.xml"
+        np.testing.assert_array_equal(loaded(images), export.load(files / "int8.xml")(images))
+        with one_line_error("holds 3 exported models: name one, as bfloat16.xml."):
+            export.load(files)
+
     def test_needs_the_weights_beside_it(self, files, tmp_path):
         shutil.copy(files / "float32.xml", tmp_path / "net.xml")
         with one_line_error("net.xml' cannot be loaded: its weights, net.bin, are not beside it"):
