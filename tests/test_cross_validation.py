@@ -47,6 +47,13 @@ class TestCrossValidation:
         assert metric["spread"] == pytest.approx(abs(values[0] - values[1]) / 2**0.5)
         assert json.loads((found.output / "cross_validation.json").read_text()) == answer
 
+    def test_has_a_page_of_its_folds(self, found):
+        page = (found.output / "report.html").read_text(encoding="utf-8")
+        accuracy = found.metrics()["test_accuracy"]
+        for text in ("2 folds", "fold-1", "fold-2", f"{accuracy['mean']:.4g}"):
+            assert text in page
+        assert "of the test images of" not in page  # the others learned from them, as they should
+
     def test_models_have_not_seen_their_fold(self, found):
         pool = data.load("digits", validation=0.0, test=0.0).train.digests()
         folds = np.array([int(row["fold"]) for row in rows_of(found.output / "out_of_fold.csv")])

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from keras_resnet.cli import options
-from keras_resnet.cli.console import Mistake, answer, say
+from keras_resnet.cli.console import answer, say, table
 from keras_resnet.cli.quality import show_calibration
 
 
@@ -15,23 +15,66 @@ from keras_resnet.cli.quality import show_calibration
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The page.  [default: report.html in the folder of the run]",
+    help="The page.  [default: report.html in the folder of the run; of several, comparison.html]",
 )
 @options.as_json
 def report(runs, output, as_json):
-    """Draw the page of a RUN again: what was asked, and what came of it.
+    """Draw the page of a RUN again: what was asked, and what came of it; or compare several.
 
     `train` writes it at its end, as RUN/report.html, one file that needs no other. Of a run of an
     earlier version, the page has what there is, and says what it lacks.
-    """
-    if len(runs) > 1:
-        raise Mistake("report takes one run.")
-    with answer(as_json) as found:
-        from keras_resnet.runs import report as draw
 
-        record = draw(runs[0], output)
-        found.update(record.to_json())
-        show_calibration(found["calibration"])
-        for line in record.lacks:
-            say(line)
-        say(f"{record.page}: {found['bytes'] / 1000:,.0f} kB")
+    Several runs of one task and the same classes are shown side by side: the settings that differ,
+    the metrics, and the test images that some get right and others do not.
+    """
+    with answer(as_json) as found:
+        if len(runs) > 1:
+            _compare(runs, output, found)
+        else:
+            _draw(runs[0], output, found)
+
+
+def _draw(run, output, found):
+    """Draw the page of a run."""
+    from keras_resnet.runs import report as draw
+
+    record = draw(run, output)
+    found.update(record.to_json())
+    show_calibration(found["calibration"])
+    for line in record.lacks:
+        say(line)
+    say(f"{record.page}: {found['bytes'] / 1000:,.0f} kB")
+
+
+def _compare(runs, output, found):
+    """Draw the page of several runs, and say in short what differs."""
+    from keras_resnet.runs import compare
+    from keras_resnet.runs.comparison import COMPARISON_FILE
+
+    record = compare(runs, output or COMPARISON_FILE)
+    found.update(record.to_json())
+    if record.settings:
+        rows = [[name, *map(_shown, values)] for name, values in record.settings.items()]
+        table("Settings that differ", ["setting", *record.names], rows)
+    rows = [[name, *map(_shown, values)] for name, values in record.metrics.items()]
+    table("On the test images of each", ["metric", *record.names], rows)
+    if record.common != {name: record.metrics.get(name) for name in record.common}:
+        rows = [[name, *map(_shown, values)] for name, values in record.common.items()]
+        table(f"On the {record.images} in common", ["metric", *record.names], rows)
+    for pair in record.pairs:
+        one, other = (record.names[run] for run in pair.runs)
+        first, second = pair.better
+        say(
+            f"Of {record.images} test images in common, {one} alone does better on {first}, "
+            f"{other} on {second}; by chance with a probability of {pair.p:.2g}."
+        )
+    for note in record.notes:
+        say(note)
+    say(f"{record.output}: the page, which a browser shows")
+
+
+def _shown(value):
+    """A setting or a metric."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else value

@@ -18,6 +18,9 @@ ANSWERS_FILE = "answers.npz"
 PAGE_FILE = "report.html"
 """The page of a run, and of a search, in their folders."""
 
+FOLDS_FILE = "folds.json"
+"""What distinguishes a cross-validation from others, in its folder."""
+
 RUN_FILES = (
     RUN_FILE,
     MODEL_FILE,

@@ -12,7 +12,7 @@ import numpy as np
 from keras_resnet.data import SPLITS
 from keras_resnet.files import as_python, write_text
 from keras_resnet.names import some
-from keras_resnet.runs.choices import IMAGES_FILE, MODEL_FILE
+from keras_resnet.runs.choices import FOLDS_FILE, IMAGES_FILE, MODEL_FILE
 from keras_resnet.runs.guards import job
 from keras_resnet.runs.reporting.facts import Run, check_done, read
 
@@ -540,7 +540,7 @@ def _notes(runs, names, tests, relabelled):
 def are_folds(runs: Sequence[Run]) -> bool:
     """Whether runs are the folds of one cross-validation."""
     above = {Path(os.path.realpath(run.folder)).parent for run in runs}
-    return len(above) == 1 and (above.pop() / "folds.json").is_file()
+    return len(above) == 1 and (above.pop() / FOLDS_FILE).is_file()
 
 
 def _seen(runs, names):

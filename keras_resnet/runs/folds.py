@@ -17,6 +17,8 @@ from keras_resnet import data
 from keras_resnet.data.image_sets import Files
 from keras_resnet.data.labels import LABELS
 from keras_resnet.files import as_python, json_text, locked, write_text, written_beside
+from keras_resnet.runs.choices import FOLDS_FILE, PAGE_FILE
+from keras_resnet.runs.comparison import compare
 from keras_resnet.runs.guards import check_files, check_run, job
 from keras_resnet.runs.results import TrainRecord
 from keras_resnet.runs.training import Asked, as_train, command_of, learn, settled
@@ -25,7 +27,7 @@ from keras_resnet.training.checkpoints import differences
 
 log = logging.getLogger(__name__)
 
-SETTINGS_FILE, RESULT_FILE = "folds.json", "cross_validation.json"
+RESULT_FILE = "cross_validation.json"
 PREDICTIONS_FILE = "out_of_fold.csv"
 _DONE = "fold.json"  # of a fold, written when all else is there
 
@@ -101,9 +103,10 @@ def cross_validate(
     unseen. Folds have the same fraction of every class; equal images, and those of a group, stay in
     one fold. Which fold an image is in depends on the data and the number of folds alone.
 
-    Writes into output/fold-1 and so on what `train` does, and into `output` cross_validation.json
-    and out_of_fold.csv: the answer to every image, of the model that was not trained on it. An
-    interrupted run continues where it was when it is started again with the same arguments.
+    Writes into output/fold-1 and so on what `train` does, and into `output` cross_validation.json;
+    report.html, a page of the folds side by side; and out_of_fold.csv: the answer to every image,
+    of the model that was not trained on it. An interrupted run continues where it was when it is
+    started again with the same arguments.
 
     Parameters
     ----------
@@ -144,7 +147,7 @@ def cross_validate(
             f"folds={folds!r}: they are trained on one machine, these are {workers} processes. "
             "Run each fold on one, or train without folds."
         )
-    check_files(output, (SETTINGS_FILE, RESULT_FILE, PREDICTIONS_FILE))
+    check_files(output, (FOLDS_FILE, RESULT_FILE, PREDICTIONS_FILE, PAGE_FILE))
     pool = _pool(asked.images(source, validation=0.0, test=0.0))
     parts = data.folds_of(pool.train, pool.class_names, pool.task, folds)
     places = [output / f"fold-{number}" for number in range(1, len(parts) + 1)]
@@ -170,7 +173,16 @@ def cross_validate(
         if pool.task in _ANSWERS:
             _join(output / PREDICTIONS_FILE, places, parts)
         write_text(output / RESULT_FILE, json_text(validated.to_json()) + "\n")
+        _draw_page(output, places)
     return validated
+
+
+def _draw_page(output, places):
+    """Draw the page that shows the folds side by side; warn where that fails."""
+    try:
+        compare(places, output / PAGE_FILE)
+    except Exception as error:  # the models are there: nothing that a page needs may lose them
+        log.warning("%s: its page could not be drawn (%s).", output, error)
 
 
 def _pool(images):
@@ -219,7 +231,7 @@ def _begun(output):
 
 def _begin(output, settings):
     """Go on with what there is, or begin anew; ValueError for that of other settings."""
-    file = output / SETTINGS_FILE
+    file = output / FOLDS_FILE
     if (output / RESULT_FILE).exists():
         log.warning("%s holds a finished cross-validation, which this run replaces.", output)
         for marker in output.glob(f"fold-*/{_DONE}"):

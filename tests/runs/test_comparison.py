@@ -9,6 +9,7 @@ from math import comb
 import browsing
 import numpy as np
 import pytest
+from commands import refused, run
 from errors import one_line_error
 from finished_runs import write_run
 from pictures import write_images
@@ -206,6 +207,31 @@ def test_three_runs_are_compared_with_each_other(files, pair, tmp_path):
 def test_runs_are_called_what_tells_them_apart(files, tmp_path):
     folders = [classifier(tmp_path / name / "run", files, 1) for name in ("x", "y")]
     assert runs.compare(folders, None).names == ("x/run", "y/run")
+
+
+class TestCommand:
+    def test_says_what_differs_and_draws_the_page(self, pair, compared, tmp_path):
+        page = tmp_path / "it.html"
+        result = run("report", *pair, "--output", page)
+        assert result.exit_code == 0, result.output
+        (line,) = (line for line in result.stdout.splitlines() if "learning_rate" in line)
+        assert line.split()[1:] == ["0.1", "0.2"]
+        first, second = compared.pairs[0].better
+        assert f"a alone does better on {first}, b on {second}" in result.stdout
+        assert page.read_text() == compared.output.read_text()
+
+    def test_prints_json(self, pair, compared, tmp_path):
+        result = run("report", *pair, "--output", tmp_path / "it.html", "--json")
+        answer = json.loads(result.stdout)
+        expected = json.loads(json.dumps(compared.to_json()))
+        assert answer == {**expected, "output": str(tmp_path / "it.html")}
+
+    def test_mistakes_are_told_in_a_line(self, pair, tmp_path):
+        shutil.copytree(pair[1], tmp_path / "run")
+        (tmp_path / "run" / "metrics.json").unlink()
+        line = refused(run("report", pair[0], tmp_path / "run", "--output", tmp_path / "it.html"))
+        assert "metrics.json" in line
+        assert not (tmp_path / "it.html").exists()
 
 
 class TestMistakes:
