@@ -37,6 +37,7 @@ NETS = {
 }
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 DEVICE = os.environ.get("BENCHMARKS_DEVICE", "cpu")  # or "cuda"
+WEIGHTS = "BENCHMARKS_WEIGHTS"  # a file for those who compile a model; otherwise random ones
 EPOCHS = 3  # of training from files; the first one includes start-up
 
 
@@ -112,6 +113,29 @@ class Ours:
         import keras
 
         keras.saving.load_model(folder / "model.keras")
+
+
+class Compiled:
+    """`export.compiled`, with default settings."""
+
+    nets = tuple(NETS)
+
+    def __init__(self, net: Net, precision: str):
+        import keras_resnet
+
+        builder = getattr(keras_resnet, net.builder)
+        shape = (net.size, net.size, 3)
+        self.model = builder(weights=os.environ.get(WEIGHTS), input_shape=shape)
+        self.precision, self.asks = precision, {}
+
+    def infer(self, images):
+        from keras_resnet import export
+
+        batch = len(images)
+        if batch not in self.asks:
+            options = dict(precision=self.precision, verified=False, verbose=False)
+            self.asks[batch] = export.compiled(self.model, images=images, **options)
+        self.asks[batch](images)
 
 
 class Twin(Ours):
@@ -319,6 +343,16 @@ class PyTorchCompiledChannelsLast(PyTorch):
     compiled, channels_last = True, True
 
 
+class PyTorchFrozen(PyTorchCompiledChannelsLast):
+    """The same for inference alone: weights are constants, and normalizations folded."""
+
+    def __init__(self, net: Net, precision: str):
+        import torch._inductor.config
+
+        torch._inductor.config.freezing = True
+        super().__init__(net, precision)
+
+
 class Torchvision(PyTorchCompiledChannelsLast):
     """The torchvision model with `torch.compile`, channels last."""
 
@@ -400,3 +434,9 @@ CONTENDERS = {
     "ONNX Runtime": (ONNXRuntime, ("float32",), ("keras", "tf2onnx", "onnxruntime")),
     "OpenVINO": (OpenVINO, _BOTH, ("keras", "openvino")),
 }
+OF_INFERENCE = {
+    "keras_resnet compiled": (Compiled, _BOTH, ("keras",)),
+    "PyTorch compiled channels_last, frozen": (PyTorchFrozen, _BOTH, ("torch",)),
+}
+"""Who is good for inference alone, which `benchmarks.inference` measures."""
+EVERYONE = CONTENDERS | OF_INFERENCE

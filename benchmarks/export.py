@@ -37,6 +37,7 @@ STARTS = 7  # processes per entrant, of the first prediction
 CALIBRATED = (100, 300)  # images
 # Makes oneDNN keep reordered weights. A server-side switch: an exported model cannot set it.
 FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
+THREADS = "BENCHMARKS_THREADS"  # of LiteRT, where a server has as many
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def run(path: str, precision: str) -> None:
     else:
         from keras_resnet.export import load
 
-        ask = load(path)
+        ask = load(path, int(os.environ.get(THREADS, 0)) or None)
         size = ask.image_shape[1]
     for line in sys.stdin:
         command = json.loads(line)

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, installed
+from benchmarks.contenders import CONTENDERS, EVERYONE, installed
 from benchmarks.machine import write_jpeg_folder
 from benchmarks.worker import Process
 
@@ -31,7 +31,7 @@ def can(name: str, work: str, precision: str) -> bool:
     """Whether to measure a contender on this work, skipping repeats of the same measurement."""
     if work in ("build", "save", "load") and (precision != "float32" or name in MODES_OF_PYTORCH):
         return False
-    return hasattr(CONTENDERS[name][0], work)
+    return hasattr(EVERYONE[name][0], work)
 
 
 class Entrant:

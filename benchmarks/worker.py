@@ -111,9 +111,9 @@ def peak_mebibytes() -> float:
 def main(name: str, net_name: str, precision: str, size: str) -> None:
     answer = answers()
     start = time.perf_counter()
-    from benchmarks.contenders import CONTENDERS, NETS
+    from benchmarks.contenders import EVERYONE, NETS
 
-    kind, _, modules = CONTENDERS[name]
+    kind, _, modules = EVERYONE[name]
     net = dataclasses.replace(NETS[net_name], size=int(size))
     for module in modules:
         importlib.import_module(module)

@@ -402,6 +402,8 @@ def evaluate(
     dataset: tf.data.Dataset,
     class_names: tuple[str, ...],
     task: str = "classification",
+    *,
+    ask: Callable[[tf.Tensor], np.ndarray] | None = None,
 ) -> Evaluation | MultiLabelEvaluation | RegressionEvaluation:
     """Run a model on labelled images.
 
@@ -416,6 +418,9 @@ def evaluate(
         Names of the classes, labels or values, in the order of the model's outputs.
     task : str, default "classification"
         A key of `EVALUATIONS`, such as `source.task`.
+    ask : callable, optional
+        What gives the model's outputs for a batch of images, such as `export.compiled(model)`.
+        Default: the model.
 
     Returns
     -------
@@ -437,7 +442,8 @@ def evaluate(
     check_choice(tuple(EVALUATIONS), task=task)
     answers = TASKS[task].answers_of(model)
     graphs.check_weights(model)
-    batches = [(labels, model.predict_on_batch(images)) for images, labels in dataset]
+    ask = ask or model.predict_on_batch
+    batches = [(labels, ask(images)) for images, labels in dataset]
     if not batches:
         raise ValueError("dataset: there are no images to evaluate on.")
     labels, outputs = zip(*batches, strict=True)

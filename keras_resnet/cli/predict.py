@@ -7,6 +7,7 @@ import click
 from keras_resnet.cli import options
 from keras_resnet.cli.console import answer, say, table
 from keras_resnet.cli.quality import show_skipped
+from keras_resnet.runs.choices import COMPUTED_IN, RUNTIMES
 
 
 @click.command()
@@ -34,6 +35,17 @@ from keras_resnet.cli.quality import show_skipped
     "--score",
     type=options.FRACTION,
     help="For a detector: the lowest score of an object; 0 for all.  [default: 0.5]",
+)
+@click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    help="What runs the model; auto: the fastest that is installed.  [default: TensorFlow]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(COMPUTED_IN),
+    help="What it computes in: bfloat16 is about twice as fast on processors that have it.  "
+    "[default: the model's]",
 )
 @options.task
 @options.shown

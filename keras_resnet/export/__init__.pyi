@@ -1,5 +1,6 @@
 from .card import CARD_FILE, Exported
 from .comparison import Verification
+from .compiled import Compiled, compiled
 from .folding import fold_batch_norm, unfoldable
 from .formats import litert, onnx, openvino
 from .latency import Latency, latencies
@@ -10,10 +11,12 @@ from .verify import verify
 
 __all__ = [
     "CARD_FILE",
+    "Compiled",
     "DetectorVerification",
     "Exported",
     "Latency",
     "Verification",
+    "compiled",
     "fold_batch_norm",
     "latencies",
     "litert",

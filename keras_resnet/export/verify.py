@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_resnet.export.comparison import COARSE, TOLERANCES, Verification, traced
 from keras_resnet.export.kinds import kind_of, kind_of_loaded
-from keras_resnet.export.runtimes import alone, load
+from keras_resnet.export.runtimes import Loaded, alone, load
 from keras_resnet.graphs import flat_layers, is_functional, thresholds_of
 
 _VERBS = {"class": "chooses", "objects": "finds"}
@@ -150,6 +150,18 @@ def verify_export(
     ValueError
         If they disagree.
     """
+    return verify_loaded(load(path, threads), model, interface, precision, images, agreement)
+
+
+def verify_loaded(
+    loaded: Loaded,
+    model: keras.Model,
+    interface: Any,
+    precision: str,
+    images: np.ndarray | Sequence[np.ndarray] | None,
+    agreement: float,
+) -> Verification:
+    """Verify a model that is loaded; arguments, result and errors are those of `verify_export`."""
     kind = kind_of(model)
     function, spec = kind.signatures(model, interface)["serving_default"]
     tolerance = None
@@ -160,7 +172,6 @@ def verify_export(
         images, agreement = kind.made_up(spec, interface, tolerance < COARSE)
     original = traced(lambda images: alone(function(images)), spec)
     decided = _decided(thresholds_of(model))
-    loaded = load(path, threads)
     result = kind.compare(loaded, original, images, interface.kind, tolerance, **decided)
     _check_agreement(result, agreement, tolerance)
     if result.alike:

@@ -74,3 +74,9 @@ EXPORTS = {
     "openvino": ("float32", "bfloat16", "int8"),
 }
 """Formats of exported models, and the precisions of each: of files, as `export.formats.FORMATS`."""
+
+RUNTIMES = ("auto", "openvino", "tensorflow", "litert", "onnxruntime")
+"""What runs trained models: "auto" and the keys of `export.compiled.RUNTIMES`."""
+
+COMPUTED_IN = ("float32", "bfloat16")
+"""What predictions may be computed in."""

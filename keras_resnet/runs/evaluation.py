@@ -173,7 +173,7 @@ def evaluate(
         held_out = ": the run held out none" if own and part == "validation" else ""
         raise ValueError(f"data {source!r} has no {part} images{held_out}.")
     with damaged_images_named(some):
-        quality = kind.evaluated(predictor, some, images, view, found.names)
+        quality = kind.evaluated(predictor, some, images, view, found.names, trained=True)
     trained_on, chosen_on = _seen(own, some)
     return EvaluateRecord(
         found.model,

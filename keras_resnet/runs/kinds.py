@@ -13,6 +13,7 @@ from keras_resnet.analysis.evaluation import check_finite
 from keras_resnet.data import boxes
 from keras_resnet.layers.view import sides
 from keras_resnet.runs import objects
+from keras_resnet.runs.asking import asking
 from keras_resnet.training import Execution, Recipe
 
 Quality = (
@@ -72,7 +73,8 @@ class Kind:
         Says how to train, given the order, and the function that does.
     evaluated : callable
         Tests a model on a split of a source, given the view of its images and the names of its
-        outputs, or None for its own and those of the source.
+        outputs, or None for its own and those of the source; `trained` if it is not trained any
+        more.
     drawn : callable
         Writes the picture of some predictions to a path, given the model, the split and how the
         model does on that.
@@ -82,7 +84,7 @@ class Kind:
         Says how a trained model is shown images, given the model, image size and crop.
     predicted : callable
         What a loaded model gives for each image of a split, given those, the view and the lowest
-        score of an object.
+        score of an object; and the runtime and the precision to compute with.
     unlabelled : callable
         Labels for so many images that nobody has labelled.
     labels : str
@@ -179,8 +181,10 @@ def _batches(model, split, view=None):
     return data.batches(split, **vars(view or graphs.view_of(model)))
 
 
-def _answers_evaluated(model, split, source, view=None, _names=None):
-    return analysis.evaluate(model, _batches(model, split, view), source.class_names, source.task)
+def _answers_evaluated(model, split, source, view=None, _names=None, *, trained=False):
+    batches = _batches(model, split, view)
+    options = {"ask": asking(model, batches, len(split))} if trained else {}
+    return analysis.evaluate(model, batches, source.class_names, source.task, **options)
 
 
 def _answers_drawn(path, model, split, quality):
@@ -198,8 +202,11 @@ def _classifier_exported(model, folder, source, precision):
     )
 
 
-def _answers(found, split, view, _score):
-    outputs = found.predictor.predict(_batches(found.predictor, split, view), verbose=0)
+def _answers(found, split, view, _score, **computing):
+    batches = _batches(found.predictor, split, view)
+    ask = asking(found.predictor, batches, len(split), **computing)
+    # The batches are some ahead: images are decoded while the model computes.
+    outputs = np.concatenate([ask(images) for images, _ in batches])
     return check_finite(outputs, found.model) if found.task else outputs
 
 

@@ -45,6 +45,7 @@ REFUSED = {
     "crop": "a detector sees whole images",
     "top": "score=0.5 says which objects are shown",
     "tta": "boxes of several views cannot be averaged",
+    **dict.fromkeys(("runtime", "precision"), "detectors run in TensorFlow as they are"),
     **dict.fromkeys(("csv", "positive", "probability"), _OUTPUT),
 }
 """Options that have no effect on detectors, and why, or what has."""
@@ -216,7 +217,7 @@ def planned(order):
     return (recipe or training.RECIPES["detection"]).changed(**order.changes), training.train
 
 
-def evaluated(model, split, source, _view=None, class_names=None):
+def evaluated(model, split, source, _view=None, class_names=None, *, trained=False):
     """How a detector does on a split, which may have only some of its classes."""
     known = list(class_names or source.class_names)
     classes = [known.index(name) for name in source.class_names]
@@ -281,7 +282,7 @@ def viewed(_model, image_size, crop):
     """No view: a detector resizes images as it was built to."""
 
 
-def predicted(found, split, _view, score):
+def predicted(found, split, _view, score, **_computing):
     """The objects in the images of a split, each image at its own size."""
     score = _SCORE if score is None else score
     return tuple(detection.detect(found.model, [each], score=score)[0] for each in images_of(split))

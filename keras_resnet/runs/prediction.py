@@ -14,10 +14,11 @@ from keras_resnet.checks import check_choice, check_positive, check_range
 from keras_resnet.data.images import read_headers
 from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import LABELS_FILE
+from keras_resnet.export.compiled import candidates
 from keras_resnet.names import label as spelled
 from keras_resnet.names import some
 from keras_resnet.runs import objects
-from keras_resnet.runs.choices import MODEL_FILE, RUN_FILES
+from keras_resnet.runs.choices import COMPUTED_IN, MODEL_FILE, RUN_FILES
 from keras_resnet.runs.guards import check_writable, damaged_images_named, job
 from keras_resnet.runs.kinds import KINDS, OF_IMAGES
 from keras_resnet.runs.models import load_model, warn_of_unknowns
@@ -148,6 +149,8 @@ def predict(
     crop: float | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     tta: str | None = None,
+    runtime: str | None = None,
+    precision: str | None = None,
 ) -> PredictRecord:
     """Run a trained model on images, as `keras-resnet predict` does.
 
@@ -191,6 +194,11 @@ def predict(
     tta : {"flip", "five_crops", "ten_crops"}, optional
         Test-time augmentation: average the answers to several views of each image, as
         `keras_resnet.analysis.over_views` does. Default: one view.
+    runtime : {"auto", "openvino", "tensorflow", "litert", "onnxruntime"}, optional
+        What runs the model, as in `keras_resnet.export.compiled`; "auto" for the fastest that is
+        installed. Default: TensorFlow.
+    precision : {"float32", "bfloat16"}, optional
+        What it computes in. Default: what the model computes in; with `runtime`, "float32".
 
     Returns
     -------
@@ -200,6 +208,8 @@ def predict(
     ------
     ValueError
         For a model or images that cannot be read, or options that do not suit the model.
+    ImportError
+        If the runtime is not installed.
 
     Examples
     --------
@@ -224,6 +234,10 @@ def predict(
     check_range("fraction", optional=True, score=score)
     check_choice(("raise", "skip"), on_error=on_error)
     tta = tta and analysis.find_views(tta)
+    computing = {"runtime": runtime, "precision": precision}
+    if runtime or precision:
+        check_choice((None, *COMPUTED_IN), precision=precision)
+        candidates(runtime or "auto", precision or "float32")
     written = Path(csv) if csv else None
     if written:
         _check_place(written, files, Path(model))
@@ -232,7 +246,7 @@ def predict(
     kind = KINDS.get(found.task or "", OF_IMAGES)
     kind.check(
         **dict(top=top, csv=csv, positive=positive, probability=probability),
-        **dict(output=output, score=score, crop=crop, tta=tta),
+        **dict(output=output, score=score, crop=crop, tta=tta, **computing),
     )
     folder = Path(output) if output else None
     if folder:
@@ -258,7 +272,7 @@ def predict(
     warn_of_unknowns(found)
     split = data.Split(files, kind.unlabelled(len(files)))
     with damaged_images_named(split, may_skip=False):
-        outputs = kind.predicted(found, split, view, score)
+        outputs = kind.predicted(found, split, view, score, **computing)
         if folder:
             objects.write_drawings(folder, files, split, outputs, found.names)
     thresholds = graphs.thresholds_of(found.model)

@@ -1,0 +1,60 @@
+"""A trained model as a function of batches, run by what is fastest for many images."""
+
+import logging
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_resnet import export
+from keras_resnet.export.compiled import RUNTIMES
+from keras_resnet.export.freezing import frozen
+
+log = logging.getLogger(__name__)
+
+WORTH_FREEZING = 256
+"""Images from which on freezing a model takes less time than it saves."""
+
+
+def asking(
+    model: keras.Model,
+    batches: tf.data.Dataset,
+    images: int,
+    runtime: str | None = None,
+    precision: str | None = None,
+) -> Callable[[tf.Tensor], np.ndarray]:
+    """Make a function of batches of images of a model that is not trained any more.
+
+    Parameters
+    ----------
+    model : keras.Model
+        The model.
+    batches : tf.data.Dataset
+        Batches of (images, labels), the first of which may be measured with.
+    images : int
+        How many images there are.
+    runtime, precision : str, optional
+        As `export.compiled` takes them. Default: TensorFlow, in the model's precision.
+
+    Returns
+    -------
+    callable
+    """
+    if runtime or precision:
+        first, _ = next(iter(batches))
+        made = export.compiled(
+            *(model, runtime or "auto", first.numpy()),
+            **dict(precision=precision or "float32", verbose=False),
+        )
+        log.info("%s, %s: %s.", RUNTIMES[made.runtime].name, made.precision, made.reason)
+        return lambda images: made(images.numpy())
+    policies = {each.dtype_policy.name for each in model._flatten_layers()}
+    if images >= WORTH_FREEZING and policies == {"float32"}:
+        try:
+            graph = frozen(model)
+        except Exception as error:  # layers of others may refuse to be copied
+            log.debug("%s is not frozen: %s", model.name, error)
+        else:
+            return lambda images: graph(images).numpy()
+    return model.predict_on_batch
