@@ -67,8 +67,13 @@ def calibration_of(
     verifying = np.arange(len(calibrate)) % HELD_OUT == HELD_OUT // 2
     verifying[-1] |= not verifying.any()
     count = int(verifying.sum())
-    chance = 2 * math.sqrt(max(agreement * (1 - agreement), 0.0) / count)
-    return Calibration(calibrate[~verifying], calibrate[verifying], agreement - chance, count)
+    agreement -= by_chance(agreement, count)
+    return Calibration(calibrate[~verifying], calibrate[verifying], agreement, count)
+
+
+def by_chance(fraction: float, count: int) -> float:
+    """Two standard errors of a fraction, found on so many images."""
+    return 2 * math.sqrt(max(fraction * (1 - fraction), 0.0) / count)
 
 
 def check_calibration(images: np.ndarray | None, model: keras.Model, alone: bool) -> None:

@@ -17,15 +17,14 @@ import tensorflow as tf
 
 from keras_resnet import machine
 from keras_resnet.checks import check_choice
+from keras_resnet.export.calibration import by_chance, calibration_of, check_calibration
 from keras_resnet.export.comparison import Verification
-from keras_resnet.export.folding import fold_batch_norm, in_precision
-from keras_resnet.export.formats import by_chance, check_calibration, litert, onnx
+from keras_resnet.export.formats import litert, onnx, openvino
 from keras_resnet.export.freezing import frozen
 from keras_resnet.export.interface import Interface, check_exportable
 from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.runtimes import Loaded, load
 from keras_resnet.export.verify import verify_loaded
-from keras_resnet.graphs import plain
 from keras_resnet.resnet import deep_graphs
 
 RuntimeName = Literal["auto", "openvino", "tensorflow", "litert", "onnxruntime"]
@@ -38,7 +37,6 @@ _LARGEST = 32
 
 _ROUNDS = 3  # of timing, in turns
 _AGREEMENT = {"float32": 0.99, "bfloat16": 0.99, "int8": 0.95}
-_HINTS = {"float32": "f32", "bfloat16": "bf16"}  # OpenVINO's names of precisions
 
 
 @dataclass(frozen=True)
@@ -81,37 +79,13 @@ def _tensorflow(model, interface, precision, calibrate):
     return ask
 
 
-def _openvino(model, interface, precision, calibrate):
-    import openvino
-
-    folded = in_precision(fold_batch_norm(plain(model)), "float32")
-    given = folded.inputs[0]
-    spec = tf.TensorSpec((None, *given.shape[1:]), given.dtype, "images")
-    function = tf.function(lambda images: folded(images, training=False))
-    converted = openvino.convert_model(function.get_concrete_function(spec))
-    options = {
-        "INFERENCE_PRECISION_HINT": _HINTS[precision],
-        "INFERENCE_NUM_THREADS": machine.cpu().cores,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    ready = openvino.Core().compile_model(converted, "CPU", options)
-    mine = threading.local()  # a request is one thread's
-
-    def ask(images):
-        if not hasattr(mine, "request"):
-            mine.request = ready.create_infer_request()
-        images = np.ascontiguousarray(images, given.dtype)
-        return mine.request.infer({0: images}, share_inputs=True)[0]
-
-    return ask
-
-
 def _of_a_file(write, suffix):
     """How a runtime is made that reads files."""
 
     def made(model, interface, precision, calibrate):
         options = {} if write is onnx else dict(precision=precision, calibrate=calibrate)
-        with tempfile.TemporaryDirectory() as folder:
+        options["image_size"] = interface.image_size
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # it may be open
             path = Path(folder) / f"model{suffix}"
             write(model, path, verified=False, verbose=False, **options)
             loaded = load(path)
@@ -128,8 +102,8 @@ def _of_a_file(write, suffix):
 
 RUNTIMES: dict[str, Runtime] = {
     "openvino": Runtime(
-        *("OpenVINO", ("float32", "bfloat16"), _openvino),
-        *(("openvino",), "pip install openvino"),
+        *("OpenVINO", ("float32", "bfloat16", "int8"), _of_a_file(openvino, ".xml")),
+        *(("openvino",), "pip install 'keras_resnet[openvino]'"),
     ),
     "tensorflow": Runtime("TensorFlow", ("float32", "bfloat16"), _tensorflow),
     "litert": Runtime("LiteRT", ("float32", "int8"), _of_a_file(litert, ".tflite")),
@@ -236,7 +210,8 @@ def compiled(
         What feature maps are computed in. "bfloat16" is for processors that have instructions for
         it (AVX512-BF16, AMX). "int8" needs `calibrate`.
     calibrate : array of shape (images, height, width, channels), optional
-        For "int8": images as the model takes them, as in `litert`.
+        For "int8": images as the model takes them, as in `litert`. Without `images`, every fifth of
+        them verifies.
     agreement : float, optional
         Fraction of `images` for which the function has to give the same answer as the model.
         Default: 0.99, for "int8" 0.95, less two standard errors for that many images.
@@ -286,11 +261,15 @@ def compiled(
         **dict(labels=None, preprocessing=None, crop=None, image_dtype="float32"),
         **dict(image_size=size, resize=False, batch_size=None, top=1),
     )
-    if precision == "int8":
-        check_calibration(calibrate, model)
     if agreement is None:
         agreement = _AGREEMENT[precision]
-        agreement -= by_chance(agreement, len(images)) if images is not None and len(images) else 0
+        if images is not None and len(images):
+            agreement -= by_chance(agreement, len(images))
+    verifying = images
+    if precision == "int8":
+        check_calibration(calibrate, model, verified and images is None)
+        split = calibration_of(np.asarray(calibrate), images, agreement, verified)
+        calibrate, verifying, agreement = split.calibrate, split.images, split.agreement
     found = {}
     for name in names:
         try:
@@ -298,12 +277,14 @@ def compiled(
             loaded = _as_loaded(name, model, precision, ask)
             checked = None
             if verified:
-                checked = verify_loaded(loaded, model, interface, precision, images, agreement)
+                checked = verify_loaded(loaded, model, interface, precision, verifying, agreement)
             found[name] = loaded, checked
         except Exception as error:  # every runtime has its own
             reason = " ".join(str(error).split())
             refusal = f"runtime={name!r} cannot run model {model.name!r}: {reason}"
             if len(names) == 1:
+                if isinstance(error, ImportError):
+                    raise
                 raise ValueError(refusal) from error
             _logger.warning(refusal)
     if not found:

@@ -110,9 +110,12 @@ def test_bfloat16(model, images, name):
     assert 1e-6 < np.abs(given - expected).max() < 0.05
 
 
-def test_int8_of_litert(model, images):
-    options = dict(precision="int8", verified=False, verbose=False)
-    ask = export.compiled(model, "litert", calibrate=images, **options)
+@pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_int8(model, images, name):
+    available(name)
+    options = dict(precision="int8", agreement=0.5, verbose=False)
+    ask = export.compiled(model, name, calibrate=images, **options)
+    assert ask.verification.images == len(images) // 5
     given, expected = ask(images), model.predict(images, verbose=0)
     assert 1e-6 < np.abs(given - expected).max() < 0.1
 
