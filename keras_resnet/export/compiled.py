@@ -35,7 +35,7 @@ _logger = logging.getLogger("keras_resnet")
 _LARGEST = 32
 """Images that go through a model at a time: more take more memory, and are no faster."""
 
-_ROUNDS = 3  # of timing, in turns
+_TURNS, _FEWEST_TURNS, _SECONDS = 20, 3, 1.0  # of timing, which ends early after so long
 _AGREEMENT = {"float32": 0.99, "bfloat16": 0.99, "int8": 0.95}
 
 
@@ -275,18 +275,17 @@ def compiled(
         try:
             ask = RUNTIMES[name].made(model, interface, precision, calibrate)
             loaded = _as_loaded(name, model, precision, ask)
-            checked = None
-            if verified:
-                checked = verify_loaded(loaded, model, interface, precision, verifying, agreement)
-            found[name] = loaded, checked
+            options = (loaded, model, interface, precision, verifying, agreement)
+            found[name] = loaded, verify_loaded(*options) if verified else None
         except Exception as error:  # every runtime has its own
             reason = " ".join(str(error).split())
             refusal = f"runtime={name!r} cannot run model {model.name!r}: {reason}"
-            if len(names) == 1:
-                if isinstance(error, ImportError):
-                    raise
+            if len(names) > 1:
+                _logger.warning(refusal)
+            elif isinstance(error, ImportError):
+                raise
+            else:
                 raise ValueError(refusal) from error
-            _logger.warning(refusal)
     if not found:
         raise ValueError(f"runtime={runtime!r}: none of {', '.join(names)} can run the model.")
     name, reason = _fastest(found, images, interface, image_shape, runtime)
@@ -368,13 +367,15 @@ def _fastest(found, images, interface, image_shape, runtime):
         images = np.random.default_rng(0).uniform(0, 255, (1, *sides, channels))
     batch = np.asarray(images[:_LARGEST], "float32")
     taken = {name: [] for name in found}
-    for turn in range(1 + _ROUNDS):
+    for turn in range(1 + _TURNS):
         for name, (loaded, _) in found.items():
             start = time.perf_counter()
             loaded(batch)
             if turn:  # the first one warms up
-                taken[name].append(1000 * (time.perf_counter() - start))
-    medians = {name: statistics.median(times) for name, times in taken.items()}
+                taken[name].append(time.perf_counter() - start)
+        if turn >= _FEWEST_TURNS and sum(map(sum, taken.values())) > _SECONDS:
+            break
+    medians = {name: 1000 * statistics.median(times) for name, times in taken.items()}
     shown = ", ".join(f"{RUNTIMES[name].name} {ms:.1f} ms" for name, ms in medians.items())
     count = f"{len(batch)} image{'s' * (len(batch) > 1)}"
     return min(medians, key=medians.__getitem__), f"for {count}, {shown}"
