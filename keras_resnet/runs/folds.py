@@ -223,7 +223,7 @@ def _has_progress(output):
 
 def _begun(output):
     """The settings of an interrupted cross-validation; None if there is none."""
-    file = output / SETTINGS_FILE
+    file = output / FOLDS_FILE
     if (output / RESULT_FILE).exists() or not file.exists() or not _has_progress(output):
         return None
     return json.loads(file.read_text(encoding="utf-8"))
