@@ -72,7 +72,7 @@ def write_served(
     precision: LiteRTPrecision,
     *,
     calibrate: np.ndarray | None,
-    images: np.ndarray | None,
+    images: Any,
     agreement: float,
     verified: bool,
 ) -> tuple[Verification | None, dict]:

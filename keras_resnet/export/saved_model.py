@@ -203,8 +203,14 @@ def saved_model(
         card = model_card(model, interface, precision, verification)
         if with_litert is not None:
             compared, card["litert"] = write_served(
-                *(partial, model, folded, interface, with_litert),
-                **dict(calibrate=calibrate, images=images, agreement=agreement),
+                partial,
+                model,
+                folded,
+                interface,
+                with_litert,
+                calibrate=calibrate,
+                images=images,
+                agreement=agreement,
                 verified=verified,
             )
             beside = {FILE: compared} if compared else {}

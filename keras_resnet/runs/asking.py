@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import export
-from keras_resnet.export.compiled import RUNTIMES
+from keras_resnet.export.compiled import RUNTIMES, CompiledPrecision, RuntimeName
 from keras_resnet.export.freezing import frozen
 
 log = logging.getLogger(__name__)
@@ -21,8 +21,8 @@ def asking(
     model: keras.Model,
     batches: tf.data.Dataset,
     images: int,
-    runtime: str | None = None,
-    precision: str | None = None,
+    runtime: RuntimeName | None = None,
+    precision: CompiledPrecision | None = None,
 ) -> Callable[[tf.Tensor], np.ndarray]:
     """Make a function of batches of images of a model that is not trained any more.
 
@@ -43,10 +43,8 @@ def asking(
     """
     if runtime or precision:
         first, _ = next(iter(batches))
-        made = export.compiled(
-            *(model, runtime or "auto", first.numpy()),
-            **dict(precision=precision or "float32", verbose=False),
-        )
+        precision, shown = precision or "float32", first.numpy()
+        made = export.compiled(model, runtime or "auto", shown, precision=precision, verbose=False)
         log.info("%s, %s: %s.", RUNTIMES[made.runtime].name, made.precision, made.reason)
         return lambda images: made(images.numpy())
     policies = {each.dtype_policy.name for each in model._flatten_layers()}
