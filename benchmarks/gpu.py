@@ -16,11 +16,13 @@ exits with code 0.
 
 import argparse
 import dataclasses
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import benchmarks.machine
 from benchmarks.contenders import LEARNING_RATE, MOMENTUM, NETS, installed, torch_net
@@ -41,6 +43,7 @@ REHEARSAL = [
     {"net": "ResNet-50", "work": work, "batch": 2, "precision": precision, "size": 32}
     for work, precision in (("train", "bfloat16"), ("infer", "tf32"))
 ]
+CACHE = Path.home() / ".cache" / "keras_resnet" / "jax"
 SECONDS = 420  # after which nothing new is begun
 ROUNDS, TURN = 3, 0.7  # turns of each library, and the least seconds of one
 KEY = ("net", "work", "batch", "precision", "size", "library")
@@ -123,6 +126,7 @@ class OnTorch:
         import numpy as np
         import torch
 
+        torch.compiler.reset()  # or the model before would stay in memory
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # tf32, and for convolutions:
         torch.backends.cudnn.allow_tf32 = True
@@ -132,7 +136,9 @@ class OnTorch:
             if isinstance(layer, torch.nn.ReLU):
                 layer.inplace = True  # as in torchvision
         self.module.train(work == "train")
-        self.forward = torch.compile(self.module) if self.compiled else self.module
+        # A rehearsal on a CPU does without minutes of a C++ compiler.
+        how = {"backend": "inductor" if device == "cuda" else "eager"}
+        self.forward = torch.compile(self.module, **how) if self.compiled else self.module
         self.optimizer = torch.optim.SGD(self.module.parameters(), LEARNING_RATE, MOMENTUM)
         self.loss = torch.nn.CrossEntropyLoss()
         images, labels = (torch.from_numpy(each).to(device) for each in _batch(np, net, batch))
@@ -222,7 +228,8 @@ def serve(library: str, device: str) -> None:
             elif work == "turn":
                 answer(**_turn(prepared, **options))
             else:
-                prepared = None  # its memory is free before the next takes any
+                prepared = None
+                gc.collect()  # its memory is free before the next takes any
                 start = time.perf_counter()
                 net = dataclasses.replace(NETS[options["net"]], size=options["size"])
                 chosen = (options[name] for name in ("batch", "precision"))
@@ -269,13 +276,25 @@ def compare(processes: dict[str, Conversation], work: dict, turn: float) -> list
 
 
 def gpu() -> str | None:
-    """Name the GPU, if JAX and PyTorch see it; in a process, as looking reserves memory."""
-    question = (
+    """Name the GPU, if JAX and PyTorch see it."""
+    found = _asked(
         "import jax, torch; found = torch.cuda.is_available() and jax.default_backend() == 'gpu';"
         "print(torch.cuda.get_device_name() if found else '')"
     )
-    asked = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True)
-    return asked.stdout.strip() or None
+    return found or None
+
+
+def _flags() -> str:
+    """Those of XLA_FLAGS, or none: XLA ends a process that has one it does not know any more."""
+    code = "import jax; print(jax.jit(lambda x: x + 1)(1))"
+    return XLA_FLAGS if _asked(code, XLA_FLAGS=XLA_FLAGS) == "2" else ""
+
+
+def _asked(code, **environment):
+    """What code prints in a process of its own, as looking for a GPU reserves its memory."""
+    command, environment = [sys.executable, "-c", code], {**os.environ, **environment}
+    asked = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return asked.stdout.strip()
 
 
 def _kept(file, measured):
@@ -305,10 +324,10 @@ def main() -> None:
     os.environ |= {
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu" if options.rehearse else "cuda",
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "" if options.rehearse else XLA_FLAGS),
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", "" if options.rehearse else _flags()),
         # Three processes share the card.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", "/tmp/jax_cache"),
+        "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)),
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }
     device = "cpu" if options.rehearse else "cuda"
