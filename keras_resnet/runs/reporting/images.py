@@ -94,14 +94,19 @@ def _samples(run):
     if not len(there):
         return [parts.note("No images are shown: they have changed since, or are gone.")]
     *_, channels = split.image_set.shape or (3,)  # of arrays; files become what is asked for
-    shown = data.batches(split, image_size=_side(run), channels=channels)
-    images = [image.numpy() for image, _ in shown.unbatch()]
-    tiles, kind = [], LABELS[run.task]
+    images = _read(split, image_size=_side(run), channels=channels)
+    kind, tiles = LABELS[run.task], []
     for index in np.argsort(there):  # a stream has an order of its own
         label = (kind.shown or kind.written)(split.labels[index], run.names)
         drawn = pages.picture(images[index], f"A training image: {label}", side=_SIDE, shown=_SHOWN)
         tiles.append((drawn, _short(label)))
     return [parts.heading("Training images"), parts.tiles(tiles)]
+
+
+def _read(split, **view):
+    """The images of a split in one size, whatever their labels are."""
+    split = data.Split(split.image_set, np.zeros(len(split), int))
+    return np.concatenate([batch.numpy() for batch, _ in data.batches(split, **view)])
 
 
 def _spread(run):
@@ -194,9 +199,7 @@ def _short(text, most=70):
 def _pictures(run, split, there):
     """Images beside where the model looked, by their places, and a sentence about that."""
     found = run.answering
-    view = graphs.view_of(found.model)
-    batches = data.batches(split, **vars(view))
-    images = np.concatenate([batch.numpy() for batch, _ in batches])
+    images = _read(split, **vars(graphs.view_of(found.model)))
     maps, sentence = _maps(found, images)
     pictures = {}
     for index, place in enumerate(there.tolist()):
