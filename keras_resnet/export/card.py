@@ -15,6 +15,7 @@ from keras_resnet.export.comparison import Verification
 from keras_resnet.export.detectors import DetectorInterface
 from keras_resnet.export.folding import unfoldable
 from keras_resnet.export.interface import Interface
+from keras_resnet.files import json_text, write_text
 from keras_resnet.layers.view import short
 
 CARD_FILE = "model_card.json"
@@ -94,3 +95,23 @@ def model_card(
         },
         "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def with_facts(exported: Exported, **facts: object) -> Exported:
+    """Add facts to the card of an exported model, and to the file that holds it.
+
+    Parameters
+    ----------
+    exported : Exported
+        The exported model.
+    **facts
+        JSON values by name, in place of those that the card has.
+
+    Returns
+    -------
+    Exported
+    """
+    path, card = exported.path, {**exported.card, **facts}
+    file = path / CARD_FILE if path.is_dir() else path.with_name(f"{path.name}.json")
+    write_text(file, json_text(card) + "\n")
+    return dataclasses.replace(exported, card=card)

@@ -14,11 +14,13 @@ from keras_resnet import data, graphs, names
 from keras_resnet import export as exporters
 from keras_resnet.checks import check_range
 from keras_resnet.data.labels_file import LABELS_FILE, check_labels, read_labels, write_labels
+from keras_resnet.export.card import with_facts
 from keras_resnet.export.formats import FORMATS
 from keras_resnet.export.runtimes import is_version
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.runs.choices import EXPORTS
 from keras_resnet.runs.guards import check_writable, job, silenced_libraries
+from keras_resnet.runs.images import images_of
 from keras_resnet.runs.models import load_model, normalized, some_images
 from keras_resnet.runs.objects import photographs
 
@@ -187,6 +189,9 @@ def export(
             options.update(crop=shown["crop"], image_dtype=image_dtype, resize=resize, top=top)
             options["with_litert"] = with_litert
             exported = exporters.saved_model(net, output, **options)
+    run = None if weights else images_of(model)
+    if run and run.metrics.get("calibration"):  # what was found of the model holds for its exports
+        exported = with_facts(exported, calibration=run.metrics["calibration"])
     return ExportRecord(exported, kind, precision)
 
 

@@ -1,16 +1,17 @@
 """What a trained model leaves behind: tests, files and an export."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_resnet import analysis, data, export, graphs
+from keras_resnet import analysis, data, graphs
 from keras_resnet.data.labels_file import write_labels
 from keras_resnet.data.skipped import summary
 from keras_resnet.export import Exported
+from keras_resnet.export.card import with_facts
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.runs import answers, repeating
 from keras_resnet.runs.choices import METRICS_FILE, MODEL_FILE, RUN_FILES
@@ -119,7 +120,7 @@ def write_results(
     kind.drawn(output / "predictions.png", model, source.test, quality)
     exported = kind.exported(model, exports, source, precision)
     if calibration:
-        exported = _with_card(exported, calibration=calibration)
+        exported = with_facts(exported, calibration=calibration)
     record = TrainRecord(model, source, result, quality, output, exported, thresholds, calibration)
     write_text(output / METRICS_FILE, json_text(record.to_json()) + "\n")
     if begun:
@@ -130,13 +131,6 @@ def write_results(
 def _is_asked(source):
     """Whether the model's answers to the validation images are needed."""
     return bool(answers.ANSWERS.get(source.task)) and len(source.validation) > 0
-
-
-def _with_card(exported, **facts):
-    """An exported model with more facts in its card."""
-    card = {**exported.card, **facts}
-    write_text(exported.path / export.CARD_FILE, json_text(card) + "\n")
-    return replace(exported, card=card)
 
 
 def _decided(model, validation: Any, thresholds):

@@ -191,6 +191,8 @@ class TestManyClasses:
         wrong = (sure.argmax(1) != labels).sum()
         assert len(found.table("is")) == min(30, wrong)
         assert "Each cell is the highest of 2 x 2 classes." in found.text
+        lowest = found.table("class", "precision")
+        assert [row[3] for row in lowest] == ["0.0%"] * 20
         assert sorted(row[1] for row in found.table("number")) == sorted(names)
         ((width, needed, _),), complaints = browsing.measured(page, (360,), tmp_path)
         assert needed <= width
@@ -322,3 +324,12 @@ class TestCommand:
         result = CliRunner().invoke(main, ["report", str(tmp_path)])
         assert result.exit_code == 2
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_exports_know_the_temperature(run, tmp_path):
+    record = runs.export(run, tmp_path / "served", image_size=12)
+    card = json.loads((record.exported.path / "model_card.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert card == json.loads(json.dumps(record.exported.card))
+    assert card["calibration"] == metrics["calibration"]
+    assert card["calibration"]["temperature"] > 1

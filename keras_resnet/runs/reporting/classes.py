@@ -11,6 +11,7 @@ from keras_resnet.runs.reporting.facts import Run
 
 _CELLS = 20  # classes up to which every cell of the confusion matrix is shown with its number
 _SIDE = 500  # cells of a heat map at most: of more classes, several share one
+_ALL, _LOWEST = 50, 20  # classes up to which all are shown, and how many of more are
 _PAIRS = 30  # most confused classes that are listed
 _SCORES = {
     "average_precision": "average precision",
@@ -165,7 +166,14 @@ def classes(run: Run) -> Section | None:
     columns = [noun, *(_SCORES[score] for score in shown), "test images"]
     columns += ["training images"] if trained else []
     title = "Labels" if noun == "label" else "Classes"
-    return Section(title, [parts.table(columns, rows)])
+    if len(rows) <= _ALL:
+        return Section(title, [parts.table(columns, rows)])
+    f1 = [found["f1-score"] for found in scores.values()]
+    lowest = [rows[place] for place in np.argsort(f1, kind="stable")[:_LOWEST]]
+    everything = parts.details(f"All {len(rows)}", parts.table(columns, rows))
+    return Section(
+        title, [parts.text("Those of the lowest F1:"), parts.table(columns, lowest), everything]
+    )
 
 
 def _counts(run, split):
