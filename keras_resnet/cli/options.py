@@ -83,15 +83,15 @@ epochs = click.option(
     "--epochs", type=AT_LEAST_1, help="Passes over the training images.  [default: the recipe's]"
 )
 batch_size = click.option("--batch-size", type=AT_LEAST_1, help="Images per step.")
-_PRECISION = {"type": click.Choice(list(PRECISIONS)), "help": "What feature maps are computed in."}
-precision = click.option("--precision", default="float32", show_default=True, **_PRECISION)
+_PRECISION = click.Choice(list(PRECISIONS))
+_COMPUTED = "What feature maps are computed in."
+precision = click.option(
+    "--precision", type=_PRECISION, default="float32", show_default=True, help=_COMPUTED
+)
 fast_precision = click.option(
     "--precision",
-    **_PRECISION
-    | {
-        "help": "What feature maps are computed in.  [default: bfloat16 where the CPU or GPU is "
-        "fast at it, otherwise float32]"
-    },
+    type=_PRECISION,
+    help=f"{_COMPUTED}  [default: bfloat16 where the CPU or GPU is fast at it, otherwise float32]",
 )
 cache = click.option("--cache", help='Keep decoded images: "memory", or a folder.')
 timeout = {"type": click.FloatRange(0, min_open=True), "show_default": True}
