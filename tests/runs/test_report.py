@@ -210,14 +210,18 @@ class TestFoldersThatAreNotWhole:
     @pytest.mark.parametrize("file", ["model.keras", "labels.txt", "metrics.json"])
     def test_say_what_is_missing_and_how_to_go_on(self, copy, file):
         (copy / file).unlink()
-        with pytest.raises(ValueError, match=f"there is no {re.escape(file)}; .*train --data pets"):
+        with pytest.raises(
+            ValueError, match=f"there is no {re.escape(file)}; this trains it anew: "
+        ):
             runs.report(copy)
         assert not (copy / "report.html").exists()
 
     def test_an_interrupted_run_beside_a_finished_one(self, copy):
         asked = json.loads((copy / "run.json").read_text())
         (copy / "run.json").write_text(json.dumps({**asked, "seconds": None}))
-        with pytest.raises(ValueError, match="was interrupted: its training is not finished"):
+        (copy / "checkpoints").mkdir()
+        expected = "is not whole: its training is not finished; this goes on where it was: keras-"
+        with pytest.raises(ValueError, match=expected):
             runs.report(copy)
 
     def test_a_run_in_progress(self, copy):

@@ -61,8 +61,11 @@ def measured(page, widths, folder):
     return examined(page, _MEASURES, folder, widths)
 
 
-def screenshot(page, picture, folder, width=1440, height=None, dark=False):
-    """Write what a window shows of a page, of its whole height unless another is given."""
+def screenshot(page, picture, folder, width=1440, height=None, dark=False, scale=1.0):
+    """Write what a window shows of a page, of its whole height unless another is given.
+
+    `scale` makes the picture smaller than the window.
+    """
     if height is None:
         ((_, _, height),), _ = measured(page, (width,), folder)
     frame = (
@@ -74,7 +77,8 @@ def screenshot(page, picture, folder, width=1440, height=None, dark=False):
     size = f"--window-size={max(width, 500)},{height}"  # a window of Chromium is no narrower
     _run(folder, *_colours(dark), size, f"--screenshot={picture}", file.as_uri())
     with PIL.Image.open(picture) as shown:
-        shown.crop((0, 0, width, height)).save(picture)
+        size = (round(scale * width), round(scale * height))
+        shown.crop((0, 0, width, height)).resize(size).save(picture, optimize=True)
 
 
 def _colours(dark):

@@ -188,11 +188,11 @@ def check_done(folder: Path) -> None:
             f"tensorboard --logdir {folder / 'logs'} shows how far it is."
         )
     what = f"there is no {' and no '.join(missing)}" if missing else "its training is not finished"
-    again = asked.get("command")
-    how = f"this goes on where it was: {' '.join(again.split())}" if again else (
-        "the command that began it goes on where it was"
-    )  # fmt: skip
-    raise ValueError(f"run {str(folder)!r} was interrupted: {what}; {how}")
+    goes_on = (folder / "checkpoints").is_dir()
+    again = "goes on where it was" if goes_on else "trains it anew"
+    command = " ".join((asked.get("command") or "").split())
+    how = f"this {again}: {command}" if command else f"the command that began it {again}"
+    raise ValueError(f"run {str(folder)!r} is not whole: {what}; {how}")
 
 
 def _is_held(folder):
