@@ -192,10 +192,11 @@ def train(source, output, as_json, hosts, changes, finds_rate, **given):
     of `keras_resnet.transfer.stages` or `keras_resnet.training.Recipe`. An interrupted run
     continues where it was when the same command is given again.
 
-    Writes DIR/model.keras, labels.txt, history.csv, images.csv, metrics.json, curves.png,
-    predictions.png, confusion.csv, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the
-    next number if there is one). Of boxes: per_class.csv, precision_recall.png, errors.png,
-    detections.json and truths.json in place of confusion.csv.
+    Writes DIR/report.html, the page of the run, which a browser shows; model.keras, labels.txt,
+    history.csv, images.csv, metrics.json, curves.png, predictions.png, confusion.csv, run.json,
+    which says what was asked, answers.npz, logs for TensorBoard, and a SavedModel in
+    DIR/saved_model/1 (the next number if there is one). Of boxes: per_class.csv,
+    precision_recall.png, errors.png, detections.json and truths.json in place of confusion.csv.
 
     With --find-learning-rate, only DIR/learning_rate.png and learning_rate.csv. With --folds, all
     that of every model in DIR/fold-1 and so on, and DIR/cross_validation.json and out_of_fold.csv.

@@ -49,7 +49,9 @@ def _draw(axis, history, metric, stages, best):
             axis.axvline(epoch - 0.5, color="#8a8a8a", linewidth=0.8, linestyle=":")
     axis.set_xlabel("epoch")
     axis.set_ylabel(metric.replace("_", " "))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    if len(epochs) < 20:
+        axis.set_xlim(0.5, len(epochs) + 0.5)
     axis.legend()
 
 

@@ -71,7 +71,7 @@ def _sentence(found):
     if found["temperature"] is None:
         return (
             f"{before}. No temperature is the best for the validation images, as when the model is "
-            "right about all of them."
+            "right about all of them, or wrong about most."
         )
     after = found["expected_error_at_temperature"]
     return (
