@@ -489,7 +489,7 @@ def learn(
                 net, images, result, output, exports, asked.precision, asked.thresholds, begun
             )
         shutil.rmtree(output / "checkpoints")
-        draw_page(output, net, images)
+        draw_page(output, record.model, images)
     return record
 
 
