@@ -56,6 +56,9 @@ def write_openvino_accurately(asked: Asked, path: Path) -> dict:
             _agreement(asked),
             # The images that judge lose a little more than those that calibrate.
             max_drop=(1 - asked.agreement) / 2,
+            advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
+                num_ranking_workers=1  # others would be forked from TensorFlow's process
+            ),
             **_quantization(nncf, asked),
         )
         facts = _saved(model, asked, path)

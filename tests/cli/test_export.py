@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 from commands import refused, run
@@ -23,20 +24,32 @@ class TestExport:
         assert again.exit_code == 0, again.output
         assert str(tmp_path / "pair" / "2") in again.stdout
 
+    @pytest.mark.parametrize(
+        ("format", "runtime", "suffixes"),
+        [("litert", "LiteRT", ["tflite"]), ("openvino", "OpenVINO", ["xml", "bin"])],
+    )
     @pytest.mark.parametrize("precision", ["float32", "int8"])
-    def test_litert_file_with_its_card_and_labels(self, trained, photographs, tmp_path, precision):
+    def test_file_with_its_card_and_labels(
+        self, trained, photographs, tmp_path, precision, format, runtime, suffixes
+    ):
+        if format == "openvino":
+            pytest.importorskip("nncf")
         output, _ = trained
-        arguments = ["--format", "litert", "--precision", precision, "--calibrate", photographs]
+        arguments = ["--format", format, "--precision", precision, "--calibrate", photographs]
         result = run("export", output, "--output", tmp_path, *arguments)
         assert result.exit_code == 0, result.output
-        assert "LiteRT" in result.stdout
+        assert runtime in result.stdout
         assert {file.name for file in tmp_path.iterdir()} == {
-            "cifar_resnet8.tflite",
-            "cifar_resnet8.tflite.json",
+            *(f"cifar_resnet8.{suffix}" for suffix in suffixes),
+            f"cifar_resnet8.{suffixes[0]}.json",
             "labels.txt",
         }
-        card = json.loads((tmp_path / "cifar_resnet8.tflite.json").read_text())
+        card = json.loads((tmp_path / f"cifar_resnet8.{suffixes[0]}.json").read_text())
         assert (card["precision"], card["labels"]) == (precision, ["one", "zero"])
+        splits = data.load(photographs)
+        assert card["verification"]["images"] == len(splits.test)
+        if precision == "int8":
+            assert card["quantization"]["calibrated_on"] == min(100, len(splits.train))
 
     def test_saved_model_with_a_litert_file(self, trained, photographs, tmp_path):
         output, _ = trained
@@ -49,6 +62,13 @@ class TestExport:
         assert (answer["runtime"], answer["model.tflite"]["runtime"]) == ("TensorFlow", "LiteRT")
         assert str(file) in result.stderr
 
+    def test_what_is_not_installed_is_said_first(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "openvino", None)
+        result = run("export", "gone", "--output", tmp_path / "new", "--format", "openvino")
+        assert result.exit_code == 1
+        assert "openvino is not installed: pip install 'keras_resnet[openvino]'." in result.stderr
+        assert [*tmp_path.iterdir()] == []
+
     @pytest.mark.parametrize(
         ("arguments", "reason"),
         [
@@ -59,6 +79,10 @@ class TestExport:
             (
                 ["--format", "litert", "--precision", "int8"],
                 "needs images to calibrate: calibrate=SOURCE",
+            ),
+            (
+                ["--format", "openvino", "--precision", "float16"],
+                "format 'openvino' knows float32, bfloat16, int8",
             ),
             (["--format", "onnx", "--precision", "bfloat16"], "format 'onnx' knows float32"),
             (["--format", "litert", "--resize"], "resize and image_dtype are for"),
