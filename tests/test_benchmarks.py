@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import against, contenders, gpu, report  # noqa: E402
+from benchmarks import against, contenders, gpu, inference, report  # noqa: E402
 from benchmarks.__main__ import merged  # noqa: E402
 from benchmarks.machine import slug, write_jpeg_folder  # noqa: E402
 from benchmarks.measure import can, measure  # noqa: E402
@@ -290,3 +290,19 @@ def test_two_versions_take_turns(monkeypatch, capsys):
     name, (now, then, ratio) = work[:52].strip(), map(float, work[52:].split())
     assert name == "CIFAR ResNet-20, 32 px, float32, infer 2"
     assert min(now, then, ratio) > 0
+
+
+class TestInference:
+    def test_ratios_are_times_over_the_first_ones(self):
+        turns = {"ours": lambda: [2.0, 2.0], "theirs": lambda: [3.0, 3.0]}
+        ours, theirs = inference.compared("batch 1", turns, rounds=2)
+        assert ours.split()[-3:] == ["2000.0", "ms", "1.00x"]
+        assert theirs.split()[-3:] == ["3000.0", "ms", "1.50x"]
+
+    def test_a_command_that_fails_is_no_measurement(self):
+        with pytest.raises(RuntimeError, match="no such weights"):
+            inference.whole(sys.executable, "-c", "raise SystemExit('no such weights')")()
+
+    def test_whoever_is_good_for_inference_is_measured_there_alone(self):
+        assert not {*contenders.OF_INFERENCE} & {*contenders.CONTENDERS}
+        assert {inference.OURS, *inference.PEERS} <= {*contenders.EVERYONE}
