@@ -125,7 +125,7 @@ class Compiled:
 
         builder = getattr(keras_resnet, net.builder)
         shape = (net.size, net.size, 3)
-        self.model = builder(weights=os.environ.get(WEIGHTS), input_shape=shape)
+        self.model = builder(weights=os.environ.get(WEIGHTS) or None, input_shape=shape)
         self.precision, self.asks = precision, {}
 
     def infer(self, images):
