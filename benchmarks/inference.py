@@ -76,18 +76,12 @@ def compared(title: str, turns: Mapping[str, Callable], rounds: int) -> Iterator
         yield f"{title:<34} {name:<42} {1000 * seconds:9.1f} ms {seconds / ours:6.2f}x"
 
 
-def whole(*command: str, **environment: str) -> Callable[[], list[float]]:
+def whole(*command: str) -> Callable[[], list[float]]:
     """A turn of a command: the seconds from its start to its end."""
 
     def turn():
         start = time.perf_counter()
-        ended = subprocess.run(
-            command,
-            cwd=ROOT,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-        )
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if ended.returncode:
             raise RuntimeError(f"{command}: {ended.stderr[-2000:]}")
         return [time.perf_counter() - start]

@@ -44,7 +44,8 @@ def asking(
     if runtime or precision:
         first, _ = next(iter(batches))
         precision, shown = precision or "float32", first.numpy()
-        made = export.compiled(model, runtime or "auto", shown, precision=precision, verbose=False)
+        runtime = runtime or "tensorflow"
+        made = export.compiled(model, runtime, shown, precision=precision, verbose=False)
         log.info("%s, %s: %s.", RUNTIMES[made.runtime].name, made.precision, made.reason)
         return lambda images: made(images.numpy())
     policies = {each.dtype_policy.name for each in model._flatten_layers()}

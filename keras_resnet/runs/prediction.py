@@ -237,7 +237,7 @@ def predict(
     computing = {"runtime": runtime, "precision": precision}
     if runtime or precision:
         check_choice((None, *COMPUTED_IN), precision=precision)
-        candidates(runtime or "auto", precision or "float32")
+        candidates(runtime or "tensorflow", precision or "float32")
     written = Path(csv) if csv else None
     if written:
         _check_place(written, files, Path(model))
