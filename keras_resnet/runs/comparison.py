@@ -353,18 +353,19 @@ def _settings(runs):
 
 
 _ITS_OWN = ("output",)  # settings that every run has another value of
+_PLAN = "training"  # the recipe, or a list of stages
 _STAGE = "back_to"  # what names one of several stages of a training
 
 
 def _flat(settings, before=""):
-    """Settings without others in them: "training: momentum" is a part of "training"."""
+    """Settings without others in them, but fields of the recipe: "head: ema" is one of a stage."""
     for name, value in settings.items():
         if before + name in _ITS_OWN:
             continue
         if isinstance(value, list) and value and isinstance(value[0], dict):
             value = {str(each.get(_STAGE, place)): each for place, each in enumerate(value, 1)}
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{name}: ")
+            yield from _flat(value, before if name == _PLAN else f"{before}{name}: ")
         else:
             yield f"{before}{name}", value
 
