@@ -13,8 +13,9 @@ from keras_resnet.data import SPLITS
 from keras_resnet.files import as_python, write_text
 from keras_resnet.names import some
 from keras_resnet.runs.choices import FOLDS_FILE, IMAGES_FILE, MODEL_FILE
-from keras_resnet.runs.guards import job
+from keras_resnet.runs.guards import check_files, check_writable, job
 from keras_resnet.runs.reporting.facts import Run, check_done, read
+from keras_resnet.training.tasks import TASKS
 
 COMPARISON_FILE = "comparison.html"
 """The page, unless it is called otherwise."""
@@ -257,8 +258,9 @@ def compare(
     (359, (0.1, 0.2))
     """
     output = None if output is None else Path(output)
-    if output is not None and output.is_dir():
-        raise ValueError(f"output {str(output)!r} is a folder: name a file, such as report.html.")
+    if output is not None:
+        check_writable(output.parent)
+        check_files(output.parent, [output.name])
     if isinstance(runs, str | os.PathLike) or len(runs) < 2:
         raise ValueError(f"runs={runs!r} must be the folders of two runs, or of more.")
     folders = [Path(run).parent if Path(run).name == MODEL_FILE else Path(run) for run in runs]
@@ -278,7 +280,7 @@ def compare(
         metrics=_recorded(found),
         tests=tests,
         common=_side_by_side([each.quality.metrics() for each in tests]) if some else {},
-        pairs=_pairs(tests) if some else (),
+        pairs=_pairs(found[0].task, tests) if some else (),
         changed=_changes(found[0].task, tests) if some else (),
         notes=tuple(_notes(found, names, tests, relabelled)),
         output=output,
@@ -470,23 +472,24 @@ _ERRORS: dict[str, Callable[[Any], np.ndarray]] = {
 """How far answers are from what is right, by task."""
 
 
-def _pairs(tests):
+def _pairs(task, tests):
     """Any two runs: the images that one does better on."""
-    return tuple(
-        _pair(one, other, tests) for one, other in itertools.combinations(range(len(tests)), 2)
-    )
+    right = [each.quality.right for each in tests]
+    if right[0] is None:  # numbers are only nearer or farther
+        errors = [_ERRORS[task](each.quality) for each in tests]
+    else:
+        errors = [np.where(each, 0, 1) for each in right]
+    pairs = itertools.combinations(range(len(tests)), 2)
+    return tuple(_pair(one, other, errors) for one, other in pairs)
 
 
-def _pair(one, other, tests):
+def _pair(one, other, errors):
     from scipy.stats import binomtest
 
-    right = [tests[each].quality.right for each in (one, other)]
-    if right[0] is None:  # of numbers: whether the other is farther from what is right
-        first, second = (_errors_of_numbers(tests[each].quality) for each in (one, other))
-        right = [first < second, second < first]
-    better = int(np.sum(right[0] & ~right[1])), int(np.sum(right[1] & ~right[0]))
+    first, second = errors[one], errors[other]
+    better = int(np.sum(first < second)), int(np.sum(second < first))
     p = binomtest(better[0], sum(better)).pvalue if sum(better) else 1.0
-    return Pair((one, other), better, len(right[0]) - sum(better), float(p))
+    return Pair((one, other), better, len(first) - sum(better), float(p))
 
 
 def _changes(task, tests):
@@ -495,28 +498,29 @@ def _changes(task, tests):
     right = [each.quality.right for each in tests]
     changed = np.ptp(errors, 0) > 0 if right[0] is None else np.ptp(np.array(right, int), 0) > 0
     order = np.argsort(-np.ptp(errors, 0), kind="stable")
-    return tuple(_change(index, task, tests, errors) for index in order[changed[order]].tolist())
-
-
-def _change(index, task, tests, errors):
-    row, of = tests[0].rows[index], [each.quality for each in tests]
-    probable = task == "classification"
-    return Change(
-        row.image,
-        row.digest,
-        row.label,
-        tuple(_answer(each, index, task) for each in of),
-        tuple(float(each.probabilities[index].max()) if probable else None for each in of),
-        tuple(None if each.right is None else bool(each.right[index]) for each in of),
-        tuple(errors[:, index].tolist()),
+    said = [_in_words(task, each.quality) for each in tests]
+    sure = [each.quality.probabilities.max(-1) if task == "classification" else None
+            for each in tests]  # fmt: skip
+    return tuple(
+        Change(
+            image=(row := tests[0].rows[index]).image,
+            digest=row.digest,
+            label=row.label,
+            answers=tuple(answer(index) for answer in said),
+            certainties=tuple(None if each is None else float(each[index]) for each in sure),
+            right=tuple(None if each is None else bool(each[index]) for each in right),
+            errors=tuple(errors[:, index].tolist()),
+        )
+        for index in order[changed[order]].tolist()
     )
 
 
-def _answer(quality, index, task):
-    """What a run said of an image, in words."""
-    if task == "classification":
-        return quality.class_names[quality.predictions[index]]
-    return quality.caption(index).split("\n")[0]
+def _in_words(task, quality):
+    """A function that says what a run said of an image."""
+    if task == "detection":
+        return quality.caption
+    decided, describe = quality.predictions, TASKS[task].describe
+    return lambda index: describe(decided[index], quality.class_names)
 
 
 def _notes(runs, names, tests, relabelled):

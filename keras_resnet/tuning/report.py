@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from keras_resnet import pages
 from keras_resnet.checks import check_positive
@@ -327,13 +328,17 @@ def _page(record, found):
 
 def _sortable(record):
     """The table of the best trials, with what its cells are sorted by."""
-    columns, rows = table(record)
-    for row, trial in zip(rows, best(record), strict=False):
-        keys = (trial.score, trial.parameters, trial.macs, trial.epochs, trial.seconds)
-        row[:7] = map(pages.Cell, row[:7], (int(row[0]), trial.number, *keys))
-        row[7:] = [
-            trial.milliseconds if name == "ms" else trial.values.get(name) for name in columns[7:]
+    columns, texts = table(record)
+    facts, rows = columns[:7], []
+    for text, trial in zip(texts, best(record), strict=False):
+        found = (trial.score, trial.parameters, trial.macs, trial.epochs, trial.seconds)
+        keys: Any = (int(text[0]), trial.number, *found)
+        cells = [pages.Cell(*each) for each in zip(text[: len(facts)], keys, strict=True)]
+        choices = [
+            trial.milliseconds if name == "ms" else trial.values.get(name)
+            for name in columns[len(facts) :]
         ]
+        rows.append([*cells, *choices])
     return columns, rows
 
 

@@ -51,12 +51,17 @@ def classifier(folder, files, seed=1, **options):
 def pair(files, tmp_path_factory):
     """Two runs with some settings in common."""
     folder = tmp_path_factory.mktemp("pair")
-    settings = {"model": "ResNet18", "learning_rate": 0.1, "recipe": {"ema": 0.99, "epochs": 2}}
-    other = {**settings, "learning_rate": 0.2, "recipe": {"ema": None, "epochs": 2}}
-    return (
-        classifier(folder / "a", files, 1, settings=settings),
-        classifier(folder / "b", files, 2, settings=other),
-    )
+    recipes = ({"learning_rate": rate, "ema": ema, "epochs": 2} for rate, ema in _RECIPES)
+    return tuple(
+        classifier(
+            folder / name, files, seed,
+            settings={"model": "ResNet18", "output": f"runs/{name}", "training": recipe},
+        )
+        for seed, (name, recipe) in enumerate(zip("ab", recipes, strict=True), start=1)
+    )  # fmt: skip
+
+
+_RECIPES = ((0.1, 0.99), (0.2, None))
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +78,8 @@ def answers(folder):
 
 class TestTwoRuns:
     def test_differ_in_settings(self, compared):
-        assert compared.settings == {"learning_rate": (0.1, 0.2), "recipe: ema": (0.99, None)}
-        assert compared.same == {"model": "ResNet18", "recipe: epochs": 2}
+        assert compared.settings == {"learning_rate": (0.1, 0.2), "ema": (0.99, None)}
+        assert compared.same == {"model": "ResNet18", "epochs": 2}
 
     def test_have_the_images_that_changed_sides(self, compared, pair):
         (labels, said, first), (_, other, second) = map(answers, pair)
@@ -204,6 +209,20 @@ def test_three_runs_are_compared_with_each_other(files, pair, tmp_path):
     assert complaints == []
 
 
+def test_stages_are_compared_with_each_other(files, tmp_path):
+    folders = [
+        classifier(
+            tmp_path / f"{epochs}", files, epochs,
+            settings={"training": [
+                {"back_to": "head", "recipe": {"epochs": epochs, "ema": None}},
+                {"back_to": "conv5", "recipe": {"epochs": 3, "ema": None}},
+            ]},
+        )
+        for epochs in (1, 2)
+    ]  # fmt: skip
+    assert runs.compare(folders, None).settings == {"head: recipe: epochs": (1, 2)}
+
+
 def test_runs_are_called_what_tells_them_apart(files, tmp_path):
     folders = [classifier(tmp_path / name / "run", files, 1) for name in ("x", "y")]
     assert runs.compare(folders, None).names == ("x/run", "y/run")
@@ -289,3 +308,29 @@ class TestMistakes:
     def test_a_folder_in_place_of_the_page(self, pair, tmp_path):
         with one_line_error("is a folder"):
             runs.compare(pair, tmp_path)
+
+
+@pytest.fixture(scope="module", params=["known", "of an earlier version"])
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    options = {"model": "CIFARResNet8", "epochs": 1, "image_size": 8, "batch_size": 128}
+    for seed in (0, 1):
+        runs.train("digits", folder / f"{seed}", seed=seed, **options)
+    found = [answers(folder / f"{seed}") for seed in (0, 1)]
+    if request.param != "known":
+        for name in ("run.json", "answers.npz"):
+            (folder / "1" / name).unlink()
+    page = folder / "page.html"
+    return runs.compare([folder / "0", folder / "1"], page), found, request.param == "known"
+
+
+@pytest.mark.slow
+def test_trained_runs_are_compared_by_their_answers(trained):
+    record, ((_, _, first), (_, _, second)), known = trained
+    assert record.images == 359
+    assert record.pairs[0].better == ((first & ~second).sum(), (second & ~first).sum())
+    assert len(record.changed) == (first != second).sum()
+    assert record.settings == ({"seed": (0, 1)} if known else {})
+    assert any("no run.json" in note for note in record.notes) != known
+    page = record.output.read_text(encoding="utf-8")
+    assert page.count('src="data:image/webp') == min(24, len(record.changed))
