@@ -13,6 +13,7 @@ format against the fastest of theirs.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -44,8 +45,8 @@ THREADS = "BENCHMARKS_THREADS"  # of LiteRT, where a server has as many
 class Entrant:
     """An exported model and how to run it.
 
-    `raw` is whether it takes raw images; `precision` is what OpenVINO or PyTorch compute in. A path
-    that is no file of a model is what `keras.applications` or `contenders` call a net, in PyTorch.
+    `raw` is whether it takes raw images; `precision` is what OpenVINO computes in. PyTorch runs a
+    path that names weights of keras.applications, or a net of `contenders`.
     """
 
     name: str
@@ -74,8 +75,11 @@ class Process:
         )
 
     def do(self, **command):
-        print(json.dumps(command), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+        """What it answers; None if it has failed."""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps(command), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        return json.loads(answer) if answer else None
 
     def __enter__(self):
         return self
@@ -131,6 +135,7 @@ def keras_in_torch(weights: str):
     import keras
 
     keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("bfloat16")
     return torch_compiled(keras.applications.ResNet50(weights=weights))
 
 
@@ -154,6 +159,7 @@ def torch_compiled(module):
     forward = torch.compile(module)
 
     def ask(images):
+        # Channels-last images as they are, in the order of dimensions that PyTorch wants.
         images = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             return forward(images).float().numpy()
@@ -194,6 +200,7 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
         keras_on_torch = (("KERAS_BACKEND", "torch"),)
         name = "keras.applications, PyTorch compiled bf16"
         yield Entrant(name, Path(weights), False, keras_on_torch)
+        yield Entrant("PyTorch compiled bf16, random weights", Path("ResNet-50"), raw=False)
 
     net = keras_resnet.ResNet50(weights=weights, include_preprocessing=True)
     options = dict(verified=False, verbose=False)
@@ -270,7 +277,7 @@ def resnexts(folder: Path, calibration) -> Iterator[Entrant]:
     yield Entrant("stock Keras twin, SavedModel", folder / "stock", raw=False)
     yield from others(folder, twin)
     if installed("torch"):
-        yield Entrant("PyTorch compiled bf16", Path("ResNeXt-50"), raw=False)
+        yield Entrant("PyTorch compiled bf16, random weights", Path("ResNeXt-50"), raw=False)
     for precision in ("float32", "bfloat16"):
         path = export.saved_model(net, folder / precision, precision=precision, **options).path
         yield Entrant(f"keras_resnet, SavedModel {precision}", path, raw=False)
@@ -278,19 +285,11 @@ def resnexts(folder: Path, calibration) -> Iterator[Entrant]:
 
 
 def settled(net, images) -> None:
-    """Let normalizations find the statistics of images, so that a random net tells them apart."""
-    import keras
-
+    """Give the normalizations of a random net the statistics of images, as training does."""
     for layer in net.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
+        if hasattr(layer, "moving_mean"):
             layer.momentum = 0.0
     net(images, training=True)
-    logits = keras.Model(net.inputs, net.layers[-1].input)(images)
-    head = net.layers[-1]
-    scores = logits @ head.kernel
-    spread = keras.ops.std(scores)
-    head.kernel.assign(head.kernel / spread)
-    head.bias.assign(-keras.ops.mean(scores, 0) / spread)
 
 
 FIRST_OF_OURS = """
@@ -354,10 +353,14 @@ def compared(
         np.save(folder / "raw.npy", images)
         normalized = keras_resnet.preprocess_input(images, normalization).numpy()
         np.save(folder / "normalized.npy", normalized)
-        for entrant in entrants:
+        for entrant in [*entrants]:
             file = folder / ("raw.npy" if entrant.raw else "normalized.npy")
             result = folder / "outputs.npy"
-            processes[entrant.name].do(images=str(file), outputs=str(result), batch=BATCHES[-1])
+            asked = dict(images=str(file), outputs=str(result), batch=BATCHES[-1])
+            if processes[entrant.name].do(**asked) is None:
+                yield f"{entrant.name} does not run here, and is left out."
+                entrants.remove(entrant)
+                continue
             chosen = np.load(result).argmax(-1)
             classes = chosen if classes is None else classes
             if str(entrant.path) not in NETS:  # these have weights of their own
@@ -373,7 +376,9 @@ def compared(
         for process in processes.values():
             process.__exit__()
     yield from table(
-        entrants, accuracy, {key: statistics.median(taken) for key, taken in seconds.items()}
+        entrants,
+        accuracy,
+        {key: statistics.median(taken) for key, taken in seconds.items() if taken},
     )
 
 
@@ -392,15 +397,12 @@ def table(entrants: list[Entrant], accuracy, medians) -> Iterator[str]:
             cells.append("  {:>6}      {:7.1%}".format(*accuracy[entrant.name]))
         yield " ".join(cells)
     for batch in BATCHES:
+        fastest = sorted(entrants, key=lambda each: medians[each.name, batch])
         ours, theirs = (
-            min(
-                (each for each in entrants if each.ours is whose),
-                key=lambda each: medians[each.name, batch],
-            )
-            for whose in (True, False)
+            next(each.name for each in fastest if each.ours is whose) for whose in (True, False)
         )
-        ratio = medians[theirs.name, batch] / medians[ours.name, batch]
-        yield f"batch {batch}: {ours.name} is {ratio:.2f}x as fast as {theirs.name}"
+        ratio = medians[theirs, batch] / medians[ours, batch]
+        yield f"batch {batch}: {ours} is {ratio:.2f}x as fast as {theirs}"
 
 
 def first_predictions(entrants: list[Entrant]) -> Iterator[str]:
