@@ -40,7 +40,7 @@ WORK = [
     for net in ("ResNet-50", "ResNeXt-50")
 ]
 REHEARSAL = [
-    {"net": "ResNet-50", "work": work, "batch": 2, "precision": precision, "size": 32}
+    {"net": "ResNet-18", "work": work, "batch": 2, "precision": precision, "size": 32}
     for work, precision in (("train", "bfloat16"), ("infer", "tf32"))
 ]
 CACHE = Path.home() / ".cache" / "keras_resnet" / "jax"

@@ -276,7 +276,7 @@ class TestGPU:
         lines = told.stdout.splitlines()
         assert len(lines) == len(gpu.REHEARSAL) * len(gpu.LIBRARIES)
         for line in lines:
-            assert re.fullmatch(r"ResNet-50, .*: [\d,]+ images/s, [\d,]+ MiB", line)
+            assert re.fullmatch(r"ResNet-18, .*: [\d,]+ images/s, [\d,]+ MiB", line)
 
 
 @pytest.mark.slow
