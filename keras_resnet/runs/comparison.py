@@ -334,10 +334,8 @@ def rows_of(run: Run, split: str = "test") -> list[Any]:
 def _names(folders):
     """The ends of paths that tell them apart."""
     parts = [Path(os.path.realpath(folder)).parts for folder in folders]
-    for length in itertools.count(1):
-        ends = ["/".join(each[-length:]) for each in parts]
-        if len({*ends}) == len(ends):
-            return tuple(ends)
+    ends = (["/".join(each[-length:]) for each in parts] for length in itertools.count(1))
+    return tuple(next(each for each in ends if len({*each}) == len(each)))
 
 
 def _settings(runs):

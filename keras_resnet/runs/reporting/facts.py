@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from keras_resnet import analysis, data, detection, graphs
-from keras_resnet.data.labels import LABELS
+from keras_resnet.data.labels import LABELS, Task
 from keras_resnet.data.labels_file import LABELS_FILE, read_labels
 from keras_resnet.detection.evaluation import read_coco_results
 from keras_resnet.export import CARD_FILE
@@ -83,7 +83,7 @@ class Run:
     model: Any = None
 
     @property
-    def task(self) -> str:
+    def task(self) -> Task:
         """What was learned."""
         return self.metrics.get("task") or "classification"
 

@@ -104,7 +104,7 @@ def worst_images(run: Run) -> Section | None:
         return Section("Images with most errors", [parts.text("No test image has an error.")])
     try:
         split, there = run.some("test", run.places["test"][order])
-        images = detection.batches(split, batch_size=1) if len(there) else ()
+        images: Any = detection.batches(split, batch_size=1) if len(there) else ()
     except (ValueError, OSError) as error:
         return Section("Images with most errors", [parts.note(f"They are not shown: {error}")])
     pixels = {
