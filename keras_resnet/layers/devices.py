@@ -1,6 +1,8 @@
 """What the devices of this process are good at."""
 
+import contextlib
 import importlib
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import keras
@@ -11,16 +13,17 @@ tf: Any = None
 if keras.backend.backend() == "tensorflow":
     tf = importlib.import_module("tensorflow")
 
-try:
-    if tf is None:
-        raise ImportError
-    from tensorflow.python.eager.record import could_possibly_record as may_record
-except ImportError:  # not a public name
 
-    def may_record() -> bool:
-        """Whether a gradient tape may be recording."""
-        return True
+def _always() -> bool:
+    return True
 
+
+may_record: Callable[[], bool] = _always
+"""Whether a gradient tape may be recording."""
+
+if tf is not None:
+    with contextlib.suppress(ImportError, AttributeError):  # not a public name
+        may_record = importlib.import_module("tensorflow.python.eager.record").could_possibly_record
 
 _Layer = TypeVar("_Layer", bound=type)
 

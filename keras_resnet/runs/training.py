@@ -403,12 +403,12 @@ def settled(asked: Asked, images: data.Source, former: Mapping[str, Any] | None 
     """
     order, execution, choice = asked.order, asked.execution, None
     if asked.is_chief:
-        precision, reason = asked.precision, None
-        if precision is None and former is None:
+        began = former or {}
+        precision, reason = asked.precision or began.get("precision"), None
+        if precision is None:
             precision, reason = fast_precision()
-        kind = kind_of(images)
-        shown = former.get("chosen") if former else kind.shown(order, images)
-        choice = [precision or former["precision"], reason, shown]
+        shown = began.get("chosen") if former else kind_of(images).shown(order, images)
+        choice = [precision, reason, shown]
     # Other machines do as the first one does, whatever they are good at.
     (precision, reason, shown), *_ = collectives.exchanged(asked.strategy, choice)
     if reason and precision != "float32":
@@ -458,6 +458,7 @@ def learn(
     order, chief, strategy = asked.order, asked.is_chief, asked.strategy
     kind = kind_of(images)
     plan, learns = kind.planned(order)
+    assert asked.precision is not None  # as it is settled
     policy = policy_of(asked.precision)
     with computing_in(policy), locked(output) if chief else contextlib.nullcontext():
         keras.utils.set_random_seed(asked.execution.seed)
