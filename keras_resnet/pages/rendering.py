@@ -126,8 +126,8 @@ def _cell(value):
     if isinstance(value, Cell):
         return value
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
-        missing = value is None or value != value
-        return Cell(number(value), -math.inf if missing else value)
+        key = -math.inf if value is None or value != value else value
+        return Cell(number(value), key)
     return None
 
 

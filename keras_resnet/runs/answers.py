@@ -53,7 +53,7 @@ ANSWERS = {
 def answers_of(quality: Quality) -> Answers | None:
     """How the answers of a model are kept, if they are."""
     task = _TASKS.get(type(quality))
-    return task and ANSWERS[task]
+    return ANSWERS[task] if task else None
 
 
 _TASKS = {

@@ -75,7 +75,7 @@ def _is_said(name, value):
     return value is not None if name not in _DEFAULTS else value != _DEFAULTS[name]
 
 
-def _option(name, value):
+def _option(name: str, value: Any) -> list[str] | None:
     """The words of an option of the command line; None if there is none."""
     if name not in _OPTIONS:
         if name not in _RECIPE or is_dataclass(value):

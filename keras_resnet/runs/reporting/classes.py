@@ -81,7 +81,6 @@ def _heat_map(matrix, names):
         bar = figure.colorbar(picture, ax=axis, shrink=0.7, ticks=[0, 0.01, 0.1, 0.5, 1])
         bar.ax.set_yticklabels(["0", "1%", "10%", "50%", "100%"])
         bar.set_label("of the class's test images")
-        bar.solids.set_rasterized(True)
     drawn = pages.svg(figure, "Confusion matrix", "confusion")
     several = f" Each cell is the highest of {each} x {each} classes." if each > 1 else ""
     caption = (
