@@ -177,7 +177,7 @@ def same(
     original: np.ndarray,
     kind: Output | None,
     thresholds: Sequence[float] | None = None,
-) -> np.ndarray:
+) -> Any:
     """For each image, whether both outputs give the same answer.
 
     Parameters

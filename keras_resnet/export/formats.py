@@ -4,7 +4,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import keras
 import numpy as np
@@ -255,7 +255,7 @@ def converted(
     function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
     spec: tf.TensorSpec,
     precision: LiteRTPrecision,
-    calibrate: np.ndarray | None,
+    calibrate: Any,
 ) -> bytes:
     """The contents of a LiteRT file of a function, whose signature is "serving_default"."""
     with archived(function, spec) as folder:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -44,8 +45,8 @@ class Asked:
 
     model: keras.Model
     interface: Interface
-    precision: str
-    calibrate: np.ndarray | None
+    precision: Any
+    calibrate: Any
     agreement: float
 
 
@@ -104,7 +105,7 @@ def written(
     labels: Sequence[str] | None,
     *,
     precision: str = "float32",
-    calibrate: np.ndarray | None = None,
+    calibrate: Any = None,
     batch_size: int | None,
     image_size: int | tuple[int, int] | None,
     images: np.ndarray | None,
