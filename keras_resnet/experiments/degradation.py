@@ -128,7 +128,7 @@ def _curves(settings, curves):
                 )
             axis.set_xlabel("epoch")
             axis.legend()
-        axes[0].set_ylabel("error, % (solid: training, dashed: test)")
+        axes[0].set_ylabel("error, %\n(solid: training, dashed: test)")
     return drawn
 
 

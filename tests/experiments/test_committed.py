@@ -26,6 +26,10 @@ def rebuilt(tmp_path_factory):
     return copy
 
 
+def test_every_experiment_has_its_page():
+    assert {*experiments.EXPERIMENTS} == THERE
+
+
 def files(folder, suffix):
     return {file.relative_to(folder) for file in folder.rglob(f"*{suffix}")}
 

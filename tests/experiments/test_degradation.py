@@ -1,4 +1,8 @@
+import itertools
+import json
+from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -73,3 +77,21 @@ def test_a_data_set_of_one_class_is_refused(tmp_path):
     }
     with pytest.raises(ValueError, match="at least two classes"):
         experiments.run("degradation", tmp_path, replace(digits, class_names=("0",), **zeros))
+
+
+def test_committed_plain_models_learn_less_with_depth_and_residual_ones_do_not():
+    """What the paper claims, of two seeds each: training errors, which overfitting cannot raise."""
+    folder = Path(__file__).parents[2] / "docs" / "experiments" / "degradation" / "results"
+    ends = defaultdict(list)
+    for file in folder.glob("*.json"):
+        kind, depth, _ = file.stem.split("-")
+        ends[kind, int(depth)].append(json.loads(file.read_text(encoding="utf-8"))["error"][-1])
+    depths = (20, 32, 44, 56)
+    assert {*ends} == {(kind, depth) for kind in KINDS for depth in depths}
+    assert {len(each) for each in ends.values()} == {2}
+    for shallow, deep in itertools.pairwise(depths):
+        assert min(ends["plain", deep]) > max(ends["plain", shallow]) + 0.02
+    assert np.mean(ends["plain", 56]) > np.mean(ends["plain", 20]) + 0.25
+    assert np.mean(ends["residual", 56]) < np.mean(ends["residual", 20]) + 0.01
+    for depth in depths:
+        assert max(ends["residual", depth]) < min(ends["plain", 20])
