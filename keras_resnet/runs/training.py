@@ -309,8 +309,8 @@ class Asked:
             "thresholds": self.thresholds,
             "strategy": type(self.strategy).__name__,
             "devices": self.strategy.num_replicas_in_sync,
-            **carried,
             **vars(self.policy),
+            **carried,  # whose seed is the run's; the policy's is that of splits
             "recipe": order.recipe,
             "training": plan,
         }
