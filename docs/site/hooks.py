@@ -2,6 +2,7 @@
 
 A page may link to any file of the project, as people who read it in the repository expect; the site
 carries a copy of each file that is linked to. A link to a folder is that to its README.md, or none.
+Notebooks of the examples become pages.
 """
 
 import posixpath
@@ -13,6 +14,7 @@ from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
 sys.path.insert(0, str(Path(__file__).parent))
+import notebooks
 import reference
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +44,17 @@ def on_files(files, config):
     for path, text in reference.pages().items():
         files.append(File.generated(config, path, content=text))
     waiting = ["CHANGELOG.md"]
+    for file in sorted(ROOT.glob("examples/*.ipynb")):
+        text, pictures = notebooks.page(file)
+        for name, content in {f"{file.stem}.md": text, **pictures}.items():
+            files.append(File.generated(config, f"{COPIES}/examples/{name}", content=content))
+        waiting += _linked(f"examples/{file.name}", text)
     for file in [*files]:
         if file.is_documentation_page() and not file.src_uri.startswith("reference/"):
             waiting += _linked(f"docs/{file.src_uri}", file.content_string)
     while waiting:
         path = waiting.pop()
-        if files.get_file_from_path(f"{COPIES}/{path}"):
+        if path.endswith(".ipynb") or files.get_file_from_path(f"{COPIES}/{path}"):
             continue
         file = ROOT / path
         files.append(File.generated(config, f"{COPIES}/{path}", content=file.read_bytes()))
@@ -69,6 +76,7 @@ def on_page_markdown(markdown, page, **_):
         aim = _aim(path, target)
         if aim is None:
             return text
+        aim = re.sub(r"\.ipynb$", ".md", aim)
         to = aim.removeprefix("docs/") if aim.startswith("docs/") else f"{COPIES}/{aim}"
         return f"{bang}[{text}]({posixpath.relpath(to, posixpath.dirname(place) or '.')}{anchor})"
 
