@@ -202,8 +202,8 @@ class BoxExplainer:
                 "do not depend on it: leave it out, or name a stage of the backbone."
             )
         layers = tuple(taken) if self.layer is None else (self._chosen,) * len(taken)
-        columns = (found[name][chosen] for name in ("boxes", "scores", "labels"))
-        return ExplainedBoxes(maps.numpy(), *columns, regions.numpy(), layers, found)
+        boxes, scores, labels = (found[name][chosen] for name in ("boxes", "scores", "labels"))
+        return ExplainedBoxes(maps.numpy(), boxes, scores, labels, regions.numpy(), layers, found)
 
     def _wanted(self, classes) -> np.ndarray:
         """Whether objects of each class are explained."""

@@ -85,9 +85,9 @@ def _option(name: str, value: Any) -> list[str] | None:
     flag = f"--{_FLAGS.get(name, name.replace('_', '-'))}"
     if isinstance(value, bool):
         return [flag if value else flag.replace("--", "--no-", 1)]
-    if name == "image_size" and not isinstance(value, int):
+    if name == "image_size" and isinstance(value, tuple | list):
         value = "x".join(map(str, value))
-    elif name == "hosts" and not isinstance(value, str):
+    elif name == "hosts" and isinstance(value, tuple | list):
         value = ",".join(value)
     if isinstance(value, str | os.PathLike | int | float):
         return [flag, os.fspath(value) if isinstance(value, os.PathLike) else str(value)]
