@@ -116,10 +116,11 @@ def batches(dataset: Iterable[Item], title: str) -> Iterator[Item]:
     length, total = _length(dataset), None
     with task(title) as advance:
         for batch in dataset:
-            size = _size(batch)
-            total = total or (length and length * size)
             yield batch
-            advance(size, total=total)
+            if advance is not _ignore:
+                size = _size(batch)
+                total = total or (length and length * size)
+                advance(size, total=total)
 
 
 @contextlib.contextmanager
@@ -302,26 +303,27 @@ def _is_terminal(stream):
 @contextlib.contextmanager
 def _console(stream):
     """Where to draw; None if there is neither a terminal nor a notebook."""
-    notebook = "ipykernel" in sys.modules
-    if not notebook and not _is_terminal(stream):
+    if "ipykernel" in sys.modules and (console := _steady()).is_jupyter:
+        yield console
+    elif _is_terminal(stream):
+        # A file of its own, for what libraries write to the other is sometimes dropped.
+        number = os.dup(stream.fileno())
+        with os.fdopen(number, "w", encoding=stream.encoding, errors="replace") as file:
+            console = _steady(file)
+            yield console if console.is_interactive else None
+    else:
         yield None
-        return
+
+
+def _steady(file=None):
+    """A console that keeps its cursor, which a process that is killed could not bring back."""
     from rich.console import Console
 
     class Steady(Console):
-        """Keeps the cursor, which a process that is killed could not bring back."""
-
         def show_cursor(self, show: bool = True) -> bool:
             return False
 
-    if notebook:
-        yield Steady()
-        return
-    # A file of its own, for what libraries write to the other is sometimes dropped.
-    number = os.dup(stream.fileno())
-    with os.fdopen(number, "w", encoding=stream.encoding, errors="replace") as file:
-        console = Steady(file=file)
-        yield console if console.is_interactive else None
+    return Steady(file=file)
 
 
 def _progress(console):
