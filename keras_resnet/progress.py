@@ -5,8 +5,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TextIO, TypeVar, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TextIO, TypeVar
 
 Item = TypeVar("Item")
 
@@ -39,8 +39,9 @@ def task(
     Yields
     ------
     callable
-        `advance(count=1, note="")` counts what has been done; the note is what else to show, such
-        as the loss. It may be called from any thread.
+        `advance(count=1, note="", total=None)` counts what has been done; the note is what else to
+        show, such as the loss; the total is for work whose amount is known later. It may be called
+        from any thread.
 
     Examples
     --------
@@ -84,13 +85,42 @@ def tracked(
     >>> [2 * each for each in progress.tracked([1, 2], "Doubling", unit="numbers")]
     [2, 4]
     """
-    if total is None:
-        with contextlib.suppress(TypeError):  # a generator, or a dataset of unknown length
-            total = len(cast(Any, items))
-    with task(title, total, unit) as advance:
+    with task(title, _length(items) if total is None else total, unit) as advance:
         for item in items:
             yield item
             advance()
+
+
+def batches(dataset: Iterable[Item], title: str) -> Iterator[Item]:
+    """Go through batches of (images, labels), and tell how many images are done.
+
+    Parameters
+    ----------
+    dataset : iterable
+        The batches.
+    title : str
+        As in `task`.
+
+    Yields
+    ------
+    batch
+        Each batch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from keras_resnet import progress
+    >>> [len(labels) for images, labels in progress.batches([(np.zeros(4), np.ones(4))], "Looking")]
+    [4]
+    """
+    length, total = _length(dataset), None
+    with task(title) as advance:
+        for batch in dataset:
+            yield batch
+            if advance is not _ignore:
+                size = _size(batch)
+                total = total or (length and length * size)
+                advance(size, total=total)
 
 
 @contextlib.contextmanager
@@ -126,7 +156,22 @@ def shown(stream: TextIO | None = None) -> Iterator[None]:
             bars.close()
 
 
-def _ignore(count: float = 1, note: str = "") -> None:
+def _length(items):
+    """How many items there are; None for a generator, or a dataset of unknown length."""
+    try:
+        return len(items)
+    except TypeError:
+        return None
+
+
+def _size(batch):
+    """Images in a batch; what stands for each may be several tensors."""
+    while isinstance(batch, tuple | list | Mapping):
+        batch = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
+    return len(batch)
+
+
+def _ignore(count: float = 1, note: str = "", total: float | None = None) -> None:
     """Nobody wants to know."""
 
 
@@ -143,10 +188,11 @@ class _Work:
         """How long it has been going on."""
         return time.monotonic() - self._start
 
-    def advance(self, count: float = 1, note: str = "") -> None:
+    def advance(self, count: float = 1, note: str = "", total: float | None = None) -> None:
         with self._lock:
             self.done += count
             self.note = note or self.note
+            self.total = self.total if total is None else total
 
 
 class _Bars:
@@ -205,7 +251,7 @@ class _Bars:
         for work in there:
             if work not in ids:
                 ids[work] = progress.add_task(work.title, total=work.total, work=work)
-            progress.update(ids[work], completed=work.done)
+            progress.update(ids[work], completed=work.done, total=work.total)
 
     @contextlib.contextmanager
     def printed_above(self):
@@ -257,26 +303,27 @@ def _is_terminal(stream):
 @contextlib.contextmanager
 def _console(stream):
     """Where to draw; None if there is neither a terminal nor a notebook."""
-    notebook = "ipykernel" in sys.modules
-    if not notebook and not _is_terminal(stream):
+    if "ipykernel" in sys.modules and (console := _steady()).is_jupyter:
+        yield console
+    elif _is_terminal(stream):
+        # A file of its own, for what libraries write to the other is sometimes dropped.
+        number = os.dup(stream.fileno())
+        with os.fdopen(number, "w", encoding=stream.encoding, errors="replace") as file:
+            console = _steady(file)
+            yield console if console.is_interactive else None
+    else:
         yield None
-        return
+
+
+def _steady(file=None):
+    """A console that keeps its cursor, which a process that is killed could not bring back."""
     from rich.console import Console
 
     class Steady(Console):
-        """Keeps the cursor, which a process that is killed could not bring back."""
-
         def show_cursor(self, show: bool = True) -> bool:
             return False
 
-    if notebook:
-        yield Steady()
-        return
-    # A file of its own, for what libraries write to the other is sometimes dropped.
-    number = os.dup(stream.fileno())
-    with os.fdopen(number, "w", encoding=stream.encoding, errors="replace") as file:
-        console = Steady(file=file)
-        yield console if console.is_interactive else None
+    return Steady(file=file)
 
 
 def _progress(console):

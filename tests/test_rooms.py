@@ -6,7 +6,8 @@ from pathlib import Path
 import keras_resnet
 
 ROOMS = (
-    *("files", "names", "checks", "progress", "machine", "optimizers", "launch", "pages"),
+    *("files", "names", "checks", "progress", "interrupts", "machine", "optimizers", "launch"),
+    *("pages",),
     *("initialization", "layers", "blocks"),
     *("resnet", "graphs", "preprocessing", "data", "pretrained", "zoo", "training", "transfer"),
     *("analysis", "detection", "explain", "export", "experiments", "tuning", "runs", "cli"),

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import graphs
+from keras_resnet import graphs, progress
 from keras_resnet.checks import check_choice
 from keras_resnet.files import written_beside
 from keras_resnet.training.tasks import TASKS
@@ -442,8 +442,8 @@ def evaluate(
     check_choice(tuple(EVALUATIONS), task=task)
     answers = TASKS[task].answers_of(model)
     graphs.check_weights(model)
-    ask = ask or model.predict_on_batch
-    batches = [(labels, ask(images)) for images, labels in dataset]
+    ask, shown = ask or model.predict_on_batch, progress.batches(dataset, "Evaluating")
+    batches = [(labels, ask(images)) for images, labels in shown]
     if not batches:
         raise ValueError("dataset: there are no images to evaluate on.")
     labels, outputs = zip(*batches, strict=True)

@@ -8,6 +8,7 @@ import numpy as np
 from keras_resnet.data import Source
 from keras_resnet.data.boxes import count_boxes, counted, used
 from keras_resnet.data.skipped import is_damaged
+from keras_resnet.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,8 @@ def overview(source: Source) -> Overview:
     sizes, found, damaged = [], {}, [line for line in source.skipped if is_damaged(line)]
     for split_name, split in source.splits.items():
         looked_at = zip(split.image_set.inspect(), split.digests(), strict=True)
-        for index, ((name, size), contents) in enumerate(looked_at):
+        seen = tracked(looked_at, f"Looking at {split_name}", len(split))
+        for index, ((name, size), contents) in enumerate(seen):
             if size is None:
                 damaged.append(f"{split_name}: image {index} cannot be read.")
                 continue

@@ -9,6 +9,7 @@ import warnings
 
 import click
 
+from keras_resnet import interrupts, progress
 from keras_resnet.files import json_text
 
 CONFUSION_SHOWN = 12
@@ -37,6 +38,9 @@ def mistakes_in_a_line():
         if isinstance(error, BrokenPipeError):  # as with `| head`: click ends without a word
             raise
         raise click.ClickException(" ".join(str(error).split())) from error
+    except KeyboardInterrupt:  # before the command has begun
+        click.echo("Interrupted.", err=True)
+        raise SystemExit(130) from None
     except Exception as error:
         # The second is TensorFlow's, which may not be imported.
         if not (isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError"):
@@ -58,13 +62,27 @@ def answer(as_json):
     try:
         with (
             contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext(),
+            progress.shown(),
             _notices_in_a_line(),
+            _interruption_said(found),
         ):
             _import_tensorflow()
             yield found
     finally:  # also of a run that was asked to stop
         if as_json and found:  # workers other than the chief have none
             click.echo(json_text(found, indent=None))
+
+
+@contextlib.contextmanager
+def _interruption_said(found):
+    """Say in a line how far a command got that was asked to stop, and add it to the answer."""
+    try:
+        with interrupts.ends_command():
+            yield
+    except interrupts.Interrupted as interruption:
+        say(interruption)
+        found["interrupted"] = str(interruption)
+        raise
 
 
 class _Notices(logging.Handler):
@@ -106,11 +124,6 @@ def _import_tensorflow():
 def say(text):
     """Print a line."""
     click.echo(text, file=sys.stdout)
-
-
-def verbosity():
-    """How training shows progress: a bar on a terminal, a line per epoch in a file or a pipe."""
-    return 1 if sys.stdout.isatty() else 2
 
 
 def table(title, columns, rows, left=1):

@@ -4,7 +4,7 @@ import click
 
 from keras_resnet import names
 from keras_resnet.cli import options
-from keras_resnet.cli.console import Mistake, answer, say, verbosity
+from keras_resnet.cli.console import Mistake, answer, say
 from keras_resnet.experiments.table import EXPERIMENTS
 from keras_resnet.files import json_text
 
@@ -56,14 +56,9 @@ def experiment(name, output, as_json, epochs, seeds, changes, **given):
         if value is not None:
             changes[key] = value
     with answer(as_json) as found:
-        from keras_resnet import runs, training
+        from keras_resnet import runs
 
-        try:
-            record = runs.experiment(name, output, verbose=verbosity(), settings=changes, **given)
-        except training.Interrupted as interruption:
-            say(interruption)
-            found["interrupted"] = str(interruption)
-            raise
+        record = runs.experiment(name, output, verbose=2, settings=changes, **given)
         found.update(record.to_json())
         _show(record)
 

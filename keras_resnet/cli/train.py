@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from keras_resnet.cli import options
-from keras_resnet.cli.console import Mistake, answer, say, table, verbosity
+from keras_resnet.cli.console import Mistake, answer, say, table
 from keras_resnet.cli.quality import show_training
 from keras_resnet.runs.choices import LOSSES, OPTIMIZERS, RECIPES, THRESHOLDS
 
@@ -217,12 +217,7 @@ def _run(as_json, source, output, job="train", changes=(), **given):
         given = {name: given[name] for name in given if given[name] is not None}
         for name in changes:
             given[names.find("field of a recipe", name, fields)] = changes[name]
-        try:
-            record = getattr(runs, job)(source, output, verbose=verbosity(), **given)
-        except training.Interrupted as interruption:
-            say(interruption)
-            found["interrupted"] = str(interruption)
-            raise
+        record = getattr(runs, job)(source, output, verbose=2, **given)
         if record:
             found.update(record.to_json())
             _SHOWN[job](record)

@@ -3,7 +3,7 @@
 import click
 
 from keras_resnet.cli import options
-from keras_resnet.cli.console import answer, say, table, verbosity
+from keras_resnet.cli.console import answer, say, table
 from keras_resnet.cli.quality import show_training
 
 
@@ -87,15 +87,10 @@ def tune(source, output, as_json, changes, **given):
     but the test images, what `train` writes to DIR/best.
     """
     with answer(as_json) as found:
-        from keras_resnet import runs, training
+        from keras_resnet import runs
         from keras_resnet.tuning import report
 
-        try:
-            record = runs.tune(source, output, space=changes, verbose=verbosity(), **given)
-        except training.Interrupted as interruption:
-            say(interruption)
-            found["interrupted"] = str(interruption)
-            raise
+        record = runs.tune(source, output, space=changes, verbose=2, **given)
         if record is None:
             return
         found.update(record.to_json())

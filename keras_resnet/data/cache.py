@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_resnet.data.readers import Reader, by_index
 from keras_resnet.data.source import Split
 from keras_resnet.files import digest, written_beside
+from keras_resnet.progress import tracked
 
 _PIXELS, _SHAPES = "pixels.bin", "shapes.npy"
 
@@ -52,7 +53,7 @@ def cached(
         lambda element, label: view(element), num_parallel_calls=tf.data.AUTOTUNE
     )
     if cache == "memory":
-        kept = list(images.as_numpy_iterator())
+        kept = list(_decoded(images, len(split)))
         shapes = np.array([image.shape for image in kept])
         pixels = np.concatenate([image.ravel() for image in kept])
         del kept  # or memory would hold three copies for a moment
@@ -62,7 +63,7 @@ def cached(
         parts = (repr(made_how), np.ascontiguousarray(split.labels), *split.image_set.state())
         folder = Path(cache) / digest(parts, length=24)
         if not folder.exists():
-            _write(folder, images)
+            _write(folder, images, len(split))
         pixels = np.memmap(folder / _PIXELS, "uint8", "r")
         shapes = np.load(folder / _SHAPES)
     sizes = shapes.prod(axis=1)
@@ -87,7 +88,12 @@ def cached(
     return by_index(split.labels, read)
 
 
-def _write(folder, images):
+def _decoded(images, count):
+    """The pixels of all images, one after the other."""
+    return tracked(images.as_numpy_iterator(), "Decoding", count)
+
+
+def _write(folder, images, count):
     """Write a cache, or wait for another process that is writing it."""
     lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
@@ -99,7 +105,7 @@ def _write(folder, images):
                 partial.mkdir()
                 shapes = []
                 with (partial / _PIXELS).open("wb") as file:
-                    for image in images.as_numpy_iterator():
+                    for image in _decoded(images, count):
                         shapes.append(image.shape)
                         file.write(image.tobytes())
                 np.save(partial / _SHAPES, np.array(shapes))

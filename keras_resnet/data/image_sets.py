@@ -13,7 +13,6 @@ import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -26,6 +25,7 @@ from keras_resnet.data.images import (
     decode_window,
     header_of,
     how_to_decode,
+    in_threads,
     read_header,
     read_headers,
     reason_of,
@@ -33,6 +33,7 @@ from keras_resnet.data.images import (
 )
 from keras_resnet.data.readers import Reader, by_index
 from keras_resnet.files import digest
+from keras_resnet.progress import tracked
 
 _logger = logging.getLogger(__name__)
 
@@ -292,7 +293,7 @@ class Stream:
 
     def errors(self) -> dict[int, str]:
         found = {}
-        for index, contents in enumerate(self.images):
+        for index, contents in enumerate(tracked(self.images, "Checking images")):
             try:
                 header_of(contents.numpy(), whole=True)
             except ValueError as error:
@@ -300,7 +301,11 @@ class Stream:
         return found
 
     def digests(self) -> np.ndarray:
-        return _once(self, lambda: (digest([each]) for each in self.images.as_numpy_iterator()))
+        def compute():
+            for contents in tracked(self.images.as_numpy_iterator(), "Reading", self.count):
+                yield digest([contents])
+
+        return _once(self, compute)
 
     def names(self) -> list[str]:
         return _numbers(len(self.digests()))
@@ -370,8 +375,7 @@ def digests_of_files(files: Iterable[str | os.PathLike]) -> list[str]:
         except OSError as error:
             raise ValueError(f"{os.fspath(file)!r} cannot be read: {reason_of(error)}.") from error
 
-    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        return list(pool.map(attempt, files))
+    return in_threads(attempt, [*files], "Reading")
 
 
 @functools.lru_cache(maxsize=2**18)

@@ -5,10 +5,11 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -18,6 +19,9 @@ import tensorflow as tf
 from keras_resnet.data import headers
 from keras_resnet.data.formats import LARGEST_IMAGE, Stored, kind_of, orientation_in, stored
 from keras_resnet.data.readers import cut
+from keras_resnet.progress import tracked
+
+Result = TypeVar("Result")
 
 _logger = logging.getLogger(__name__)
 
@@ -272,8 +276,28 @@ def read_headers(
         except ValueError as error:
             return error
 
+    return in_threads(attempt, files, "Checking images" if whole else "Reading headers")
+
+
+def in_threads(work: Callable[[Any], Result], files: Sequence[Any], title: str) -> list[Result]:
+    """Read many files in parallel, and tell how far it is.
+
+    Parameters
+    ----------
+    work : callable
+        What to do with a file.
+    files : sequence
+        The files.
+    title : str
+        As in `progress.task`.
+
+    Returns
+    -------
+    list
+        The result for each file.
+    """
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        return list(pool.map(attempt, files))
+        return list(tracked(pool.map(work, files), title, len(files)))
 
 
 def check_images(files: Iterable[str | os.PathLike], whole: bool = False) -> None:

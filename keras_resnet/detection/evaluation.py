@@ -11,7 +11,7 @@ from typing import ClassVar
 import keras
 import numpy as np
 
-from keras_resnet import graphs
+from keras_resnet import graphs, progress
 from keras_resnet.analysis.evaluation import submission_ids
 from keras_resnet.data import Split
 from keras_resnet.data.boxes import CLASS, CROWD, IGNORED
@@ -390,7 +390,8 @@ def evaluate(
     graphs.check_weights(model)
     answer, found = function_of(model), []
     channels = model.inputs[0].shape[-1]
-    for inputs, _ in batches(split, batch_size=batch_size, channels=channels):
+    dataset = batches(split, batch_size=batch_size, channels=channels)
+    for inputs, _ in progress.batches(dataset, "Evaluating"):
         for each in answers_of(answer(inputs["images"], inputs["sizes"])):
             each["labels"] = numbers[each["labels"]]
             of_these = each["labels"] >= 0

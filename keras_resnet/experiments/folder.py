@@ -53,6 +53,7 @@ class Folder:
         """
         former, asked = self.recorded(), json.loads(json.dumps(asked))
         if former is None:
+            self._check_place()
             return
         if former["experiment"] != asked["experiment"]:
             raise ValueError(
@@ -74,6 +75,15 @@ class Folder:
                 f"output {str(self.path)!r} holds {asked['experiment']!r} with other settings: "
                 f"{'; '.join(others)}. Repeat its command to go on, or choose another folder."
             )
+
+    def _check_place(self):
+        """Raise ValueError within the folder of another experiment."""
+        for outer in self.path.absolute().parents:
+            if (outer / _SETTINGS).exists():
+                raise ValueError(
+                    f"output {str(self.path)!r} is within {str(outer)!r}, which holds an "
+                    "experiment: choose a folder beside it."
+                )
 
     def record(self, asked: Mapping[str, Any]) -> None:
         """Write down what it is for."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keras_resnet import machine, training
+from keras_resnet import machine, progress
 from keras_resnet.data import Source
 from keras_resnet.experiments import pages
 from keras_resnet.experiments.experiment import Context, Results
@@ -20,6 +20,7 @@ from keras_resnet.experiments.folder import Folder
 from keras_resnet.experiments.table import EXPERIMENTS, find
 from keras_resnet.experiments.trainings import TrainingSettings
 from keras_resnet.files import LockedError
+from keras_resnet.interrupts import continued
 
 _logger = logging.getLogger(__name__)
 
@@ -130,13 +131,9 @@ def run(
         folder.check(asked)
     if folder.recorded() is None:
         folder.record(asked)
-    try:
+    with continued(lambda: _how_far(folder, trials)):
         _work(folder, asked, trials, settings, images, verbose)
         return _reported(folder, experiment, settings)
-    except KeyboardInterrupt:
-        done = len(folder.results(_names(trials)))
-        message = f"Interrupted: {done} of {len(trials)} trials are done. The same command goes on."
-        raise training.Interrupted(message, 130) from None
 
 
 def rebuild(output: str | os.PathLike) -> ExperimentRecord:
@@ -184,6 +181,12 @@ def index(folder: str | os.PathLike) -> dict[str, ExperimentRecord]:
     return done
 
 
+def _how_far(folder, trials):
+    """What is done, and how the rest will be."""
+    done = len(folder.results(_names(trials)))
+    return f"{done} of {len(trials)} trials are done. The same command goes on."
+
+
 def _names(trials):
     return [trial.name for trial in trials]
 
@@ -204,19 +207,23 @@ def _work(folder, asked, trials, settings, images, verbose):
     """Do trials until all are done, or in the hands of other processes."""
     found, former = folder.results(_names(trials)), None
     _logger.info("%s: %d trials, %d done.", asked["experiment"], len(trials), len(found))
-    while len(found) not in (former, len(trials)):  # others may have been killed in the meantime
-        former = len(found)
-        for trial in trials:
-            if trial.name in found:
-                continue
-            with contextlib.suppress(LockedError), folder.at_work_on(trial.name) as place:
-                result = folder.result(trial.name)
-                if result is None:
-                    result = _done(trial, settings, Context(images, place, verbose))
-                    folder.check(asked)  # if several began at once, they agree
-                    folder.keep(trial.name, result)
-                found[trial.name] = result
-                _logger.info("%s", _line(trial.name, found, len(trials)))
+    title, done = asked["experiment"], len(found)
+    with progress.task(title, len(trials), "trials", done=done) as advance:
+        while len(found) not in (former, len(trials)):  # others may have been killed meanwhile
+            former = len(found)
+            for trial in trials:
+                if trial.name in found:
+                    continue
+                with contextlib.suppress(LockedError), folder.at_work_on(trial.name) as place:
+                    advance(0, trial.name)
+                    result = folder.result(trial.name)
+                    if result is None:
+                        result = _done(trial, settings, Context(images, place, verbose))
+                        folder.check(asked)  # if several began at once, they agree
+                        folder.keep(trial.name, result)
+                    found[trial.name] = result
+                    advance()
+                    _logger.info("%s", _line(trial.name, found, len(trials)))
 
 
 def _done(trial, settings, context):

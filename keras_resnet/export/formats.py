@@ -13,6 +13,7 @@ import tensorflow as tf
 from keras_resnet.export.card import Exported
 from keras_resnet.export.openvino import check_bfloat16, write_openvino, write_openvino_accurately
 from keras_resnet.export.single_files import Asked, Format, archived, asking, written
+from keras_resnet.progress import task, tracked
 from keras_resnet.resnet import deep_graphs
 
 LiteRTPrecision = Literal["float32", "float16", "dynamic", "int8"]
@@ -251,6 +252,7 @@ def openvino(
     )
 
 
+@task("Converting")
 def converted(
     function: Callable[[tf.Tensor], dict[str, tf.Tensor]],
     spec: tf.TensorSpec,
@@ -268,7 +270,8 @@ def converted(
             return converter.convert()
 
         def examples():
-            return ([np.asarray(image, spec.dtype.as_numpy_dtype)[None]] for image in calibrate)
+            images = tracked(calibrate, "Calibrating")
+            return ([np.asarray(image, spec.dtype.as_numpy_dtype)[None]] for image in images)
 
         converter.representative_dataset = examples
         # Logits in steps of an eighth would make many classes equally likely.
@@ -288,6 +291,7 @@ def _write_litert(asked: Asked, path: Path) -> dict:
     return {}
 
 
+@task("Converting")
 def _write_onnx(asked: Asked, path: Path) -> dict:
     model, interface = asked.model, asked.interface
     named = keras.Model(model.inputs[0], {interface.output: model.outputs[0]})

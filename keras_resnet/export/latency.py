@@ -13,6 +13,7 @@ from keras_resnet.export.comparison import check_images
 from keras_resnet.export.kinds import kind_of_loaded
 from keras_resnet.export.runtimes import load
 from keras_resnet.layers.view import sides
+from keras_resnet.progress import tracked
 
 _TURN = 0.2  # seconds, at least, of a model's turn
 _WARM_UP = 3  # calls that do not count
@@ -118,7 +119,7 @@ def latencies(
     if batch_sizes is None:
         batch_sizes = min((kind_of_loaded(model).measured for model in models), key=max)
     results = []
-    for batch_size in batch_sizes:
+    for batch_size in tracked(batch_sizes, "Measuring", unit="batch sizes"):
         batches = [_batch(model, images, batch_size, image_size) for model in models]
         taken = _measured(models, batches, seconds)
         for model, times in zip(models, taken, strict=True):

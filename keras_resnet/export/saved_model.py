@@ -30,6 +30,7 @@ from keras_resnet.export.runtimes import is_version, versions
 from keras_resnet.export.verify import verify_export
 from keras_resnet.export.warmup import write_requests
 from keras_resnet.files import json_text, write_text, written_beside
+from keras_resnet.progress import task
 from keras_resnet.resnet import deep_graphs
 
 _logger = logging.getLogger("keras_resnet")
@@ -39,6 +40,7 @@ _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
 
 
 @deep_graphs()
+@task("Exporting")
 def saved_model(
     model: keras.Model,
     path: str | os.PathLike,

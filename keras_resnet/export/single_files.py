@@ -23,6 +23,7 @@ from keras_resnet.export.kinds import kind_of
 from keras_resnet.export.verify import DisagreementError, verify_export
 from keras_resnet.files import remove_leftovers, written_beside
 from keras_resnet.graphs import plain
+from keras_resnet.progress import task
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ class Format:
             self.machine[precision]()
 
 
+@task("Exporting")
 def written(
     format: Format,
     model: keras.Model,

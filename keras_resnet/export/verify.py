@@ -12,6 +12,7 @@ from keras_resnet.export.comparison import COARSE, TOLERANCES, Verification, tra
 from keras_resnet.export.kinds import kind_of, kind_of_loaded
 from keras_resnet.export.runtimes import Loaded, alone, load
 from keras_resnet.graphs import flat_layers, is_functional, thresholds_of
+from keras_resnet.progress import task
 
 _VERBS = {"class": "chooses", "objects": "finds"}
 
@@ -113,6 +114,7 @@ def _check_agreement(result, agreement, tolerance):
         )
 
 
+@task("Verifying")
 def verify_export(
     path: str | os.PathLike,
     model: keras.Model,

@@ -19,6 +19,7 @@ from keras_resnet.detection.plots import window
 from keras_resnet.files import written_beside
 from keras_resnet.names import find, some
 from keras_resnet.names import label as spelled
+from keras_resnet.progress import batches
 from keras_resnet.runs import objects
 from keras_resnet.runs.guards import damaged_images_named, job
 from keras_resnet.runs.kinds import KINDS, OF_IMAGES
@@ -280,7 +281,7 @@ def _of_images(order, explainer, view) -> list[Map]:
     found, maps, tiles, captions = order.found, [], [], []
     warn_of_unknowns(found)
     form = ".2f" if found.task in ("classification", "multilabel") else ".4g"
-    for batch, _ in data.batches(order.split, **vars(view)):
+    for batch, _ in batches(data.batches(order.split, **vars(view)), "Explaining"):
         shown = batch.numpy()
         result = explainer(normalized(shown, found.model), order.chosen)
         answers = _answers(found, result.outputs)

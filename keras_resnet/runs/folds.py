@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_resnet import data
+from keras_resnet import data, progress
 from keras_resnet.data.image_sets import Files
 from keras_resnet.data.labels import LABELS
 from keras_resnet.files import as_python, json_text, locked, write_text, written_beside
+from keras_resnet.interrupts import continued
 from keras_resnet.runs.choices import FOLDS_FILE, PAGE_FILE
 from keras_resnet.runs.comparison import compare
 from keras_resnet.runs.guards import check_files, check_run, job
@@ -155,19 +156,21 @@ def cross_validate(
         check_run(place, place / "saved_model")
     for part in parts:
         data.with_fold(pool, part, asked.policy.validation)  # tells mistakes before the first one
-    with locked(output):
+    with locked(output), continued(lambda: _how_far(places)):
         asked = settled(asked, pool, _begun(output))
         _begin(output, _settings(asked, pool, folds, os.fspath(source)))
         found = []
-        for number, (part, place) in enumerate(zip(parts, places, strict=True), start=1):
-            if (done := _done(place)) is None:
-                log.info("Fold %d of %d:", number, len(parts))
-                fold = data.with_fold(pool, part, asked.policy.validation)
-                record: Any = learn(
-                    asked, fold, place, place / "saved_model", os.fspath(source), command
-                )
-                done = _written(place, record)
-            found.append(done)
+        with progress.task("Cross-validation", len(parts), "folds", done=_count(places)) as advance:
+            for number, (part, place) in enumerate(zip(parts, places, strict=True), start=1):
+                if (done := _done(place)) is None:
+                    log.info("Fold %d of %d:", number, len(parts))
+                    fold = data.with_fold(pool, part, asked.policy.validation)
+                    record: Any = learn(
+                        asked, fold, place, place / "saved_model", os.fspath(source), command
+                    )
+                    done = _written(place, record)
+                    advance()
+                found.append(done)
         metrics = tuple(each["metrics"] for each in found)
         validated = CrossValidationRecord(found[0]["model"], pool, metrics, output)
         if pool.task in _ANSWERS:
@@ -183,6 +186,16 @@ def _draw_page(output, places):
         compare(places, output / PAGE_FILE)
     except Exception as error:  # the models are there: nothing that a page needs may lose them
         log.warning("%s: its page could not be drawn (%s).", output, error)
+
+
+def _count(places):
+    """Folds that are finished."""
+    return sum(_done(place) is not None for place in places)
+
+
+def _how_far(places):
+    """What is done, and how the rest will be."""
+    return f"{_count(places)} of {len(places)} folds are done. The same command goes on."
 
 
 def _pool(images):

@@ -8,7 +8,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_resnet import analysis, data, detection, export, graphs, training, transfer, zoo
+from keras_resnet import (
+    analysis,
+    data,
+    detection,
+    export,
+    graphs,
+    progress,
+    training,
+    transfer,
+    zoo,
+)
 from keras_resnet.analysis.evaluation import check_finite
 from keras_resnet.data import boxes
 from keras_resnet.layers.view import sides
@@ -206,7 +216,8 @@ def _answers(found, split, view, _score, **computing):
     batches = _batches(found.predictor, split, view)
     ask = asking(found.predictor, batches, len(split), **computing)
     # The batches are some ahead: images are decoded while the model computes.
-    outputs = np.concatenate([ask(images) for images, _ in batches])
+    shown = progress.batches(batches, "Predicting")
+    outputs = np.concatenate([ask(images) for images, _ in shown])
     return check_finite(outputs, found.model) if found.task else outputs
 
 

@@ -21,6 +21,7 @@ from keras_resnet.detection.zoo import PREFIX, Named, build
 from keras_resnet.files import json_text, write_text, written_beside
 from keras_resnet.layers.view import sides
 from keras_resnet.pretrained import load, registry
+from keras_resnet.progress import tracked
 
 LONGEST = 5 / 3
 """The longest side of an image, relative to the shorter one, if only that is given."""
@@ -285,7 +286,8 @@ def viewed(_model, image_size, crop):
 def predicted(found, split, _view, score, **_computing):
     """The objects in the images of a split, each image at its own size."""
     score = _SCORE if score is None else score
-    return tuple(detection.detect(found.model, [each], score=score)[0] for each in images_of(split))
+    shown = tracked(images_of(split), "Predicting", len(split))
+    return tuple(detection.detect(found.model, [each], score=score)[0] for each in shown)
 
 
 def drawings(folder: Path, files: Sequence[Path]) -> list[Path]:

@@ -17,6 +17,7 @@ from keras_resnet import data, names, training, tuning
 from keras_resnet.checks import check_range
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.files import locked
+from keras_resnet.interrupts import continued
 from keras_resnet.layers.view import sides
 from keras_resnet.machine import computing_in
 from keras_resnet.runs.choices import SEARCH_FILES
@@ -206,7 +207,11 @@ def tune(
     execution: dict[str, Any] = dict(
         strategy=strategy, cache=cache, steps_per_execution=steps_per_execution
     )
-    with computing_in(policy), contextlib.nullcontext() if worker else locked(output):
+    with (
+        computing_in(policy),
+        contextlib.nullcontext() if worker else locked(output),
+        continued("the same command goes on, after the trials that are done."),
+    ):
         kind, recipe = tuning.ResNetHyperModel, training.Recipe()
         if weights:
             kind = functools.partial(tuning.TransferHyperModel, weights=weights)

@@ -19,6 +19,7 @@ from keras_resnet.data.labels import Task
 from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
+from keras_resnet.interrupts import continued
 from keras_resnet.machine import computing_in, fast_precision
 from keras_resnet.runs import repeating
 from keras_resnet.runs.choices import MODEL_FILE, THRESHOLDS
@@ -56,6 +57,7 @@ _OF_THE_RUN = ("class_weight", "checkpoints", "verbose")
 
 
 @job
+@continued("the same command continues from what is saved.")
 def train(
     source: str | os.PathLike,
     output: str | os.PathLike,

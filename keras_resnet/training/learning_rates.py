@@ -13,6 +13,7 @@ from keras_resnet.checks import check_range
 from keras_resnet.data import Source
 from keras_resnet.files import written_beside
 from keras_resnet.optimizers import check_rates
+from keras_resnet.progress import tracked
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import devices_of, prepare, replicated
 from keras_resnet.training.recipes import Recipe, as_recipe
@@ -204,7 +205,7 @@ def _losses(prepared, steps):
     """The loss of every step, up to where it is lost, and whether it is."""
     iterator = prepared.devices.iterator(prepared.batches.rest(0, 0))
     losses, average, best = [], 0.0, np.inf
-    for step in range(1, steps + 1):
+    for step in tracked(range(1, steps + 1), "Trying learning rates", unit="steps"):
         *totals, images, _ = prepared.train(iterator, tf.constant(0.0), 1).numpy()[0]
         loss = float(totals[0] / images)
         average = _MEMORY * average + (1 - _MEMORY) * loss

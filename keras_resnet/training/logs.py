@@ -1,5 +1,6 @@
 """What a run shows and logs while it is going on."""
 
+import contextlib
 import os
 import sys
 import time
@@ -7,6 +8,8 @@ from collections.abc import Mapping
 
 import keras
 import tensorflow as tf
+
+from keras_resnet import progress
 
 
 class TensorBoardLog(keras.callbacks.Callback):
@@ -91,17 +94,20 @@ class Progress:
     Parameters
     ----------
     verbose : {0, 1, 2}
-        0: nothing; 1: a bar for every epoch, with images per second and the time left, and a line
-        at its end; 2: only the line.
-    epochs, steps : int
-        Epochs of the run, steps per epoch.
+        0: nothing; 1: bars for the run and the epoch, with images per second and the time left, and
+        a line at the end of every epoch; 2: only the line. Bars are shown in any case to whoever
+        asked for all, with `keras_resnet.progress.shown`.
+    epochs, steps, batch_size : int
+        Epochs of the run, steps per epoch, images per step.
     """
 
-    def __init__(self, verbose: int, epochs: int, steps: int):
-        self._verbose, self._epochs, self._steps = verbose, epochs, steps
-        self._bar, self._task = None, None
+    def __init__(self, verbose: int, epochs: int, steps: int, batch_size: int):
+        self._verbose, self._epochs = verbose, epochs
+        self._batch_size, self._images_per_epoch = batch_size, steps * batch_size
+        self._of_run, self._of_epoch = contextlib.ExitStack(), contextlib.ExitStack()
+        self._advance_run, self._advance_epoch = None, None
         self._images, self._seconds, self._steps_done = 0, 0.0, 0
-        self._before, self._start = (0, 0.0), 0.0
+        self._before, self._start, self._of_this_epoch = (0, 0.0), 0.0, 0.0
 
     @property
     def images_per_second(self) -> float:
@@ -122,24 +128,23 @@ class Progress:
         epoch, step : int
             How many of each are done.
         """
-        if self._verbose == 1:
-            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            columns = ["{task.description}", BarColumn(), MofNCompleteColumn()]
-            self._bar = Bar(*columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn())
-            title = f"Epoch {epoch + 1}/{self._epochs}"
-            self._task = self._bar.add_task(title, total=self._steps, completed=step, note="")
-            self._bar.start()
+        if self._advance_run is None:
+            if self._verbose == 1:
+                self._of_run.enter_context(progress.shown(sys.stdout))
+            run = progress.task("Training", self._epochs, "epochs", done=epoch)
+            self._advance_run = self._of_run.enter_context(run)
+        self._of_this_epoch = done = min(step * self._batch_size, self._images_per_epoch)
+        title = f"Epoch {epoch + 1}/{self._epochs}"
+        self._advance_epoch = self._of_epoch.enter_context(
+            progress.task(title, self._images_per_epoch, done=done)
+        )
         self._before, self._start = (self._images, self._seconds), time.perf_counter()
 
-    def step(self, step: int, images: float, logs: Mapping[str, float]) -> None:
+    def step(self, images: float, logs: Mapping[str, float]) -> None:
         """Count some steps.
 
         Parameters
         ----------
-        step : int
-            Steps of this epoch that are done.
         images : int
             Images in these steps.
         logs : mapping of str to float
@@ -150,29 +155,35 @@ class Progress:
             self._images += images
             self._seconds += now - self._start
         self._start, self._steps_done = now, self._steps_done + 1
-        if self._bar and self._task is not None:
-            note = f"{_shown(logs)}, {self._rate()}"
-            self._bar.update(self._task, completed=step, note=note)
+        self._of_this_epoch += images
+        if self._advance_epoch:
+            self._advance_epoch(images, _shown(logs))
 
-    def end_epoch(self, epoch: int = 0, logs: Mapping[str, float] | None = None) -> None:
-        """End an epoch, or a run in the middle of one.
+    def end_epoch(self, epoch: int, logs: Mapping[str, float]) -> None:
+        """End an epoch.
 
         Parameters
         ----------
         epoch : int
             The epoch, from 0.
-        logs : mapping of str to float, optional
-            What to show. Default: nothing.
+        logs : mapping of str to float
+            What to show.
         """
-        if self._bar:
-            self._bar.stop()
-            self._bar = None
-        if self._verbose and logs:
+        self._of_epoch.close()
+        self._images_per_epoch = self._of_this_epoch  # the last batch may have been smaller
+        if self._advance_run:
+            self._advance_run(1, _shown(logs))
+        if self._verbose:
             print(
                 f"Epoch {epoch + 1}/{self._epochs}: {_shown(logs)}, {self._rate()}",
                 file=sys.stdout,
                 flush=True,
             )
+
+    def end(self) -> None:
+        """End a run, perhaps in the middle of an epoch."""
+        self._of_epoch.close()
+        self._of_run.close()
 
 
 def _shown(logs):

@@ -8,25 +8,6 @@ from pathlib import Path
 from keras_resnet.files import written_beside
 
 
-class Interrupted(SystemExit):
-    """A run was asked to stop and has saved its state.
-
-    Parameters
-    ----------
-    message : str
-        How far it got.
-    code : int, default 0
-        The exit code of the program: 0 on SIGTERM, 130 on Ctrl-C.
-    """
-
-    def __init__(self, message: str, code: int = 0):
-        super().__init__(code)
-        self.message = message
-
-    def __str__(self):
-        return self.message
-
-
 class DivergedError(ValueError):
     """The loss became NaN or infinite."""
 

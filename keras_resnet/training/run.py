@@ -2,9 +2,6 @@
 
 import contextlib
 import dataclasses
-import logging
-import signal
-import threading
 import time
 from dataclasses import dataclass, field
 
@@ -12,57 +9,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_resnet.interrupts import Interrupted, Termination
+from keras_resnet.progress import tracked
 from keras_resnet.training import collectives
 from keras_resnet.training.checkpoints import random_states
 from keras_resnet.training.cluster import LostWorkerError
 from keras_resnet.training.execution import Execution
 from keras_resnet.training.logs import Progress
 from keras_resnet.training.prepare import Devices, Prepared, compile_for_more
-from keras_resnet.training.result import DivergedError, Interrupted
-
-_logger = logging.getLogger(__name__)
-
-# The signals that stop a run, and its exit codes. A terminal that is closed sends SIGHUP.
-_SIGNALS = {"SIGTERM": 0, "SIGHUP": 0, "SIGINT": 130}
+from keras_resnet.training.result import DivergedError
 
 _NAMED = 3  # images that are blamed for a loss that is not finite
-
-
-class Termination:
-    """A context in which SIGTERM, SIGHUP and Ctrl-C are noticed rather than obeyed.
-
-    A second Ctrl-C is obeyed.
-
-    Parameters
-    ----------
-    active : bool
-        Whether to do anything at all.
-    """
-
-    def __init__(self, active: bool):
-        # Python lets no other thread handle signals.
-        self._active = active and threading.current_thread() is threading.main_thread()
-        self._former = {}
-        self.requested, self.code = False, 0
-
-    def _notice(self, number, _):
-        self.requested, self.code = True, _SIGNALS[signal.Signals(number).name]
-        if number == signal.SIGINT:
-            signal.signal(number, self._former[number])
-            with contextlib.suppress(RuntimeError):  # another message was being written
-                _logger.warning("Stopping after this step. Press Ctrl-C again to lose it.")
-
-    def __enter__(self):
-        for name in _SIGNALS if self._active else ():
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            # Whoever ignores one, as `nohup` does, wants the run to go on.
-            if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-                self._former[number] = signal.signal(number, self._notice)
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
 
 
 @dataclass
@@ -162,7 +119,8 @@ def run(prepared: Prepared, state: State, execution: Execution, termination: Ter
         If the run was asked to stop.
     """
     epochs, steps, net = prepared.recipe.epochs, prepared.batches.steps, prepared.net
-    progress = Progress(execution.verbose if prepared.devices.is_chief else 0, epochs, steps)
+    verbose = execution.verbose if prepared.devices.is_chief else 0
+    progress = Progress(verbose, epochs, steps, prepared.recipe.batch_size)
     if state.finished or state.epoch >= epochs:
         return progress.images_per_second
     callbacks = keras.callbacks.CallbackList(
@@ -188,7 +146,7 @@ def run(prepared: Prepared, state: State, execution: Execution, termination: Ter
                     _save(prepared, state)
                 if asked:
                     raise _interruption(prepared, state, termination)
-                progress.step(state.step, images, logs)
+                progress.step(images, logs)
             prepared.average_statistics()
             logs = {**_means(prepared, state.totals), **_validate(prepared, state, termination)}
             state.seconds = time.perf_counter() - start
@@ -200,7 +158,7 @@ def run(prepared: Prepared, state: State, execution: Execution, termination: Ter
                 state.finished = True
                 _save(prepared, state)
     finally:
-        progress.end_epoch()
+        progress.end()
         callbacks.on_train_end()
     return progress.images_per_second
 
@@ -319,8 +277,8 @@ def _validation(prepared, termination):
     if prepared.validation is None:
         return {}, False
     iterator, devices = prepared.devices.iterator(prepared.validation), prepared.devices
-    totals = 0.0
-    for _ in range(len(prepared.validation) // devices.share["replicas"]):
+    totals, steps = 0.0, range(len(prepared.validation) // devices.share["replicas"])
+    for _ in tracked(steps, "Validating", unit="steps"):
         stop = tf.constant(float(termination.requested))
         *sums, asked = prepared.validate(iterator, stop, 1).numpy()[0].astype("float64")
         if asked:

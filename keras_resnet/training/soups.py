@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet import graphs
+from keras_resnet.progress import batches, tracked
 from keras_resnet.training.averages import statistics
 from keras_resnet.training.checkpoints import random_states
 from keras_resnet.training.prepare import replicated
@@ -106,10 +107,10 @@ def soup(
         taken = [*range(len(models))]
         cook(taken)
         return Soup(made, tuple(taken))
-    scores = [score(model) for model in models]
+    scores = [score(model) for model in tracked(models, "Scoring", unit="models")]
     first, *others = sorted(range(len(models)), key=lambda index: -scores[index])
     taken, best = [first], scores[first]
-    for index in others:
+    for index in tracked(others, "Cooking", unit="models"):
         cook([*taken, index])
         found = score(made)
         if found >= best:
@@ -183,7 +184,7 @@ def renew_statistics(model: keras.Model, dataset: tf.data.Dataset) -> None:
     try:
         for layer in layers:
             layer.momentum = 0.0  # so that they hold those of the last batch
-        for images, _ in dataset:
+        for images, _ in batches(dataset, "Statistics"):
             run(images)
             count += len(images)
             for index, layer in enumerate(layers):

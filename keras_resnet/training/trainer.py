@@ -13,13 +13,14 @@ import tensorflow as tf
 from keras_resnet.data import Source
 from keras_resnet.files import locked
 from keras_resnet.graphs import digest, drop_path_of
+from keras_resnet.interrupts import Interrupted, Termination
 from keras_resnet.optimizers import check_rates
 from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
 from keras_resnet.training.prepare import devices_of, prepare, validated_as_before
 from keras_resnet.training.recipes import Recipe, as_recipe
-from keras_resnet.training.result import Interrupted, Result
-from keras_resnet.training.run import State, Termination, give_best, lost_workers_named, restored
+from keras_resnet.training.result import Result
+from keras_resnet.training.run import State, give_best, lost_workers_named, restored
 from keras_resnet.training.run import run as take_epochs
 from keras_resnet.training.stopping import Stopping
 from keras_resnet.training.tasks import Objective, task_of

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_resnet import graphs
+from keras_resnet import graphs, progress
 from keras_resnet.data import Source
 from keras_resnet.data.readers import by_index
 from keras_resnet.files import as_python, digest, written_beside
@@ -167,9 +167,10 @@ def train_head(
 
 def _extracted(extractor, images):
     """Features and labels of batches of images."""
-    found, labels = zip(
-        *((extractor.predict_on_batch(batch), labels) for batch, labels in images), strict=True
-    )
+    found, labels = [], []
+    for batch, its in progress.batches(images, "Features"):
+        found.append(extractor.predict_on_batch(batch))
+        labels.append(its)
     return np.concatenate(found).astype("float32"), np.concatenate(labels)
 
 

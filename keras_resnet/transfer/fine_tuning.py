@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_resnet.data import Source
+from keras_resnet.progress import tracked
 from keras_resnet.training import collectives, strategies
 from keras_resnet.training.callbacks import direct
 from keras_resnet.training.execution import Execution, execution_of
@@ -105,7 +106,7 @@ def fine_tune(
     task.remember(model, view)
     results, best_loss, best, gained = {}, np.inf, None, True
     try:
-        for number, stage in enumerate(plan, start=1):
+        for number, stage in enumerate(tracked(plan, "Fine-tuning", unit="stages"), start=1):
             if best and stage.optional and (reason := _nothing_to_gain(source, best, gained)):
                 logger.info("Stage %r is skipped: %s.", stage.back_to, reason)
                 continue

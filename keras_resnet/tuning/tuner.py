@@ -11,6 +11,7 @@ import keras
 import keras_tuner
 import tensorflow as tf
 
+from keras_resnet import progress
 from keras_resnet.data import Source
 from keras_resnet.files import LockedError, write_text, written_beside
 from keras_resnet.training import DivergedError
@@ -95,7 +96,7 @@ class Tuner(keras_tuner.Tuner):
         if parallel.is_chief():
             parallel.serve(self.oracle, self._timeout, print)
             return
-        with parallel.lost_chief_named(self._timeout):
+        with parallel.lost_chief_named(self._timeout), self._told() as advance:
             while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
                 if trial.status == "IDLE":  # until trials of other workers have ended
                     time.sleep(_IDLE)
@@ -103,7 +104,20 @@ class Tuner(keras_tuner.Tuner):
                 with parallel.heard_of(self.oracle, trial.trial_id, self._timeout):
                     self._run(trial, source, options)
                 self.on_trial_end(trial)
+                advance(note=self._best())
                 shutil.rmtree(Path(self.get_trial_dir(trial.trial_id)) / "run", ignore_errors=True)
+
+    def _told(self):
+        """Tell how far the search is. A worker does not know."""
+        if self.is_worker:
+            return progress.task("Search", unit="trials")
+        oracle = self.oracle
+        return progress.task("Search", oracle.max_trials, "trials", done=len(oracle.end_order))
+
+    def _best(self):
+        """The best score so far, if this process knows it."""
+        best = [] if self.is_worker else self.oracle.get_best_trials(1)
+        return f"best {self.oracle.objective.name} {best[0].score:.4f}" if best else ""
 
     def _run(self, trial, source, options):
         try:

@@ -62,5 +62,5 @@ def test_a_command_that_was_asked_to_stop_says_so(monkeypatch, tmp_path, command
 
     monkeypatch.setattr(f"keras_resnet.runs.{command}", interrupted)
     result = run(command, "--data", "digits", "--output", tmp_path, "--json")
-    assert result.exit_code == code
+    assert result.exit_code == code, result.stderr
     assert json.loads(result.stdout) == {"interrupted": "Interrupted: saved."}

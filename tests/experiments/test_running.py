@@ -168,6 +168,12 @@ class TestFolders:
         with pytest.raises(ValueError, match=r"holds the experiment 'drawing': choose another"):
             experiments.run("degradation", tmp_path, data.load("digits"))
 
+    def test_within_that_of_an_experiment(self, tmp_path):
+        experiments.run("drawing", tmp_path)
+        with pytest.raises(ValueError, match="which holds an experiment: choose a folder beside"):
+            experiments.run("drawing", tmp_path / "trials" / "more")
+        assert not (tmp_path / "trials").exists()
+
     def test_of_other_images(self, tmp_path):
         digits = data.load("digits")
         fewer = dataclasses.replace(digits, train=digits.train.take(np.arange(300)))
@@ -261,10 +267,11 @@ class TestSettings:
         ids=str,
     )  # fmt: skip
     def test_the_page_says_what_repeats_it(self, tmp_path, given, words):
-        result = run("experiment", "drawing", *given, "--output", tmp_path, "--json")
+        output = tmp_path / "found"
+        result = run("experiment", "drawing", *given, "--output", output, "--json")
         (command,) = [
             line
-            for line in (tmp_path / "report.md").read_text().splitlines()
+            for line in (output / "report.md").read_text().splitlines()
             if line.startswith("keras-resnet ")
         ]
         said = shlex.split(command)
