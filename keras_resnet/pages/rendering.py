@@ -110,7 +110,8 @@ def number(value: Any) -> Any:
         return UNKNOWN
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    whole = isinstance(value, int) or math.inf > abs(value) >= 1000
+    return f"{value:,.0f}" if whole else f"{value:.4g}"
 
 
 def _breakable(text):

@@ -130,9 +130,18 @@ def begun(command: str | None, settings: Mapping[str, Any]) -> dict:
             "python": platform.python_version(),
         },
         "machine": machine.describe(),
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
         "seconds": None,
     }
+
+
+def ended(facts: Mapping[str, Any]) -> dict:
+    """The same facts when the run is done: "seconds" is how long it took.
+
+    Of a run that went on after an interruption, since it went on.
+    """
+    took = datetime.now(timezone.utc) - datetime.fromisoformat(facts["started"])
+    return {**facts, "seconds": round(took.total_seconds(), 1)}
 
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:

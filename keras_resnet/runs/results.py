@@ -124,7 +124,7 @@ def write_results(
     record = TrainRecord(model, source, result, quality, output, exported, thresholds, calibration)
     write_text(output / METRICS_FILE, json_text(record.to_json()) + "\n")
     if begun:
-        repeating.write_run(output, {**begun, "seconds": result.seconds})
+        repeating.write_run(output, repeating.ended(begun))
     return record
 
 

@@ -170,3 +170,21 @@ class TestInABrowser:
 
 def _lightness(colour):
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3 / 255
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (23565250, "23,565,250"),
+        (0.123456, "0.1235"),
+        (153.25, "153.2"),
+        (3042.4, "3,042"),
+        (float("inf"), "inf"),
+        (None, rendering.UNKNOWN),
+        (float("nan"), rendering.UNKNOWN),
+        (True, True),
+        ("int8", "int8"),
+    ],
+)
+def test_numbers_are_written_as_people_write_them(value, shown):
+    assert pages.number(value) == shown

@@ -1,6 +1,7 @@
 """The command in run.json does again what was asked."""
 
 import shlex
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import click.testing
@@ -8,6 +9,7 @@ import pytest
 
 from keras_resnet import runs, training
 from keras_resnet.cli import main
+from keras_resnet.runs import repeating
 from keras_resnet.runs.training import command_of
 
 ASKED = [
@@ -62,3 +64,10 @@ def test_is_python_where_there_is_no_option():
     fake = type("runs", (), {"train": lambda *given, **options: called.append((given, options))})
     exec(code, {"runs": fake, "Recipe": training.Recipe})
     assert called == [(("pets", "run"), {"recipe": recipe, "exports": "served", "keep": 5})]
+
+
+def test_a_run_takes_from_its_beginning_to_its_end():
+    began = datetime.now(timezone.utc) - timedelta(seconds=90)
+    facts = {**repeating.begun(None, {}), "started": began.isoformat()}
+    assert 90 <= repeating.ended(facts)["seconds"] < 120
+    assert repeating.ended(facts)["started"] == facts["started"]

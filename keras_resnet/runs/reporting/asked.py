@@ -48,7 +48,8 @@ def versions(run: Run) -> Section | None:
     rows += [
         ("Machine", run.processor),
         ("Begun", run.asked.get("started")),
-        ("Training", _duration(run.asked.get("seconds"))),
+        ("Took", _duration(run.asked.get("seconds"))),
+        ("Training steps took", _duration(run.metrics.get("seconds"))),
     ]
     if rate := run.metrics.get("images_per_second"):
         rows.append(

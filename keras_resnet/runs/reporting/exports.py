@@ -4,7 +4,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from keras_resnet.pages import Section, parts
+from keras_resnet.pages import Section, number, parts
 from keras_resnet.runs.reporting.facts import Run
 
 
@@ -23,12 +23,12 @@ def exported(run: Run) -> Section | None:
         images, noise = found.get("images"), " of noise" if found.get("made_up") else ""
         rows.append(("Compared with the model", f"on {images} images{noise}"))
         rows += [
-            (label, form.format(found[name]))
+            (label, form(found[name]))
             for name, label, form in _VERIFIED
             if isinstance(found.get(name), int | float)
         ]
         rows += [
-            (f"Time for {count} image{'s' if int(count) > 1 else ''}", f"{time:.3g} ms")
+            (f"Time for {count} image{'s' if int(count) > 1 else ''}", f"{number(float(time))} ms")
             for count, time in (found.get("milliseconds") or {}).items()
         ]
         if run.processor:
@@ -45,10 +45,10 @@ def exported(run: Run) -> Section | None:
 
 
 _VERIFIED = (
-    ("agreement", "Same answer", "{:.2%}"),
-    ("largest_difference", "Largest difference", "{:.2g}"),
-    ("box_difference", "Largest difference of a box, in pixels", "{:.2g}"),
-    ("mebibytes", "Size on disk, in MiB", "{:.4g}"),
+    ("agreement", "Same answer", "{:.2%}".format),
+    ("largest_difference", "Largest difference", "{:.2g}".format),
+    ("box_difference", "Largest difference of a box, in pixels", "{:.2g}".format),
+    ("mebibytes", "Size on disk, in MiB", number),
 )
 
 
