@@ -231,6 +231,8 @@ class Prepared:
         Where the state of the run and its best weights are kept.
     stopping : Stopping or None, default None
         When the run ends before its last epoch, besides the recipe's patience.
+    keeps_last : bool, default False
+        Whether the last weights count as the best.
     """
 
     recipe: Recipe
@@ -246,6 +248,7 @@ class Prepared:
     average_statistics: Callable[[], None]
     store: Checkpoints | BestInMemory
     stopping: Stopping | None = None
+    keeps_last: bool = False
 
     @property
     def variables(self) -> list[keras.Variable]:

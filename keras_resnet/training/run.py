@@ -263,7 +263,7 @@ def _validate(prepared, state, termination):
             if not np.isfinite(logs.get("loss", 0.0)):
                 raise _diverged(prepared, state, state.step)
             best = min(state.history.get("val_loss", ()), default=np.inf)
-            if logs.get("loss", -np.inf) < best:
+            if prepared.keeps_last or logs.get("loss", -np.inf) < best:
                 state.best_epoch = state.epoch + 1
                 prepared.store.save_best(prepared.net)
     if asked:

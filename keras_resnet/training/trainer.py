@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -138,6 +138,7 @@ def train_on(
     *,
     smoothed: bool = False,
     stopping: Stopping | None = None,
+    keep: Literal["best", "last"] = "best",
 ) -> Result:
     """Train a model as `train` does, once it is decided how images are shown.
 
@@ -147,7 +148,7 @@ def train_on(
         How images are shown, in training and in validation, as `Task.view` returns it.
     model, source, recipe, strategy, execution
         As in `train`.
-    smoothed, stopping
+    smoothed, stopping, keep
         As in `fit`.
 
     Returns
@@ -182,6 +183,7 @@ def train_on(
         execution=execution,
         smoothed=smoothed,
         stopping=stopping,
+        keep=keep,
     )
 
 
@@ -235,6 +237,7 @@ def fit(
     execution: Execution | None = None,
     smoothed: bool = False,
     stopping: Stopping | None = None,
+    keep: Literal["best", "last"] = "best",
 ) -> Result:
     """Train a model on batches of any kind, and keep the best epoch's weights.
 
@@ -265,6 +268,8 @@ def fit(
         earlier version began.
     stopping : Stopping, optional
         When to end before the last epoch, besides the recipe's patience. Default: not.
+    keep : {"best", "last"}, default "best"
+        Whether the best epoch's weights are kept, or the last one's, which no patience ends early.
 
     Returns
     -------
@@ -297,7 +302,8 @@ def fit(
         prepared = prepare(
             model, training, validation, recipe, objective, devices, settings, execution
         )
-        prepared, store = dataclasses.replace(prepared, stopping=stopping), prepared.store
+        prepared = dataclasses.replace(prepared, stopping=stopping, keeps_last=keep == "last")
+        store = prepared.store
         state = restored(prepared, smoothed)
         if state.smoothed:
             prepared = validated_as_before(prepared)

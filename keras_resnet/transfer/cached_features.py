@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import keras
 import numpy as np
@@ -64,6 +65,7 @@ def train_head(
     *,
     smoothed: bool = False,
     stopping: Stopping | None = None,
+    keep: Literal["best", "last"] = "best",
 ) -> Result:
     """Train a model's head on features that are computed once; one device is enough for that.
 
@@ -81,7 +83,7 @@ def train_head(
         How to carry the recipe out.
     features_folder : path, optional
         Where to keep the features. Default: with the checkpoints.
-    smoothed, stopping
+    smoothed, stopping, keep
         As in `training.trainer.fit`.
 
     Returns
@@ -162,6 +164,7 @@ def train_head(
         execution=dataclasses.replace(execution, synchronized=None),
         smoothed=smoothed,
         stopping=stopping,
+        keep=keep,
     )
 
 

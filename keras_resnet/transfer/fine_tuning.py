@@ -124,12 +124,12 @@ def fine_tune(
             if stage.views:
                 result = train_head(
                     view, model, source, stage, here, features_folder,
-                    smoothed=smoothed, stopping=stopping,
+                    smoothed=smoothed, stopping=stopping, keep=stage.keep,
                 )  # fmt: skip
             else:
                 result = train_on(
                     view, model, source, stage.recipe, strategy, here,
-                    smoothed=smoothed, stopping=stopping,
+                    smoothed=smoothed, stopping=stopping, keep=stage.keep,
                 )  # fmt: skip
             if stopping and len(result.history["loss"]) < stage.recipe.epochs:
                 logger.info("Stage %r has ended: it gained nothing more.", stage.back_to)

@@ -64,9 +64,9 @@ class TestPatience:
         assert result.stages == {"head": 3, "conv4": 1}
         assert result.best_epoch <= 3
 
-    def test_leaves_a_stage_that_gains_alone(self, digits):
+    def test_leaves_a_stage_that_gains_alone(self):
         learns = transfer.Stage("conv4", dataclasses.replace(QUICK, epochs=3), patience=1)
-        result = transfer.fine_tune(small_net(), digits, [HEAD, learns], verbose=0)
+        result = transfer.fine_tune(small_net(), data.load("digits"), [HEAD, learns], verbose=0)
         assert result.stages == {"head": 3, "conv4": 3}
 
     def test_needs_validation_images(self, digits):
@@ -95,6 +95,29 @@ class TestPatience:
             transfer.Stage("head", QUICK, patience=0)
         with one_line_error("min_gain=1.5 must be"):
             transfer.Stage("head", QUICK, min_gain=1.5)
+
+
+class TestKeep:
+    @pytest.mark.parametrize("views", [0, 1])
+    def test_the_last_weights_whatever_the_loss_and_the_patience(self, digits, views):
+        # At this rate, which never decays, the loss rises and falls.
+        rough = dataclasses.replace(
+            QUICK, epochs=6, learning_rate=500.0, warm_up=0.0, milestones=(0.999,), patience=1
+        )
+        model = small_net()
+        stage = transfer.Stage("head", rough, views=views, keep="last")
+        result = transfer.fine_tune(model, digits, [stage], verbose=0)
+        losses = result.history["val_loss"]
+        assert (result.stages, result.best_epoch) == ({"head": 6}, 6)
+        assert min(losses) < losses[-1]
+        model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+        validation = data.batches(digits.validation, image_size=8, channels=1)
+        loss, _ = model.evaluate(validation, verbose=0)
+        assert loss == pytest.approx(losses[-1], rel=1e-3)
+
+    def test_is_checked(self):
+        with one_line_error("keep='first' must be one of"):
+            transfer.Stage("head", QUICK, keep="first")
 
 
 class TestOptional:
@@ -147,6 +170,8 @@ class TestStages:
             assert (stage.patience, stage.optional) == (None, False)
         for stage, other in zip(transfer.stages(), transfer.stages(epochs=6), strict=True):
             assert stage.recipe == other.recipe
+            assert other.keep == "best"
+        assert [stage.keep for stage in transfer.stages()] == ["last", "best", "best"]
 
 
 class TestView:
