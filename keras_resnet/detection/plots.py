@@ -187,7 +187,7 @@ def window(boxes: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, np.ndar
     """
     corners = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
     middle, sides = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
-    half = max((0.5 + _AROUND) * sides.max(), _SMALLEST / 2)
+    half = max(sides.max() / 2 + _AROUND * sides.max(), _SMALLEST / 2)
     limits = np.array(shape[1::-1])
     low = np.clip(np.floor(middle - half), 0, limits - 1).astype(int)
     high = np.clip(np.ceil(middle + half), low + 1, limits).astype(int)

@@ -90,6 +90,15 @@ class Format:
     runs: tuple[str, ...] = ()
     machine: Mapping[str, Callable[[], None]] = field(default_factory=dict)
 
+    def check_kind(self, model: keras.Model) -> None:
+        """Raise ValueError for a model of a kind that is not written in this format."""
+        kind = kind_of(model)
+        if self.key not in kind.formats:
+            raise ValueError(
+                f"model {model.name!r} is a {kind.name}, which cannot be written as {self.name}: "
+                "write a SavedModel, export.saved_model (--format saved_model)."
+            )
+
     def check(self, precision: str, verified: bool = True) -> None:
         """Raise ValueError or ImportError for what cannot be written or verified here."""
         check_choice(self.precisions, precision=precision)
@@ -230,14 +239,9 @@ def archived(function: Callable, spec: tf.TensorSpec) -> Iterator[str]:
 
 
 def _interface(model, format, labels, batch_size, image_size):
-    kind = kind_of(model)
-    if format.key not in kind.formats:
-        raise ValueError(
-            f"model {model.name!r} is a {kind.name}, which cannot be written as {format.name}: "
-            "write a SavedModel, export.saved_model (--format saved_model)."
-        )
+    format.check_kind(model)
     nothing_else = dict.fromkeys(("preprocessing", "crop"))
-    return kind.interface(
+    return kind_of(model).interface(
         model,
         labels=labels,
         batch_size=batch_size,

@@ -117,7 +117,8 @@ class Tuner(keras_tuner.Tuner):
     def _best(self):
         """The best score so far, if this process knows it."""
         best = [] if self.is_worker else self.oracle.get_best_trials(1)
-        return f"best {self.oracle.objective.name} {best[0].score:.4f}" if best else ""
+        score = best[0].score if best else None  # None until a trial has not failed
+        return "" if score is None else f"best {self.oracle.objective.name} {score:.4f}"
 
     def _run(self, trial, source, options):
         try:
