@@ -104,6 +104,13 @@ class TestPage:
         assert record.lacks == ()
         assert record.to_json()["bytes"] == len(page.encode()) < 3e6
 
+    @pytest.mark.parametrize(
+        ("best", "said"), [(2, "2, in which validation loss was lowest."), (3, "3. ")]
+    )
+    def test_says_why_the_model_has_the_weights_of_an_epoch(self, tmp_path, best, said):
+        shown = runs.report(left_behind(tmp_path, best_epoch=best)).page.read_text(encoding="utf-8")
+        assert f"The model has the weights of epoch {said}" in Page(shown).text
+
     def test_needs_no_other_file(self, page):
         for tag, attributes in Page(page).tags:
             for name in ("src", "href", "xlink:href"):

@@ -21,8 +21,10 @@ def curves(run: Run) -> Section | None:
         drawn.append(pages.svg(figure, label, f"curve-{len(drawn)}"))
     caption = f"{epochs} {'epoch' if epochs == 1 else 'epochs'}."
     if best and best <= epochs:
-        kept = "validation loss was lowest" if "val_loss" in history else "training ended"
-        caption += f" The model has the weights of epoch {best}, in which {kept}."
+        losses = history.get("val_loss")
+        lowest = losses and losses[best - 1] <= min(losses)
+        why = ", in which validation loss was lowest" if lowest else ""
+        caption += f" The model has the weights of epoch {best}{why}."
     if stages:
         caption += f" Stages: {_stages(stages)}."
     rows = [
