@@ -148,7 +148,7 @@ class TestExport:
         exported = export.saved_model(small.model(), tmp_path, verified=False, verbose=False)
         assert exported.path == tmp_path / "1"
 
-    @pytest.mark.parametrize("format", ["litert", "onnx"])
+    @pytest.mark.parametrize("format", ["litert", "openvino"])
     @pytest.mark.parametrize("labels", ["cat\ndog\n", ""])
     def test_keeps_the_names_of_another_model(self, tmp_path, format, labels):
         small.model().save(tmp_path / "model.keras")

@@ -163,12 +163,13 @@ def export(
     check_range("agreement", optional=True, agreement=agreement)
     output = Path(output)
     check_writable(output)
+    if is_file:
+        FORMATS[kind].check(precision)
     found = load_model(model, weights, task, image_size)
     net, labels = found.model, _labels(found)
     if is_file:
-        _check_labels_beside(output, labels)
         FORMATS[kind].check_kind(net)
-        FORMATS[kind].check(precision)  # what to install comes last of what is asked for
+        _check_labels_beside(output, labels)
     shown, some, verified = _SHOWN[found.task == "detection"](net, image_dtype, image_size, crop)
     options: dict[str, Any] = dict(
         labels=labels, batch_size=batch_size, image_size=shown["image_size"], verbose=False

@@ -62,7 +62,7 @@ def test_what_was_trained_is_exported_verified_and_measured(run, model, pictures
         ({"top": 3}, "top=3 has no effect on detector"),
         ({"task": "multilabel"}, "task='multilabel'"),
         ({"format": "litert"}, "is a detector, which cannot be written as a LiteRT file"),
-        ({"format": "onnx"}, "is a detector, which cannot be written as an ONNX file"),
+        ({"format": "openvino"}, "is a detector, which cannot be written as an OpenVINO file"),
     ],
 )
 def test_what_means_nothing_is_refused_by_name(run, tmp_path, options, said):
