@@ -7,9 +7,10 @@ import detectors
 import numpy as np
 import PIL.Image
 import pytest
+import small
 
 import keras_resnet
-from keras_resnet import detection, pretrained, tuning, zoo
+from keras_resnet import data, detection, pretrained, tuning, zoo
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("README*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -89,5 +90,8 @@ def test_run(page, folder, monkeypatch):
         given["model"] = keras_resnet.ResNet18(weights=None, include_preprocessing=True)
         given["images"] = given["raw_images"] = np.full((2, 224, 224, 3), 100.0, "float32")
         given["detector"] = detectors.tiny()
+    if page.name == "export.md":
+        given["model"] = small.model()
+        given["photographs"] = data.load("digits").test.images[:60]
     for block in blocks(page):
         exec(compile(block, str(page), "exec"), given)
