@@ -28,14 +28,14 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.contenders import NETS, installed, stock_twin, torch_net
-from benchmarks.machine import describe
+from benchmarks.machine import describe, precisions, results_of
 from benchmarks.worker import ROOT
 
-RESULTS = Path(__file__).parent / "results" / "export.txt"
 BATCHES = (1, 16)
 ROUNDS, TURN = 9, 0.5  # turns per entrant, minimum seconds per turn
 STARTS = 7  # processes per entrant, of the first prediction
 CALIBRATED = (100, 300)  # images
+HINTS = {"float32": "f32", "bfloat16": "bf16"}  # as OpenVINO calls them
 # Makes oneDNN keep reordered weights. A server-side switch: an exported model cannot set it.
 FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
 THREADS = "BENCHMARKS_THREADS"  # of LiteRT, where a server has as many
@@ -45,8 +45,8 @@ THREADS = "BENCHMARKS_THREADS"  # of LiteRT, where a server has as many
 class Entrant:
     """An exported model and how to run it.
 
-    `raw` is whether it takes raw images; `precision` is what OpenVINO computes in. PyTorch runs a
-    path that names weights of keras.applications, or a net of `contenders`.
+    `raw` is whether it takes raw images; `precision` is what OpenVINO or PyTorch computes in.
+    PyTorch runs a path that names weights of keras.applications, or a net of `contenders`.
     """
 
     name: str
@@ -96,13 +96,13 @@ def run(path: str, precision: str) -> None:
     import numpy as np
 
     if path.endswith(".h5"):
-        ask, size = keras_in_torch(path), 224
+        ask, size = keras_in_torch(path, precision), 224
     elif path in NETS:
-        ask, size = torch_net_of(path), NETS[path].size
+        ask, size = torch_net_of(path, precision), NETS[path].size
     elif precision:
         import openvino
 
-        options = {"INFERENCE_PRECISION_HINT": precision}
+        options = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
         compiled = openvino.compile_model(path, "CPU", options)
         shape, ask = compiled.input().partial_shape, lambda images: compiled(images)[0]
         size = shape[1].get_length()
@@ -130,24 +130,24 @@ def run(path: str, precision: str) -> None:
         print(json.dumps(taken), file=answers, flush=True)
 
 
-def keras_in_torch(weights: str):
-    """ResNet-50 of keras.applications in PyTorch, compiled, in bfloat16; Keras runs on PyTorch."""
+def keras_in_torch(weights: str, precision: str):
+    """ResNet-50 of keras.applications in PyTorch, compiled; Keras runs on PyTorch."""
     import keras
 
     keras.config.set_image_data_format("channels_first")
-    keras.config.set_dtype_policy("bfloat16")
-    return torch_compiled(keras.applications.ResNet50(weights=weights))
+    keras.config.set_dtype_policy(precision)
+    return torch_compiled(keras.applications.ResNet50(weights=weights), precision)
 
 
-def torch_net_of(name: str):
-    """A net of `contenders` in PyTorch, compiled, in bfloat16."""
+def torch_net_of(name: str, precision: str):
+    """A net of `contenders` in PyTorch, compiled."""
     import torch
 
     net = torch_net(NETS[name].builder)
-    return torch_compiled(torch.nn.Sequential(net, torch.nn.Softmax(-1)))
+    return torch_compiled(torch.nn.Sequential(net, torch.nn.Softmax(-1)), precision)
 
 
-def torch_compiled(module):
+def torch_compiled(module, precision: str):
     """A module as a function of channels-last arrays."""
     import numpy as np
     import torch
@@ -161,7 +161,7 @@ def torch_compiled(module):
     def ask(images):
         # Channels-last images as they are, in the order of dimensions that PyTorch wants.
         images = torch.from_numpy(np.require(images, requirements="W")).permute(0, 3, 1, 2)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):
             return forward(images).float().numpy()
 
     return ask
@@ -196,15 +196,15 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
     stock.export(folder / "stock.tflite", format="litert", verbose=False)
     yield Entrant("keras.applications, LiteRT", folder / "stock.tflite", raw=False)
     yield from others(folder, stock)
-    if installed("torch"):
-        keras_on_torch = (("KERAS_BACKEND", "torch"),)
-        name = "keras.applications, PyTorch compiled bf16"
-        yield Entrant(name, Path(weights), False, keras_on_torch)
-        yield Entrant("PyTorch compiled bf16, random weights", Path("ResNet-50"), raw=False)
+    keras_on_torch = (("KERAS_BACKEND", "torch"),)
+    for precision in precisions() if installed("torch") else ():
+        name = f"keras.applications, PyTorch compiled {precision}"
+        yield Entrant(name, Path(weights), False, keras_on_torch, precision)
+    yield from torch_nets("ResNet-50")
 
     net = keras_resnet.ResNet50(weights=weights, include_preprocessing=True)
     options = dict(verified=False, verbose=False)
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions():
         path = export.saved_model(net, folder / precision, precision=precision, **options).path
         yield Entrant(f"keras_resnet, SavedModel {precision}", path)
         yield Entrant(f"keras_resnet, SavedModel {precision} *", path, environment=frozen)
@@ -224,6 +224,13 @@ def spaced(images, count: int):
     return images[:: max(1, len(images) // count)][:count]
 
 
+def torch_nets(net: str) -> Iterator[Entrant]:
+    """A net of `contenders`, with random weights, in PyTorch."""
+    for precision in precisions() if installed("torch") else ():
+        name = f"PyTorch compiled {precision}, random weights"
+        yield Entrant(name, Path(net), raw=False, precision=precision)
+
+
 def others(folder: Path, stock) -> Iterator[Entrant]:
     """A model of stock Keras layers in ONNX Runtime, and as OpenVINO converts it by itself."""
     import keras
@@ -238,7 +245,7 @@ def others(folder: Path, stock) -> Iterator[Entrant]:
 
         converted = openvino.convert_model(folder / "stock")
         openvino.save_model(converted, folder / "stock.xml", compress_to_fp16=False)
-        for precision in ("f32", "bf16"):
+        for precision in precisions():
             path = folder / "stock.xml"
             yield Entrant(f"{name}, OpenVINO {precision}", path, False, precision=precision)
 
@@ -250,7 +257,7 @@ def openvinos(folder: Path, net, calibration, raw: bool) -> Iterator[Entrant]:
     from keras_resnet import export
 
     options = dict(verified=False, verbose=False)
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions():
         path = folder / f"{precision}.xml"
         export.openvino(net, path, precision=precision, **options)
         yield Entrant(f"keras_resnet, OpenVINO {precision}", path, raw)
@@ -276,9 +283,8 @@ def resnexts(folder: Path, calibration) -> Iterator[Entrant]:
     twin.export(folder / "stock", format="tf_saved_model", verbose=False)
     yield Entrant("stock Keras twin, SavedModel", folder / "stock", raw=False)
     yield from others(folder, twin)
-    if installed("torch"):
-        yield Entrant("PyTorch compiled bf16, random weights", Path("ResNeXt-50"), raw=False)
-    for precision in ("float32", "bfloat16"):
+    yield from torch_nets("ResNeXt-50")
+    for precision in precisions():
         path = export.saved_model(net, folder / precision, precision=precision, **options).path
         yield Entrant(f"keras_resnet, SavedModel {precision}", path, raw=False)
     yield from openvinos(folder, net, calibration, raw=False)
@@ -416,7 +422,8 @@ def first_predictions(entrants: list[Entrant]) -> Iterator[str]:
     for counts in [False] + [True] * STARTS:
         for each in entrants:
             if each.name in programs:
-                command = [sys.executable, "-c", programs[each.name], each.path, each.precision]
+                hint = HINTS.get(each.precision, "")
+                command = [sys.executable, "-c", programs[each.name], each.path, hint]
                 process = subprocess.run(
                     command, capture_output=True, text=True, cwd=ROOT, check=True
                 )
@@ -464,7 +471,7 @@ def main() -> None:
     for line in report(**vars(options)):
         print(line, flush=True)
         lines.append(f"{line}\n")
-    RESULTS.write_text("".join(lines))
+    (results_of() / "export.txt").write_text("".join(lines))
 
 
 if __name__ == "__main__":

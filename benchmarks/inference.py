@@ -5,6 +5,7 @@
 H5 is the weights file of `keras.applications.ResNet50`, PHOTOGRAPHS a folder of JPEG files. Each
 contender runs in its own process, in turns with the others. A ratio is a peer's time over ours,
 above 1 where ours is faster. OpenVINO and ONNX Runtime count if they are installed.
+On a CPU without instructions for bfloat16, everyone computes in float32.
 
 - process: `export.compiled`, float32 and bfloat16, batches of 1 and 32, against PyTorch and
   OpenVINO of the same precision.
@@ -29,7 +30,7 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.contenders import EVERYONE, WEIGHTS, installed, torch_net
-from benchmarks.machine import describe, results_of
+from benchmarks.machine import describe, precisions, results_of
 from benchmarks.measure import Entrant
 from benchmarks.worker import ROOT
 
@@ -47,7 +48,7 @@ PEERS = (
 def process(options) -> Iterator[str]:
     """Yield a line for each peer, precision and batch size."""
     os.environ[WEIGHTS] = str(options.weights)  # of the processes of contenders
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions():
         names = [OURS, *(name for name in PEERS if installed(*EVERYONE[name][2]))]
         with contextlib.ExitStack() as stack:
             entrants = {}
@@ -104,23 +105,23 @@ def predict(options) -> Iterator[str]:
         net.save(model)
         ours = (sys.executable, "-m", "keras_resnet.cli", "predict", str(model), str(images))
         ours += ("--task", "classification", "--csv", str(folder / "answers.csv"))
-        script = (sys.executable, "-m", "benchmarks.predicting")
-        turns = {
-            "predict --runtime auto --precision bfloat16": whole(
-                *ours, "--runtime", "auto", "--precision", "bfloat16"
-            ),
-            "predict --precision bfloat16": whole(
-                *ours, "--runtime", "tensorflow", "--precision", "bfloat16"
-            ),
-            "predict": whole(*ours),
-            "Keras script": whole(*script, "keras", str(options.weights), str(images)),
+        script, best = (sys.executable, "-m", "benchmarks.predicting"), precisions()[-1]
+        flags = {
+            f"predict --runtime {runtime} --precision {best}": (
+                *("--runtime", runtime, "--precision", best),
+            )
+            for runtime in ("auto", "openvino", "tensorflow")
+            if runtime != "openvino" or installed("openvino")
         }
+        turns = {name: whole(*ours, *each) for name, each in flags.items()}
+        turns["predict"] = whole(*ours)
+        turns["Keras script"] = whole(*script, "keras", str(options.weights), str(images))
         if installed("torch"):
             import torch
 
             torch.save(torch_net("ResNet50").state_dict(), folder / "model.pth")
-            turns["PyTorch script"] = whole(
-                *script, "torch", str(folder / "model.pth"), str(images)
+            turns[f"PyTorch script, {best}"] = whole(
+                *script, "torch", str(folder / "model.pth"), str(images), best
             )
         title = f"predict, {len(files)} photographs"
         yield from compared(title, turns, max(1, options.turns // 3))
@@ -147,14 +148,15 @@ def served(options) -> Iterator[str]:
         stock.export(folder / "stock", format="tf_saved_model", verbose=False)
         net = keras_resnet.ResNet50(weights=options.weights, include_preprocessing=True)
         frozen = tuple(FROZEN.items())
+        best = precisions()[-1]
         path = export.saved_model(
             *(net, folder / "ours" / "1"),
-            **dict(precision="bfloat16", with_litert="int8", calibrate=images),
+            **dict(precision=best, with_litert="int8", calibrate=images),
             **dict(verified=False, verbose=False),
         ).path
         entrants = [
             Entrant("keras.applications, model.export", folder / "stock", raw=False),
-            Entrant("keras_resnet, SavedModel bfloat16 *", path, environment=frozen),
+            Entrant(f"keras_resnet, SavedModel {best} *", path, environment=frozen),
             Entrant(
                 "keras_resnet, model.tflite int8, 1 thread",
                 path / "model.tflite",

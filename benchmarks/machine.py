@@ -6,9 +6,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from keras_resnet.machine import cpu, describe
+from keras_resnet.machine import CPU, cpu, describe
 
-__all__ = ["describe", "interleaved", "matrix_product_rates", "results_of", "write_jpeg_folder"]
+__all__ = [
+    "describe",
+    "interleaved",
+    "matrix_product_rates",
+    "precisions",
+    "results_of",
+    "write_jpeg_folder",
+]
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -19,9 +26,9 @@ def slug(model: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-")
 
 
-def results_of(model: str | None = None) -> Path:
+def results_of(processor: CPU | None = None) -> Path:
     """Return the folder of the results of a kind of CPU, by default this machine's; makes it."""
-    folder = RESULTS / "cpus" / slug(model or cpu().model)
+    folder = RESULTS / "cpus" / slug((processor or cpu()).name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -45,6 +52,11 @@ def interleaved(
                 contender()
                 seconds[index].append(time.perf_counter() - start)
     return [statistics.median(times) for times in seconds]
+
+
+def precisions() -> tuple[str, ...]:
+    """Return what models run in on this CPU, the fastest last."""
+    return ("float32", "bfloat16") if cpu().bfloat16 else ("float32",)
 
 
 def matrix_product_rates() -> dict[str, float]:

@@ -1,6 +1,7 @@
 """Predictions for a folder of photographs, as scripts do it: `python -m benchmarks.predicting`.
 
-    python -m benchmarks.predicting torch|keras MODEL FOLDER
+    python -m benchmarks.predicting torch MODEL FOLDER float32|bfloat16
+    python -m benchmarks.predicting keras MODEL FOLDER
 
 What a user of another library writes, to compare `keras-resnet predict` with. MODEL is a file that
 `benchmarks.inference` has written; each script prints the number of its answers.
@@ -12,8 +13,8 @@ from pathlib import Path
 SIZE, BATCH = 224, 50  # all batches of 1,000 images are whole: PyTorch compiles once
 
 
-def pytorch(model: str, folder: str) -> int:
-    """PyTorch: a DataLoader with a worker for each core, channels last, compiled, bfloat16."""
+def pytorch(model: str, folder: str, precision: str) -> int:
+    """PyTorch: a DataLoader with a worker for each core, channels last, compiled."""
     import os
 
     import numpy as np
@@ -41,7 +42,7 @@ def pytorch(model: str, folder: str) -> int:
     forward = torch.compile(module)
     loader = torch.utils.data.DataLoader(Photographs(), batch_size=BATCH, num_workers=cores)
     answers = []
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, precision == "bfloat16"):
         for images in loader:
             images = images.contiguous(memory_format=torch.channels_last)
             answers.append(forward(images).float().softmax(-1).numpy())

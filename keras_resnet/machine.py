@@ -15,6 +15,13 @@ OVERRIDE = "KERAS_RESNET_PRECISION"
 
 _INFO = Path("/proc/cpuinfo")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instructions, as Linux calls them
+_VECTORS = {  # the widest first
+    "amx_bf16": "AMX",
+    "avx512_bf16": "AVX512-BF16",
+    "avx512f": "AVX-512",
+    "avx2": "AVX2",
+    "asimd": "NEON",
+}
 _AMPERE = (8, 0)  # NVIDIA's compute capability from which on tensor cores take bfloat16
 
 
@@ -54,6 +61,12 @@ class CPU:
     model: str
     cores: int
     flags: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """Its model and widest vector instructions, such as "AMD EPYC (AVX2)"."""
+        widest = next((each for flag, each in _VECTORS.items() if flag in self.flags), None)
+        return f"{self.model} ({widest})" if widest else self.model
 
     @property
     def bfloat16(self) -> tuple[str, ...]:
@@ -150,7 +163,7 @@ def describe() -> str:
 
     found = cpu()
     return (
-        f"{found.model}, {found.cores} cores, bfloat16: "
+        f"{found.name}, {found.cores} cores, bfloat16: "
         f"{', '.join(found.bfloat16) or 'no instructions'}. "
         f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras "
         f"{keras.__version__}."

@@ -161,9 +161,9 @@ class TestReport:
         report.write_report()
         assert (tmp_path / "RESULTS.md").read_text() == written
 
-    def test_names_folders_by_the_model_of_a_cpu(self):
+    def test_names_folders_by_the_kind_of_a_cpu(self):
         assert slug("Intel(R) Xeon(R) Platinum 8488C") == "intel-xeon-platinum-8488c"
-        assert slug("AMD EPYC") == "amd-epyc"
+        assert slug("AMD EPYC (AVX2)") == "amd-epyc-avx2"
 
     def test_new_measurements_replace_those_of_the_same_contender(self):
         old = RESULTS["nets"]["ResNet-50"]

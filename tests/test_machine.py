@@ -42,10 +42,24 @@ class TestCPU:
         monkeypatch.setattr(machine, "_INFO", tmp_path / "none")
         assert machine.cpu().flags == frozenset()
 
+    @pytest.mark.parametrize(
+        ("info", "name"),
+        [
+            (EPYC, "AMD EPYC (AVX512-BF16)"),
+            (EPYC.replace("avx512f avx512_bf16", "avx avx2"), "AMD EPYC (AVX2)"),
+            ("model name\t: Old\nflags\t\t: sse2\n", "Old"),
+        ],
+    )
+    def test_cpus_of_one_model_differ_by_their_instructions(
+        self, monkeypatch, tmp_path, info, name
+    ):
+        with_cpu(monkeypatch, tmp_path, info)
+        assert machine.cpu().name == name
+
     def test_is_described_in_a_line(self, monkeypatch, tmp_path):
         with_cpu(monkeypatch, tmp_path, XEON)
         text = machine.describe()
-        assert text.startswith("Intel(R) Xeon(R), ")
+        assert text.startswith("Intel(R) Xeon(R) (AMX), ")
         assert "bfloat16: avx512_bf16, amx_bf16. Python" in text
 
 
