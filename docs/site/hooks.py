@@ -2,7 +2,7 @@
 
 A page may link to any file of the project, as people who read it in the repository expect; the site
 carries a copy of each file that is linked to. A link to a folder is that to its README.md, or none.
-Notebooks of the examples become pages.
+The notebooks in examples/ become pages.
 """
 
 import posixpath

@@ -1,4 +1,4 @@
-"""Notebooks as pages of the site: what they say, their code, and what it gave."""
+"""Notebooks as pages of the site: their text, code and outputs."""
 
 import base64
 import json
