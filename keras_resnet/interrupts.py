@@ -1,4 +1,4 @@
-"""Work that is asked to stop: by Ctrl-C, by a terminal that is closed, or by another process."""
+"""Stopping work on request: on Ctrl-C, when a terminal is closed, or for another process."""
 
 import contextlib
 import logging
@@ -18,7 +18,7 @@ class Interrupted(SystemExit):
     Parameters
     ----------
     message : str
-        How far it got, and how it goes on.
+        How far it got, and how to continue.
     code : int, default 0
         The exit code of the program: 0 on SIGTERM, 130 on Ctrl-C.
     """
@@ -54,7 +54,7 @@ class Termination:
             former = self._former[number]
             signal.signal(number, signal.SIG_DFL if isinstance(former, _EndOfCommand) else former)
             with contextlib.suppress(RuntimeError):  # another message was being written
-                _logger.warning("Stopping after this step. Press Ctrl-C again to lose it.")
+                _logger.warning("Stopping after this step. Press Ctrl-C again to abort it.")
 
     def __enter__(self):
         for name in _SIGNALS if self._active else ():
@@ -71,12 +71,12 @@ class Termination:
 
 @contextlib.contextmanager
 def continued(message: str | Callable[[], str]) -> Iterator[None]:
-    """Say on Ctrl-C how work that keeps its state goes on.
+    """On Ctrl-C, say how to continue work that keeps its state.
 
     Parameters
     ----------
     message : str or callable
-        What to say, or what returns it.
+        What to say, or a function that returns it.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def continued(message: str | Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def ends_command() -> Iterator[None]:
-    """Let Ctrl-C end a command, and a second one at once, whatever it is doing.
+    """Let Ctrl-C end a command, and a second Ctrl-C end it at once, whatever it is doing.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def ends_command() -> Iterator[None]:
         On Ctrl-C.
     """
     handler = _EndOfCommand()
-    # As above, who ignores it wants the command to go on.
+    # As above, whoever ignores it wants the command to go on.
     ours = _handles_signals() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
         signal.signal(signal.SIGINT, handler)
@@ -109,7 +109,7 @@ def ends_command() -> Iterator[None]:
     except Interrupted:
         raise
     except BaseException as error:
-        # Libraries that are being imported or called back raise errors of their own.
+        # Libraries that are interrupted while imported or called back raise their own errors.
         if not handler.asked and not isinstance(error, KeyboardInterrupt):
             raise
         message = "Interrupted. The same command starts from the beginning."
@@ -120,7 +120,7 @@ def ends_command() -> Iterator[None]:
 
 
 class _EndOfCommand:
-    """What the first Ctrl-C does to a command. The second ends the process, as SIGINT does."""
+    """What the first Ctrl-C does to a command. The second kills the process, as SIGINT does."""
 
     asked = False
 

@@ -11,7 +11,7 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 """What feature maps are computed in, as Keras calls it."""
 
 OVERRIDE = "KERAS_RESNET_PRECISION"
-"""The environment variable with the precision of trainings that name none."""
+"""The environment variable with the precision of training runs that do not name one."""
 
 _INFO = Path("/proc/cpuinfo")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instructions, as Linux calls them
@@ -22,7 +22,7 @@ _VECTORS = {  # the widest first
     "avx2": "AVX2",
     "asimd": "NEON",
 }
-_AMPERE = (8, 0)  # NVIDIA's compute capability from which on tensor cores take bfloat16
+_AMPERE = (8, 0)  # the lowest NVIDIA compute capability whose tensor cores take bfloat16
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ class CPU:
     cores : int
         How many cores this process may use.
     flags : frozenset of str
-        Its features, as Linux calls them; on other systems, none is known.
+        Its features, as Linux calls them; empty on other systems.
     """
 
     model: str
@@ -92,16 +92,16 @@ def cpu() -> CPU:
         lines = _INFO.read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
         fields = {key.strip(): value.strip() for key, _, value in (e.partition(":") for e in lines)}
         model, flags = fields.get("model name", model), fields.get("flags", "")
-    affinity = getattr(os, "sched_getaffinity", None)  # which Linux alone has
+    affinity = getattr(os, "sched_getaffinity", None)  # only on Linux
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     return CPU(model, cores, frozenset(flags.split()))
 
 
 def fast_precision() -> tuple[str, str]:
-    """Choose what to train in on this machine: bfloat16 where that is fast, otherwise float32.
+    """Choose the precision to train in here: bfloat16 where that is fast, otherwise float32.
 
-    It is fast on CPUs with AVX512-BF16 or AMX, on NVIDIA's GPUs from compute capability 8.0 on
-    (Ampere), and on TPUs. Its numbers have the range of float32, so that nothing has to be scaled;
+    bfloat16 is fast on CPUs with AVX512-BF16 or AMX, on NVIDIA GPUs of compute capability 8.0
+    (Ampere) or higher, and on TPUs. It has the range of float32, so the loss need not be scaled;
     float16 is never chosen. The environment variable `KERAS_RESNET_PRECISION` overrides this.
 
     Returns
@@ -109,12 +109,12 @@ def fast_precision() -> tuple[str, str]:
     precision : str
         A key of `PRECISIONS`.
     reason : str
-        Why, to go on with after "as".
+        Why, in words that follow "as".
 
     Raises
     ------
     ValueError
-        If the environment variable has another value.
+        If the environment variable names no precision of `PRECISIONS`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""How far long work is: told by whoever does the work, and shown to whoever asked for it."""
+"""Progress of long work: reported by the code that does it, and shown to those who ask for it."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from typing import TextIO, TypeVar
 
 Item = TypeVar("Item")
 
-_QUIET = 1.0  # seconds of work that nobody needs to be told of
-_EVERY = 0.25  # seconds between two drawings
-_WINDOW = 600.0  # seconds that the rate is measured over, at most
+_QUIET = 1.0  # seconds before work is worth a bar
+_EVERY = 0.25  # seconds between two updates
+_WINDOW = 600.0  # at most so many seconds are averaged for the rate
 
 _bars: "_Bars | None" = None
 
@@ -21,16 +21,16 @@ _bars: "_Bars | None" = None
 def task(
     title: str, total: float | None = None, unit: str = "images", *, done: float = 0
 ) -> Iterator[Callable[..., None]]:
-    """Tell how far some work is.
+    """Report the progress of some work.
 
-    Nothing is shown, and nothing is counted, except within `shown`.
+    Nothing is shown or counted outside of `shown`.
 
     Parameters
     ----------
     title : str
         What is being done, such as "Reading".
     total : float, optional
-        How much there is to do. Default: nobody knows.
+        How much there is to do. Default: unknown.
     unit : str, default "images"
         What is counted.
     done : float, default 0
@@ -39,9 +39,9 @@ def task(
     Yields
     ------
     callable
-        `advance(count=1, note="", total=None)` counts what has been done; the note is what else to
-        show, such as the loss; the total is for work whose amount is known later. It may be called
-        from any thread.
+        `advance(count=1, note="", total=None)` counts what has been done. The note is what else to
+        show, such as the loss; the total is for work whose amount becomes known only later. It may
+        be called from any thread.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def task(
 def tracked(
     items: Iterable[Item], title: str, total: float | None = None, unit: str = "images"
 ) -> Iterator[Item]:
-    """Go through items, and tell how far it is.
+    """Iterate over items, and report the progress.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def tracked(
 
 
 def batches(dataset: Iterable[Item], title: str) -> Iterator[Item]:
-    """Go through batches of (images, labels), and tell how many images are done.
+    """Iterate over batches of (images, labels), and report how many images are done.
 
     Parameters
     ----------
@@ -125,11 +125,11 @@ def batches(dataset: Iterable[Item], title: str) -> Iterator[Item]:
 
 @contextlib.contextmanager
 def shown(stream: TextIO | None = None) -> Iterator[None]:
-    """Show the progress of all work within, if there is a terminal or a notebook to show it on.
+    """Show the progress of all work inside the block, on a terminal or in a notebook.
 
     Work that takes more than a second gets a bar, with what is done, the rate, the time left and a
     note; work within work gets one below. Bars vanish when the work is done. What is printed in
-    the meantime appears above them.
+    the meantime appears above them. Without a terminal or a notebook, nothing is shown.
 
     Parameters
     ----------
@@ -165,18 +165,18 @@ def _length(items):
 
 
 def _size(batch):
-    """Images in a batch; what stands for each may be several tensors."""
+    """Images in a batch, whose elements may consist of several tensors."""
     while isinstance(batch, tuple | list | Mapping):
         batch = next(iter(batch.values() if isinstance(batch, Mapping) else batch))
     return len(batch)
 
 
 def _ignore(count: float = 1, note: str = "", total: float | None = None) -> None:
-    """Nobody wants to know."""
+    """Do nothing: no progress is shown."""
 
 
 class _Work:
-    """Work that is going on."""
+    """Work in progress."""
 
     def __init__(self, title, total, unit, done):
         self.title, self.total, self.unit, self.note = title, total, unit, ""
@@ -185,7 +185,7 @@ class _Work:
 
     @property
     def seconds(self) -> float:
-        """How long it has been going on."""
+        """How long it has been in progress."""
         return time.monotonic() - self._start
 
     def advance(self, count: float = 1, note: str = "", total: float | None = None) -> None:
@@ -196,7 +196,7 @@ class _Work:
 
 
 class _Bars:
-    """Bars for all work that is going on, drawn by a thread while there is some."""
+    """Bars for all work in progress, drawn by a thread while there is any."""
 
     def __init__(self, console):
         self.console = console
@@ -223,14 +223,14 @@ class _Bars:
             self._stop()
 
     def _stop(self):
-        """Take the bars away before anything else is printed."""
+        """Remove the bars before anything else is printed."""
         thread, self._thread = self._thread, None
         self._over.set()
         if thread:
             thread.join()
 
     def _draw(self):
-        """Draw bars until the work is over. Only this thread draws, so that none needs a lock."""
+        """Draw bars until the work is over. Only this thread draws, so no lock is needed."""
         if self._over.wait(_QUIET):
             return
         progress, ids = _progress(self.console), {}
@@ -244,7 +244,7 @@ class _Bars:
                 self.drawn = False
 
     def _update(self, progress, ids):
-        """Bring the bars up to what has been done."""
+        """Update the bars to what has been done."""
         there = [work for work in [*self._open] if work.seconds > _QUIET]
         for work in {*ids} - {*there}:
             progress.remove_task(ids.pop(work))
@@ -255,7 +255,7 @@ class _Bars:
 
     @contextlib.contextmanager
     def printed_above(self):
-        """Let what is printed to a terminal appear above the bars."""
+        """Make what is printed to a terminal appear above the bars."""
         with contextlib.ExitStack() as stack:
             for name in ("stdout", "stderr"):
                 if _is_terminal(getattr(sys, name)):
@@ -282,7 +282,7 @@ class _Above:
                 self._stream.write("\n".join([*lines, self._line]))
                 self._line = ""
                 return len(text)
-            for line in lines:  # of one that writes over itself, only what it comes to
+            for line in lines:  # of a line that overwrites itself, only the final text
                 shown = line.rstrip("\r").rpartition("\r")[2]
                 self._bars.console.out(shown, highlight=False)
         return len(text)
@@ -306,7 +306,7 @@ def _console(stream):
     if "ipykernel" in sys.modules and (console := _steady()).is_jupyter:
         yield console
     elif _is_terminal(stream):
-        # A file of its own, for what libraries write to the other is sometimes dropped.
+        # A duplicate: the original is sometimes redirected, to drop what libraries write to it.
         number = os.dup(stream.fileno())
         with os.fdopen(number, "w", encoding=stream.encoding, errors="replace") as file:
             console = _steady(file)
@@ -316,7 +316,7 @@ def _console(stream):
 
 
 def _steady(file=None):
-    """A console that keeps its cursor, which a process that is killed could not bring back."""
+    """A console that never hides the cursor, which a killed process could not bring back."""
     from rich.console import Console
 
     class Steady(Console):
@@ -367,7 +367,7 @@ def _count(task):
 
 
 def _speed(task):
-    """What is done in a second, without the first step, which is slow, if there are others."""
+    """What is done per second, without the slow first step if there are others."""
     work = task.fields["work"]
     return task.speed or (work.done - work.earlier) / work.seconds
 
@@ -383,7 +383,7 @@ def _rate(task):
 
 
 def _left(task):
-    """How long it will take, 0:01:35 left; or has taken, 0:01:35 so far."""
+    """How long it will still take, 0:01:35 left; or has taken, 0:01:35 so far."""
     work, speed = task.fields["work"], _speed(task)
     seconds, word = work.seconds, "so far"
     if work.total and speed:

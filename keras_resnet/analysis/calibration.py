@@ -139,15 +139,15 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     temperature, is_best = best_temperature(labels, probabilities)
     if not is_best:
         _logger.warning(
-            "No temperature from %g to %g is the best, as when all predictions are right, or most "
-            "are wrong: it is %g.",
+            "The best temperature is not between %g and %g, as when all predictions are right or "
+            "most are wrong: %g is returned.",
             *(*_TEMPERATURES, temperature),
         )
     return temperature
 
 
 def best_temperature(labels: np.ndarray, probabilities: np.ndarray) -> tuple[float, bool]:
-    """Find what `fit_temperature` does, and whether it is the best of all, not just a bound."""
+    """Find what `fit_temperature` returns, and whether it is an optimum, not just a bound."""
     from scipy.optimize import minimize_scalar
 
     labels, probabilities = _checked(labels, probabilities)

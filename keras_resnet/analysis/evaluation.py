@@ -419,8 +419,8 @@ def evaluate(
     task : str, default "classification"
         A key of `EVALUATIONS`, such as `source.task`.
     ask : callable, optional
-        What gives the model's outputs for a batch of images, such as `export.compiled(model)`.
-        Default: the model.
+        A function that returns the model's outputs for a batch of images, such as
+        `export.compiled(model)`. Default: the model.
 
     Returns
     -------

@@ -280,12 +280,12 @@ def read_headers(
 
 
 def in_threads(work: Callable[[Any], Result], files: Sequence[Any], title: str) -> list[Result]:
-    """Read many files in parallel, and tell how far it is.
+    """Read many files in parallel, and report the progress.
 
     Parameters
     ----------
     work : callable
-        What to do with a file.
+        What to do with each file.
     files : sequence
         The files.
     title : str

@@ -396,7 +396,7 @@ def joined(splits: Iterable[Split]) -> Split:
     Parameters
     ----------
     splits : iterable of Split
-        At least one, all of one kind but for empty ones.
+        At least one, all of one kind except for empty ones.
 
     Returns
     -------

@@ -17,7 +17,7 @@ class Conv2D(keras.layers.Conv2D):
 
     Computes what `keras.layers.Conv2D` does. On CPUs with AMX, a 1x1 convolution in bfloat16 trains
     faster: its filter gradient is one matrix product. The environment variable
-    `KERAS_RESNET_MATMUL_GRADIENTS` overrides this: "1" for any CPU and type, "0" for none.
+    `KERAS_RESNET_MATMUL_GRADIENTS` overrides this: "1" turns it on for any CPU and type, "0" off.
 
     In models without a `Preprocessing` layer, the first convolution says which images the model
     wants: the configuration of a layer is all that survives saving, cloning and nesting of a model.

@@ -13,8 +13,8 @@ SWITCH = "KERAS_RESNET_MATMUL_GRADIENTS"
 def takes_over(layer, inputs) -> bool:
     """Whether to convolve here rather than in Keras: for training, where that is faster.
 
-    Only where a gradient tape records: without one, the graph is that of an ordinary convolution,
-    for TensorFlow to fuse and to export.
+    Only while a gradient tape records: without one, the graph is that of an ordinary convolution,
+    so that TensorFlow can fuse and export it.
     """
     return (
         tf is not None
@@ -41,7 +41,7 @@ def _has_amx():
 
 
 def convolution(inputs, kernel, strides):
-    """What `tf.nn.conv2d` computes of a 1x1 kernel, and its gradients.
+    """What `tf.nn.conv2d` computes for a 1x1 kernel, and its gradients.
 
     `inputs` is (images, height, width, channels), `kernel` (1, 1, channels, filters).
     """

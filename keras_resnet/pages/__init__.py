@@ -1,12 +1,12 @@
-"""Pages that need no other file: one look, one way to draw and to tabulate.
+"""HTML pages in single files: one look, and one way to make figures and tables.
 
 =========================  =====================================================================
 `rendered`                 a page, from a template that extends base.html
-`Section`, `parts`         what stands in it: text, facts, tables, figures, pictures
-`Cell`, `percent`          what stands in a table, and what it is sorted by
-`figure`, `svg`            a figure in the one style, and as an element of a page
+`Section`, `parts`         what is in it: text, facts, tables, figures, pictures
+`Cell`, `percent`          what is in a table, and what it is sorted by
+`figure`, `svg`            a figure in this style, and as an element of a page
 `COLOURS`                  colours of lines and points
-`picture`, `data_uri`      an image as an element of a page, and as an address
+`picture`, `data_uri`      an image as an element of a page, and as a data URI
 =========================  =====================================================================
 """
 

@@ -22,7 +22,7 @@ _STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "lines.linewidth": 1.4,
-    "svg.fonttype": "path",  # it looks alike wherever it is read and printed
+    "svg.fonttype": "path",  # looks the same wherever it is read and printed
     "svg.hashsalt": "keras_resnet",
 }
 
@@ -31,14 +31,14 @@ _STYLE: Any = {
 def figure(
     columns: int = 1, rows: int = 1, *, width: float = 3.6, height: float = 2.7, **options: Any
 ) -> Iterator[tuple["Figure", Any]]:
-    """Begin a figure in the style of all, whatever the user's settings are; they stay.
+    """Begin a figure in the common style, without touching the user's settings of Matplotlib.
 
     Parameters
     ----------
     columns, rows : int, default 1
         Its panels.
     width, height : float, default 3.6 and 2.7
-        Inches of each.
+        The size of each panel, in inches.
     **options
         For Matplotlib's `subplots`, such as `sharey=True`.
 
@@ -80,16 +80,16 @@ def svg_file(drawn: "Figure", **options: Any) -> str:
 
 
 def svg(drawn: "Figure", label: str, name: str) -> "Markup":
-    """A figure as an element of a page, in whose colour what is black is drawn.
+    """A figure as an element of a page; what is black takes the colour of the page's text.
 
     Parameters
     ----------
     drawn : matplotlib.figure.Figure
         The figure.
     label : str
-        What it shows, for those who do not see it.
+        What it shows, for those who cannot see it.
     name : str
-        What its ids begin with, so that they do not meet those of another figure on the page:
+        A prefix for its ids, so that they do not clash with those of other figures on the page:
         letters, digits, "-" and "_".
 
     Returns

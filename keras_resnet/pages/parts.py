@@ -1,6 +1,6 @@
-"""What pages are made of, as Markup: the macros of macros.html as functions.
+"""The parts of pages, as Markup: the macros of macros.html as functions.
 
-Text is shown as it is, whatever stands in it; Markup is taken for HTML.
+Text is escaped and shown as it is; Markup is inserted as HTML.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ class Section:
     title : str
         Its heading.
     parts : sequence of markupsafe.Markup
-        What stands in it, from top to bottom.
+        What is in it, from top to bottom.
     """
 
     title: str
@@ -40,7 +40,7 @@ def text(*sentences: "str | Markup", quiet: bool = False) -> "Markup":
 
 
 def note(*sentences: str) -> "Markup":
-    """A paragraph that readers are to see before they trust the page."""
+    """A highlighted paragraph: what readers need to know before they trust the page."""
     return macros().note(_joined(sentences))
 
 
@@ -50,12 +50,12 @@ def heading(words: str) -> "Markup":
 
 
 def command(line: str) -> "Markup":
-    """A line, or several, that is typed in a shell."""
+    """One or more lines to type in a shell."""
     return macros().command(line)
 
 
 def facts(rows: Iterable[tuple[str, Any]]) -> "Markup":
-    """Names and what there is to say of each, such as [("Images", 300)]."""
+    """Names and their values, such as [("Images", 300)]."""
     return macros().facts([*rows])
 
 
@@ -66,14 +66,14 @@ def table(
     sortable: bool = True,
     style: str = "",
 ) -> "Markup":
-    """A table that is sorted by a click on the head of a column.
+    """A table that a click on a column's heading sorts.
 
     Parameters
     ----------
     columns : sequence of str
-        The heads.
+        The headings.
     rows : sequence of sequence
-        Text, Markup, numbers or `Cell`. A column that begins with a number is set flush right.
+        Text, Markup, numbers or `Cell`. A column that begins with a number is right-aligned.
     sortable : bool, default True
         Whether it can be sorted.
     style : str, optional
@@ -87,17 +87,17 @@ def table(
 
 
 def shown(drawn: "Markup", caption: str | None = None) -> "Markup":
-    """Something drawn, and what is to be said of it."""
+    """A drawing, and its caption."""
     return macros().figure(drawn, caption)
 
 
 def tiles(pictures: Iterable[tuple["Markup", Any]], *, pairs: bool = False) -> "Markup":
-    """Pictures beside each other, and what stands below each.
+    """Pictures side by side, each with a caption.
 
     Parameters
     ----------
     pictures : iterable of (Markup, str or Markup)
-        The pictures; each may be several that belong together.
+        The pictures and their captions; a picture may be several that belong together.
     pairs : bool, default False
         Whether each is two pictures, which need more room.
 
@@ -109,12 +109,12 @@ def tiles(pictures: Iterable[tuple["Markup", Any]], *, pairs: bool = False) -> "
 
 
 def row(*parts: "Markup") -> "Markup":
-    """Parts beside each other, where there is room."""
+    """Parts side by side, where there is room."""
     return macros().row(parts)
 
 
 def details(summary: str, *parts: "Markup") -> "Markup":
-    """Parts that are shown when somebody asks for them."""
+    """Parts that are hidden until the summary is clicked."""
     return macros().details(summary, parts)
 
 

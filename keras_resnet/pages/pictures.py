@@ -1,4 +1,4 @@
-"""Images in a page, without files of their own."""
+"""Images embedded in a page."""
 
 import base64
 import io
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import PIL.Image
     from markupsafe import Markup
 
-_SMALL = 64  # pixels of a side up to which an image is kept as it is
+_SMALL = 64  # pixels of the longer side up to which compression is lossless
 _QUALITY = 80
 
 
@@ -24,12 +24,12 @@ def picture(
     image : array of shape (height, width) or (height, width, 1, 3 or 4), or PIL.Image.Image
         The image, from 0 to 255.
     alt : str
-        What it shows, for those who do not see it.
+        What it shows, for those who cannot see it.
     side : int, default 160
-        Pixels of its longer side at most: a larger image is made smaller.
+        Most pixels that its longer side may have: a larger image is scaled down.
     shown : int, optional
-        Pixels that the longer side has on the page. Default: what is kept of the image. Where that
-        is less than half of it, pixels stay squares.
+        Pixels of the longer side on the page. Default: as many as the scaled image has. At twice
+        that or more, pixels are shown as squares.
 
     Returns
     -------
@@ -49,7 +49,7 @@ def picture(
 
 
 def data_uri(image: "np.ndarray | PIL.Image.Image") -> str:
-    """An image as the address of itself: WebP, which small images lose nothing in.
+    """An image as a data URI, in WebP, which is lossless for small images.
 
     Parameters
     ----------

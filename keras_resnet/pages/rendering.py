@@ -1,4 +1,4 @@
-"""Templates of pages, and what stands in their tables."""
+"""Templates of pages, and the cells of their tables."""
 
 import functools
 import math
@@ -11,14 +11,14 @@ _BREAKS = re.compile(r"(?<=[_/.,=-])(?=\w)")
 
 
 class Cell(NamedTuple):
-    """What stands in a cell of a table.
+    """A cell of a table.
 
     Parameters
     ----------
     shown : str or markupsafe.Markup
         What is shown.
     key : int, float or str
-        What rows are sorted by; numbers are set flush right.
+        What rows are sorted by; numbers are right-aligned.
     share : float, optional
         Fraction of the cell that is filled with a bar, from 0 to 1.
     """
@@ -34,11 +34,11 @@ def percent(fraction: float | None, digits: int = 1, *, bar: bool = False) -> Ce
     Parameters
     ----------
     fraction : float or None
-        The fraction; None and NaN, where there is none.
+        The fraction; None or NaN if there is none.
     digits : int, default 1
         Digits after the point.
     bar : bool, default False
-        Whether to draw it, too.
+        Whether to draw it as a bar, too.
 
     Returns
     -------
@@ -55,11 +55,11 @@ def rendered(template: str, **values: Any) -> str:
     Parameters
     ----------
     template : str
-        A file of `keras_resnet/pages/templates`, which extends base.html: see there for the macros
-        and for what a template may put in its place.
+        A file in `keras_resnet/pages/templates` that extends base.html: see there for the macros
+        and the blocks to fill.
     **values
-        What the template names. Text is shown as it is, whatever stands in it; what is
-        `markupsafe.Markup` is taken for HTML.
+        The variables of the template. Text is escaped and shown as it is; `markupsafe.Markup` is
+        inserted as HTML.
 
     Returns
     -------
@@ -68,13 +68,13 @@ def rendered(template: str, **values: Any) -> str:
     Raises
     ------
     jinja2.UndefinedError
-        For a template that names another value.
+        If the template uses a variable that is not among the values.
     """
     return _environment().get_template(template).render(values)
 
 
 def macros() -> Any:
-    """What pages are made of: the macros of macros.html, each a function that returns Markup."""
+    """The parts of pages: the macros of macros.html, each a function that returns Markup."""
     return _environment().get_template("macros.html").module
 
 
@@ -100,7 +100,7 @@ def number(value: Any) -> Any:
     Parameters
     ----------
     value : object
-        What is to be shown.
+        What to show.
 
     Returns
     -------
@@ -115,7 +115,7 @@ def number(value: Any) -> Any:
 
 
 def _breakable(text):
-    """Text that may be broken after the marks that names are made of."""
+    """Text in which a line may break after the punctuation of names."""
     import markupsafe
 
     parts = map(markupsafe.escape, _BREAKS.split(str(text)))
@@ -123,7 +123,7 @@ def _breakable(text):
 
 
 def _cell(value):
-    """A value as a cell; None where it is text, which is sorted by what it says."""
+    """A value as a cell; None for text, which is sorted as it is."""
     if isinstance(value, Cell):
         return value
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):

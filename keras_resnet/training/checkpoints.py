@@ -266,7 +266,7 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
 
 
 def interrupted(folder: str | os.PathLike) -> dict | None:
-    """Find out which run a folder holds checkpoints of.
+    """Find the run whose checkpoints a folder holds.
 
     Parameters
     ----------

@@ -95,8 +95,8 @@ class Progress:
     ----------
     verbose : {0, 1, 2}
         0: nothing; 1: bars for the run and the epoch, with images per second and the time left, and
-        a line at the end of every epoch; 2: only the line. Bars are shown in any case to whoever
-        asked for all, with `keras_resnet.progress.shown`.
+        a line at the end of every epoch; 2: only the line. Within `keras_resnet.progress.shown`,
+        there are bars in any case.
     epochs, steps, batch_size : int
         Epochs of the run, steps per epoch, images per step.
     """

@@ -230,7 +230,7 @@ class Prepared:
     store : Checkpoints or BestInMemory
         Where the state of the run and its best weights are kept.
     stopping : Stopping or None, default None
-        When the run ends before its last epoch, besides the recipe's patience.
+        When the run ends before its last epoch, in addition to the recipe's patience.
     keeps_last : bool, default False
         Whether the last weights count as the best.
     """

@@ -110,7 +110,7 @@ def soup(
     scores = [score(model) for model in tracked(models, "Scoring", unit="models")]
     first, *others = sorted(range(len(models)), key=lambda index: -scores[index])
     taken, best = [first], scores[first]
-    for index in tracked(others, "Cooking", unit="models"):
+    for index in tracked(others, "Averaging", unit="models"):
         cook([*taken, index])
         found = score(made)
         if found >= best:
@@ -205,7 +205,7 @@ def renew_statistics(model: keras.Model, dataset: tf.data.Dataset) -> None:
 
 
 def _mean(arrays):
-    """The mean of a weight; what is no number to compute with is the first one's."""
+    """The mean of a weight; one that is not a float is that of the first model."""
     first = arrays[0]
     if first.dtype.kind != "f" and first.dtype.name != "bfloat16":
         return first

@@ -1,4 +1,4 @@
-"""When a training ends that gains nothing."""
+"""When to end a training run that gains nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Stopping:
-    """A training ends that gains nothing over what there was before it.
+    """Ends a training run that gains nothing over what came before it.
 
     Parameters
     ----------
     best : float
-        The lowest validation loss before.
+        The lowest validation loss before the run.
     patience : int
         Epochs in a row without a gain after which it ends.
     min_gain : float, default 0.0
-        Fraction of the lowest loss so far by which a loss has to be lower to be a gain.
+        A loss is a gain if it is below the lowest so far by more than this fraction of it.
 
     Examples
     --------
@@ -30,12 +30,12 @@ class Stopping:
     min_gain: float = 0.0
 
     def ends(self, losses: Sequence[float]) -> bool:
-        """Whether to end after the epochs of these validation losses.
+        """Whether to end after epochs with these validation losses.
 
         Parameters
         ----------
         losses : sequence of float
-            That of each epoch so far.
+            The loss of each epoch so far.
 
         Returns
         -------
@@ -50,12 +50,14 @@ class Stopping:
         return waited >= self.patience
 
     def is_gain(self, loss: float, best: float | None = None) -> bool:
-        """Whether a loss is enough lower than another one, by default than that of before.
+        """Whether a loss is a gain over another one.
 
         Parameters
         ----------
-        loss, best : float
-            The losses.
+        loss : float
+            The loss.
+        best : float, optional
+            The other one. Default: the lowest loss before the run.
 
         Returns
         -------

@@ -267,9 +267,10 @@ def fit(
         Whether the validation loss is to be of smooth labels, as in an earlier stage that an
         earlier version began.
     stopping : Stopping, optional
-        When to end before the last epoch, besides the recipe's patience. Default: not.
+        When to end before the last epoch, in addition to the recipe's patience. Default: never.
     keep : {"best", "last"}, default "best"
-        Whether the best epoch's weights are kept, or the last one's, which no patience ends early.
+        Whether the best epoch's weights are kept, or those of the last epoch. For "last", the
+        recipe's patience does not count.
 
     Returns
     -------

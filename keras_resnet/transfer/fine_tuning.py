@@ -132,11 +132,11 @@ def fine_tune(
                     smoothed=smoothed, stopping=stopping, keep=stage.keep,
                 )  # fmt: skip
             if stopping and len(result.history["loss"]) < stage.recipe.epochs:
-                logger.info("Stage %r has ended: it gained nothing more.", stage.back_to)
+                logger.info("Stage %r ended early: it gained nothing more.", stage.back_to)
             name = f"{number}-{stage.back_to}" if stage.back_to in results else stage.back_to
             results[name] = result
             loss = _loss(result)
-            # Of the first stage there is none before that could have gained.
+            # The first stage has none before it to compare with.
             gained = best is None or Stopping(best_loss, 1, stage.min_gain).is_gain(loss)
             if loss <= best_loss:
                 best_loss, best = loss, result
@@ -148,12 +148,12 @@ def fine_tune(
     return _joined(results)
 
 
-# Fewer mistakes, on at least so many images, leave no room for a gain beyond chance: see `Stage`.
+# With fewer mistakes, on at least so many images, no gain can be told from chance: see `Stage`.
 _TELLING_MISTAKES, _TELLING_IMAGES = 5, 200
 
 
 def _nothing_to_gain(source, best, gained):
-    """Why a stage that may be skipped could gain nothing; None if it could."""
+    """Why an optional stage cannot gain anything; None if it can."""
     if not len(source.validation):
         return None
     if not gained:

@@ -33,18 +33,18 @@ class Stage:
         As in `unfreeze`.
     patience : int, optional
         End the stage after this many epochs in a row in which the validation loss has not fallen
-        by the fraction `min_gain` below the lowest so far, that of earlier stages included. The
-        recipe's own patience looks at one stage alone. Default: train all epochs.
+        by the fraction `min_gain` below the lowest so far, including earlier stages. The recipe's
+        own patience looks at one stage only. Default: train all epochs.
     min_gain : float, default 0.01
         See `patience`. Whatever the gain, the best weights are kept.
     optional : bool, default False
-        Whether to skip the stage where it could gain nothing: if fewer than five of at least 200
-        validation images are still classified wrongly, or if the stage before it, which was not
-        the first, gained nothing. Without validation images, no stage is skipped.
+        Whether to skip the stage when it cannot gain anything: if fewer than five of at least 200
+        validation images are still misclassified, or if the stage before it, unless that is the
+        first, gained nothing. Without validation images, no stage is skipped.
     keep : {"best", "last"}, default "best"
-        Which weights of the stage count: those of the epoch with the lowest validation loss, or
-        those of the last epoch, at the end of the learning rate's decay. For the latter, all epochs
-        are trained, whatever the recipe's patience.
+        Which weights of the stage are kept: those of the epoch with the lowest validation loss, or
+        those of the last epoch, at the end of the learning rate's decay. For "last", all epochs are
+        trained, whatever the recipe's patience.
 
     Raises
     ------
@@ -53,9 +53,9 @@ class Stage:
 
     Notes
     -----
-    Stages are compared on the validation images. Where only four of them are wrong, no further
-    training can be shown to help: even if it gets them all right and nothing else wrong, that
-    happens by chance with a probability of 1 / 2**4, more than 5 % (sign test).
+    Stages are compared on the validation images. If only four of them are wrong, no further
+    training can be shown to help: even getting them all right and nothing else wrong happens by
+    chance with a probability of 1 / 2**4, more than 5 % (sign test).
     """
 
     back_to: str
@@ -76,10 +76,10 @@ class Stage:
 def stages(**changes) -> tuple[Stage, ...]:
     """The three stages of fine-tuning: the head, then the last stage too, then all layers.
 
-    Unless `epochs` is given, the second and the third stage are optional and end after two epochs
-    without a gain, as `Stage` says; epochs that are asked for are trained. The head's last weights
-    are then kept, not the best ones: of 20 quick epochs, the one with the lowest loss on a few
-    hundred validation images is chosen by chance, and it lies before the learning rate has decayed.
+    Unless `epochs` is given, the second and third stages are optional and end after two epochs
+    without a gain, as described in `Stage`, and the head keeps its last weights, not the best ones:
+    which of 20 quick epochs has the lowest loss on a few hundred validation images is a matter of
+    chance, and it comes before the learning rate has decayed. With `epochs`, all are trained.
 
     Parameters
     ----------

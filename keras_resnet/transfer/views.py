@@ -1,4 +1,4 @@
-"""Which part of photographs a pretrained model is tuned on, and at which size."""
+"""The size and the crop of the photographs that a pretrained model is fine-tuned on."""
 
 import os
 from pathlib import Path
@@ -9,19 +9,19 @@ from keras_resnet.data import Source
 from keras_resnet.pretrained import registry
 from keras_resnet.resnet import STEMS
 
-_USUAL = 224  # pixels: what `Source.image_size` is of photographs, and most weights were trained at
-_LARGER = 288  # pixels: what such weights answer best at, shown whole images
-_LARGEST = 320  # pixels: what is larger takes more time than it gains
+_USUAL = 224  # pixels: `Source.image_size` of photographs, and what most weights were trained at
+_LARGER = 288  # pixels: where such weights are most accurate on whole images
+_LARGEST = 320  # pixels: anything larger is not worth the time
 
 
 def view_for(
     source: Source, weights: str | os.PathLike | None = None, model: str = "ResNet50"
 ) -> dict[str, Any]:
-    """Choose the size and the crop of photographs to tune a pretrained model on.
+    """Choose the size and the crop of photographs to fine-tune a pretrained model on.
 
     Weights that were trained on random windows of 224 pixels, in which objects look larger, are
-    more accurate on whole images of 288 pixels. Weights that were published with another size for
-    tests are shown that, up to 320 pixels. Small images, and models for them, keep the size of the
+    more accurate on whole images of 288 pixels. Weights that were published with their own test
+    size are shown that, up to 320 pixels. Small images, and models for them, keep the size of the
     data.
 
     Parameters
@@ -29,7 +29,7 @@ def view_for(
     source : Source
         The data.
     weights : str or path, optional
-        The weights. Default: any of 224 pixels.
+        The weights. Default: any that were trained at 224 pixels.
     model : str, default "ResNet50"
         Name of the builder.
 

@@ -99,7 +99,7 @@ def test_what_would_give_a_wrong_number_is_refused(function, labels, probabiliti
 def test_a_temperature_out_of_range_is_not_given_without_a_word(labels, bound, caplog):
     found = fit_temperature(labels, [[0.9, 0.1], [0.3, 0.7]])
     assert found == pytest.approx(bound)
-    assert f"is the best, as when all predictions are right, or most are wrong: it is {bound}." in (
+    assert f"as when all predictions are right or most are wrong: {bound} is returned." in (
         caplog.text
     )
 

@@ -124,7 +124,7 @@ class TestProcesses:
         text, _ = process.process.communicate(timeout=60)
         assert process.process.returncode == 130
         assert text.splitlines()[-1].endswith("The same command continues from there.")
-        assert log.read_text() == "Stopping after this step. Press Ctrl-C again to lose it.\n"
+        assert log.read_text() == "Stopping after this step. Press Ctrl-C again to abort it.\n"
         assert not {"\r", "\x1b"} & {*text}
         kept = [*trials.glob("*/run/**/after-*")]
         assert kept

@@ -393,7 +393,7 @@ class TestTrainings:
         first, *_, last = text.splitlines()
         assert first == "degradation: 4 trials, 0 done."
         assert last.startswith("Interrupted: the state after step ")
-        assert log.read_text() == "Stopping after this step. Press Ctrl-C again to lose it.\n"
+        assert log.read_text() == "Stopping after this step. Press Ctrl-C again to abort it.\n"
         assert not [*(output / "results").glob("*")]
         (kept,) = place.glob("after-*")
         assert int(kept.name.removeprefix("after-")) < 15
