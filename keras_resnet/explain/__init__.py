@@ -1,14 +1,14 @@
-"""Where in an image a model sees what it says.
+"""Where in an image a model sees what it predicts.
 
 ================  ===================================================================
 `grad_cam`        maps of images for a class, by Grad-CAM and its relatives
-`Explainer`       makes such maps of many batches
+`Explainer`       makes such maps for many batches
 `Explained`       what it returns: maps, what they explain, and the model's outputs
 `box_maps`        maps of the objects that a detector finds, one for each box
-`BoxExplainer`    makes such maps of many images
+`BoxExplainer`    makes such maps for many images
 `ExplainedBoxes`  what it returns: maps, boxes, and the regions that they were found in
 `overlay`         maps drawn over images
-`METHODS`         what makes a map of features and gradients, by name
+`METHODS`         what turns features and gradients into maps, by name
 ================  ===================================================================
 """
 

@@ -21,12 +21,12 @@ from keras_resnet.resnet import deep_graphs
 
 @dataclass(frozen=True)
 class ExplainedBoxes:
-    """Maps of some objects of an image, the most certain object first.
+    """Maps of some of the objects in an image, the most certain object first.
 
     Parameters
     ----------
     maps : float32 array of shape (boxes, height, width)
-        As large as the image, 0 or more.
+        As large as the image; all values are 0 or more.
     boxes : float32 array of shape (boxes, 4)
         x1, y1, x2, y2 in pixels of the image.
     scores : float32 array of shape (boxes,)
@@ -38,7 +38,7 @@ class ExplainedBoxes:
     layers : tuple of str
         Name of the layer that gave the feature map of each.
     found : dict of str to array
-        All that the detector finds in the image, explained or not, as `detection.detect` gives it.
+        All that the detector finds in the image, explained or not, as `detection.detect` returns.
     """
 
     maps: np.ndarray
@@ -63,8 +63,8 @@ def box_maps(
     """Map where in images a detector sees each of its objects.
 
     The score that is explained is the logit of the object's class in the region of interest that
-    its box was refined from. Gradients go through the box head and RoIAlign, with the region held
-    fixed, to a feature map; the map is brought to the image's pixels as RoIAlign reads it.
+    its box was refined from. Gradients flow through the box head and RoIAlign, with the region held
+    fixed, to a feature map; the map is interpolated to the image's pixels as RoIAlign does it.
 
     Parameters
     ----------
@@ -73,31 +73,32 @@ def box_maps(
     images : sequence of array of shape (height, width, channels)
         Raw images of 0 to 255, each of any size, as `detection.detect` takes them.
     classes : int or iterable of int, optional
-        Explain objects of these classes only, counted from 0. Default: of all.
+        Explain objects of these classes only, counted from 0. Default: all classes.
     layer : str or layer, optional
         The layer of the detector's features whose map is used: its name, that of a stage such as
         "conv4", for its last map, or the layer itself. Default: the map that the region was taken
-        from, a level of the pyramid or the last one that C4 has for the whole image.
+        from: a level of the pyramid or, with C4, the last map of the whole image.
     method : {"hirescam", "grad_cam", "grad_cam++"}, default "hirescam"
-        "hirescam": features times gradients, place by place; negative sums are 0. "grad_cam" and
-        "grad_cam++": as in the function `grad_cam`, where the region sees the map. Box heads look
-        at places differently, which the mean over places that "grad_cam" takes leaves out.
+        "hirescam": the elementwise product of features and gradients; negative sums are 0.
+        "grad_cam" and "grad_cam++": as in the function `grad_cam`, for the part of the map that the
+        region sees. Box heads weigh each location differently; "grad_cam" averages over locations
+        and misses that.
     top : int, default 5
-        Objects per image, the most certain ones.
+        Explain so many objects per image at most, the most certain ones.
     score : float, default 0.5
         Lowest score of an object that is explained.
 
     Returns
     -------
     list of ExplainedBoxes
-        For each image; with 0 boxes if no object is certain enough.
+        One for each image; with 0 boxes if no object is certain enough.
 
     Raises
     ------
     ValueError
         For a model that is not a detector, images that `detection.detect` does not take, classes
-        that the detector does not have, and a layer that is not there or that a region does not
-        depend on.
+        that the detector does not have, and a layer that does not exist or that the features of a
+        region do not depend on.
 
     References
     ----------
@@ -128,12 +129,12 @@ def box_maps(
 class BoxExplainer:
     """Explains the objects of one image after the other: `BoxExplainer(detector)(image)`.
 
-    It compiles what it does when it is made, for images of any size.
+    It is compiled when it is made, for images of any size.
 
     Parameters
     ----------
     detector, layer, method
-        As in `box_maps`. Changes of the detector's weights take effect.
+        As in `box_maps`. Changes to the detector's weights take effect.
 
     Raises
     ------
@@ -175,7 +176,7 @@ class BoxExplainer:
             tf.TensorSpec((), "int32"),
             tf.TensorSpec((), "float32"),
         )
-        # A concrete function: TensorFlow warns of making many of the other kind.
+        # A concrete function: TensorFlow warns if many of the other kind are made.
         function: Any = tf.function(self._compute, input_signature=specs, autograph=False)
         with deep_graphs():
             self._compiled = function.get_concrete_function()
@@ -198,7 +199,7 @@ class BoxExplainer:
         taken = [self._names[level] for level in levels.numpy()]
         if apart := self._apart & set(taken):
             raise ValueError(
-                f"layer={self.layer!r}: the features of {apart.pop()!r}, which a box was found in, "
+                f"layer={self.layer!r}: the features of {apart.pop()!r}, where a box was found, "
                 "do not depend on it: leave it out, or name a stage of the backbone."
             )
         layers = tuple(taken) if self.layer is None else (self._chosen,) * len(taken)
@@ -214,7 +215,7 @@ class BoxExplainer:
         whole = given.dtype.kind in "iu" and given.ndim == 1
         if not (whole and ((given >= 0) & (given < count)).all()):
             raise ValueError(
-                f"classes={classes!r} must be numbers of classes from 0 to {count - 1}, those of "
+                f"classes={classes!r} must be class numbers from 0 to {count - 1}, those of "
                 f"{self.detector.name}."
             )
         return np.isin(np.arange(count), given)
@@ -260,7 +261,7 @@ class BoxExplainer:
         maps = tf.cond(
             tf.size(chosen) > 0,
             lambda: tf.map_fn(map_of, boxes, fn_output_signature=spec, parallel_iterations=1),
-            lambda: tf.zeros(tf.concat([[0], sizes[0]], 0)),  # a loop has no shape for none
+            lambda: tf.zeros(tf.concat([[0], sizes[0]], 0)),  # an empty loop has no shape
         )
         return found, chosen, regions * factors(resized, sizes), taken, maps
 

@@ -27,7 +27,7 @@ class Explained:
     Parameters
     ----------
     maps : float32 array of shape (images, rows, columns)
-        As large as the feature map. Of either sign for "cam", else 0 or more.
+        As large as the feature map. Of either sign for "cam", otherwise 0 or more.
     classes : int array of shape (images,)
         What was explained: classes, labels or values.
     outputs : float32 array of shape (images, units)
@@ -81,7 +81,7 @@ def grad_cam(
         sums are 0. "grad_cam++": as that, with weights for several objects of a class. "cam": the
         contribution of every place to the score, of either sign, for models that end in global
         average pooling and one Dense layer. There, "grad_cam" is the same without its negative
-        part. "hirescam": features times gradients, place by place; negative sums are 0.
+        part. "hirescam": the elementwise product of features and gradients; negative sums are 0.
     batch_size : int, default 32
         Images per batch.
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras_resnet import graphs
 
 SCALE = 1024.0
-"""Of gradients in float16, whose smallest number is 6e-8."""
+"""What gradients in float16 are scaled by: its smallest number is 6e-8."""
 
 
 def _grad_cam(features, gradients):
@@ -19,7 +19,7 @@ def _grad_cam(features, gradients):
 
 
 def _grad_cam_plus_plus(features, gradients):
-    """Chattopadhay et al. 2018, equations 5, 10 and 19, but for the factor exp(score)."""
+    """Chattopadhay et al. 2018, equations 5, 10 and 19, without the factor exp(score)."""
     squares = tf.square(gradients)
     total = tf.reduce_sum(features, axis=(1, 2), keepdims=True)
     alphas = tf.math.divide_no_nan(squares, 2 * squares + total * squares * gradients)
@@ -28,15 +28,15 @@ def _grad_cam_plus_plus(features, gradients):
 
 
 def _cam(features, gradients):
-    """Zhou et al. 2016, equation 2, divided by the number of places that are averaged.
+    """Zhou et al. 2016, equation 2, divided by the number of locations that are averaged.
 
-    The gradient behind an average and a projection is the projection's weight, so divided.
+    The gradient through an average and a projection is the projection's weight, divided likewise.
     """
     return tf.reduce_sum(gradients * features, axis=-1)
 
 
 def _hirescam(features, gradients):
-    """Draelos and Carin 2020, equation 6: what every place adds to a score that is linear in it."""
+    """Draelos and Carin 2020, equation 6: what each location adds to a linear score."""
     return tf.nn.relu(_cam(features, gradients))
 
 
@@ -46,10 +46,10 @@ METHODS: dict[str, Callable[[Any, Any], Any]] = {
     "cam": _cam,
     "hirescam": _hirescam,
 }
-"""What makes maps of features and gradients (images, height, width, channels), by name."""
+"""What turns features and gradients (images, height, width, channels) into maps, by name."""
 
 OF_BOXES = ("hirescam", "grad_cam", "grad_cam++")
-"""Those that suit any head, as that of a detector's boxes."""
+"""The methods that suit any head, such as a detector's box head."""
 
 
 def check_cam(model: keras.Model, layer: Any) -> None:

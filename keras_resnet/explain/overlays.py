@@ -13,7 +13,9 @@ _STRENGTH = 0.6  # how much of an image the hottest colour hides
 def overlay(
     images: Any, maps: np.ndarray, *, colours: str = "turbo", strength: float = _STRENGTH
 ) -> np.ndarray:
-    """Draw maps over images: each map from 0, where the image stays as it is, to its maximum.
+    """Draw maps over images as heat, scaled to the maximum of each map.
+
+    Where a map is 0, the image stays as it is.
 
     Parameters
     ----------

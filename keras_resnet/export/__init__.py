@@ -1,7 +1,7 @@
-"""Models out: what other programs load as it is.
+"""Models in formats that other programs load.
 
-The names are listed in `__init__.pyi`; what stands behind one is imported when it is first used, so
-that `load` runs a LiteRT, ONNX or OpenVINO file without TensorFlow.
+The names are listed in `__init__.pyi` and imported when they are first used, so that `load` runs a
+LiteRT, ONNX or OpenVINO file without TensorFlow.
 """
 
 import sys
@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 class _Package(types.ModuleType):
-    """Importing a file of the package does not hide the function of the same name."""
+    """A package whose functions are not hidden by submodules of the same name."""
 
     def __setattr__(self, name, value):
         if not (isinstance(value, types.ModuleType) and name in __all__):

@@ -1,4 +1,4 @@
-"""Images that 8-bit numbers are calibrated on, and others that judge what came of it."""
+"""Images that int8 is calibrated on, and others that verify the result."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 HELD_OUT = 5
-"""Where nothing else verifies, one in so many of the images that were given is held out for it."""
+"""If no other images verify, one in this many calibration images is held out to do it."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What images are for, once some calibrate.
+    """Which images calibrate a model, and which verify it.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class Calibration:
     agreement : float
         Fraction of these for which the exported model has to give the same answer.
     held_out : int
-        How many of them came as images to calibrate with.
+        How many of them were held out of the images to calibrate with.
     """
 
     calibrate: np.ndarray
@@ -34,17 +34,17 @@ class Calibration:
     held_out: int
 
     def to_json(self) -> dict:
-        """What a model card says of it."""
+        """What a model card says about it."""
         return {"calibrated_on": len(self.calibrate), "held_out": self.held_out}
 
 
 def calibration_of(
     calibrate: np.ndarray, images: Any, agreement: float, verified: bool
 ) -> Calibration:
-    """Hold some of the images that calibrate out, if no others verify.
+    """Hold out some of the images that calibrate, if no others verify.
 
-    They are evenly spaced: some of each class, where images are sorted by class. Chance alone takes
-    two standard errors off the agreement of so few.
+    They are evenly spaced, so that of images sorted by class, some of each class are held out. The
+    required agreement is lowered by two standard errors, as so few may miss it by chance.
 
     Parameters
     ----------
@@ -72,12 +72,12 @@ def calibration_of(
 
 
 def by_chance(fraction: float, count: int) -> float:
-    """Two standard errors of a fraction, found on so many images."""
+    """Two standard errors of a fraction, measured on so many images."""
     return 2 * math.sqrt(max(fraction * (1 - fraction), 0.0) / count)
 
 
 def check_calibration(images: np.ndarray | None, model: keras.Model, alone: bool) -> None:
-    """Raise ValueError for what a model cannot be calibrated with.
+    """Raise ValueError for images that a model cannot be calibrated with.
 
     Parameters
     ----------
@@ -91,15 +91,15 @@ def check_calibration(images: np.ndarray | None, model: keras.Model, alone: bool
     if images is None or not len(images):
         raise ValueError(
             "calibrate: precision='int8' needs images, as the model takes them, to find the ranges "
-            "of its feature maps; a hundred of the training split are plenty."
+            "of its feature maps; a hundred from the training split are plenty."
         )
     check_shape(model, calibrate=images)
     if not np.isfinite(images).all():
         raise ValueError("calibrate holds NaN or infinite values: leave these images out.")
     if alone and len(images) < 2:
         raise ValueError(
-            "calibrate has 1 image; two are the least, as one in five verifies: a hundred of the "
-            "training split are plenty. Or give others to verify with, images=."
+            "calibrate has 1 image; it needs at least two, as one in five is held out to verify: a "
+            "hundred from the training split are plenty. Or pass others to verify with, images=."
         )
 
 

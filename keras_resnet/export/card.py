@@ -35,8 +35,8 @@ class Exported(os.PathLike):
     verification : Verification, optional
         How it compares with the original; None if it was not verified.
     beside : dict of str to Verification, default {}
-        How other files in its folder compare with the original, by their names: the LiteRT file of
-        a SavedModel.
+        How other files in its folder compare with the original, by name: the LiteRT file of a
+        SavedModel.
     """
 
     path: Path
@@ -105,7 +105,7 @@ def with_facts(exported: Exported, **facts: object) -> Exported:
     exported : Exported
         The exported model.
     **facts
-        JSON values by name, in place of those that the card has.
+        JSON values by name, which replace those that the card has.
 
     Returns
     -------

@@ -35,7 +35,7 @@ _logger = logging.getLogger("keras_resnet")
 _LARGEST = 32
 """Images that go through a model at a time: more take more memory, and are no faster."""
 
-_TURNS, _FEWEST_TURNS, _SECONDS = 20, 3, 1.0  # of timing, which ends early after so long
+_TURNS, _FEWEST_TURNS, _SECONDS = 20, 3, 1.0  # of timing, which ends early after so many seconds
 _AGREEMENT = {"float32": 0.99, "bfloat16": 0.99, "int8": 0.95}
 
 
@@ -48,14 +48,14 @@ class Runtime:
     name : str
         What messages call it.
     precisions : tuple of str
-        What it computes in.
+        The precisions that it computes in.
     made : callable
-        From a model, its interface, a precision and images to calibrate with to a function of
-        batches of images, of any number.
+        Takes a model, its interface, a precision and images to calibrate with; returns a function
+        of batches of any number of images.
     modules : tuple of str, default ()
-        What must be installed.
+        The modules that it needs.
     install : str, optional
-        How.
+        The command that installs them.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Runtime:
 
     @property
     def missing(self) -> list[str]:
-        """What is not installed."""
+        """The modules that are not installed."""
         return [each for each in self.modules if importlib.util.find_spec(each) is None]
 
 
@@ -80,7 +80,7 @@ def _tensorflow(model, interface, precision, calibrate):
 
 
 def _of_a_file(write, suffix):
-    """How a runtime is made that reads files."""
+    """What `Runtime.made` is for a runtime that reads files."""
 
     def made(model, interface, precision, calibrate):
         options = {} if write is onnx else dict(precision=precision, calibrate=calibrate)
@@ -112,14 +112,14 @@ RUNTIMES: dict[str, Runtime] = {
         *(("onnx", "onnxruntime", "tf2onnx"), "pip install 'keras_resnet[onnx]'"),
     ),
 }
-"""All runtimes, those first that were fastest in `benchmarks.inference`."""
+"""All runtimes, the fastest in `benchmarks.inference` first."""
 
 _COMPARED = 2  # of those that are installed
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A function from images to outputs, of a model in a runtime.
+    """A model in a runtime, as a function from images to outputs.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class Compiled:
     image_shape : tuple
         Shape of the batches of images that it takes; None for any size.
     image_dtype : str
-        Type that images are turned into.
+        Type that images are converted to.
     reason : str
         Why this runtime.
     verification : Verification or None
@@ -151,7 +151,7 @@ class Compiled:
         Parameters
         ----------
         images : array of shape (images, height, width, channels)
-            Any number of images as the model takes them. More than 32 go through it in parts.
+            Any number of images as the model takes them. More than 32 are run in batches of 32.
 
         Returns
         -------
@@ -190,28 +190,29 @@ def compiled(
     verified: bool = True,
     verbose: bool = True,
 ) -> Compiled:
-    """Make a fast function of a model, from images to outputs.
+    """Turn a model into a fast function from images to outputs.
 
-    Normalizations are folded, and the weights become constants of the runtime's: what the model
-    learns afterwards, or weights that are loaded into it, the function does not see. It takes what
-    the model takes, may be called from several threads, and uses all cores.
+    Normalizations are folded, and the weights become constants in the runtime: if the model is
+    trained further or loads other weights, the function does not change. It takes what the model
+    takes, may be called from several threads, and uses all cores.
 
     Parameters
     ----------
     model : keras.Model
         A functional model of images with one output, of this package or any other.
     runtime : {"auto", "openvino", "tensorflow", "litert", "onnxruntime"}, default "auto"
-        What runs the model. "auto": TensorFlow or the first of the others that is installed and
-        computes in `precision`, whichever takes less time for a batch of `images`.
+        What runs the model. "auto" takes the first two of OpenVINO, TensorFlow, LiteRT and ONNX
+        Runtime that are installed and compute in `precision`, and of these, the one that takes less
+        time for a batch of `images`.
     images : array of shape (images, height, width, channels), optional
-        What to verify and to measure with, in batches of the size that is to be fast; best
-        photographs that the model knows. Default: made-up ones, measured one at a time.
+        What to verify with, and to time as one batch: pass as many as you will at a time, at best
+        photographs of the kind that the model knows. Default: made-up ones, timed one at a time.
     precision : {"float32", "bfloat16", "int8"}, default "float32"
         What feature maps are computed in. "bfloat16" is for processors that have instructions for
         it (AVX512-BF16, AMX). "int8" needs `calibrate`.
     calibrate : array of shape (images, height, width, channels), optional
         For "int8": images as the model takes them, as in `litert`. Without `images`, every fifth of
-        them verifies.
+        them is held out to verify.
     agreement : float, optional
         Fraction of `images` for which the function has to give the same answer as the model.
         Default: 0.99, for "int8" 0.95, less two standard errors for that many images.
@@ -348,7 +349,7 @@ def _check_shape(images, image_shape):
 
 
 def _as_loaded(name, model, precision, ask):
-    """A function as what comparisons take; its size is that of the weights."""
+    """A function as a `Loaded`, which comparisons take; its size is that of the weights."""
     each = {"float32": 4, "bfloat16": 2, "int8": 1}[precision]
     mebibytes = model.count_params() * each / 2**20
     shape, dtype = (None, *model.inputs[0].shape[1:]), model.inputs[0].dtype
@@ -360,7 +361,7 @@ def _fastest(found, images, interface, image_shape, runtime):
     (name, *others) = found
     if not others:
         asked = runtime == name
-        return name, "as asked" if asked else "no other is installed that can run it"
+        return name, "as asked" if asked else "no other runtime here can run the model"
     if images is None:
         _, *sides, channels = image_shape
         sides = (side or shown for side, shown in zip(sides, interface.image_size, strict=True))

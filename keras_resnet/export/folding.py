@@ -297,7 +297,7 @@ def _rebuilt(model, convert, fill=copy_state, without: Collection = ()):
 
 
 def _like(layer, **changes):
-    """A new layer with the same configuration but for some changes.
+    """A new layer with the same configuration, except for some changes.
 
     A grouped convolution that Keras would compile with XLA becomes one of ours.
     """

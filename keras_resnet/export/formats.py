@@ -1,4 +1,4 @@
-"""Single files for other runtimes: LiteRT (.tflite), ONNX and OpenVINO (.xml), a row each."""
+"""Single files for other runtimes: LiteRT (.tflite), ONNX and OpenVINO (.xml), one row each."""
 
 import os
 import warnings
@@ -65,11 +65,11 @@ def litert(
         As in `saved_model`: the made-up images have this size.
     images : array of shape (images, height, width, channels), optional
         What to verify with, as the model takes them; best those of a test split. Default: for
-        "int8" every fifth of `calibrate`, which then calibrates nothing; otherwise all of
-        `calibrate`, or made-up images, for which outputs are compared but no classes.
+        "int8" every fifth of `calibrate`, which is then not used to calibrate; otherwise all of
+        `calibrate`, or made-up images, for which outputs are compared but not classes.
     agreement : float, default 0.95
         Fraction of `images` for which the exported model has to give the same answer. For "int8"
-        without `images`, it may be two standard errors less, as there are few.
+        without `images`, it may be two standard errors less, as there are so few.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True
@@ -188,10 +188,10 @@ def openvino(
 ) -> Exported:
     """Write a model as an OpenVINO file, and verify it in OpenVINO.
 
-    Normalizations are folded. The file says what it was verified in, and `load` computes in that;
-    other programs have to ask for it: "INFERENCE_PRECISION_HINT". Images enter and outputs leave as
-    float32. OpenVINO Model Server serves the file from a folder of versions, as `examples/serving`
-    shows. Needs `pip install keras_resnet[openvino]`.
+    Normalizations are folded. The file records the precision that it was verified in, and `load`
+    uses that; other programs have to ask for it with "INFERENCE_PRECISION_HINT". Images and outputs
+    are float32. OpenVINO Model Server serves the file from a folder of versions, as
+    `examples/serving` shows. Needs `pip install keras_resnet[openvino]`.
 
     Parameters
     ----------
@@ -203,10 +203,10 @@ def openvino(
         Names of the classes, labels or values, for the model card. Default: numbers.
     precision : {"float32", "bfloat16", "int8"}, default "float32"
         "bfloat16": faster where the processor has instructions for it (AVX512-BF16, AMX); the
-        weights are kept as float16. "int8": convolutions compute with 8-bit numbers on scales that
-        are fixed beforehand, which is fastest; the head computes in float32. Where this changes
-        more answers than `agreement` allows, the layers that change most of them stay in float32,
-        which takes minutes to find.
+        weights are stored as float16. "int8": convolutions compute in 8 bits with scales that are
+        fixed beforehand, which is fastest; the head computes in float32. If this changes more
+        answers than `agreement` allows, the layers that change most of them stay in float32;
+        finding them takes minutes.
     calibrate, batch_size, image_size, images, agreement, verified, verbose
         As in `litert`.
 

@@ -13,11 +13,11 @@ from keras_resnet.resnet import deep_graphs
 
 @deep_graphs()
 def frozen(model: keras.Model, precision: Precision = "float32") -> Callable:
-    """Freeze a model: fold its normalizations, and make constants of its weights.
+    """Freeze a model: fold its normalizations, and turn its weights into constants.
 
-    oneDNN keeps constants in its own layout, where it would reorder variables at every call. Unlike
-    `TF_ONEDNN_ASSUME_FROZEN_WEIGHTS`, which keeps whatever an operation saw first, that is right
-    for any number of models in a process, also those that are still trained.
+    oneDNN keeps constants in its own layout, but reorders variables at every call. Unlike
+    `TF_ONEDNN_ASSUME_FROZEN_WEIGHTS`, which keeps whatever an operation saw first, that is correct
+    for any number of models in a process, even those that are still being trained.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def frozen(model: keras.Model, precision: Precision = "float32") -> Callable:
     Returns
     -------
     callable
-        From a tensor of images, a batch of any size, to the float32 outputs, a tensor.
+        Takes a tensor of images, a batch of any size; returns the outputs, a float32 tensor.
     """
     folded = in_precision(fold_batch_norm(plain(model)), precision)
     given = folded.inputs[0]

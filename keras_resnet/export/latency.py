@@ -85,8 +85,8 @@ def latencies(
     Raises
     ------
     ValueError
-        For what is no exported model, no models, numbers that are not positive, or images that one
-        of the models does not take.
+        For what is not an exported model, no models, numbers that are not positive, or images that
+        one of the models does not take.
 
     Examples
     --------

@@ -1,8 +1,8 @@
 """A LiteRT file in a SavedModel's folder, which TensorFlow Serving may serve in its place.
 
-`tensorflow_model_server --prefer_tflite_model` (experimental) serves `model.tflite` of a version,
-where there is one. It makes the signature "serving_default" of the names, types and shapes of that
-file's input and output; other signatures there are not.
+`tensorflow_model_server --prefer_tflite_model` (experimental) serves the `model.tflite` of a
+version if there is one. It makes the signature "serving_default" from the names, types and shapes
+of that file's input and output; there are no other signatures.
 """
 
 from dataclasses import asdict
@@ -25,9 +25,9 @@ FILE = "model.tflite"
 """Where TensorFlow Serving looks for it in a version's folder."""
 
 SIGNATURE = "serving_default"
-"""The signature that it has, and the only one."""
+"""The only signature that it has."""
 
-_AGREEMENT = 0.95  # as of other LiteRT files
+_AGREEMENT = 0.95  # as for other LiteRT files
 
 
 def check_served(
@@ -57,7 +57,7 @@ def check_served(
         )
     if resize:
         raise ValueError(
-            f"with_litert={precision!r}: a LiteRT file takes images of the model's size alone. "
+            f"with_litert={precision!r}: a LiteRT file takes only images of the model's size. "
             "Leave out resize, or with_litert."
         )
     if precision == "int8":
@@ -85,7 +85,7 @@ def write_served(
     model : keras.Model
         The original.
     folded : keras.Model
-        The same, whose normalizations are folded.
+        The same, with its normalizations folded.
     interface : Interface
         How clients call it.
     precision : {"float32", "float16", "dynamic", "int8"}
@@ -94,7 +94,7 @@ def write_served(
         Images as the signature takes them, for "int8" and to verify with.
     agreement : float
         Fraction of the images for which the SavedModel has to give the same answer as the original;
-        for the file, 0.95 are enough.
+        for the file, 0.95 is enough.
     verified : bool
         Whether to verify it.
 
@@ -102,7 +102,7 @@ def write_served(
     -------
     verification : Verification or None
     card : dict
-        What the model card says of it.
+        What the model card says about it.
 
     Raises
     ------
@@ -133,10 +133,10 @@ def write_served(
 
 
 def _named(contents, ends):
-    """The same file, whose one input and one output have these names.
+    """The same file, with these names for its one input and one output.
 
-    The server calls them as the tensors themselves are called; converters call those after what
-    made them, and keep the names of a signature elsewhere.
+    The server uses the names of the tensors themselves; converters name these after the operations
+    that made them, and keep the names of a signature elsewhere.
     """
     model = flatbuffer_utils.convert_bytearray_to_object(contents)
     (graph, *_) = model.subgraphs

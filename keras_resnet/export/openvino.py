@@ -1,4 +1,4 @@
-"""What OpenVINO and NNCF do for `export.openvino`: conversion and 8-bit numbers."""
+"""Conversion by OpenVINO, and quantization by NNCF, for `export.openvino`."""
 
 import contextlib
 import logging
@@ -14,13 +14,13 @@ from keras_resnet.export.comparison import same
 from keras_resnet.export.runtimes import PRECISION_OF, computes_bfloat16
 from keras_resnet.export.single_files import Asked, archived, asking
 
-_IN_FLOAT = ["MatMul"]  # logits in steps would make many classes equally likely
+_IN_FLOAT = ["MatMul"]  # quantized logits would make many classes equally likely
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
-_SILENT = {"CI": "true", "NNCF_CI": "1"}  # NNCF, imported otherwise, reports to Google Analytics
+_SILENT = {"CI": "true", "NNCF_CI": "1"}  # without these, NNCF reports to Google Analytics
 
 
 def check_bfloat16() -> None:
-    """Raise ValueError for a CPU without it, on which OpenVINO would compute in float32."""
+    """Raise ValueError for a CPU without bfloat16, where OpenVINO would compute in float32."""
     if not computes_bfloat16():
         raise ValueError(
             "precision='bfloat16' cannot be verified on this CPU, which has no instructions for it "
@@ -39,9 +39,9 @@ def write_openvino(asked: Asked, path: Path) -> dict:
 
 
 def write_openvino_accurately(asked: Asked, path: Path) -> dict:
-    """Write it in "int8" but for the layers whose 8 bits change answers most.
+    """Write it in "int8", except for the layers whose quantization changes the most answers.
 
-    They are found on the images that calibrate; others are left to judge the result.
+    They are found on the images that calibrate; others verify the result.
     """
     with archived(*asking(asked, batch_size=None)) as folder, _quiet_nncf() as nncf:
         import openvino
@@ -54,10 +54,10 @@ def write_openvino_accurately(asked: Asked, path: Path) -> dict:
             _dataset(nncf, asked),
             nncf.Dataset(pairs, lambda pair: _batch(pair[0])),
             _agreement(asked),
-            # The images that judge lose a little more than those that calibrate.
+            # Agreement drops a little more on the images that verify than on those that calibrate.
             max_drop=(1 - asked.agreement) / 2,
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
-                num_ranking_workers=1  # others would be forked from TensorFlow's process
+                num_ranking_workers=1  # more would be forked from TensorFlow's process
             ),
             **_quantization(nncf, asked),
         )
@@ -65,13 +65,13 @@ def write_openvino_accurately(asked: Asked, path: Path) -> dict:
     if not facts["convolutions_in_int8"]:
         raise ValueError(
             f"precision='int8' changes more answers than agreement={asked.agreement:g} allows, and "
-            "no convolution can stay in 8 bits: choose 'bfloat16' or 'float32', or ask for less."
+            "no convolution can stay in 8 bits: choose 'bfloat16', 'float32' or a lower agreement."
         )
     return {"accuracy_aware": True, **facts}
 
 
 def _agreement(asked) -> Callable[[Any, Any], tuple[float, list]]:
-    """What NNCF judges a model by: the fraction of the answers that stay, and the outputs."""
+    """What NNCF judges a model by: the fraction of answers that stay the same, and the outputs."""
 
     def judged(compiled, pairs):
         outputs, originals = zip(
@@ -95,7 +95,7 @@ def _read(folder):
 
 
 def _saved(model, asked, path):
-    """Write a model's files; gives what there is to say of its quantization."""
+    """Write a model's files; returns the facts about its quantization."""
     import openvino
 
     if asked.interface.batch_size:
@@ -103,7 +103,7 @@ def _saved(model, asked, path):
         model.reshape([asked.interface.batch_size, *shape])
     model.set_rt_info(asked.precision, PRECISION_OF)
     try:
-        # Weights are computed with in bfloat16, of which float16 loses nothing that counts.
+        # The weights are used in bfloat16, and float16 loses nothing of that which matters.
         openvino.save_model(model, path, compress_to_fp16=asked.precision == "bfloat16")
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
@@ -137,7 +137,7 @@ def _quantization(nncf, asked):
 
 @contextlib.contextmanager
 def _quiet_nncf() -> Iterator[Any]:
-    """NNCF, which draws no bars, logs errors only, and reports nothing to others."""
+    """NNCF, without progress bars, without logs except errors, and without telemetry."""
     with (
         open(os.devnull, "w") as nowhere,
         contextlib.redirect_stdout(nowhere),

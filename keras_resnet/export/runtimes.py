@@ -57,8 +57,8 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     ----------
     path : path
         A SavedModel's folder, a .tflite, .onnx or .xml file, a folder with one of these, or a
-        folder of numbered versions, of which the highest is taken. What `export.openvino` has
-        written computes in what it was verified in.
+        folder of numbered versions, of which the highest is taken. Files of `export.openvino` run
+        in the precision that they were verified in.
     threads : int, optional
         Threads of LiteRT, ONNX Runtime and OpenVINO. Default: one for each core that this process
         may use.
@@ -80,7 +80,7 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
     >>> runtimes.load("pets.pth")
     Traceback (most recent call last):
         ...
-    ValueError: 'pets.pth' is no exported model: no folder with a saved_model.pb, no .tflite, ...
+    ValueError: 'pets.pth' is not an exported model: it has no saved_model.pb and is not a ...
     """
     path = _found(Path(path))
     threads = threads or _cores()
@@ -100,7 +100,7 @@ def load(path: str | os.PathLike, threads: int | None = None) -> Loaded:
 
 
 def _found(path):
-    """The SavedModel or the file that is meant by a path."""
+    """The SavedModel or the file that a path refers to."""
     if path.is_dir() and not (path / "saved_model.pb").exists():
         path = max(versions(path), key=lambda each: int(each.name), default=path)
     if (path / "saved_model.pb").exists() or (path.is_file() and path.suffix in _READERS):
@@ -110,11 +110,12 @@ def _found(path):
         return files[0]
     if files:
         raise ValueError(
-            f"{str(path)!r} holds {len(files)} exported models: name one, as {min(files).name}."
+            f"{str(path)!r} holds {len(files)} exported models: name one, such as "
+            f"{min(files).name}."
         )
     *others, last = _READERS
     raise ValueError(
-        f"{str(path)!r} is no exported model: no folder with a saved_model.pb, no "
+        f"{str(path)!r} is not an exported model: it has no saved_model.pb and is not a "
         f"{', '.join(others)} or {last} file."
     )
 
@@ -211,7 +212,7 @@ def _read_onnx(path, threads):
 PRECISION_OF = ["keras_resnet", "precision"]
 """Where an .xml file says what it was verified in."""
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8: of what stays in float
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}  # int8: for what stays in float
 
 
 def _read_openvino(path, threads):
@@ -232,7 +233,7 @@ def _read_openvino(path, threads):
             if precision == "bfloat16" and not computes_bfloat16():
                 _logger.warning(_IN_FLOAT32, path)
         compiled = core.compile_model(model, "CPU", options)
-    except RuntimeError as error:  # whose first lines say where in its sources
+    except RuntimeError as error:  # its first lines are locations in OpenVINO's sources
         raise ValueError(str(error).strip().splitlines()[-1]) from error
     (given,), (taken,) = model.inputs, model.outputs
     shape = [None if size.is_dynamic else size.get_length() for size in given.partial_shape]

@@ -116,8 +116,8 @@ def saved_model(
         Also write `model.tflite` into the folder, a LiteRT file of this precision, as in `litert`,
         whose input and output are those of "serving_default". TensorFlow Serving serves it in place
         of the SavedModel if it is started with `--prefer_tflite_model`, which is experimental: then
-        there are no other signatures. Requests that warm a server up are for "serving_default"
-        alone. Default: no file.
+        there are no other signatures. Warm-up requests are for "serving_default" only. Default: no
+        file.
     calibrate : array of shape (images, height, width, channels), optional
         For `with_litert="int8"`: images as "serving_default" takes them, to find the ranges of the
         feature maps. A hundred from the training split are plenty.
@@ -128,7 +128,7 @@ def saved_model(
     agreement : float, default 0.99
         Fraction of `images` for which the exported model has to give the same answer: the same
         class, the same labels, or nearly the same values. For a detector: the fraction of objects
-        that both must find. For the LiteRT file, 0.95 are enough.
+        that both must find. For the LiteRT file, 0.95 is enough.
     verified : bool, default True
         Whether to run the exported model and compare it with `model`.
     verbose : bool, default True

@@ -1,4 +1,4 @@
-"""Models in single files: a row says what a format is, `written` writes, verifies and cards it."""
+"""Models in single files: a row describes a format; `written` writes and verifies a file of it."""
 
 import contextlib
 import glob
@@ -64,18 +64,18 @@ class Format:
     suffix : str
         What its files end in.
     precisions : tuple of str
-        What it computes in.
+        The precisions that it computes in.
     writers : tuple of callable
-        Each writes what was asked for to a path, and returns what the card should say of it. The
-        first is called; the next one where "int8" changes more answers than it may.
+        Each writes what was asked for to a path, and returns what the card should say about it. The
+        first is called; the next one only if "int8" changes more answers than it may.
     weights : str, optional
-        What the file of the weights ends in, which is written beside it.
+        The suffix of the file of the weights, which is written beside it.
     extra : str, optional
         The extra of this package that installs what it needs.
     writes, quantizes, runs : tuple of str
-        The modules that write it, that make 8-bit numbers, and that run it.
+        The modules that write it, that quantize it, and that run it.
     machine : dict of str to callable
-        By precision, what raises ValueError where this machine cannot verify it.
+        By precision, what raises ValueError if this machine cannot verify it.
     """
 
     key: str
@@ -180,7 +180,7 @@ def written(
 
 
 def _first_right(writers, asked, path, verify):
-    """Write, with the next writer where answers differ; gives its facts, and the verification."""
+    """Write, with the next writer if answers differ; returns its facts, and the verification."""
     write, *others = writers
     facts = write(asked, path)
     try:
@@ -265,7 +265,7 @@ def _new_file(path, format):
 
 @contextlib.contextmanager
 def _in_place(path, format):
-    """Where to write a file; one of weights, beside it there, gets in place before it."""
+    """Where to write a file; its weights, written beside it, are put in place before it."""
     with written_beside(path) as partial:
         if format.weights is None:
             yield partial

@@ -20,7 +20,7 @@ _logger = logging.getLogger("keras_resnet")
 
 
 class DisagreementError(ValueError):
-    """An exported model gives other answers than the original."""
+    """An exported model gives different answers from the original."""
 
 
 def verify(

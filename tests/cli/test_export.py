@@ -116,4 +116,4 @@ class TestBench:
 
     def test_what_is_no_exported_model(self, tmp_path):
         line = refused(run("bench", tmp_path))
-        assert "is no exported model" in line
+        assert "is not an exported model" in line

@@ -223,8 +223,8 @@ class TestMistakes:
             with pytest.raises(ValueError, match=complaint):
                 explain.box_maps(model, [image], **arguments)
         for arguments, complaint in (
-            ({"classes": 3}, "must be numbers of classes from 0 to 2"),
-            ({"classes": [0.5]}, "must be numbers of classes"),
+            ({"classes": 3}, "must be class numbers from 0 to 2"),
+            ({"classes": [0.5]}, "must be class numbers"),
             ({"top": 0}, "top=0"),
             ({"score": 2}, "score=2"),
         ):

@@ -272,7 +272,7 @@ class TestImagesThatVerifyInt8:
         assert [*(tmp_path / "new").iterdir()] == []
 
     def test_two_are_the_least(self, tmp_path, model, images, format):
-        with one_line_error("calibrate has 1 image; two are the least"):
+        with one_line_error("calibrate has 1 image; it needs at least two"):
             self.write(format, model, tmp_path, images[:1])
         exported = self.write(format, model, tmp_path, images[:2], agreement=0.0)
         assert exported.verification.images == 1

@@ -63,5 +63,5 @@ def test_arguments_out_of_range(tmp_path, paths):
             export.latencies(paths, **options)
     with one_line_error("name at least one model"):
         export.latencies([])
-    with one_line_error("is no exported model"):
+    with one_line_error("is not an exported model"):
         export.latencies([*paths, tmp_path / "gone"])

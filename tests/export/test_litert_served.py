@@ -95,7 +95,7 @@ def test_a_server_warms_up_what_the_file_has(tmp_path, model, images):
     [
         ({"with_litert": "int8"}, "precision='int8' needs images"),
         ({"with_litert": "int4"}, "with_litert='int4' must be one of 'float32', 'float16'"),
-        ({"with_litert": "float32", "resize": True}, "of the model's size alone"),
+        ({"with_litert": "float32", "resize": True}, "takes only images of the model's size"),
     ],
 )
 def test_mistakes(tmp_path, model, options, message):

@@ -222,7 +222,7 @@ class TestLoad:
         loaded = export.load(tmp_path)
         assert loaded.path == tmp_path / "10" / "net.xml"
         np.testing.assert_array_equal(loaded(images), export.load(files / "int8.xml")(images))
-        with one_line_error("holds 3 exported models: name one, as bfloat16.xml."):
+        with one_line_error("holds 3 exported models: name one, such as bfloat16.xml."):
             export.load(files)
 
     def test_needs_the_weights_beside_it(self, files, tmp_path):

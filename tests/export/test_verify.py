@@ -118,9 +118,9 @@ class TestVerify:
             export.verify(exported, model, np.zeros((1, 31, 31, 3), "float32"))
 
     def test_finds_no_model_and_broken_ones(self, tmp_path, exported, model, images):
-        with one_line_error("is no exported model"):
+        with one_line_error("is not an exported model"):
             export.verify(tmp_path, model, images)
-        with one_line_error("gone' is no exported model"):
+        with one_line_error("gone' is not an exported model"):
             export.verify(tmp_path / "gone", model, images)
         for part in ("saved_model.pb", "variables/variables.index"):
             broken = tmp_path / "broken" / part.replace("/", "-")
