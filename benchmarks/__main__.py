@@ -4,8 +4,8 @@ Each contender runs in its own process, and each peer alternates with keras_resn
 both see the same machine conditions. Trust the ratios; absolute figures drift. Figures are medians
 over all turns; the first call, which traces and compiles, is reported separately. Writes
 `peers.json` and `peers.png` into the folder of this CPU in `results/cpus`, and `RESULTS.md`, with a
-section for every CPU that has such a folder. Measuring only some models or peers keeps the earlier
-results of the others.
+section for every CPU that has such a folder. If only some models or peers are measured, the others
+keep their earlier results.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument(
         "--peer", action="append", choices=list(CONTENDERS), help="measure this peer only"
     )
-    parser.add_argument("--report", action="store_true", help="rewrite RESULTS.md only")
+    parser.add_argument("--report", action="store_true", help="only rewrite RESULTS.md")
     options = parser.parse_args()
     if options.report:
         write_report()

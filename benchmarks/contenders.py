@@ -37,7 +37,7 @@ NETS = {
 }
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 DEVICE = os.environ.get("BENCHMARKS_DEVICE", "cpu")  # or "cuda"
-WEIGHTS = "BENCHMARKS_WEIGHTS"  # a file for those who compile a model; otherwise random ones
+WEIGHTS = "BENCHMARKS_WEIGHTS"  # a file of weights for `Compiled`; otherwise they are random
 EPOCHS = 3  # of training from files; the first one includes start-up
 
 
@@ -344,7 +344,7 @@ class PyTorchCompiledChannelsLast(PyTorch):
 
 
 class PyTorchFrozen(PyTorchCompiledChannelsLast):
-    """The same for inference alone: weights are constants, and normalizations folded."""
+    """The same, for inference only: weights are constants, batch normalization is folded."""
 
     def __init__(self, net: Net, precision: str):
         import torch._inductor.config
@@ -438,5 +438,5 @@ OF_INFERENCE = {
     "keras_resnet compiled": (Compiled, _BOTH, ("keras",)),
     "PyTorch compiled channels_last, frozen": (PyTorchFrozen, _BOTH, ("torch",)),
 }
-"""Who is good for inference alone, which `benchmarks.inference` measures."""
+"""Contenders for inference only, which `benchmarks.inference` measures."""
 EVERYONE = CONTENDERS | OF_INFERENCE

@@ -1,7 +1,7 @@
 """Both filter gradients of 1x1 convolutions: `python -m benchmarks.filter_gradients`.
 
-Compares training steps in which the filter gradient of every 1x1 convolution is one matrix product
-with steps in which it is TensorFlow's own, in turns, in bfloat16. `keras_resnet.layers` chooses
+Alternates training steps in which the filter gradient of every 1x1 convolution is one matrix
+product with steps in which it is TensorFlow's own, in bfloat16. `keras_resnet.layers` chooses
 between them by the CPU's flags: run this on a new kind of CPU.
 """
 
@@ -19,7 +19,7 @@ ROUNDS = 10
 
 
 def step_of(name: str, batch: int, size: int, switch: str):
-    """Make a function that trains for one step, traced with the switch in this position."""
+    """Make a function that takes one training step, traced with this setting of the switch."""
     import numpy as np
 
     from keras_resnet.layers import pointwise

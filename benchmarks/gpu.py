@@ -1,17 +1,17 @@
 """ResNet-50 and ResNeXt-50 on one GPU, against PyTorch: `python -m benchmarks.gpu`.
 
-Needs JAX and PyTorch, and no TensorFlow: keras_resnet runs on Keras' JAX backend, PyTorch runs the
+Needs JAX and PyTorch, but not TensorFlow: keras_resnet runs on Keras' JAX backend, PyTorch runs the
 transcription of torchvision's models in tests/golden. Measures training and inference, in bfloat16
-and in tf32, with batches of 64 and 256: images per second, peak memory, and the fraction of the
-card's rate of a large bfloat16 matrix product. Images stay on the card. All three libraries are
-prepared for the same work at the same time, which takes as long as the slowest compiler, and then
-measured in turns, one at a time.
+and in tf32, with batches of 64 and 256: images per second, peak memory, and the throughput as a
+fraction of the GPU's rate of a large bfloat16 matrix product. Images stay on the GPU. All three
+contenders are prepared for the same work at once, which takes as long as the slowest compiler, and
+are then measured in turns, one at a time.
 
-Takes less than eight minutes: what would begin later than `--seconds` after the start is left out,
-the least important last, and a second run goes on from there, faster for the compilers' caches.
-Writes a file into `results/gpus`, and the section of the card in `RESULTS.md`. `--rehearse` goes
-the same way on a CPU, with tiny sizes, and writes nothing. Without a GPU, prints a message and
-exits with code 0.
+Takes less than eight minutes: the most important work comes first, and what has not begun
+`--seconds` after the start is skipped. A second run continues from there and is faster, since
+compiled functions are cached. Writes a file into `results/gpus` and the GPU's section of
+`RESULTS.md`. `--rehearse` does the same on a CPU, with tiny sizes, and writes nothing. Without a
+GPU, prints a message and exits with code 0.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from benchmarks.report import write_report
 from benchmarks.worker import Conversation, answers
 
 LIBRARIES = ("keras_resnet", "PyTorch channels_last", "PyTorch compiled channels_last")
-# In this order: what comes first matters most.
+# The most important first.
 WORK = [
     {"net": net, "work": work, "batch": batch, "precision": precision, "size": 224}
     for precision in ("bfloat16", "tf32")
@@ -44,10 +44,10 @@ REHEARSAL = [
     for work, precision in (("train", "bfloat16"), ("infer", "tf32"))
 ]
 CACHE = Path.home() / ".cache" / "keras_resnet" / "jax"
-SECONDS = 420  # after which nothing new is begun
-ROUNDS, TURN = 3, 0.7  # turns of each library, and the least seconds of one
+SECONDS = 420  # after which no new work is started
+ROUNDS, TURN = 3, 0.7  # turns of each library, and the minimum seconds of a turn
 KEY = ("net", "work", "batch", "precision", "size", "library")
-# As JAX's own advice for GPUs has it, https://docs.jax.dev/en/latest/gpu_performance_tips.html.
+# As JAX recommends for GPUs: https://docs.jax.dev/en/latest/gpu_performance_tips.html.
 XLA_FLAGS = "--xla_gpu_triton_gemm_any=true --xla_gpu_enable_latency_hiding_scheduler=true"
 
 
@@ -84,7 +84,7 @@ class OnJax:
         return answer
 
     def peak_mebibytes(self):
-        """What the compiled function needs at once; its results are in place of its state."""
+        """The memory of the compiled function; outputs reuse the buffers of the donated state."""
         needs = self.function.memory_analysis()
         return (needs.argument_size_in_bytes + needs.temp_size_in_bytes) / 2**20
 
@@ -126,7 +126,7 @@ class OnTorch:
         import numpy as np
         import torch
 
-        torch.compiler.reset()  # or the model before would stay in memory
+        torch.compiler.reset()  # otherwise the previous model stays in memory
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # tf32, and for convolutions:
         torch.backends.cudnn.allow_tf32 = True
@@ -136,7 +136,7 @@ class OnTorch:
             if isinstance(layer, torch.nn.ReLU):
                 layer.inplace = True  # as in torchvision
         self.module.train(work == "train")
-        # A rehearsal on a CPU does without minutes of a C++ compiler.
+        # On a CPU, inductor would spend minutes in a C++ compiler.
         how = {"backend": "inductor" if device == "cuda" else "eager"}
         self.forward = torch.compile(self.module, **how) if self.compiled else self.module
         self.optimizer = torch.optim.SGD(self.module.parameters(), LEARNING_RATE, MOMENTUM)
@@ -173,7 +173,7 @@ class OnTorch:
 
 
 class OnTorchCompiled(OnTorch):
-    """The same with `torch.compile`."""
+    """The same, with `torch.compile`."""
 
     compiled = True
 
@@ -186,7 +186,7 @@ def _batch(np, net, batch):
 
 
 def software(library: str) -> str:
-    """Name the versions that a library runs on."""
+    """Name a library and its version."""
     if library != LIBRARIES[0]:
         import torch
 
@@ -198,7 +198,7 @@ def software(library: str) -> str:
 
 
 def matrix_rate(device: str, size: int) -> float:
-    """Measure multiply-adds per second of a bfloat16 matrix product, best of ten."""
+    """Measure the multiply-adds per second of a bfloat16 matrix product, the best of ten runs."""
     import torch
 
     matrix = torch.randn(size, size, device=device, dtype=torch.bfloat16)
@@ -214,7 +214,7 @@ def matrix_rate(device: str, size: int) -> float:
 
 
 def serve(library: str, device: str) -> None:
-    """Be one library's process: prepare for a piece of work, measure a turn, and so on."""
+    """Run as one library's process: prepare a piece of work, measure a turn of it, and so on."""
     answer = answers()
     answer(software=software(library))
     kinds = dict(zip(LIBRARIES, (OnJax, OnTorch, OnTorchCompiled), strict=True))
@@ -229,20 +229,20 @@ def serve(library: str, device: str) -> None:
                 answer(**_turn(prepared, **options))
             else:
                 prepared = None
-                gc.collect()  # its memory is free before the next takes any
+                gc.collect()  # free its memory before the next takes any
                 start = time.perf_counter()
                 net = dataclasses.replace(NETS[options["net"]], size=options["size"])
                 chosen = (options[name] for name in ("batch", "precision"))
                 prepared = kinds[library](net, options["of"], *chosen, device)
                 prepared.wait(prepared.step())
                 answer(first=time.perf_counter() - start, peak_mebibytes=prepared.peak_mebibytes())
-        except Exception as error:  # such as too little memory: the next may fit
+        except Exception as error:  # such as too little memory: the next work may fit
             prepared = None
             answer(error=f"{type(error).__name__}: {str(error).splitlines()[0][:80]}")
 
 
 def _turn(prepared, seconds):
-    """Seconds per step, of as many steps as take that long together."""
+    """Measure the seconds per step, over as many steps as take at least `seconds`."""
     prepared.wait(prepared.step())
     count, taken = 1, 0.0
     while taken < seconds:
@@ -256,7 +256,7 @@ def _turn(prepared, seconds):
 
 
 def compare(processes: dict[str, Conversation], work: dict, turn: float) -> list[dict]:
-    """Prepare all libraries for a piece of work at once, and measure them in turns."""
+    """Prepare all libraries for a piece of work at once, then measure them in turns."""
     options = {name: work[name] for name in ("net", "batch", "precision", "size")}
     for process in processes.values():
         process.ask("prepare", of=work["work"], **options)
@@ -276,7 +276,7 @@ def compare(processes: dict[str, Conversation], work: dict, turn: float) -> list
 
 
 def gpu() -> str | None:
-    """Name the GPU, if JAX and PyTorch see it."""
+    """The name of the GPU; None if JAX or PyTorch does not see it."""
     found = _asked(
         "import jax, torch; found = torch.cuda.is_available() and jax.default_backend() == 'gpu';"
         "print(torch.cuda.get_device_name() if found else '')"
@@ -285,13 +285,13 @@ def gpu() -> str | None:
 
 
 def _flags() -> str:
-    """Those of XLA_FLAGS, or none: XLA ends a process that has one it does not know any more."""
+    """`XLA_FLAGS` if this XLA knows them all, otherwise none: unknown flags abort the process."""
     code = "import jax; print(jax.jit(lambda x: x + 1)(1))"
     return XLA_FLAGS if _asked(code, XLA_FLAGS=XLA_FLAGS) == "2" else ""
 
 
 def _asked(code, **environment):
-    """What code prints in a process of its own, as looking for a GPU reserves its memory."""
+    """What code prints in a process of its own, since looking for a GPU reserves its memory."""
     command, environment = [sys.executable, "-c", code], {**os.environ, **environment}
     asked = subprocess.run(command, capture_output=True, text=True, env=environment)
     return asked.stdout.strip()
@@ -306,7 +306,7 @@ def _kept(file, measured):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="begin nothing new after")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="start no new work after")
     parser.add_argument("--rehearse", action="store_true", help="tiny sizes, on a CPU")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -325,7 +325,7 @@ def main() -> None:
         "KERAS_BACKEND": "jax",
         "JAX_PLATFORMS": "cpu" if options.rehearse else "cuda",
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", "" if options.rehearse else _flags()),
-        # Three processes share the card.
+        # Three processes share the GPU.
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "JAX_COMPILATION_CACHE_DIR": os.environ.get("JAX_COMPILATION_CACHE_DIR", str(CACHE)),
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
@@ -348,7 +348,7 @@ def main() -> None:
         ]
         for work in plan:
             if time.perf_counter() - start > options.seconds:
-                print(f"Left out, as there is no time: {work}", flush=True)
+                print(f"Skipped for lack of time: {work}", flush=True)
                 continue
             found = compare(processes, work, 0.01 if options.rehearse else TURN)
             measured += found
@@ -366,12 +366,12 @@ def main() -> None:
 
 
 def _is_done(work, done):
-    """Whether all libraries have been measured at a piece of work."""
+    """Whether a piece of work has been measured with all libraries."""
     return all(tuple({**work, "library": each}[key] for key in KEY) in done for each in LIBRARIES)
 
 
 def _line(each):
-    """One measurement, to be printed."""
+    """A measurement as a line of text."""
     name = f"{each['net']}, {each['work']} {each['batch']}, {each['precision']}, {each['library']}"
     if "error" in each:
         return f"{name}: {each['error']}"

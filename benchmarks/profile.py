@@ -1,7 +1,7 @@
 """Where our models spend their time, operation by operation: `python -m benchmarks.profile`.
 
 Writes `profile.json` into the folder of this CPU in `results/cpus`. `RESULTS.md` shows it below the
-comparison, where it explains which operations would have to be faster to reach the missed targets.
+comparison, to explain which operations would have to be faster to reach the targets missed.
 """
 
 import collections
@@ -26,7 +26,7 @@ WORK = [
 ]
 # Prefixes of TensorFlow's operation names, without oneDNN's own prefix. The first match counts.
 FAMILIES = {
-    # On CPUs with AMX, those of 1x1 convolutions are matrix products. The head's are small.
+    # On CPUs with AMX, those of 1x1 convolutions are matrix products. The head's product is small.
     "filter gradients": ("Conv2DBackpropFilter", "MatMul"),
     "input gradients": ("Conv2DBackpropInput",),
     "convolutions": ("Conv2D", "FusedConv2D"),

@@ -1,7 +1,7 @@
 """Runs one contender in its own process, one piece of work at a time.
 
-`Process` is the other side: it starts the process and exchanges lines of JSON with it, as a
-`Conversation` does with any command.
+`Process` is the other side: it starts the process and exchanges lines of JSON with it;
+`Conversation` does that with any command.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ WORTH_COUNTING = 5.0
 
 
 class Conversation:
-    """A running command that answers lines of JSON; `startup` is its first answer."""
+    """A running command that answers with lines of JSON; `startup` is its first answer."""
 
     def __init__(self, command: list[str], folder: Path = ROOT):
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by __exit__
@@ -64,7 +64,7 @@ class Conversation:
 
 
 class Process(Conversation):
-    """A running contender; `startup` holds the seconds that starting it took."""
+    """A running contender; `startup` holds the seconds it took to start."""
 
     def __init__(self, name: str, net: str, precision: str, size: int, folder: Path = ROOT):
         command = [sys.executable, "-m", "benchmarks.worker", name, net, precision, str(size)]
@@ -72,7 +72,7 @@ class Process(Conversation):
 
 
 def answers() -> Callable[..., None]:
-    """Make the function with which a process answers; what libraries print goes elsewhere."""
+    """Return the function that a process answers with; other output goes to standard error."""
     to = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     return lambda **facts: print(json.dumps(facts), file=to, flush=True)

@@ -89,7 +89,7 @@ rows = []
 for name, (build, learn, recipe) in ways.items():
     keras.utils.set_random_seed(options.seed)
     model, start = build(), time.perf_counter()
-    # Photographs as large as the weights answer best; the others have a size of their own.
+    # Fine-tune at the size at which the weights are most accurate; the others have their own size.
     view = transfer.view_for(pets, options.weights) if learn is transfer.fine_tune else {}
     result = learn(model, pets, recipe, seed=options.seed, verbose=2, **view)
     minutes = (time.perf_counter() - start) / 60

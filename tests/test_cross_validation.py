@@ -103,9 +103,9 @@ class TestInterruption:
             runs.cross_validate("digits", output, folds=2, callbacks=[Stop()], **OPTIONS)
         model = output / "fold-1" / "model.keras"
         before = model.stat().st_mtime_ns
-        with one_line_error("of other settings: folds was 2, is 3"):
+        with one_line_error("with other settings: folds was 2, is 3"):
             runs.cross_validate("digits", output, folds=3, **OPTIONS)
-        with one_line_error("of other settings: changes: epochs was 1, is 2"):
+        with one_line_error("with other settings: changes: epochs was 1, is 2"):
             runs.cross_validate("digits", output, folds=2, **{**OPTIONS, "epochs": 2})
         again = runs.cross_validate("digits", output, folds=2, **OPTIONS)
         assert model.stat().st_mtime_ns == before

@@ -189,7 +189,7 @@ class TestTraining:
         settings = json.loads(file.read_text())
         assert settings.pop("training_crop", None) == options.get("crop")
         file.write_text(json.dumps({**settings, "crop": 0.875}))
-        with one_line_error("run of other settings", "crop was"):
+        with one_line_error("run with other settings", "crop was"):
             learn(net(24, 24), source, checkpoints=tmp_path, **options)
 
 

@@ -2,9 +2,9 @@
 
     python openvino_client.py CARD cat.jpg dog.png [--address localhost:8500] [--model resnet50]
 
-CARD is the model card that was written beside the model, resnet50.xml.json: it says how images are
-shown to the model and what the classes are called. Prints the best label and its probability for
-every image. Exits with 1 if an image failed.
+CARD is the model card that was written beside the model, resnet50.xml.json: it says how to prepare
+images and what the classes are called. Prints the best label and its probability for every image.
+Exits with 1 if an image failed.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 
 def shown(file: Path, card: dict) -> np.ndarray:
-    """Crop and resize an image as an evaluation does, and normalize it if the model does not."""
+    """Crop and resize an image as in evaluation, and normalize it if the model does not."""
     with PIL.Image.open(file) as image:
         image = PIL.ImageOps.exif_transpose(image).convert("RGB" if card["input"][-1] == 3 else "L")
     height, width = np.broadcast_to(card["image_size"], 2)

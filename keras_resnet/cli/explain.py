@@ -18,25 +18,25 @@ from keras_resnet.names import some
     "--class",
     "class_name",
     metavar="NAME",
-    help="The class, label or value to explain.  [default: for each image the most probable; of a "
-    "detector, objects of all]",
+    help="The class, label or value to explain.  [default: the most probable one of each image; "
+    "for a detector, objects of all classes]",
 )
 @click.option(
     "--layer",
     metavar="NAME",
     help="The layer whose feature map is used, or a stage such as conv4.  [default: the last map; "
-    "of a detector, the one that the object was found in]",
+    "for a detector, the one that the object was found in]",
 )
 @click.option(
     "--method",
     metavar="grad-cam|grad-cam++|cam|hirescam",
-    help="How channels are weighed; cam is for models that end in average pooling and one Dense "
-    "layer.  [default: grad-cam; of a detector, hirescam]",
+    help="How channels are weighted; cam is for models that end in average pooling and one Dense "
+    "layer.  [default: grad-cam; for a detector, hirescam]",
 )
 @click.option(
     "--top",
     type=options.AT_LEAST_1,
-    help="For a detector: objects per image, the most certain ones.  [default: 5]",
+    help="For a detector: how many objects per image, highest scores first.  [default: 5]",
 )
 @click.option(
     "--score",
@@ -51,9 +51,9 @@ from keras_resnet.names import some
 def explain(model, images, as_json, **given):
     """Draw where a trained MODEL looks in images: files, or folders of them.
 
-    MODEL is as for `predict`. The folder gets a picture of each image, as the model is shown it,
-    with the regions that speak for the class in colour, from blue to red; and sheet.png, images
-    beside their maps. Of a detector, each object gets a picture.
+    MODEL is as for `predict`. Writes a picture of each image, as the model is shown it, with the
+    regions that speak for the class in colour, from blue to red; and sheet.png, images beside their
+    maps. For a detector, writes a picture of each object.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -71,5 +71,5 @@ def explain(model, images, as_json, **given):
             f"{record.method} of {record.layer}"
         )
         if record.empty:
-            say(f"no object: {some([str(each) for each in record.empty], 10)}")
+            say(f"no objects found: {some([str(each) for each in record.empty], 10)}")
         show_skipped(record)

@@ -30,15 +30,13 @@ from keras_resnet.runs.choices import EXPORTS
     "--calibrate",
     help="Images, as for --data: the training split calibrates int8, the test split verifies.",
 )
-@click.option(
-    "--batch-size", type=options.AT_LEAST_1, help="Images of every request.  [default: any]"
-)
+@click.option("--batch-size", type=options.AT_LEAST_1, help="Images per request.  [default: any]")
 @click.option(
     "--image-dtype",
     type=click.Choice(["float32", "uint8"]),
     default="float32",
     show_default=True,
-    help="saved_model: what images come as.",
+    help="saved_model: the type of input images.",
 )
 @click.option("--resize", is_flag=True, help="saved_model: take images of any size.")
 @click.option(
@@ -46,7 +44,7 @@ from keras_resnet.runs.choices import EXPORTS
     type=options.AT_LEAST_1,
     default=5,
     show_default=True,
-    help="saved_model: classes of an answer to image files.",
+    help="saved_model: how many classes to return for an image file.",
 )
 @click.option(
     "--with-litert",
@@ -58,8 +56,8 @@ from keras_resnet.runs.choices import EXPORTS
 @click.option(
     "--agreement",
     type=options.FRACTION,
-    help="Fraction of the test images whose class, or of the objects that, must stay the same.  "
-    "[default: 0.99, litert and openvino 0.95]",
+    help="Fraction of the test images whose class must stay the same, or of the objects that must "
+    "still be found.  [default: 0.99; litert and openvino 0.95]",
 )
 @options.task
 @options.shown
@@ -67,12 +65,12 @@ from keras_resnet.runs.choices import EXPORTS
 @options.output("Folder: of all versions of a SavedModel, or of the file.")
 @options.as_json
 def export(model, output, as_json, **given):
-    """Write MODEL as other programs load it, and verify it there.
+    """Export MODEL for other programs, and verify the export there.
 
     MODEL is a model.keras, the folder that holds it, or a builder's name. Writes the next version
     into DIR as a SavedModel for TensorFlow Serving; or DIR/NAME.tflite, DIR/NAME.onnx or
-    DIR/NAME.xml (OpenVINO), and beside it its model card, .json, and labels.txt. Detectors are
-    written as SavedModels only.
+    DIR/NAME.xml (OpenVINO), with its model card (.json) and labels.txt. Detectors are exported as
+    SavedModels only.
     """
     with answer(as_json) as found:
         from keras_resnet import runs
@@ -108,7 +106,7 @@ def bench(exported, as_json, **given):
     """Measure exported models side by side: latency and throughput.
 
     EXPORTED are SavedModels (or folders of their versions), .tflite, .onnx and .xml files. They
-    take turns, so that all see the same machine.
+    take turns, so that all run under the same conditions.
     """
     with answer(as_json) as found:
         from keras_resnet import runs

@@ -84,7 +84,7 @@ epochs = click.option(
 )
 batch_size = click.option("--batch-size", type=AT_LEAST_1, help="Images per step.")
 _PRECISION = click.Choice(list(PRECISIONS))
-_COMPUTED = "What feature maps are computed in."
+_COMPUTED = "The precision of feature maps."
 precision = click.option(
     "--precision", type=_PRECISION, default="float32", show_default=True, help=_COMPUTED
 )

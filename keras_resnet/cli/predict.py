@@ -39,13 +39,13 @@ from keras_resnet.runs.choices import COMPUTED_IN, RUNTIMES
 @click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
-    help="What runs the model; auto: the fastest that is installed.  [default: TensorFlow]",
+    help="What runs the model; auto is the fastest that is installed.  [default: TensorFlow]",
 )
 @click.option(
     "--precision",
     type=click.Choice(COMPUTED_IN),
-    help="What it computes in: bfloat16 is about twice as fast on processors that have it.  "
-    "[default: the model's]",
+    help="The precision to compute in; bfloat16 is about twice as fast on processors that support "
+    "it.  [default: the model's]",
 )
 @options.task
 @options.shown

@@ -128,7 +128,7 @@ def show_skipped(source):
 
 
 def show_calibration(found):
-    """Print whether probabilities mean what they say, if that is known."""
+    """Print how well calibrated the probabilities are, if that is known."""
     if not found:
         return
     line = f"Expected calibration error {found['expected_error']:.2%}"
@@ -156,4 +156,4 @@ def show_training(record):
     )
     say(f"{record.output / 'predictions.png'}: predictions on test images, the worst first")
     if (page := record.output / PAGE_FILE).is_file():
-        say(f"{page}: the page of the run, which a browser shows")
+        say(f"{page}: the page of the run; open it in a browser")

@@ -15,17 +15,17 @@ from keras_resnet.cli.quality import show_calibration
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The page.  [default: report.html in the folder of the run; of several, comparison.html]",
+    help="The page.  [default: report.html in the folder of the run; for several, comparison.html]",
 )
 @options.as_json
 def report(runs, output, as_json):
-    """Draw the page of a RUN again: what was asked, and what came of it; or compare several.
+    """Draw the page of a RUN again, with its settings and results; or compare several runs.
 
-    `train` writes it at its end, as RUN/report.html, one file that needs no other. Of a run of an
-    earlier version, the page has what there is, and says what it lacks.
+    `train` writes the page when it finishes: RUN/report.html, a self-contained file. A run of an
+    earlier version recorded less, and its page says what is missing.
 
-    Several runs of one task and the same classes are shown side by side: the settings that differ,
-    the metrics, and the test images that some get right and others do not.
+    Several runs with the same task and classes are shown side by side: the settings that differ,
+    the metrics, and the test images that only some of them get right.
     """
     with answer(as_json) as found:
         if len(runs) > 1:
@@ -47,7 +47,7 @@ def _draw(run, output, found):
 
 
 def _compare(runs, output, found):
-    """Draw the page of several runs, and say in short what differs."""
+    """Draw the page of several runs, and print a summary of what differs."""
     from keras_resnet.runs import compare
     from keras_resnet.runs.comparison import COMPARISON_FILE
 
@@ -57,20 +57,20 @@ def _compare(runs, output, found):
         rows = [[name, *map(_shown, values)] for name, values in record.settings.items()]
         table("Settings that differ", ["setting", *record.names], rows)
     rows = [[name, *map(_shown, values)] for name, values in record.metrics.items()]
-    table("On the test images of each", ["metric", *record.names], rows)
+    table("On each run's own test images", ["metric", *record.names], rows)
     if record.common != {name: record.metrics.get(name) for name in record.common}:
         rows = [[name, *map(_shown, values)] for name, values in record.common.items()]
-        table(f"On the {record.images} in common", ["metric", *record.names], rows)
+        table(f"On the {record.images} images in common", ["metric", *record.names], rows)
     for pair in record.pairs:
         one, other = (record.names[run] for run in pair.runs)
         first, second = pair.better
         say(
-            f"Of {record.images} test images in common, {one} alone does better on {first}, "
-            f"{other} on {second}; by chance with a probability of {pair.p:.2g}."
+            f"Of {record.images} test images in common, {one} does better on {first}, {other} on "
+            f"{second}; the probability of such a difference by chance is {pair.p:.2g}."
         )
     for note in record.notes:
         say(note)
-    say(f"{record.output}: the page, which a browser shows")
+    say(f"{record.output}: the page; open it in a browser")
 
 
 def _shown(value):

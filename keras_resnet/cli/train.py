@@ -22,7 +22,7 @@ from keras_resnet.runs.choices import LOSSES, OPTIMIZERS, RECIPES, THRESHOLDS
 @options.seed
 @options.as_json
 def demo(output, epochs, seed, as_json):
-    """Go the whole way on the handwritten digits that come with the installation.
+    """Train, test and export a model on the handwritten digits that come with the installation.
 
     Trains a CIFARResNet20 on 1,222 real images, reports its accuracy on 359 others, exports a
     SavedModel, compares that with the model in memory and saves a sheet of predictions.
@@ -68,15 +68,15 @@ def demo(output, epochs, seed, as_json):
 )
 @options.assignments(
     "FIELD=VALUE",
-    "Another value for a field of the recipe, such as ema=0.99; may be given several times.",
+    "Set a field of the recipe, such as ema=0.99; may be given several times.",
 )
 @options.epochs
 @options.batch_size
 @click.option(
     "--optimizer",
     type=click.Choice([*OPTIMIZERS], case_sensitive=False),
-    help="What takes the steps; another one than the recipe's brings its own learning rate and "
-    "weight decay.  [default: the recipe's]",
+    help="The optimizer; one other than the recipe's has its own default learning rate and weight "
+    "decay.  [default: the recipe's]",
 )
 @click.option(
     "--learning-rate",
@@ -97,13 +97,13 @@ def demo(output, epochs, seed, as_json):
     "for the others.  [default: the recipe's]",
 )
 @options.image_size(
-    "the data's; of photographs, with weights, what these answer best at, such as 288; for boxes, "
-    "800x1333",
+    "the data's; for photographs, with weights, the size at which these are most accurate, such as "
+    "288; for boxes, 800x1333",
     options.FOR_DETECTORS,
 )
 @options.crop(
-    " in tests, and in training where the augmentation cuts no windows.  [default: all; for an "
-    "--image-size that is given, with windows, what the weights were tested with]"
+    " in tests, and in training if the augmentation does not crop.  [default: all; with an "
+    "--image-size and an augmentation that crops, what the weights were tested with]"
 )
 @options.fast_precision
 @click.option(
@@ -116,13 +116,13 @@ def demo(output, epochs, seed, as_json):
 @click.option(
     "--loss",
     type=click.Choice([*LOSSES], case_sensitive=False),
-    help="What a mistake costs; each is for the labels of some tasks.  [default: the task's]",
+    help="The loss function; each is for certain tasks.  [default: the task's]",
 )
 @click.option(
     "--thresholds",
     type=options.RuleOrNumber(THRESHOLDS),
-    help="For several labels: from which probability on each is there; a number, or what to "
-    "maximize on the validation images.  [default: 0.5]",
+    help="For several labels: the probability from which a label is predicted; a number, or the "
+    "metric to maximize on the validation images.  [default: 0.5]",
 )
 @click.option("--augmentation", help="How to vary training images, such as strong or randaugment.")
 @click.option("--balanced", is_flag=True, help="Weight classes equally.")
@@ -132,8 +132,8 @@ def demo(output, epochs, seed, as_json):
     type=click.FloatRange(0, 1, max_open=True),
     default=0.15,
     show_default=True,
-    help="Fraction of the training images to validate on, where the data has none for that; 0 to "
-    "train on all of them and keep the last epoch's weights.",
+    help="Fraction of the training images to validate on, if the data has no validation images; 0 "
+    "to train on all of them and keep the last epoch's weights.",
 )
 @click.option(
     "--strategy",
@@ -147,7 +147,7 @@ def demo(output, epochs, seed, as_json):
     "--timeout",
     **options.timeout,
     default=600.0,
-    help="For multiworker: seconds to wait for a worker that does not come or answer.",
+    help="For multiworker: seconds to wait for a worker that does not start or respond.",
 )
 @click.option(
     "--sync-bn/--no-sync-bn",
@@ -160,10 +160,10 @@ def demo(output, epochs, seed, as_json):
     type=options.AT_LEAST_1,
     default=1,
     show_default=True,
-    help="Steps that TensorFlow takes at once.",
+    help="Steps per call of the compiled training function.",
 )
 @click.option(
-    "--save-every", type=options.AT_LEAST_1, help="Also save the state after so many steps."
+    "--save-every", type=options.AT_LEAST_1, help="Also save the state every so many steps."
 )
 @click.option(
     "--find-learning-rate",
@@ -174,7 +174,7 @@ def demo(output, epochs, seed, as_json):
 @click.option(
     "--folds",
     type=click.IntRange(min=2),
-    help="Train so many models, each tested on another part of the images: cross-validation.",
+    help="Cross-validation: train this many models, each tested on a different part of the images.",
 )
 @click.option("--profile", is_flag=True, help="Write a trace of steps 10 to 20 to DIR/profile.")
 @options.on_error
@@ -186,20 +186,21 @@ def train(source, output, as_json, hosts, changes, finds_rate, **given):
     boxes.
 
     With weights, the model is fine-tuned in stages: its head on features computed once, then the
-    last stage, then all layers. Unless --epochs is given, a stage ends that gains nothing, and one
-    is skipped that cannot. Without weights, it is trained from scratch. A detector is trained all
-    at once; its weights may be a detector's, or a classifier's for the backbone. Defaults are those
-    of `keras_resnet.transfer.stages` or `keras_resnet.training.Recipe`. An interrupted run
-    continues where it was when the same command is given again.
+    last stage, then all layers. Unless --epochs is given, a stage ends once it no longer improves
+    the model, and is skipped if it cannot. Without weights, the model is trained from scratch. A
+    detector is trained all at once; its weights may be a detector's, or a classifier's for the
+    backbone. Defaults are those of `keras_resnet.transfer.stages` or
+    `keras_resnet.training.Recipe`. The same command continues an interrupted run.
 
-    Writes DIR/report.html, the page of the run, which a browser shows; model.keras, labels.txt,
-    history.csv, images.csv, metrics.json, curves.png, predictions.png, confusion.csv, run.json,
-    which says what was asked, answers.npz, logs for TensorBoard, and a SavedModel in
-    DIR/saved_model/1 (the next number if there is one). Of boxes: per_class.csv,
-    precision_recall.png, errors.png, detections.json and truths.json in place of confusion.csv.
+    Writes DIR/report.html, the page of the run; model.keras, labels.txt,
+    history.csv, images.csv, metrics.json, curves.png, predictions.png, confusion.csv, run.json (the
+    settings), answers.npz, logs for TensorBoard, and a SavedModel in DIR/saved_model/1 (the next
+    number if there is one). For boxes: per_class.csv, precision_recall.png, errors.png,
+    detections.json and truths.json instead of confusion.csv.
 
-    With --find-learning-rate, only DIR/learning_rate.png and learning_rate.csv. With --folds, all
-    that of every model in DIR/fold-1 and so on, and DIR/cross_validation.json and out_of_fold.csv.
+    With --find-learning-rate, writes only DIR/learning_rate.png and learning_rate.csv. With
+    --folds, writes all of that for each model into DIR/fold-1 and so on, and
+    DIR/cross_validation.json, report.html and out_of_fold.csv.
     """
     hosts = hosts and hosts.split(",")
     if finds_rate and given["folds"]:

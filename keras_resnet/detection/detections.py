@@ -65,7 +65,7 @@ class Detections(OfDetector):
         }
 
     def origins(self, found, logits, deltas, proposals, counts, resized, sizes):
-        """Find the proposal that each object was, given what was returned for which inputs."""
+        """Find the proposal that each object came from, given the outputs and their inputs."""
         boxes, scores, _ = _candidates(logits, deltas, proposals, counts, resized)
         boxes *= factors(resized, sizes)[:, None, None]
         labels = tf.maximum(found["labels"], 0)
@@ -86,7 +86,7 @@ class Detections(OfDetector):
 
 
 def factors(resized, sizes):
-    """What boxes in the batch are multiplied by to be in pixels of the images: (images, 4)."""
+    """Factors from boxes in the batch to pixels of the images, of shape (images, 4)."""
     ratios = tf.cast(sizes, "float32") / tf.cast(resized, "float32")
     return tf.gather(ratios, (1, 0, 1, 0), axis=1)
 
@@ -94,7 +94,7 @@ def factors(resized, sizes):
 def _candidates(logits, deltas, proposals, counts, resized):
     """The box of every class in every proposal, its score, and whether an image has scores of NaN.
 
-    Scores of boxes that are none are 0.
+    Padding and boxes that are too small have a score of 0.
     """
     shape, classes = tf.shape(proposals), logits.shape[-1] - 1
     scores = tf.reshape(tf.nn.softmax(logits), (shape[0], shape[1], classes + 1))[..., 1:]

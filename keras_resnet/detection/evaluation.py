@@ -508,7 +508,7 @@ def coco_results(
 def read_coco_results(
     results: Sequence[dict], image_ids: Sequence[int | str]
 ) -> list[dict[str, np.ndarray]]:
-    """Detections from what `coco_results` made of them, in the order of `image_ids`."""
+    """Turn the output of `coco_results` back into detections, in the order of `image_ids`."""
     of_image = {image: [] for image in image_ids}
     for each in results:
         of_image[each["image_id"]].append(each)

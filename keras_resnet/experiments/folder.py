@@ -77,7 +77,7 @@ class Folder:
             )
 
     def _check_place(self):
-        """Raise ValueError within the folder of another experiment."""
+        """Raise ValueError for a folder within that of another experiment."""
         for outer in self.path.absolute().parents:
             if (outer / _SETTINGS).exists():
                 raise ValueError(

@@ -182,9 +182,9 @@ def index(folder: str | os.PathLike) -> dict[str, ExperimentRecord]:
 
 
 def _how_far(folder, trials):
-    """What is done, and how the rest will be."""
+    """How many trials are done, and how to continue."""
     done = len(folder.results(_names(trials)))
-    return f"{done} of {len(trials)} trials are done. The same command goes on."
+    return f"{done} of {len(trials)} trials are done. The same command continues."
 
 
 def _names(trials):
@@ -209,7 +209,10 @@ def _work(folder, asked, trials, settings, images, verbose):
     _logger.info("%s: %d trials, %d done.", asked["experiment"], len(trials), len(found))
     title, done = asked["experiment"], len(found)
     with progress.task(title, len(trials), "trials", done=done) as advance:
-        while len(found) not in (former, len(trials)):  # others may have been killed meanwhile
+        while len(found) not in (
+            former,
+            len(trials),
+        ):  # another process may have been killed meanwhile
             former = len(found)
             for trial in trials:
                 if trial.name in found:
@@ -219,7 +222,7 @@ def _work(folder, asked, trials, settings, images, verbose):
                     result = folder.result(trial.name)
                     if result is None:
                         result = _done(trial, settings, Context(images, place, verbose))
-                        folder.check(asked)  # if several began at once, they agree
+                        folder.check(asked)  # several that started at once have to agree
                         folder.keep(trial.name, result)
                     found[trial.name] = result
                     advance()

@@ -134,7 +134,7 @@ class TrainingSettings(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class LoadingSettings(TrainingSettings):
-    """`TrainingSettings` of an experiment in which some models may come with trained weights.
+    """`TrainingSettings` of an experiment that can load trained weights for some of its models.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class LoadingSettings(TrainingSettings):
     Raises
     ------
     ValueError
-        As `TrainingSettings` does, and for what is no mapping, or holds something else than files.
+        As `TrainingSettings` does, and if `weights` is not a mapping of names to files.
     """
 
     weights: Mapping[str, str | os.PathLike] = field(default_factory=dict)
@@ -161,7 +161,7 @@ class LoadingSettings(TrainingSettings):
             )
 
     def recorded(self) -> dict[str, Any]:
-        """The settings, without the folders that files of weights are in."""
+        """The settings, without the folders of weight files."""
         files = {name: Path(file).name for name, file in self.weights.items()}
         return {**super().recorded(), "weights": files}
 
@@ -274,12 +274,12 @@ def built(seed: int, build: Callable[..., _Model], *arguments: Any, **options: A
 def classifier(
     images: Source, seed: int, build: Callable[..., _Model], *arguments: Any, **options: Any
 ) -> _Model:
-    """Build a classifier of some images, which takes them raw.
+    """Build a classifier for some images, which takes raw pixels.
 
     Parameters
     ----------
     images : Source
-        The images, which say its input and its classes.
+        The images, which determine its input shape and classes.
     seed, build, *arguments, **options
         As for `built`.
 

@@ -1,4 +1,4 @@
-"""What a model gave for the images of its run, kept beside it; and how sure it may be."""
+"""A model's answers on the images of its run, saved beside it; and their calibration."""
 
 import zipfile
 from collections.abc import Callable, Mapping
@@ -15,16 +15,16 @@ from keras_resnet.runs.kinds import Quality
 
 
 class Answers(NamedTuple):
-    """How the answers of a task are kept.
+    """How the answers of a task are saved.
 
     Parameters
     ----------
     outputs : callable
-        The array of them, of what the task's `evaluated` returns.
+        Returns the array of answers, given what the task's `evaluated` returned.
     quality : callable
-        That again, of labels, outputs, names, and the thresholds of the names or None.
+        Restores that, given labels, outputs, names, and the thresholds of the names or None.
     sure : bool
-        Whether they are probabilities, which may be too high or too low.
+        Whether the answers are probabilities, which can be calibrated.
     """
 
     outputs: Callable[[Any], np.ndarray]
@@ -47,11 +47,11 @@ ANSWERS = {
         sure=False,
     ),
 }
-"""Those of models that answer for a whole image; objects are in detections.json."""
+"""By task; detectors' answers are in detections.json instead."""
 
 
 def answers_of(quality: Quality) -> Answers | None:
-    """How the answers of a model are kept, if they are."""
+    """How the answers of a model are saved; None if they are not."""
     task = _TASKS.get(type(quality))
     return ANSWERS[task] if task else None
 
@@ -64,14 +64,14 @@ _TASKS = {
 
 
 def write_answers(folder: Path, found: Mapping[str, Any]) -> None:
-    """Write down a model's answers, in the order of images.csv, and what is right.
+    """Save a model's answers, in the order of images.csv, and the labels.
 
     Parameters
     ----------
     folder : pathlib.Path
         The folder of the run.
     found : mapping of str to quality or None
-        How the model does on splits; None for those that it has not been tried on.
+        How the model does on each split; None for a split that it was not evaluated on.
     """
     arrays = {}
     for split, quality in found.items():
@@ -86,9 +86,9 @@ def write_answers(folder: Path, found: Mapping[str, Any]) -> None:
 def read_answers(
     folder: Path, task: str, names: tuple[str, ...], thresholds: tuple[float, ...] | None = None
 ) -> dict[str, Any]:
-    """How a model does on the splits of its run, from the answers that are kept.
+    """How a model does on the splits of its run, from the saved answers.
 
-    Raises ValueError for a file that is damaged or of another model.
+    Raises ValueError if the file is damaged or from another model.
     """
     file = folder / ANSWERS_FILE
     if task not in ANSWERS or not file.is_file():
@@ -103,7 +103,7 @@ def read_answers(
         }
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
-            f"{str(file)!r} is damaged or of another model ({error}): remove it, and the answers "
+            f"{str(file)!r} is damaged or from another model ({error}): remove it, and the answers "
             "are computed again."
         ) from error
 
@@ -116,17 +116,17 @@ def _checked(kind, kept, split, names, thresholds):
 
 
 def calibrated(test: Any, validation: Any) -> dict[str, float | None] | None:
-    """Whether a model is as often right as it is sure, and the temperature that makes it so.
+    """The calibration error of a model, and the temperature that reduces it.
 
     Parameters
     ----------
     test, validation : quality
-        How it does on either split; None for no validation images.
+        How the model does on each split; None for no validation images.
 
     Returns
     -------
     dict or None
-        As in `TrainRecord`; None for answers that are no probabilities.
+        As in `TrainRecord`; None for answers that are not probabilities.
     """
     kept = answers_of(test)
     if kept is None or not kept.sure or not len(test.labels):

@@ -1,4 +1,4 @@
-"""A trained model as a function of batches, run by what is fastest for many images."""
+"""A trained model as a function of batches, made fast for many images."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from keras_resnet.export.freezing import frozen
 log = logging.getLogger(__name__)
 
 WORTH_FREEZING = 256
-"""Images from which on freezing a model takes less time than it saves."""
+"""Number of images from which freezing a model saves more time than it takes."""
 
 
 def asking(
@@ -24,14 +24,14 @@ def asking(
     runtime: RuntimeName | None = None,
     precision: CompiledPrecision | None = None,
 ) -> Callable[[tf.Tensor], np.ndarray]:
-    """Make a function of batches of images of a model that is not trained any more.
+    """Turn a model whose training is over into a function of batches of images.
 
     Parameters
     ----------
     model : keras.Model
         The model.
     batches : tf.data.Dataset
-        Batches of (images, labels), the first of which may be measured with.
+        Batches of (images, labels); the first may be used to measure speed.
     images : int
         How many images there are.
     runtime, precision : str, optional
@@ -52,7 +52,7 @@ def asking(
     if images >= WORTH_FREEZING and policies == {"float32"}:
         try:
             graph = frozen(model)
-        except Exception as error:  # layers of others may refuse to be copied
+        except Exception as error:  # custom layers may refuse to be copied
             log.debug("%s is not frozen: %s", model.name, error)
         else:
             return lambda images: graph(images).numpy()

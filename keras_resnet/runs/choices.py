@@ -10,16 +10,16 @@ IMAGES_FILE = "images.csv"
 """The images of every split, beside it."""
 
 RUN_FILE = "run.json"
-"""What was asked of the run, and the command that repeats it, beside it."""
+"""The settings of a run, and the command that repeats it."""
 
 ANSWERS_FILE = "answers.npz"
-"""What the model gives for the test and validation images, beside it."""
+"""The model's answers on the test and validation images."""
 
 PAGE_FILE = "report.html"
-"""The page of a run, and of a search, in their folders."""
+"""The page of a run or a search."""
 
 FOLDS_FILE = "folds.json"
-"""What distinguishes a cross-validation from others, in its folder."""
+"""The settings of a cross-validation, which tell it from others."""
 
 RUN_FILES = (
     RUN_FILE,
@@ -73,10 +73,10 @@ EXPORTS = {
     "onnx": ("float32",),
     "openvino": ("float32", "bfloat16", "int8"),
 }
-"""Formats of exported models, and the precisions of each: of files, as `export.formats.FORMATS`."""
+"""The export formats and the precisions of each; for files, as in `export.formats.FORMATS`."""
 
 RUNTIMES = ("auto", "openvino", "tensorflow", "litert", "onnxruntime")
-"""What runs trained models: "auto" and the keys of `export.compiled.RUNTIMES`."""
+"""The runtimes of trained models: "auto" and the keys of `export.compiled.RUNTIMES`."""
 
 COMPUTED_IN = ("float32", "bfloat16")
-"""What predictions may be computed in."""
+"""The precisions that predictions can be computed in."""

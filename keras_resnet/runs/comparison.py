@@ -18,23 +18,23 @@ from keras_resnet.runs.reporting.facts import Run, check_done, read
 from keras_resnet.training.tasks import TASKS
 
 COMPARISON_FILE = "comparison.html"
-"""The page, unless it is called otherwise."""
+"""The default name of the page."""
 
-_OF_ALL = ("class_names", "thresholds")  # fields of an evaluation that are not one an image
+_OF_ALL = ("class_names", "thresholds")  # fields of an evaluation that are not per image
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The answers of a run to some test images.
+    """A run's answers to some test images.
 
     Parameters
     ----------
     quality : Evaluation, MultiLabelEvaluation, RegressionEvaluation or DetectionEvaluation
-        What was said of each image.
+        The answer to each image.
     places : int array of shape (images,)
         Which rows of the run's test images these are.
     rows : tuple
-        The images, as images.csv has them.
+        The images, as images.csv lists them.
     """
 
     quality: Any
@@ -61,27 +61,26 @@ def _taken(column, indices):
 
 @dataclass(frozen=True)
 class Change:
-    """A test image that the runs do not agree on.
+    """A test image on which the runs differ.
 
     Parameters
     ----------
     image : str
         Its path, or its number in the split, in the first run.
     digest : str
-        What tells it from others.
+        The digest of its contents.
     label : str
-        What is right, as images.csv has it.
+        The true label, as in images.csv.
     answers : tuple of str
-        What each run said.
+        Each run's answer.
     certainties : tuple of float or None
         The probability of each answer; None where answers have none.
     right : tuple of bool or None
         Whether each answer is right; None for numbers.
     errors : tuple of float
-        How far each run was from what is right: for classes, one minus the probability of the
-        right one; for labels, the largest difference of a probability from 0 or 1; for numbers, the
-        largest error, in standard deviations of the true values; for boxes, how many are missed or
-        false.
+        How wrong each run was: for classes, one minus the probability of the right one; for labels,
+        the largest difference of a probability from 0 or 1; for numbers, the largest error, in
+        standard deviations of the true values; for boxes, the number of errors.
     """
 
     image: str
@@ -95,21 +94,20 @@ class Change:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two runs on the test images that all have in common.
+    """Two runs, compared on the test images that all runs have in common.
 
     Parameters
     ----------
     runs : tuple of (int, int)
         Which ones, counted from 0.
     better : tuple of (int, int)
-        The images that only the first gets right, and only the second; of numbers, those that each
-        is nearer to.
+        How many images only the first gets right, and only the second; for numbers, on how many
+        each has the smaller error.
     alike : int
-        The others.
+        On how many images they do equally well.
     p : float
-        Probability of a difference at least as large if each of the images that they do not agree
-        on fell to either side by the toss of a coin: McNemar's exact test, of numbers the sign
-        test.
+        Probability of a difference at least this large if the two runs were equally good:
+        McNemar's exact test or, for numbers, the sign test.
     """
 
     runs: tuple[int, int]
@@ -120,14 +118,14 @@ class Pair:
 
 @dataclass(frozen=True)
 class ComparisonRecord:
-    """What `compare` has found.
+    """What `compare` found.
 
     Parameters
     ----------
     runs : tuple of Run
         The runs.
     names : tuple of str
-        What to call each: as much of the path of its folder as tells it from the others.
+        The name of each: as much of its folder's path as tells it from the others.
     settings : dict of str to tuple
         The settings that differ, with a value for each run; None where it has none.
     same : dict of str to object
@@ -135,16 +133,16 @@ class ComparisonRecord:
     metrics : dict of str to tuple of float or None
         The metrics of each run on its own test images.
     tests : tuple of Tested
-        What each run said of the test images that all have in common.
+        Each run's answers to the test images that all have in common.
     common : dict of str to tuple of float
         The metrics of each run on those images.
     pairs : tuple of Pair
-        Any two runs on those images.
+        All pairs of runs, compared on those images.
     changed : tuple of Change
-        Those of them that some runs get right and others do not, of numbers all; first those on
-        which the runs differ the most.
+        Those of the images that only some runs get right (for numbers, those with different
+        errors), largest differences first.
     notes : tuple of str
-        What to know before one trusts the numbers, a line each.
+        Caveats, one line each.
     output : pathlib.Path or None
         The page.
     """
@@ -163,7 +161,7 @@ class ComparisonRecord:
 
     @property
     def task(self) -> str:
-        """What all runs have learned."""
+        """The task of all runs."""
         return self.runs[0].task
 
     @property
@@ -217,16 +215,15 @@ def compare(
 ) -> ComparisonRecord:
     """Compare finished runs, as `keras-resnet report RUN RUN ...` does.
 
-    Images are matched by their contents, whatever they are called and wherever they are. A run of
-    an earlier version that did not write down its answers is asked again, about those of its test
-    images that are unchanged.
+    Images are matched by their contents, not by their paths. A run of an earlier version did not
+    record its answers: they are computed again for those of its test images that are unchanged.
 
     Parameters
     ----------
     runs : sequence of path
-        Their folders, at least two, of one task and the same classes.
+        The folders of at least two runs with the same task and classes.
     output : path, optional
-        The page, which needs no other file; replaced if it exists. None for no page. Default:
+        The page, a self-contained HTML file; replaced if it exists. None for no page. Default:
         comparison.html.
 
     Returns
@@ -236,8 +233,8 @@ def compare(
     Raises
     ------
     ValueError
-        For fewer than two runs, one that is named twice, a folder that is none of a run or of one
-        that has not ended, and runs of different tasks or classes.
+        For fewer than two runs, a run that is named twice, a folder without a finished run, and
+        runs with different tasks or classes.
 
     Examples
     --------
@@ -262,7 +259,7 @@ def compare(
         check_writable(output.parent)
         check_files(output.parent, [output.name])
     if isinstance(runs, str | os.PathLike) or len(runs) < 2:
-        raise ValueError(f"runs={runs!r} must be the folders of two runs, or of more.")
+        raise ValueError(f"runs={runs!r} must be the folders of at least two runs.")
     folders = [Path(run).parent if Path(run).name == MODEL_FILE else Path(run) for run in runs]
     _check_different(folders)
     for folder in folders:
@@ -313,7 +310,7 @@ def _check_alike(runs):
         if other.task != first.task:
             raise ValueError(
                 f"run {str(first.folder)!r} is for {first.task}, {str(other.folder)!r} for "
-                f"{other.task}: compare runs of one task."
+                f"{other.task}: compare runs of the same task."
             )
         if other.names != first.names:
             unlike = [
@@ -327,19 +324,19 @@ def _check_alike(runs):
 
 
 def rows_of(run: Run, split: str = "test") -> list[Any]:
-    """The images of a run in a split, as images.csv has them."""
+    """The images of a run in a split, as images.csv lists them."""
     return run.images.rows[split] if run.images else []
 
 
 def _names(folders):
-    """The ends of paths that tell them apart."""
+    """The shortest ends of paths that tell the folders apart."""
     parts = [Path(os.path.realpath(folder)).parts for folder in folders]
     ends = (["/".join(each[-length:]) for each in parts] for length in itertools.count(1))
     return tuple(next(each for each in ends if len({*each}) == len(each)))
 
 
 def _settings(runs):
-    """The settings that differ, and those that are the same, of the runs that know theirs."""
+    """The settings that differ, and those that are the same, of the runs that recorded theirs."""
     asked = [dict(_flat(run.asked.get("settings") or {})) for run in runs]
     known = [each for each in asked if each]
     names = dict.fromkeys(itertools.chain(*known))
@@ -352,13 +349,13 @@ def _settings(runs):
     return {name: each for name, each in values.items() if name not in alike}, alike
 
 
-_ITS_OWN = ("output",)  # settings that every run has another value of
+_ITS_OWN = ("output",)  # settings that are different for every run
 _PLAN = "training"  # the recipe, or a list of stages
-_STAGE = "back_to"  # what names one of several stages of a training
+_STAGE = "back_to"  # what names a stage of the training
 
 
 def _flat(settings, before=""):
-    """Settings without others in them, but fields of the recipe: "head: ema" is one of a stage."""
+    """Nested settings made flat; "head: ema" is the field of the recipe of a stage."""
     for name, value in settings.items():
         if before + name in _ITS_OWN:
             continue
@@ -377,7 +374,7 @@ def _side_by_side(metrics):
 
 
 def _recorded(runs):
-    """The metrics that runs have written down, on their own test images."""
+    """The metrics that the runs recorded on their own test images."""
     names = next((run.test.metrics() for run in runs if run.test), _METRICS[runs[0].task])
     found = {name: tuple(_metric(run, name) for run in runs) for name in names}
     for name in ("expected_error", "temperature"):
@@ -387,7 +384,7 @@ def _recorded(runs):
 
 
 def _metric(run, name):
-    """What a run has written down, which a classifier calls by another name."""
+    """A metric that a run recorded; a classifier's may begin with test_."""
     return run.metrics.get(f"test_{name}", run.metrics.get(name))
 
 
@@ -400,14 +397,14 @@ _METRICS = {
 
 
 def _tested(run):
-    """What a run said of its test images; None if that is not known."""
+    """A run's answers to its test images; None if they are not known."""
     if run.test is None:
         return None
     rows, places = rows_of(run), run.places["test"]
     if (len(places) and places.max() >= len(rows)) or len(run.test.labels) != len(places):
         raise ValueError(
-            f"run {str(run.folder)!r} holds answers for {len(run.test.labels)} test images, "
-            f"{IMAGES_FILE} lists {len(rows)}: they are of two runs. Train it again."
+            f"run {str(run.folder)!r} has answers for {len(run.test.labels)} test images, but "
+            f"{IMAGES_FILE} lists {len(rows)}: these are from different runs. Train it again."
         )
     return Tested(run.test, places, tuple(rows[place] for place in places))
 
@@ -415,8 +412,8 @@ def _tested(run):
 def _in_common(runs):
     """The answers to the test images in common, and how many of those were relabelled.
 
-    An image that is several times in a split is matched as often as it is in all. Those that are
-    labelled otherwise in another run are left out. Nothing, if a run does not know its answers.
+    An image that a split has several times is matched as often as all runs have it. Images whose
+    labels differ between runs are left out. Empty if the answers of a run are not known.
     """
     tests = [found for run in runs if (found := _tested(run))]
     if len(tests) < len(runs):
@@ -436,7 +433,7 @@ def _in_common(runs):
 
 
 def _by_contents(rows):
-    """The places of images, by their digest and how often that came before."""
+    """The places of images, by digest and how often that has occurred before."""
     seen, places = {}, {}
     for place, row in enumerate(rows):
         seen[row.digest] = seen.get(row.digest, -1) + 1
@@ -467,13 +464,13 @@ _ERRORS: dict[str, Callable[[Any], np.ndarray]] = {
     "regression": _errors_of_numbers,
     "detection": _errors_of_boxes,
 }
-"""How far answers are from what is right, by task."""
+"""How wrong answers are, by task."""
 
 
 def _pairs(task, tests):
-    """Any two runs: the images that one does better on."""
+    """All pairs of runs, and on how many images each does better."""
     right = [each.quality.right for each in tests]
-    if right[0] is None:  # numbers are only nearer or farther
+    if right[0] is None:  # numbers are not right or wrong, only closer or farther
         errors = [_ERRORS[task](each.quality) for each in tests]
     else:
         errors = [np.where(each, 0, 1) for each in right]
@@ -491,7 +488,7 @@ def _pair(one, other, errors):
 
 
 def _changes(task, tests):
-    """The images that some runs get right and others do not, those that differ the most first."""
+    """The images that only some runs get right, largest differences first."""
     errors = np.array([_ERRORS[task](each.quality) for each in tests])
     right = [each.quality.right for each in tests]
     changed = np.ptp(errors, 0) > 0 if right[0] is None else np.ptp(np.array(right, int), 0) > 0
@@ -514,7 +511,7 @@ def _changes(task, tests):
 
 
 def _in_words(task, quality):
-    """A function that says what a run said of an image."""
+    """A function that returns a run's answer to an image in words."""
     if task == "detection":
         return quality.caption
     decided, describe = quality.predictions, TASKS[task].describe
@@ -522,7 +519,7 @@ def _in_words(task, quality):
 
 
 def _notes(runs, names, tests, relabelled):
-    """What to know before one trusts the numbers."""
+    """Caveats: what to know before trusting the numbers."""
     for run, name in zip(runs, names, strict=True):
         yield from (f"{name}: {line}" for line in run.lacks)
     if are_folds(runs):
@@ -533,10 +530,10 @@ def _notes(runs, names, tests, relabelled):
         each = ", ".join(f"{n} of {name}" for n, name in zip(counts, names, strict=True))
         yield (
             f"The runs were tested on different images: {each}, of which {common} are in common. "
-            "Metrics of different images are not comparable; those of the images in common are."
+            "Metrics on different images are not comparable; those on the images in common are."
         )
     if relabelled:
-        yield f"{relabelled} of the images in common have another label in another run: left out."
+        yield f"{relabelled} of the images in common are left out: the runs label them differently."
     yield from _seen(runs, names)
 
 
@@ -547,13 +544,13 @@ def are_folds(runs: Sequence[Run]) -> bool:
 
 
 def _seen(runs, names):
-    """Lines about test images of one run that another one has learned from."""
+    """Lines about test images of one run that another was trained or selected on."""
     of = [{split: {row.digest for row in rows_of(run, split)} for split in SPLITS} for run in runs]
     what = {"train": "was trained on", "validation": "chose its best epoch on"}
     for one, other in itertools.permutations(range(len(runs)), 2):
         for split, did in what.items():
             if count := len(of[one]["test"] & of[other][split]):
                 yield (
-                    f"{names[other]} {did} {count} of the test images of {names[one]}, which would "
-                    "flatter it there."
+                    f"{names[other]} {did} {count} of the test images of {names[one]}: its metrics "
+                    "on these are too good."
                 )

@@ -11,8 +11,8 @@ from keras_resnet.pages import Section, parts
 from keras_resnet.runs.comparison import ComparisonRecord, are_folds, rows_of
 from keras_resnet.runs.reporting.labels import short
 
-_SHOWN, _LISTED, _SIDE = 24, 500, 160  # changed images, lines of them, pixels
-_NAMED = 10  # runs up to which each has a name in the plot
+_SHOWN, _LISTED, _SIDE = 24, 500, 160  # pictures of changed images, rows of them, pixels
+_NAMED = 10  # runs up to which the plot has a legend
 
 # The scores of every class: what metrics.json calls them, the one that is shown, and its heading.
 _EACH = {
@@ -24,10 +24,10 @@ _EACH = {
 _ALONE = {
     "classification": "alone is right on",
     "multilabel": "alone has all labels right on",
-    "regression": "is nearer to the truth on",
-    "detection": "alone makes no error on",
+    "regression": "is closer to the true values on",
+    "detection": "alone makes no errors on",
 }
-"""What it is to do better on an image than another run."""
+"""What it means to do better on an image than another run."""
 
 
 def page(record: ComparisonRecord) -> str:
@@ -94,9 +94,10 @@ def _verdict(record):
     (found,) = record.pairs
     test = "sign test" if record.task == "regression" else "McNemar's exact test"
     return (
-        f"Of {record.images:,} test images in common, {_better(record)} If chance alone decided "
-        "these, a difference at least as large would come up with a probability of "
-        f"{found.p:.2g} ({test}). That is about these two models: another seed may change more."
+        f"Of {record.images:,} test images in common, {_better(record)} If the two were equally "
+        "good, a difference at least this large would arise by chance with a probability of "
+        f"{found.p:.2g} ({test}). This compares these two models only: another seed may change "
+        "more."
     )
 
 
@@ -108,23 +109,23 @@ def _better(record):
 
 
 def _settings(record):
-    """The settings that differ, and on demand the others."""
+    """The settings that differ and, folded away, the others."""
     differ = [[name, *map(_value, values)] for name, values in record.settings.items()]
     if differ:
         shown = [parts.table(["setting", *record.names], differ)]
     elif any(run.asked for run in record.runs):
         shown = [parts.text("None.")]
     else:
-        shown = [parts.text("Unknown: these runs did not write down how they were trained.")]
+        shown = [parts.text("Unknown: these runs did not record their settings.")]
     same = [[name, _value(value)] for name, value in record.same.items()]
     if same:
         listed = parts.table(["setting", "value"], same)
-        shown.append(parts.details(f"{len(same)} settings are the same", listed))
+        shown.append(parts.details(f"Settings in common: {len(same)}", listed))
     return Section("Settings that differ", shown)
 
 
 def _value(value):
-    """A setting as people read it."""
+    """A setting as text."""
     if value is None:
         return pages.number(None)
     return f"{value:,}" if type(value) is int else str(value)
@@ -134,7 +135,7 @@ def _metrics(record, folds):
     """The metrics on the images of each run and, if they differ, on those in common."""
     same = _same_images(record)
     own = _with_difference("metric", record.metrics, record, folds)
-    yield Section("On the test images" if same else "On its own test images", [own])
+    yield Section("On the test images" if same else "On each run's own test images", [own])
     if record.common and not same:
         common = _with_difference("metric", record.common, record)
         yield Section(f"On the {record.images:,} images in common", [common])
@@ -145,9 +146,9 @@ def _same_images(record):
 
 
 def _with_difference(what, found, record, folds=False):
-    """A column for each run and, of two, what the second has more; of folds, means."""
+    """A column for each run; for two runs, also their difference, for folds, mean and deviation."""
     two = len(record.names) == 2 and not folds
-    more = ["difference"] if two else ["mean", "spread"] if folds else []
+    more = ["difference"] if two else ["mean", "standard deviation"] if folds else []
     rows = []
     for name, values in found.items():
         there = [value for value in values if value is not None]
@@ -222,7 +223,7 @@ def _curve(axis, run, name, label, colour):
 
 
 def _pairs(record):
-    """Any two of several runs."""
+    """All pairs of several runs."""
     if not record.pairs:
         return None
     rows = [
@@ -232,19 +233,19 @@ def _pairs(record):
     ]  # fmt: skip
     what = (
         f"On the {record.images:,} test images in common. The probability is that of a difference "
-        "at least as large if chance alone decided the images that only one of the two does better "
-        "on. It is not corrected for the number of pairs."
+        "at least this large arising by chance if the two were equally good. It is not corrected "
+        "for the number of pairs."
     )
-    columns = ["one", "other", "one is better", "other is better", "alike", "probability"]
-    return Section("Run against run", [parts.text(what, quiet=True), parts.table(columns, rows)])
+    columns = ["first", "second", "first is better", "second is better", "equal", "probability"]
+    return Section("Pairs of runs", [parts.text(what, quiet=True), parts.table(columns, rows)])
 
 
 def _changed(record):
-    """The images that the runs do not agree on: some as pictures, most as lines."""
+    """The images that only some runs get right: some as pictures, more as rows of a table."""
     if not record.images:
         return None
     numbers = record.task == "regression"
-    heading = "Images that one run is nearer to" if numbers else "Images that changed sides"
+    heading = "Images with different errors" if numbers else "Images that only some runs get right"
     changed, shown = record.changed[:_LISTED], record.changed[:_SHOWN]
     if not changed:
         return Section(heading, [parts.text("None.")])
@@ -253,7 +254,7 @@ def _changed(record):
         (pictures[each.digest], _caption(record, each)) for each in shown if each.digest in pictures
     ]
     counts = _better(record) if len(record.pairs) == 1 else ""
-    found = [parts.text(counts, "First those that the runs differ on the most.", quiet=True)]
+    found = [parts.text(counts, "The largest differences come first.", quiet=True)]
     found += [parts.tiles(tiles)] if tiles else []
     if missing := len(shown) - len(tiles):
         found.append(parts.text(_gone(missing), quiet=True))
@@ -266,13 +267,13 @@ def _changed(record):
 def _gone(count):
     one = count == 1
     return (
-        f"{count} {'image is' if one else 'images are'} not shown: changed since, or not to be "
-        "found any more."
+        f"{count} {'image is' if one else 'images are'} not shown: changed or removed since the "
+        "run."
     )
 
 
 def _truth(record):
-    """The columns of what is right; boxes are too many for one."""
+    """The column of true labels; for boxes, which would not fit, there is none."""
     return [] if record.task == "detection" else ["label"]
 
 
@@ -289,13 +290,13 @@ def _lines(record, changed):
 
 
 def _pictures(record, changed):
-    """Some of the images, by digest, from the first run, as far as they are still there."""
+    """Some of the images, by digest, from the first run, as far as they are unchanged."""
     run, test = record.runs[0], record.tests[0]
     wanted, rows = {each.digest for each in changed}, rows_of(run)
     places = {row.digest: place for place, row in zip(test.places, test.rows, strict=True)}
     try:
         split, there = run.some("test", np.array([places[digest] for digest in wanted], int))
-    except (ValueError, OSError, ImportError):  # the data cannot be loaded any more
+    except (ValueError, OSError, ImportError):  # the data can no longer be loaded
         return {}
     if not len(there):
         return {}
@@ -311,11 +312,11 @@ def _pictures(record, changed):
 
 
 def _caption(record, each):
-    """What each run said of an image."""
+    """The true label of an image, and each run's answer."""
     from markupsafe import Markup
 
     lines = [Markup("{}").format(Path(each.image).name)]
-    lines += [Markup("is <bdi>{}</bdi>").format(each.label) for _ in _truth(record)]
+    lines += [Markup("label: <bdi>{}</bdi>").format(each.label) for _ in _truth(record)]
     for run, name in enumerate(record.names):
         mark = {True: "good", False: "bad", None: "quiet"}[each.right[run]]
         lines.append(Markup('<span class="{}">{}: {}</span>').format(mark, name, _said(each, run)))
@@ -323,11 +324,11 @@ def _caption(record, each):
 
 
 def _said(each, run):
-    """An answer, how certain it was, and a sign of whether it is right."""
+    """A run's answer, its probability, and a mark for right or wrong."""
     from markupsafe import Markup
 
     certainty = each.certainties[run]
     sure = "" if certainty is None else f" {certainty:.0%}"
     mark = {True: "\N{CHECK MARK} ", False: "\N{BALLOT X} ", None: ""}[each.right[run]]
-    # Names that are written from right to left leave their surroundings as they are.
+    # bdi: a name written from right to left must not reorder the text around it.
     return Markup("{}<bdi>{}</bdi>{}").format(mark, each.answers[run], sure)

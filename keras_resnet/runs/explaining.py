@@ -31,16 +31,18 @@ SHEET_FILE = "sheet.png"
 
 _ON_SHEET = 16  # images
 _SIDE = 224  # pixels up to which small images are enlarged
-_OBJECTS, _SCORE = 5, 0.5  # that are explained of an image, and their lowest score
-_LONGEST = 200  # bytes of a file's name: most disks take 255, and it is longer while it is written
+_OBJECTS, _SCORE = 5, 0.5  # how many are explained per image, and their lowest score
+_LONGEST = (
+    200  # bytes of a file name: most file systems allow 255, and it is longer while being written
+)
 _REFUSED: dict[bool, dict[str, str]] = {
     True: {"crop": "a detector sees whole images"},
     False: {
-        "score": "it is for objects; class_name says what is explained",
-        "top": "it is for objects; an image has one map",
+        "score": "it is for detectors; class_name chooses what to explain",
+        "top": "it is for detectors; other models get one map per image",
     },
 }
-"""Options that have no effect, on detectors and on others, and why."""
+"""Options that do not apply to detectors, or to other models, and why."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Map:
     layer : str
         The layer that gave the feature map.
     box : tuple of float, optional
-        Of an object: x1, y1, x2, y2 in pixels of the image.
+        For an object: x1, y1, x2, y2 in pixels of the image.
     """
 
     image: Path
@@ -82,7 +84,7 @@ class ExplainRecord:
     method : str
         A key of `explain.METHODS`.
     layer : str
-        The layer that gave the feature maps, or, of a pyramid, the layers.
+        The layer that gave the feature maps; for a feature pyramid, the layers.
     output : pathlib.Path
         The folder: a picture of every image or object, and `SHEET_FILE`.
     maps : tuple of Map
@@ -163,22 +165,22 @@ def explain(
         Image files, or folders of them.
     output : path
         The folder for the pictures: for 7.jpg, 7.png (a/7.png where there is another 7.jpg), as the
-        model is shown it; and sheet.png, images beside their maps, of up to 16 images. Of a
-        detector: 7_1.png, 7_2.png and so on, one for each object.
+        model is shown it; and sheet.png, up to 16 images beside their maps. For a detector,
+        7_1.png, 7_2.png and so on, one for each object.
     class_name : str, optional
-        The class, label or value to explain. Default: for each image the most probable one; of a
+        The class, label or value to explain. Default: the most probable one of each image; for a
         detector, objects of all classes.
     layer : str, optional
         The layer whose feature map is used, or a stage such as "conv5". Default: what global
-        pooling is applied to, or else the last feature map; of a detector, the one that the
+        pooling is applied to, or else the last feature map; for a detector, the one that the
         object's region was taken from.
     method : {"grad_cam", "grad_cam++", "cam", "hirescam"}, optional
         As in `explain.grad_cam`, and for detectors in `explain.box_maps`. Default: "grad_cam", and
         "hirescam" for detectors.
     top : int, optional
-        Of a detector: objects per image, the most certain ones. Default: 5.
+        For a detector: how many objects to explain per image, highest scores first. Default: 5.
     score : float, optional
-        Of a detector: the lowest score of an object. Default: 0.5.
+        For a detector: the lowest score of an object. Default: 0.5.
     task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for, if it does not say so itself.
     weights : str or path, optional
@@ -199,8 +201,8 @@ def explain(
     Raises
     ------
     ValueError
-        For a model or images that cannot be read, options that do not suit the model, and, of a
-        detector, if there is no object to explain in any of the images.
+        For a model or images that cannot be read, options that do not suit the model and, for a
+        detector, if no object was found in any of the images.
 
     Examples
     --------
@@ -238,7 +240,7 @@ def explain(
     if SHEET_FILE in names:
         raise ValueError(
             f"{str(files[names.index(SHEET_FILE)])!r} would be written to {SHEET_FILE}, which "
-            "shows all images: rename it."
+            "is the overview of all images: rename it."
         )
     pictures = [folder / name for name in names]
     check_folder(folder, (*pictures, folder / SHEET_FILE), files, Path(model))
@@ -260,7 +262,7 @@ def explain(
 
 
 class _Order(NamedTuple):
-    """What is to be drawn: images, as files and as a split, and the names of the pictures."""
+    """What to draw: images, as files and as a split, and the names of the pictures."""
 
     found: Answering
     files: list[Path]
@@ -277,7 +279,7 @@ class _Order(NamedTuple):
 
 
 def _of_images(order, explainer, view) -> list[Map]:
-    """Draw what a model sees in each whole image."""
+    """Draw what a model looks at in each image."""
     found, maps, tiles, captions = order.found, [], [], []
     warn_of_unknowns(found)
     form = ".2f" if found.task in ("classification", "multilabel") else ".4g"
@@ -304,7 +306,7 @@ def _of_images(order, explainer, view) -> list[Map]:
 
 
 def _of_objects(order, explainer, top, score) -> tuple[list[Map], list[Path]]:
-    """Draw what a detector sees in each object; and the images without one."""
+    """Draw what a detector looks at for each object; also return the images without objects."""
     found, maps, empty, rows, seen = order.found, [], [], [], []
     for number, image in enumerate(objects.images_of(order.split)):
         result = explainer(image, order.chosen, top=top, score=score)
@@ -336,7 +338,7 @@ def _of_objects(order, explainer, top, score) -> tuple[list[Map], list[Path]]:
 
 
 def _cut(picture, box, label):
-    """What is around a box, with the box."""
+    """The part of a picture around a box, with the box."""
     drawn = np.asarray(analysis.draw_boxes(picture, [box], [label]))
     low, high = window(box[None], drawn.shape)
     return drawn[low[1] : high[1], low[0] : high[0]]
@@ -354,11 +356,11 @@ def _nothing(order, seen, score) -> str:
         if sure.any():
             there = some([names[label] for label in np.unique(labels[sure])], 10)
             return (
-                f"class_name={names[order.chosen]!r}: none with a score of {score:g} or more was "
-                f"found in {where}, but {there}."
+                f"class_name={names[order.chosen]!r}: none was found in {where} with a score of "
+                f"{score:g} or more, only {there}."
             )
         scores, labels = scores[labels == order.chosen], labels[labels == order.chosen]
-    best = "nothing of a lower score, either"
+    best = "nor any with a lower score"
     if len(scores):
         highest = int(scores.argmax())
         best = f"the highest is {scores[highest]:.2g}, of {names[labels[highest]]!r}: lower score"
@@ -366,7 +368,7 @@ def _nothing(order, seen, score) -> str:
 
 
 def _short(name: str) -> str:
-    """The name of an image, cut where a file system would not take it."""
+    """The name of an image, shortened if it is too long for a file system."""
     folder, slash, last = name.rpartition("/")
     if len(os.fsencode(last)) > _LONGEST:
         digest = hashlib.sha256(os.fsencode(last)).hexdigest()[:8]

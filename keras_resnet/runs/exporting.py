@@ -84,14 +84,15 @@ def export(
         takes images of any size as they are, only a SavedModel can be written, and what says how
         images are shown is refused.
     output : path
-        The folder: of all versions of a SavedModel, or of the file NAME.tflite, NAME.onnx or
-        NAME.xml, beside which its model card and labels.txt are written. A folder of such a file
-        that is a number, as of OpenVINO Model Server's versions, appears whole.
+        The folder of all versions of a SavedModel, or of the file NAME.tflite, NAME.onnx or
+        NAME.xml, beside which its model card and labels.txt are written. A new folder for such a
+        file whose name is a number, a version for OpenVINO Model Server, appears only when it is
+        complete.
     format : {"saved_model", "litert", "onnx", "openvino"}, default "saved_model"
         What to write.
     precision : {"float32", "bfloat16", "float16", "dynamic", "int8"}, default "float32"
-        What it computes in: "bfloat16" is for "saved_model" and "openvino", "int8" for "litert" and
-        "openvino", "float16" and "dynamic" for "litert".
+        The precision to compute in: "bfloat16" is for "saved_model" and "openvino", "int8" for
+        "litert" and "openvino", "float16" and "dynamic" for "litert".
     task : {"classification", "multilabel", "regression", "detection"}, optional
         What the model is for, if it does not say so itself; a softmax or a sigmoid that is missing
         is added. Default: what the model says.
@@ -133,7 +134,7 @@ def export(
         taken or, for a file, holds another model's labels.txt, or an exported model that disagrees
         with the original.
     ImportError
-        If what writes or runs the format is not installed.
+        If the package that writes or runs the format is not installed.
 
     Examples
     --------
@@ -159,7 +160,7 @@ def export(
     if is_file and (resize or image_dtype != "float32"):
         raise ValueError("resize and image_dtype are for format 'saved_model'.")
     if with_litert is not None and is_file:
-        raise ValueError(f"with_litert={with_litert!r} is for format 'saved_model'.")
+        raise ValueError(f"with_litert={with_litert!r} is only for format 'saved_model'.")
     check_range("agreement", optional=True, agreement=agreement)
     output = Path(output)
     check_writable(output)
@@ -191,7 +192,7 @@ def export(
             options["with_litert"] = with_litert
             exported = exporters.saved_model(net, output, **options)
     run = None if weights else images_of(model)
-    if run and run.metrics.get("calibration"):  # what was found of the model holds for its exports
+    if run and run.metrics.get("calibration"):  # an export is calibrated like its model
         exported = with_facts(exported, calibration=run.metrics["calibration"])
     return ExportRecord(exported, kind, precision)
 
@@ -199,7 +200,7 @@ def export(
 def _written_file(net, output, kind, options):
     """A single file, with its model card and labels.txt beside it."""
     name = f"{net.name}{FORMATS[kind].suffix}"
-    # A server takes a new number for a new version.
+    # A model server takes a folder with a new number for a new version.
     as_version = is_version(output) and not output.exists()
     with written_beside(output) if as_version else contextlib.nullcontext(output) as folder:
         exported = getattr(exporters, kind)(net, folder / name, **options)

@@ -104,10 +104,10 @@ def cross_validate(
     unseen. Folds have the same fraction of every class; equal images, and those of a group, stay in
     one fold. Which fold an image is in depends on the data and the number of folds alone.
 
-    Writes into output/fold-1 and so on what `train` does, and into `output` cross_validation.json;
-    report.html, a page of the folds side by side; and out_of_fold.csv: the answer to every image,
-    of the model that was not trained on it. An interrupted run continues where it was when it is
-    started again with the same arguments.
+    Writes what `train` does into output/fold-1 and so on, and into `output` cross_validation.json;
+    report.html, a page of the folds side by side; and out_of_fold.csv: for every image, the answer
+    of the model that was not trained on it. An interrupted run continues where it stopped when it
+    is started again with the same arguments.
 
     Parameters
     ----------
@@ -181,10 +181,10 @@ def cross_validate(
 
 
 def _draw_page(output, places):
-    """Draw the page that shows the folds side by side; warn where that fails."""
+    """Draw the page that shows the folds side by side; only warn if that fails."""
     try:
         compare(places, output / PAGE_FILE)
-    except Exception as error:  # the models are there: nothing that a page needs may lose them
+    except Exception as error:  # the models are trained: a page must not make the run fail
         log.warning("%s: its page could not be drawn (%s).", output, error)
 
 
@@ -194,8 +194,8 @@ def _count(places):
 
 
 def _how_far(places):
-    """What is done, and how the rest will be."""
-    return f"{_count(places)} of {len(places)} folds are done. The same command goes on."
+    """How many folds are finished, and how to continue."""
+    return f"{_count(places)} of {len(places)} folds are done. The same command continues."
 
 
 def _pool(images):
@@ -243,7 +243,7 @@ def _begun(output):
 
 
 def _begin(output, settings):
-    """Go on with what there is, or begin anew; ValueError for that of other settings."""
+    """Continue what is there, or start over; ValueError if its settings are others."""
     file = output / FOLDS_FILE
     if (output / RESULT_FILE).exists():
         log.warning("%s holds a finished cross-validation, which this run replaces.", output)
@@ -252,7 +252,7 @@ def _begin(output, settings):
         (output / RESULT_FILE).unlink()
     elif (former := _begun(output)) and (found := differences(former, settings)):
         raise ValueError(
-            f"{str(output)!r} holds an interrupted cross-validation of other settings: "
+            f"{str(output)!r} holds an interrupted cross-validation with other settings: "
             f"{'; '.join(found)}. Repeat its command to continue it, or remove the folder to "
             "start over."
         )

@@ -118,7 +118,7 @@ class RunImages:
     def some(
         self, split: str, places: np.ndarray, class_names: tuple[str, ...], task: str
     ) -> tuple[data.Split, np.ndarray]:
-        """Those of some images of a split that are still there and unchanged, and their places.
+        """The given images of a split, as far as they are unchanged, and their places.
 
         Raises ValueError or OSError where the data can no longer be loaded.
         """
@@ -142,7 +142,7 @@ class RunImages:
 
     @property
     def has_files(self) -> bool:
-        """Whether its images are files, and not what a data set or records hold."""
+        """Whether the images are files of their own, not those of a data set or of records."""
         return any(os.path.isabs(row.image) for rows in self.rows.values() for row in rows[:1])
 
     def _in_files(self, wanted, class_names, task):

@@ -77,14 +77,13 @@ class Kind:
         Makes a model that takes raw images, given the order, the source, and the image size that
         was asked for, if one was.
     shown : callable
-        Chooses the size and the crop of images, given the order and the source; nothing where both
+        Chooses the size and the crop of images, given the order and the source; empty if both
         follow from the data and the model.
     planned : callable
         Says how to train, given the order, and the function that does.
     evaluated : callable
         Tests a model on a split of a source, given the view of its images and the names of its
-        outputs, or None for its own and those of the source; `trained` if it is not trained any
-        more.
+        outputs, or None for its own and those of the source; `trained` if its training is over.
     drawn : callable
         Writes the picture of some predictions to a path, given the model, the split and how the
         model does on that.
@@ -173,7 +172,7 @@ def _is_in_stages(order):
 
 
 def _shown(order, source):
-    """Photographs are shown to pretrained weights as these were tested."""
+    """Show photographs to pretrained weights as these were tested."""
     if not _is_in_stages(order) or objects.architecture(order.model):  # which is refused later
         return {}
     return transfer.view_for(source, order.weights, order.model)
@@ -215,7 +214,7 @@ def _classifier_exported(model, folder, source, precision):
 def _answers(found, split, view, _score, **computing):
     batches = _batches(found.predictor, split, view)
     ask = asking(found.predictor, batches, len(split), **computing)
-    # The batches are some ahead: images are decoded while the model computes.
+    # Batches are prefetched: images are decoded while the model computes.
     shown = progress.batches(batches, "Predicting")
     outputs = np.concatenate([ask(images) for images, _ in shown])
     return check_finite(outputs, found.model) if found.task else outputs

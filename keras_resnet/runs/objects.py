@@ -46,7 +46,9 @@ REFUSED = {
     "crop": "a detector sees whole images",
     "top": "score=0.5 says which objects are shown",
     "tta": "boxes of several views cannot be averaged",
-    **dict.fromkeys(("runtime", "precision"), "detectors run in TensorFlow as they are"),
+    **dict.fromkeys(
+        ("runtime", "precision"), "detectors run in TensorFlow, in the model's precision"
+    ),
     **dict.fromkeys(("csv", "positive", "probability"), _OUTPUT),
 }
 """Options that have no effect on detectors, and why, or what has."""

@@ -195,10 +195,10 @@ def predict(
         Test-time augmentation: average the answers to several views of each image, as
         `keras_resnet.analysis.over_views` does. Default: one view.
     runtime : {"auto", "openvino", "tensorflow", "litert", "onnxruntime"}, optional
-        What runs the model, as in `keras_resnet.export.compiled`; "auto" for the fastest that is
+        What runs the model, as in `keras_resnet.export.compiled`; "auto" is the fastest that is
         installed. Default: TensorFlow.
     precision : {"float32", "bfloat16"}, optional
-        What it computes in. Default: what the model computes in; with `runtime`, "float32".
+        The precision to compute in. Default: the model's; with `runtime`, "float32".
 
     Returns
     -------

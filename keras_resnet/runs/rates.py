@@ -102,7 +102,7 @@ def find_learning_rate(
     asked, kind = settled(asked, images), kind_of(images)
     order = asked.order
     plan, learns = kind.planned(order)
-    assert asked.precision is not None  # as it is settled
+    assert asked.precision is not None  # settled chose one
     with computing_in(policy_of(asked.precision)):
         keras.utils.set_random_seed(asked.execution.seed)
         net = kind.built(order, images, asked.execution.image_size)

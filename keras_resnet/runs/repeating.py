@@ -1,4 +1,4 @@
-"""What was asked of a run, written down so that it can be asked again."""
+"""The settings of a run, recorded so that it can be repeated."""
 
 import json
 import os
@@ -28,9 +28,9 @@ _OPTIONS = (
     *("timeout", "synchronized", "steps_per_execution", "save_every", "folds", "profile"),
     *("on_error", "seed"),
 )
-"""What the command line has an option for; other fields of a recipe are given by --set."""
+"""Arguments with an option on the command line; other fields of a recipe are given by --set."""
 
-_UNWRITTEN = ("verbose",)  # changes nothing that is left behind
+_UNWRITTEN = ("verbose",)  # does not change the result
 _RECIPE = [each.name for each in fields(training.Recipe)]
 _DEFAULTS = {
     each.name: each.default
@@ -41,21 +41,20 @@ _DEFAULTS = {
 
 
 def command(source: str | os.PathLike, output: str | os.PathLike, given: Mapping[str, Any]) -> str:
-    """Write what trains the same model again.
+    """The command that trains the same model again.
 
     Parameters
     ----------
     source, output : str or path
         The data, and the folder of the run.
     given : mapping of str to value
-        Other arguments of `train` that are not its defaults, and `folds`. Fields of `Execution`
-        and `SplitPolicy` that are as they are without being given are left out.
+        Other arguments of `train` that differ from its defaults, and `folds`. Fields of `Execution`
+        and `SplitPolicy` that have their default values are omitted.
 
     Returns
     -------
     str
-        A line for a shell; where the command line has no option for something that is given, a
-        call in Python.
+        A line for a shell, or a call in Python if the command line has no option for an argument.
     """
     source, output = os.fspath(source), os.fspath(output)
     given = {name: value for name, value in given.items() if _is_said(name, value)}
@@ -69,14 +68,14 @@ def command(source: str | os.PathLike, output: str | os.PathLike, given: Mapping
 
 
 def _is_said(name, value):
-    """Whether an argument has to be given for a run to be the same."""
+    """Whether an argument has to be given to repeat a run."""
     if name in _UNWRITTEN:
         return False
     return value is not None if name not in _DEFAULTS else value != _DEFAULTS[name]
 
 
 def _option(name: str, value: Any) -> list[str] | None:
-    """The words of an option of the command line; None if there is none."""
+    """The words of a command-line option; None if there is none."""
     if name not in _OPTIONS:
         if name not in _RECIPE or is_dataclass(value):
             return None
@@ -105,19 +104,19 @@ def _call(source, output, given):
 
 
 def begun(command: str | None, settings: Mapping[str, Any]) -> dict:
-    """What is known of a run when it begins.
+    """What is known about a run when it starts.
 
     Parameters
     ----------
     command : str or None
-        What trains the same model again.
+        The command that trains the same model again.
     settings : mapping of str to value
-        Everything that was asked, also what nobody said.
+        All settings, including defaults.
 
     Returns
     -------
     dict
-        Of JSON values, for `write_run`: "seconds" is None until the run is done.
+        JSON values, for `write_run`; "seconds" is None until the run is finished.
     """
     return {
         "command": command,
@@ -136,21 +135,21 @@ def begun(command: str | None, settings: Mapping[str, Any]) -> dict:
 
 
 def ended(facts: Mapping[str, Any]) -> dict:
-    """The same facts when the run is done: "seconds" is how long it took.
+    """The same facts for a finished run: "seconds" is how long it took.
 
-    Of a run that went on after an interruption, since it went on.
+    For a run that was interrupted, it is the time since it was resumed.
     """
     took = datetime.now(timezone.utc) - datetime.fromisoformat(facts["started"])
     return {**facts, "seconds": round(took.total_seconds(), 1)}
 
 
 def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write down what was asked of a run, and what came of it."""
+    """Write run.json."""
     write_text(folder / RUN_FILE, json_text(facts) + "\n")
 
 
 def read_run(folder: Path) -> dict:
-    """What was asked of a run; empty for one of an earlier version."""
+    """Read run.json; empty for a run of an earlier version."""
     file = folder / RUN_FILE
     if not file.is_file():
         return {}
@@ -159,7 +158,7 @@ def read_run(folder: Path) -> dict:
     except ValueError as error:
         raise ValueError(f"{str(file)!r} is damaged ({error}): remove it.") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{str(file)!r} is damaged (it holds no object): remove it.")
+        raise ValueError(f"{str(file)!r} is damaged (it does not hold a JSON object): remove it.")
     return found
 
 

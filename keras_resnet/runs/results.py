@@ -41,9 +41,9 @@ class TrainRecord:
     thresholds : str, float or None
         How the thresholds of labels were chosen, as in `train`.
     calibration : dict of str to float, optional
-        Of classes and labels: "expected_error", the expected calibration error of the test images;
-        and, where there are validation images, the "temperature" that suits these best, and
-        "expected_error_at_temperature", both None if no temperature is the best.
+        For classes and labels: "expected_error", the expected calibration error on the test images;
+        and, if there are validation images, the "temperature" that fits these best, and
+        "expected_error_at_temperature", both None if there is no best temperature.
     """
 
     model: keras.Model
@@ -98,7 +98,7 @@ def write_results(
     thresholds: str | float | None = None,
     begun: Mapping[str, Any] | None = None,
 ) -> TrainRecord:
-    """Test a trained model, write what there is of it, and export it; `begun` is its run.json."""
+    """Test a trained model, write its results, and export it; `begun` is its run.json."""
     kind = kind_of(source)
     validation = kind.evaluated(model, source.validation, source) if _is_asked(source) else None
     if thresholds is not None:

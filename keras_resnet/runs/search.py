@@ -210,7 +210,7 @@ def tune(
     with (
         computing_in(policy),
         contextlib.nullcontext() if worker else locked(output),
-        continued("the same command goes on, after the trials that are done."),
+        continued("the same command continues after the trials that are done."),
     ):
         kind, recipe = tuning.ResNetHyperModel, training.Recipe()
         if weights:

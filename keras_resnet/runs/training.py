@@ -52,7 +52,7 @@ _EXECUTION = [
     if each.name not in ("class_weight", "checkpoints")
 ]
 _DATA = ("on_error", "validation")
-# What an execution holds that nobody asks for.
+# Fields of an execution that are not settings.
 _OF_THE_RUN = ("class_weight", "checkpoints", "verbose")
 
 
@@ -81,19 +81,19 @@ def train(
     """Train a model on images, test it and export it, as `keras-resnet train` does.
 
     With weights, the model is fine-tuned in stages: first its head, on features computed once, then
-    the last stage, then all layers, as far as that gains anything (`transfer.stages`). Without, it
-    is trained from scratch. An interrupted run continues where it was when it is started again with
-    the same arguments, also on another machine or with a later version: what was chosen for it
-    stays.
+    the last stage, then all layers, as long as that improves it (`transfer.stages`). Without, it is
+    trained from scratch. An interrupted run continues where it stopped when it is started again
+    with the same arguments, even on another machine or with a later version: it keeps the defaults
+    that were chosen for it.
 
     Where the labels are boxes, the model is a Faster R-CNN, trained all at once: the one that
     `model` names, or one over that backbone, with a feature pyramid.
 
     Writes into `output`: report.html, the page of the run; model.keras, labels.txt, history.csv,
-    images.csv, metrics.json, curves.png, predictions.png, logs for TensorBoard; run.json, what was
-    asked, and answers.npz, what the model gives for the test and validation images; and
-    confusion.csv, per_label.csv or residuals.csv; of boxes, instead of the last two, per_class.csv,
-    precision_recall.png, detections.json and truths.json.
+    images.csv, metrics.json, curves.png, predictions.png, logs for TensorBoard; run.json, the
+    settings, and answers.npz, the model's answers on the test and validation images; and
+    confusion.csv, per_label.csv or residuals.csv; for boxes, instead of the last two,
+    per_class.csv, precision_recall.png, detections.json and truths.json.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def train(
     balanced : bool, default False
         Weight classes equally, however many images each has.
     precision : {"float32", "bfloat16", "float16"}, optional
-        What feature maps are computed in. Default: "bfloat16" where this machine is fast at it, as
+        The precision of feature maps. Default: "bfloat16" where this machine is fast at it, as
         `keras_resnet.machine.fast_precision` says, otherwise "float32".
     strategy : tf.distribute.Strategy or str, default "auto"
         The devices, as `keras_resnet.training.strategy` takes them.
@@ -196,7 +196,7 @@ def train(
 def command_of(
     source: str | os.PathLike, output: str | os.PathLike, given: Mapping[str, Any]
 ) -> str:
-    """Write what does again what `train`, or `cross_validate`, does with some arguments."""
+    """The command that repeats `train`, or `cross_validate`, with the same arguments."""
     defaults = inspect.signature(train).parameters
     known = (*defaults, *_RECIPE, *_EXECUTION, *_DATA, "folds")
     given = {names.find("option", name, known): value for name, value in given.items()}
@@ -223,7 +223,7 @@ class Asked:
     task : str or None
         What to learn, if it was said.
     precision : str or None
-        What feature maps are computed in; None until `settled` chooses it.
+        The precision of feature maps; None until `settled` chooses it.
     strategy : tf.distribute.Strategy
         The devices.
     profile : bool
@@ -295,7 +295,7 @@ class Asked:
             )
 
     def all_settings(self, images: data.Source, execution: training.Execution) -> dict:
-        """Everything that was asked, also what nobody said, and what became of it."""
+        """All settings, including the defaults, as they were settled."""
         order, (plan, _) = self.order, kind_of(images).planned(self.order)
         carried = {
             name: value for name, value in vars(execution).items() if name not in _OF_THE_RUN
@@ -388,16 +388,16 @@ def as_train(options: Mapping[str, Any]) -> Asked:
 
 
 def settled(asked: Asked, images: data.Source, former: Mapping[str, Any] | None = None) -> Asked:
-    """Choose what was not said: the precision, and how images are shown.
+    """Choose what was not given: the precision, and the size and crop of images.
 
     Parameters
     ----------
     asked : Asked
-        What was said.
+        What was given.
     images : Source
         The data.
     former : mapping of str to value, optional
-        The settings of an interrupted run, which goes on as it began.
+        The settings of an interrupted run, which are kept.
 
     Returns
     -------
@@ -411,11 +411,11 @@ def settled(asked: Asked, images: data.Source, former: Mapping[str, Any] | None 
             precision, reason = fast_precision()
         shown = began.get("chosen") if former else kind_of(images).shown(order, images)
         choice = [precision, reason, shown]
-    # Other machines do as the first one does, whatever they are good at.
+    # All machines do as the first one does, even if they are fast at something else.
     (precision, reason, shown), *_ = collectives.exchanged(asked.strategy, choice)
     if reason and precision != "float32":
         log.info(
-            "Computes in %s, as %s: precision='float32' (--precision float32) overrides this.",
+            "Computing in %s, as %s; precision='float32' (--precision float32) overrides this.",
             precision,
             reason,
         )
@@ -450,7 +450,7 @@ def learn(
     name : str
         What checkpoints call the data.
     command : str
-        What does the same again.
+        The command that repeats the run.
 
     Returns
     -------
@@ -460,7 +460,7 @@ def learn(
     order, chief, strategy = asked.order, asked.is_chief, asked.strategy
     kind = kind_of(images)
     plan, learns = kind.planned(order)
-    assert asked.precision is not None  # as it is settled
+    assert asked.precision is not None  # settled chose one
     policy = policy_of(asked.precision)
     with computing_in(policy), locked(output) if chief else contextlib.nullcontext():
         keras.utils.set_random_seed(asked.execution.seed)

@@ -260,7 +260,7 @@ def bind(folder: str | os.PathLike, settings: Mapping) -> None:
         return
     if found := differences(former, settings):
         raise ValueError(
-            f"{str(folder)!r} holds an interrupted run of other settings: {'; '.join(found)}. "
+            f"{str(folder)!r} holds an interrupted run with other settings: {'; '.join(found)}. "
             "Repeat its command to continue it, or remove the folder to start over."
         )
 

@@ -327,7 +327,7 @@ def _page(record, found):
 
 
 def _sortable(record):
-    """The table of the best trials, with what its cells are sorted by."""
+    """The table of the best trials, with sort keys."""
     columns, texts = table(record)
     facts, rows = columns[:7], []
     for text, trial in zip(texts, best(record), strict=False):
@@ -361,15 +361,15 @@ def _choices(record, found):
     return Section("Which choices mattered", shown)
 
 
-_OF_VALUES = "values: mean score (mean difference from models of as many epochs; models)"
+_OF_VALUES = "values: mean score (mean difference from models trained as long; number of models)"
 _COMPARED = (
     "Each model counts once, after its first round of training, and is compared with all models "
-    "trained for as many epochs. Where no choice matters, 1 search in 20 still shows some."
+    "trained for as many epochs. Even if no choice matters, 1 search in 20 shows one that does."
 )
 
 
 def _marginals(record, choice):
-    """What models with each value of a choice scored."""
+    """The mean score of the models with each value of a choice."""
     from markupsafe import Markup
 
     return Markup(" \u00b7 ").join(

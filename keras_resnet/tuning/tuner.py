@@ -108,7 +108,7 @@ class Tuner(keras_tuner.Tuner):
                 shutil.rmtree(Path(self.get_trial_dir(trial.trial_id)) / "run", ignore_errors=True)
 
     def _told(self):
-        """Tell how far the search is. A worker does not know."""
+        """Show the progress of the search; a worker does not know it."""
         if self.is_worker:
             return progress.task("Search", unit="trials")
         oracle = self.oracle
@@ -117,7 +117,7 @@ class Tuner(keras_tuner.Tuner):
     def _best(self):
         """The best score so far, if this process knows it."""
         best = [] if self.is_worker else self.oracle.get_best_trials(1)
-        score = best[0].score if best else None  # None until a trial has not failed
+        score = best[0].score if best else None  # None until a trial has succeeded
         return "" if score is None else f"best {self.oracle.objective.name} {score:.4f}"
 
     def _run(self, trial, source, options):

@@ -74,7 +74,7 @@ class TestExport:
         [
             (["--with-litert", "int8"], "with_litert='int8' needs images to calibrate"),
             (["--with-litert", "int8", "--format", "onnx"], "needs images to calibrate"),
-            (["--with-litert", "float32", "--format", "onnx"], "is for format 'saved_model'"),
+            (["--with-litert", "float32", "--format", "onnx"], "is only for format 'saved_model'"),
             (["--precision", "int8"], "format 'saved_model' knows float32, bfloat16"),
             (
                 ["--format", "litert", "--precision", "int8"],

@@ -155,7 +155,7 @@ class TestMistakes:
         assert "holds the images" in message
         (folders[1] / "1.png").rename(folders[1] / "sheet.png")
         message = refused(run("explain", tmp_path, folders[1], "--output", tmp_path / "out"))
-        assert "shows all images: rename it" in message
+        assert "overview of all images: rename it" in message
 
     def test_options_for_objects(self, tmp_path):
         _, folders = save(tmp_path, "ant", "bee", "cat")
@@ -164,7 +164,7 @@ class TestMistakes:
                 run("explain", tmp_path, folders[1], "--output", tmp_path / "out", option, value)
             )
             assert f"{option[2:]}={value} is not for" in message
-            assert "it is for objects" in message
+            assert "it is for detectors" in message
 
 
 def test_damaged_images_are_left_out_if_asked(tmp_path):

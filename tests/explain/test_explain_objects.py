@@ -83,10 +83,10 @@ def test_class_layer_and_method(place, tmp_path):
     assert (pictures[0] != pictures[2]).any()
     for missing in {*range(3)} - {*expected["labels"].tolist()}:
         message = refused(run(*arguments, "--class", NAMES[missing].strip()))
-        assert "none with a score of 0 or more was found in 1.png, but" in message
+        assert "none was found in 1.png with a score of 0 or more, only" in message
 
 
-def test_images_without_objects_are_said(place, tmp_path):
+def test_images_without_objects_are_named(place, tmp_path):
     best = [
         detection.detect(detectors.tiny("c4"), [pixels(place / path)])[0]["scores"][0]
         for path in FILES[:2]
@@ -95,7 +95,7 @@ def test_images_without_objects_are_said(place, tmp_path):
     arguments = ["explain", place, place / "a", "--output", tmp_path / "out"]
     result = run(*arguments, "--score", middle)
     assert result.exit_code == 0, result.output
-    assert f"no object: {place / FILES[int(np.argmin(best))]}" in result.stdout
+    assert f"no objects found: {place / FILES[int(np.argmin(best))]}" in result.stdout
     message = refused(run(*arguments[:-1], tmp_path / "none", "--score", 0.999))
     assert "no object with a score of 0.999 or more was found in the 2 images" in message
     assert f"the highest is {max(best):.2g}, of " in message

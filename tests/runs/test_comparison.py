@@ -1,4 +1,4 @@
-"""Runs side by side: what is said of them is what their answers say."""
+"""Runs side by side: the page and the record agree with the answers of the runs."""
 
 import csv
 import json
@@ -170,7 +170,7 @@ class TestOtherImages:
         other = classifier(tmp_path / "run", files, 3, labels=labels)
         record = runs.compare([pair[0], other], None)
         assert record.images == COUNT - 3
-        assert any("3 of the images in common have another label" in note for note in record.notes)
+        assert any("3 of the images in common are left out" in note for note in record.notes)
 
     def test_leave_nothing_to_say_where_none_is_in_common(self, files, pair, tmp_path):
         labels = truths()[:4]
@@ -178,7 +178,7 @@ class TestOtherImages:
         write_run(other, files[COUNT : COUNT + 4], labels, outputs(3, labels), NAMES)
         record = runs.compare([pair[0], other], tmp_path / "page.html")
         assert (record.images, record.pairs, record.changed) == (0, (), ())
-        assert "changed sides" not in record.output.read_text(encoding="utf-8")
+        assert "Images that only some" not in record.output.read_text(encoding="utf-8")
 
     def test_that_are_gone_have_no_picture(self, files, tmp_path):
         places = []
@@ -236,7 +236,7 @@ class TestCommand:
         (line,) = (line for line in result.stdout.splitlines() if "learning_rate" in line)
         assert line.split()[1:] == ["0.1", "0.2"]
         first, second = compared.pairs[0].better
-        assert f"a alone does better on {first}, b on {second}" in result.stdout
+        assert f"a does better on {first}, b on {second}" in result.stdout
         assert page.read_text() == compared.output.read_text()
 
     def test_prints_json(self, pair, compared, tmp_path):
@@ -303,7 +303,7 @@ class TestMistakes:
             rows = [*csv.reader(file)]
         with (tmp_path / "run" / "images.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(rows[:-1])
-        self.refused([pair[0], tmp_path / "run"], "holds answers for 40", "of two runs")
+        self.refused([pair[0], tmp_path / "run"], "has answers for 40", "from different runs")
 
     def test_a_folder_in_place_of_the_page(self, pair, tmp_path):
         with one_line_error("is a folder"):

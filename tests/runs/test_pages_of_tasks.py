@@ -91,7 +91,7 @@ class TestPages:
         assert complaints == []
 
     def test_of_numbers_have_each_value_with_its_errors(self, drawn, made):
-        assert "Predicted and true" in drawn["regression"].sections
+        assert "Predicted and true values" in drawn["regression"].sections
         _, true, answers, _ = made["regression", 1]
         page = drawn["regression"].page.read_text(encoding="utf-8")
         for column in (answers.astype("float32") - true).T:
@@ -111,9 +111,9 @@ class TestPages:
         (count,) = re.findall(r"<td>misclassified</td>.*?>(\d+)<", page, re.DOTALL)
         assert int(count) == quality.details()["errors"]["counts"]["misclassified"] > 0
 
-    def test_of_boxes_show_the_images_with_most_errors(self, drawn, made):
+    def test_of_boxes_show_the_images_with_the_most_errors(self, drawn, made):
         page = drawn["detection"].page.read_text(encoding="utf-8")
-        section = page[page.index('id="images-with-most-errors"') :]
+        section = page[page.index('id="images-with-the-most-errors"') :]
         wrong = int((~made["detection", 1][3].right).sum())
         assert section.count('src="data:image/webp') == min(12, wrong)
 

@@ -19,8 +19,13 @@ from keras_resnet.files import locked
 from keras_resnet.runs import reporting
 
 SECTIONS = [
-    *("What was asked", "Data", "Training", "Confusion", "Classes", "Calibration"),
-    *("Precision and recall", "Mistakes and doubts", "Export", "Versions and machine"),
+    *("Settings", "Data", "Training", "Confusion matrix", "Classes", "Calibration"),
+    *(
+        "Precision and recall",
+        "Mistakes and uncertain predictions",
+        "Export",
+        "Versions and machine",
+    ),
 ]
 
 
@@ -196,8 +201,8 @@ class TestManyClasses:
         found = Page(page)
         labels, sure = (answers_of(run)[name] for name in ("test_labels", "test"))
         wrong = (sure.argmax(1) != labels).sum()
-        assert len(found.table("is")) == min(30, wrong)
-        assert "Each cell is the highest of 2 x 2 classes." in found.text
+        assert len(found.table("true class")) == min(30, wrong)
+        assert "Each cell is the maximum over 2 x 2 classes." in found.text
         lowest = found.table("class", "precision")
         assert [row[3] for row in lowest] == ["0.0%"] * 20
         assert sorted(row[1] for row in found.table("number")) == sorted(names)
@@ -218,7 +223,7 @@ class TestFoldersThatAreNotWhole:
     def test_say_what_is_missing_and_how_to_go_on(self, copy, file):
         (copy / file).unlink()
         with pytest.raises(
-            ValueError, match=f"there is no {re.escape(file)}; this trains it anew: "
+            ValueError, match=f"there is no {re.escape(file)}; this trains it again: "
         ):
             runs.report(copy)
         assert not (copy / "report.html").exists()
@@ -227,13 +232,16 @@ class TestFoldersThatAreNotWhole:
         asked = json.loads((copy / "run.json").read_text())
         (copy / "run.json").write_text(json.dumps({**asked, "seconds": None}))
         (copy / "checkpoints").mkdir()
-        expected = "is not whole: its training is not finished; this goes on where it was: keras-"
+        expected = "is incomplete: its training is not finished; this continues it: keras-"
         with pytest.raises(ValueError, match=expected):
             runs.report(copy)
 
     def test_a_run_in_progress(self, copy):
         (copy / "checkpoints").mkdir()
-        with locked(copy), pytest.raises(ValueError, match=r"is in progress since 2.*tensorboard"):
+        with (
+            locked(copy),
+            pytest.raises(ValueError, match=r"is still in progress \(started 2.*tensorboard"),
+        ):
             runs.report(copy)
 
     @pytest.mark.parametrize("file", ["run.json", "metrics.json", "answers.npz"])
@@ -249,7 +257,7 @@ class TestOlderRuns:
         for name in ("run.json", "answers.npz"):
             (copy / name).unlink()
         record = runs.report(copy)
-        without = {"What was asked", "Versions and machine"}
+        without = {"Settings", "Versions and machine"}
         assert [*record.sections] == [each for each in SECTIONS if each not in without]
         first, second = record.lacks
         assert first.startswith("There is no run.json")
@@ -264,15 +272,15 @@ class TestOlderRuns:
         (copy / "answers.npz").unlink()
         record = runs.report(copy)
         (lack,) = record.lacks
-        assert "none of the images is still there and unchanged" in lack
-        assert {"Confusion", "Classes"} <= {*record.sections}  # which metrics.json has
+        assert "all of the images have been changed or removed" in lack
+        assert {"Confusion matrix", "Classes"} <= {*record.sections}  # which metrics.json has
         assert "Calibration" not in record.sections
 
     def test_with_less_still(self, copy):
         for name in ("run.json", "answers.npz", "images.csv", "history.csv"):
             (copy / name).unlink()
         record = runs.report(copy)
-        assert [*record.sections] == ["Data", "Confusion", "Classes", "Export"]
+        assert [*record.sections] == ["Data", "Confusion matrix", "Classes", "Export"]
         assert len(record.lacks) == 4
 
 

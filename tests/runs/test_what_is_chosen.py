@@ -1,4 +1,4 @@
-"""What a training chooses where nothing is said, and what an interrupted one goes on with."""
+"""What training chooses by default, and what an interrupted run keeps when it continues."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ class TestPrecision:
         with caplog.at_level(logging.INFO, "keras_resnet"):
             assert choice(digits).precision == "bfloat16"
         (line,) = caplog.messages
-        assert line.startswith("Computes in bfloat16, as ")
+        assert line.startswith("Computing in bfloat16, as ")
         assert "(--precision float32) overrides this." in line
 
     def test_that_is_given_counts(self, digits, caplog):
@@ -116,7 +116,7 @@ class TestRunOfAnEarlierVersion:
             assert again == dataclasses.replace(asked, strategy=again.strategy)
             other = choice(photographs, interrupted(tmp_path), **TUNED, image_size=96)
             if former is None:
-                with one_line_error("interrupted run of other settings", "chosen was"):
+                with one_line_error("interrupted run with other settings", "chosen was"):
                     bind(tmp_path, other.settings())
             settings = json.loads((tmp_path / "settings.json").read_text())
             settings.pop("chosen", None)

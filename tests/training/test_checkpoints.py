@@ -255,5 +255,5 @@ def test_a_run_on_other_images_does_not_go_on(tmp_path, former, why):
     bind(tmp_path, {"fingerprint": former})
     (tmp_path / "after-1").mkdir()
     bind(tmp_path, {"fingerprint": former})
-    with one_line_error("holds an interrupted run of other settings: fingerprint was", why):
+    with one_line_error("holds an interrupted run with other settings: fingerprint was", why):
         bind(tmp_path, {"fingerprint": "contents-348d5136aef77177"})

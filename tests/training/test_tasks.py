@@ -352,5 +352,5 @@ def test_a_run_does_not_go_on_as_another_task(tmp_path):
     training.train(small.model(3, "sigmoid"), small.several_labels(digits), recipe, **options)
     settings = json.loads((tmp_path / "settings.json").read_text())
     assert settings["task"] == "multilabel"
-    with one_line_error("holds an interrupted run of other settings", "task was 'multilabel'"):
+    with one_line_error("holds an interrupted run with other settings", "task was 'multilabel'"):
         training.train(small.model(), digits, recipe, **options)

@@ -211,7 +211,7 @@ class TestResumption:
             for shortcut in ("A", None)
         )
         training.train(next(nets), digits, recipe, **options)
-        with one_line_error("holds an interrupted run of other settings: layers was"):
+        with one_line_error("holds an interrupted run with other settings: layers was"):
             training.train(next(nets), digits, recipe, **options)
 
     def test_is_refused_in_another_precision(self, digits, tmp_path):

@@ -96,13 +96,13 @@ class TestFineTune:
             transfer.fine_tune(
                 small_net(), digits, PLAN, checkpoints=tmp_path, callbacks=[InterruptAfter(1)]
             )
-        with one_line_error("interrupted run of other settings", "seed was 0, is 1"):
+        with one_line_error("interrupted run with other settings", "seed was 0, is 1"):
             transfer.fine_tune(small_net(), digits, PLAN, checkpoints=tmp_path, seed=1)
 
     def test_features_of_another_run_are_not_taken_for_these(self, digits, tmp_path):
         plan, options = PLAN[:1], dict(checkpoints=tmp_path, verbose=0)
         expected = transfer.fine_tune(small_net(), digits, plan, crop=1.0, **options)
-        with one_line_error("interrupted run of other settings", "crop was 1.0, is 0.5"):
+        with one_line_error("interrupted run with other settings", "crop was 1.0, is 0.5"):
             transfer.fine_tune(small_net(), digits, plan, crop=0.5, **options)
         # Killed between the features and the first checkpoint:
         shutil.rmtree(tmp_path / "1-head")

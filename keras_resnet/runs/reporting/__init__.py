@@ -1,4 +1,4 @@
-"""The page of a run: what was asked, what came of it, and how far to trust it."""
+"""The page of a run: its settings, its results, and how far to trust them."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReportRecord:
-    """What the page of a run tells, in short.
+    """A summary of the page of a run.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class ReportRecord:
     page : pathlib.Path
         The page.
     task : str
-        What was learned.
+        The task of the run.
     metrics : dict
-        The metrics on the test images, and what else metrics.json holds.
+        The contents of metrics.json, among them the metrics on the test images.
     sections : tuple of str
         The headings of the page.
     lacks : tuple of str
-        What it cannot tell, and why, one line each.
+        What the page cannot show, and why, one line each.
     """
 
     run: Path
@@ -63,8 +63,8 @@ class ReportRecord:
 def report(run: str | os.PathLike, output: str | os.PathLike | None = None) -> ReportRecord:
     """Draw the page of a run again, as `keras-resnet report` does.
 
-    `train` draws it at its end. It is drawn from the files that are there: a run of an earlier
-    version has fewer, and its page says what it lacks for that reason.
+    `train` draws it when it finishes. The page is drawn from the files in the folder of the run; a
+    run of an earlier version has fewer, and its page says what is missing.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def report(run: str | os.PathLike, output: str | os.PathLike | None = None) -> R
     Raises
     ------
     ValueError
-        For what is not the folder of a run, and a run that is in progress or was interrupted.
+        If the folder is not that of a run, or the run is in progress or was interrupted.
 
     Examples
     --------
@@ -90,7 +90,7 @@ def report(run: str | os.PathLike, output: str | os.PathLike | None = None) -> R
     ...     _ = runs.train("digits", folder, model="CIFARResNet8", epochs=1)
     ...     record = runs.report(folder)
     ...     record.page.name, record.sections[0]
-    ('report.html', 'What was asked')
+    ('report.html', 'Settings')
     """
     folder = Path(run)
     folder = folder.parent if folder.is_file() else folder
@@ -104,16 +104,16 @@ def report(run: str | os.PathLike, output: str | os.PathLike | None = None) -> R
 
 
 def draw_page(folder: Path, model: Any, source: data.Source) -> ReportRecord | None:
-    """Draw the page of a run whose model and data are at hand; warn where that fails.
+    """Draw the page of a run whose model and data are in memory; only warn if that fails.
 
-    The model is trained, tested and exported by then: nothing that a page needs may lose it.
+    By then the model is trained, tested and exported: its page must not make the run fail.
     """
     try:
         return _drawn(read(folder, model, source), folder / PAGE_FILE)
     except Exception as error:
         log.warning(
-            "%s: the model is there, but its page could not be drawn (%s: %s). "
-            "`keras-resnet report %s` tries it again.",
+            "%s: the model is saved, but its page could not be drawn (%s: %s). "
+            "`keras-resnet report %s` tries again.",
             folder,
             type(error).__name__,
             error,

@@ -1,4 +1,4 @@
-"""What was asked of a run, and what it was done with."""
+"""The settings of a run, and the versions and machine that it used."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from keras_resnet.runs.reporting.facts import Run
 
 
 def asked(run: Run) -> Section | None:
-    """What was asked, and the command that repeats it."""
+    """The settings, and the command that repeats the run."""
     if not run.asked:
         return None
     settings = run.asked.get("settings") or {}
@@ -18,17 +18,17 @@ def asked(run: Run) -> Section | None:
     ]
     found = []
     if command := run.asked.get("command"):
-        found += [parts.text("Repeat it:"), parts.command(command)]
+        found += [parts.text("To repeat this run:"), parts.command(command)]
     stages = plan if isinstance(plan, list) else [plan] if plan else []
     found += [
-        parts.details("All settings, also those that nobody gave", parts.facts(given)),
+        parts.details("All settings, including defaults", parts.facts(given)),
         *(_stage(stage) for stage in stages),
     ]
-    return Section("What was asked", found)
+    return Section("Settings", found)
 
 
 def _stage(stage):
-    """How a stage of the training, or all of it, was to be done."""
+    """The recipe of a training, or of one of its stages."""
     recipe = stage.get("recipe", stage)
     title = f"Stage: {stage['back_to']}" if "back_to" in stage else "Recipe"
     own = {name: value for name, value in stage.items() if name not in ("recipe", "back_to")}
@@ -39,7 +39,7 @@ def _stage(stage):
 
 
 def versions(run: Run) -> Section | None:
-    """What the run was done with, and how long it took."""
+    """The versions and machine of the run, and how long it took."""
     if not run.asked:
         return None
     rows: list[tuple[str, Any]] = [
@@ -47,9 +47,9 @@ def versions(run: Run) -> Section | None:
     ]
     rows += [
         ("Machine", run.processor),
-        ("Begun", run.asked.get("started")),
-        ("Took", _duration(run.asked.get("seconds"))),
-        ("Training steps took", _duration(run.metrics.get("seconds"))),
+        ("Started", run.asked.get("started")),
+        ("Total time", _duration(run.asked.get("seconds"))),
+        ("Time in training steps", _duration(run.metrics.get("seconds"))),
     ]
     if rate := run.metrics.get("images_per_second"):
         rows.append(
@@ -63,7 +63,7 @@ def _named(name):
 
 
 def _written(value):
-    """A setting as people read it."""
+    """A setting as text; None stays None."""
     if value is None:
         return None
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Which classes a model tells apart, and how well it knows each."""
+"""Which classes a model confuses, and how well it does on each."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from keras_resnet import pages
 from keras_resnet.pages import Cell, Section, parts, percent
 from keras_resnet.runs.reporting.facts import Run
 
-_CELLS = 20  # classes up to which every cell of the confusion matrix is shown with its number
-_SIDE = 500  # cells of a heat map at most: of more classes, several share one
-_ALL, _LOWEST = 50, 20  # classes up to which all are shown, and how many of more are
-_PAIRS = 30  # most confused classes that are listed
+_CELLS = 20  # classes up to which the confusion matrix is a table of numbers
+_SIDE = 500  # most cells along a side of the heat map; with more classes, several share one
+_ALL, _LOWEST = 50, 20  # classes up to which all are shown; of more, how many are
+_PAIRS = 30  # pairs of confused classes that are listed
 _SCORES = {
     "average_precision": "average precision",
     "precision": "precision",
@@ -23,17 +23,17 @@ _SCORES = {
 
 
 def confusion(run: Run) -> Section | None:
-    """The confusion matrix, as a table or a heat map, and what is confused most."""
+    """The confusion matrix, as a table or a heat map, and the classes confused most often."""
     matrix = run.test.confusion() if run.test else run.metrics.get("confusion")
     if matrix is None:
         return None
     matrix = np.asarray(matrix)
     draw = _cells if len(run.names) <= _CELLS else _heat_map
-    return Section("Confusion", [*draw(matrix, run.names), *_pairs(matrix, run.names)])
+    return Section("Confusion matrix", [*draw(matrix, run.names), *_pairs(matrix, run.names)])
 
 
 def _cells(matrix, names):
-    """The matrix as a table, each cell as deep as the fraction of its row."""
+    """The matrix as a table; the larger a cell's fraction of its row, the deeper its colour."""
     heads = Markup("").join(
         Markup('<th scope="col"><span>{}</span></th>').format(name) for name in names
     )
@@ -55,12 +55,12 @@ def _cells(matrix, names):
     table = Markup(
         '<table class="matrix"><thead><tr><th></th>{}</tr></thead><tbody>{}</tbody></table>'
     ).format(heads, rows)
-    caption = "Test images of each true class (row) that were taken for each class (column)."
+    caption = "Number of test images, by true class (rows) and predicted class (columns)."
     return [parts.shown(table, caption)]
 
 
 def _heat_map(matrix, names):
-    """The matrix as a picture, with classes that are confused beside each other."""
+    """The matrix as a picture, ordered so that confused classes are near each other."""
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     order = _by_likeness(matrix)
@@ -68,7 +68,7 @@ def _heat_map(matrix, names):
     fractions = (matrix / totals)[np.ix_(order, order)]
     each = -(-len(names) // _SIDE)
     shown = _coarser(fractions, each)
-    # From nothing to a colour that is seen on white and on black.
+    # From transparent to a colour that shows on white and on black.
     colours = LinearSegmentedColormap.from_list("depth", [(*_RGB, 0.0), (*_RGB, 1.0)])
     with pages.figure(width=6.2, height=5.2) as (figure, axis):
         picture = axis.imshow(
@@ -76,20 +76,20 @@ def _heat_map(matrix, names):
             extent=(0.5, len(names) + 0.5, len(names) + 0.5, 0.5),
         )  # fmt: skip
         axis.grid(visible=False)
-        axis.set_xlabel("predicted class, by its number in the list below")
+        axis.set_xlabel("predicted class, numbered as in the list below")
         axis.set_ylabel("true class")
         bar = figure.colorbar(picture, ax=axis, shrink=0.7, ticks=[0, 0.01, 0.1, 0.5, 1])
         bar.ax.set_yticklabels(["0", "1%", "10%", "50%", "100%"])
         bar.set_label("of the class's test images")
     drawn = pages.svg(figure, "Confusion matrix", "confusion")
-    several = f" Each cell is the highest of {each} x {each} classes." if each > 1 else ""
+    several = f" Each cell is the maximum over {each} x {each} classes." if each > 1 else ""
     caption = (
-        f"Of the test images of each of {len(names)} true classes (rows), the fraction that was "
-        "taken for each class (columns). Classes that are confused stand beside each other, and "
-        f"what is right is on the diagonal.{several}"
+        f"For each of {len(names)} true classes (rows), the fraction of its test images that was "
+        "predicted as each class (columns). Classes that are often confused are near each other; "
+        f"correct predictions are on the diagonal.{several}"
     )
     rows = [[place, names[index]] for place, index in enumerate(order, start=1)]
-    listed = parts.details("The classes in this order", parts.table(["number", "class"], rows))
+    listed = parts.details("Classes in this order", parts.table(["number", "class"], rows))
     return [parts.shown(drawn, caption), listed]
 
 
@@ -109,7 +109,7 @@ def _by_likeness(matrix):
 
 
 def _coarser(cells, each):
-    """The highest of each block of cells."""
+    """The maximum of each block of cells."""
     if each == 1:
         return cells
     extra = -len(cells) % each
@@ -119,7 +119,7 @@ def _coarser(cells, each):
 
 
 def _pairs(matrix, names):
-    """The classes that are most often taken for others."""
+    """The pairs of classes that are confused most often."""
     if len(names) < 3:
         return []  # the matrix says it all
     wrong = np.array(matrix)
@@ -139,7 +139,7 @@ def _pairs(matrix, names):
         ]
         for row, column in found
     ]
-    columns = ["is", "taken for", "test images", "of the class"]
+    columns = ["true class", "predicted as", "test images", "fraction of the class"]
     return [parts.heading("Most often confused"), parts.table(columns, rows)]
 
 
@@ -170,13 +170,12 @@ def classes(run: Run) -> Section | None:
     f1 = [found["f1-score"] for found in scores.values()]
     lowest = [rows[place] for place in np.argsort(f1, kind="stable")[:_LOWEST]]
     everything = parts.details(f"All {len(rows)}", parts.table(columns, rows))
-    return Section(
-        title, [parts.text("Those of the lowest F1:"), parts.table(columns, lowest), everything]
-    )
+    which = parts.text(f"The {_LOWEST} {title.lower()} with the lowest F1 scores:")
+    return Section(title, [which, parts.table(columns, lowest), everything])
 
 
 def _counts(run, split):
-    """The images of every class in a split, as images.csv says."""
+    """How many images of each class are in a split, from images.csv."""
     from keras_resnet.data.labels import LABELS
 
     if run.images is None or run.task not in ("classification", "multilabel"):
@@ -190,7 +189,7 @@ def _counts(run, split):
 
 
 def precision_recall(run: Run) -> Section | None:
-    """Precision against recall, for two classes."""
+    """The precision-recall curves of two classes."""
     from sklearn.metrics import average_precision_score, precision_recall_curve
 
     if run.test is None or len(run.names) != 2:
@@ -216,5 +215,5 @@ def precision_recall(run: Run) -> Section | None:
         axis.set_ylim(0, 1.02)
     drawn = pages.svg(figure, "Precision against recall", "precision-recall")
     table = parts.table(["class", "average precision"], found, sortable=False)
-    caption = "Of the test images, with either class as the one that is looked for."
+    caption = "On the test images, with each class in turn as the positive one."
     return Section("Precision and recall", [parts.row(parts.shown(drawn, caption), table)])

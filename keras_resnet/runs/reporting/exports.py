@@ -1,4 +1,4 @@
-"""What a run has exported, whether it was compared with the model, and how fast it is."""
+"""The export of a run: whether it was compared with the model, and how fast it is."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from keras_resnet.runs.reporting.facts import Run
 def exported(run: Run) -> Section | None:
     """The SavedModel of a run."""
     if not run.card:
-        return Section("Export", [parts.note("The SavedModel of the run is gone.")])
+        return Section("Export", [parts.note("The run's SavedModel was not found.")])
     card, found = run.card, run.card.get("verification") or {}
     rows: list[tuple[str, Any]] = [
         ("SavedModel", card.get("path")),
@@ -20,7 +20,7 @@ def exported(run: Run) -> Section | None:
         ("Image size", _size(card.get("image_size"))),
     ]
     if found:
-        images, noise = found.get("images"), " of noise" if found.get("made_up") else ""
+        images, noise = found.get("images"), " of random noise" if found.get("made_up") else ""
         rows.append(("Compared with the model", f"on {images} images{noise}"))
         rows += [
             (label, form(found[name]))
@@ -36,18 +36,18 @@ def exported(run: Run) -> Section | None:
     else:
         rows.append(("Compared with the model", "no"))
     more = parts.text(
-        "The times are medians of a few calls right after the export;",
+        "These times are medians of a few calls right after the export;",
         Markup("<code>keras-resnet bench</code>"),
-        "measures longer, and other batches and formats.",
+        "measures for longer, and other batch sizes and formats.",
         quiet=True,
     )
     return Section("Export", [parts.facts(rows), *([more] if found else [])])
 
 
 _VERIFIED = (
-    ("agreement", "Same answer", "{:.2%}".format),
+    ("agreement", "Same prediction", "{:.2%}".format),
     ("largest_difference", "Largest difference", "{:.2g}".format),
-    ("box_difference", "Largest difference of a box, in pixels", "{:.2g}".format),
+    ("box_difference", "Largest difference in a box, in pixels", "{:.2g}".format),
     ("mebibytes", "Size on disk, in MiB", number),
 )
 

@@ -1,4 +1,4 @@
-"""What is known of a run, from the files that it has left behind."""
+"""What the files of a finished run tell about it."""
 
 import csv
 import functools
@@ -38,7 +38,7 @@ _NEEDED = (MODEL_FILE, LABELS_FILE, METRICS_FILE)
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is done.
+    """A finished run.
 
     Parameters
     ----------
@@ -53,20 +53,20 @@ class Run:
     history : dict of str to list
         The columns of history.csv by name; "stage" is one of them for training in stages.
     card : mapping
-        The model card of the SavedModel; empty if that is gone.
+        The model card of the SavedModel; empty if there is none.
     images : RunImages, optional
         Its images, as images.csv lists them.
     quality : dict of str to quality
-        How the model does on splits, in the order of `places`: "test", and "validation" where there
-        is one.
+        How the model does on the "test" split, and on "validation" if there is one, image by image
+        in the order of `places`.
     places : dict of str to int array
         Which rows of a split's images those are.
     lacks : tuple of str
-        What the page cannot tell, and why, one line each.
+        What the page cannot show, and why, one line each.
     source : Source, optional
-        The data, if it is at hand.
+        The data, if it is in memory.
     model : Model, optional
-        The model, if it is at hand; otherwise it is loaded when it is needed.
+        The model, if it is in memory; otherwise it is loaded when it is needed.
     """
 
     folder: Path
@@ -84,17 +84,17 @@ class Run:
 
     @property
     def task(self) -> Task:
-        """What was learned."""
+        """The task of the run."""
         return self.metrics.get("task") or "classification"
 
     @property
     def test(self) -> Any:
-        """How the model does on the test images; None if that is not known image by image."""
+        """How the model does on each test image; None if that is not known."""
         return self.quality.get("test")
 
     @property
     def processor(self) -> str:
-        """What it ran on; empty if that is not known."""
+        """The processor it ran on; empty if that is not known."""
         return (self.asked.get("machine") or "").partition(". Python ")[0]
 
     @functools.cached_property
@@ -105,17 +105,17 @@ class Run:
         return load_model(self.folder, None, self.task)
 
     def name_of(self, split: str, place: int) -> str:
-        """What an image is called: its file, or its number in the split."""
+        """The name of an image: its file's, or its number in the split."""
         if self.images is None or place >= len(self.images.rows[split]):
             return ""
         return os.path.basename(self.images.rows[split][place].image)
 
     def some(self, split: str, places: np.ndarray) -> tuple[data.Split, np.ndarray]:
-        """Those of some images of a split that are at hand, and their places.
+        """The given images of a split, as far as they are unchanged, and their places.
 
         Raises ValueError or OSError where the data can no longer be loaded.
         """
-        places = np.unique(places)  # in the order that a stream has them in
+        places = np.unique(places)  # in the order of a stream
         if self.source is not None:
             return self.source.splits[split].take(places), places
         if self.images is None:
@@ -124,16 +124,16 @@ class Run:
 
 
 def read(folder: Path, model: Any = None, source: data.Source | None = None) -> Run:
-    """Gather what is known of a run that is done.
+    """Gather what is known about a finished run.
 
     Parameters
     ----------
     folder : pathlib.Path
         Its folder.
     model : keras.Model, optional
-        Its model, if that is at hand.
+        Its model, if that is in memory.
     source : Source, optional
-        Its data, if that is at hand.
+        Its data, if that is in memory.
 
     Returns
     -------
@@ -144,14 +144,14 @@ def read(folder: Path, model: Any = None, source: data.Source | None = None) -> 
     asked, images = read_run(folder), images_of(folder)
     if not asked:
         lacks.append(
-            f"There is no {RUN_FILE}: what was asked, on which machine and with which versions is "
-            "not known, as in runs of earlier versions."
+            f"There is no {RUN_FILE}, as in runs of earlier versions: the settings, machine and "
+            "versions are not known."
         )
     history = _history(folder / _HISTORY)
     if not history:
-        lacks.append(f"There is no {_HISTORY}: how the training went is not known.")
+        lacks.append(f"There is no {_HISTORY}: there are no training curves.")
     if images is None:
-        lacks.append(f"There is no {IMAGES_FILE}: which images the run is of is not known.")
+        lacks.append(f"There is no {IMAGES_FILE}: the images of the run are not known.")
     run = Run(
         folder, asked, metrics, names, history, _card(folder, metrics), images,
         source=source, model=model,
@@ -168,7 +168,7 @@ def read(folder: Path, model: Any = None, source: data.Source | None = None) -> 
 
 
 def check_done(folder: Path) -> None:
-    """Raise ValueError for what is not the folder of a run that is done, and say how to go on."""
+    """Raise ValueError unless a folder holds a finished run, and say what to do."""
     if not folder.is_dir():
         raise ValueError(f"run {str(folder)!r}: there is no such folder.")
     asked, missing = read_run(folder), [each for each in _NEEDED if not (folder / each).is_file()]
@@ -178,21 +178,21 @@ def check_done(folder: Path) -> None:
         return
     if not unfinished and len(missing) == len(_NEEDED):
         raise ValueError(
-            f"run {str(folder)!r} is not the folder of a run: there is no {MODEL_FILE} in it. Name "
+            f"run {str(folder)!r} is not the folder of a run: there is no {MODEL_FILE} in it. Give "
             "the folder that train wrote to, its --output."
         )
     if _is_held(folder):
-        since = f" since {asked['started']}" if asked.get("started") else ""
+        since = f" (started {asked['started']})" if asked.get("started") else ""
         raise ValueError(
-            f"run {str(folder)!r} is in progress{since}: its page is written when it is done. "
-            f"tensorboard --logdir {folder / 'logs'} shows how far it is."
+            f"run {str(folder)!r} is still in progress{since}: its page is drawn when it finishes. "
+            f"Until then, tensorboard --logdir {folder / 'logs'} shows its progress."
         )
     what = f"there is no {' and no '.join(missing)}" if missing else "its training is not finished"
     goes_on = (folder / "checkpoints").is_dir()
-    again = "goes on where it was" if goes_on else "trains it anew"
+    again = "continues it" if goes_on else "trains it again"
     command = " ".join((asked.get("command") or "").split())
-    how = f"this {again}: {command}" if command else f"the command that began it {again}"
-    raise ValueError(f"run {str(folder)!r} is not whole: {what}; {how}")
+    how = f"this {again}: {command}" if command else f"the command that started it {again}"
+    raise ValueError(f"run {str(folder)!r} is incomplete: {what}; {how}")
 
 
 def _is_held(folder):
@@ -211,7 +211,7 @@ def _object(file):
     except ValueError as error:
         raise ValueError(f"{str(file)!r} is damaged ({error}).") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{str(file)!r} is damaged: it holds no object.")
+        raise ValueError(f"{str(file)!r} is damaged: it does not hold a JSON object.")
     return found
 
 
@@ -234,14 +234,14 @@ def _card(folder, metrics) -> dict:
     named = metrics.get("saved_model")
     if not named:
         return {}
-    # A folder that was moved has its SavedModel with it.
+    # The SavedModel of a run that was moved is in the run's folder.
     places = (Path(named), folder / "saved_model" / Path(named).name)
     card = next((each / CARD_FILE for each in places if (each / CARD_FILE).is_file()), None)
     return {**_object(card), "path": str(card.parent)} if card else {}
 
 
 def _answers(run: Run, lacks: list[str]):
-    """What the model gives for its images: what is kept, or else computed anew."""
+    """The model's predictions on the run's images: read from a file, or else computed again."""
     if run.task == "detection":
         return _objects(run, lacks)
     thresholds = _thresholds(run)
@@ -251,45 +251,47 @@ def _answers(run: Run, lacks: list[str]):
     if run.images is None:
         lacks.append(
             f"There is no {ANSWERS_FILE}, and the images are not known: only what metrics.json "
-            "says of the test images is shown."
+            "says about the test images is shown."
         )
         return {}, {}
     try:
         return _computed(run, lacks)
     except (ValueError, OSError) as error:
-        lacks.append(f"There is no {ANSWERS_FILE}, and it cannot be computed again: {error}")
+        lacks.append(
+            f"There is no {ANSWERS_FILE}, and the predictions cannot be computed again: {error}"
+        )
         return {}, {}
 
 
 def _objects(run: Run, lacks):
-    """The objects that a detector has found in the test images."""
+    """The objects that the detector found in the test images."""
     files = [run.folder / name for name in ("detections.json", "truths.json")]
     if run.images is None or not all(file.is_file() for file in files):
-        lacks.append("There is no list of what was found in each image.")
+        lacks.append("There is no list of the objects found in each image.")
         return {}, {}
     rows = run.images.rows["test"]
     try:
         found, truths = (json.loads(file.read_text(encoding="utf-8")) for file in files)
         ids = [image["id"] for image in truths["images"]]
         if len(ids) != len(rows):
-            raise ValueError(f"of {len(ids)} images, {IMAGES_FILE} has {len(rows)} for the test")
+            raise ValueError(f"{len(ids)} images, but {IMAGES_FILE} lists {len(rows)} test images")
         labels = LABELS["detection"].read([row.label for row in rows], run.names)
         detections = read_coco_results(found, ids)
         quality = detection.DetectionEvaluation(labels, detections, run.names, tuple(ids))
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{str(files[0])!r} is damaged or of another run ({error}).") from error
+        raise ValueError(f"{str(files[0])!r} is damaged or from another run ({error}).") from error
     return {"test": quality}, {"test": np.arange(len(rows))}
 
 
 def _thresholds(run):
-    """The threshold of each label, if there are some."""
+    """The threshold of each label, if there are any."""
     scores = run.metrics.get("per_label") or {}
     found = tuple(each["threshold"] for each in scores.values() if "threshold" in each)
     return found if found and len(found) == len(run.names) else None
 
 
 def _computed(run: Run, lacks):
-    """What the model gives for those of its images that are still there."""
+    """The model's predictions on those of the run's images that are unchanged."""
     quality, places, gone = {}, {}, 0
     for split in ("test", "validation"):
         count = len(run.images.rows[split]) if run.images else 0
@@ -303,10 +305,10 @@ def _computed(run: Run, lacks):
             quality[split] = analysis.evaluate(found.predictor, batches, run.names, run.task)
             places[split] = there
     if not quality:
-        raise ValueError("none of the images is still there and unchanged.")
-    left_out = f", without {gone} that have changed or are gone" if gone else ""
+        raise ValueError("all of the images have been changed or removed.")
+    left_out = f", except {gone} that have been changed or removed" if gone else ""
     lacks.append(
-        f"There is no {ANSWERS_FILE}: what the model gives was computed again from the "
+        f"There is no {ANSWERS_FILE}: the predictions were computed again from the "
         f"images{left_out}."
     )
     return quality, places

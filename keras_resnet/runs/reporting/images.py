@@ -1,4 +1,4 @@
-"""The images of a run: what it learned from, and where it errs."""
+"""The images of a run: what it was trained on, and what it gets wrong."""
 
 import logging
 from itertools import combinations
@@ -19,11 +19,11 @@ _EACH = 6  # worst mistakes, and least certain images
 _SAMPLES = 24
 _SIDE = 160  # pixels of a picture in the file
 _SHOWN = 128  # pixels of one on the page
-_ALL = 50  # classes up to which all are listed with their counts
+_ALL = 50  # classes up to which the table of their counts is open
 
 
 def sample_images(run: Run) -> Section | None:
-    """What the data is: its splits and classes, and what is wrong with it."""
+    """The data: its splits and classes, and what is wrong with it."""
     found: list[Any] = []
     rows: list[tuple[str, Any]] = [("Data", run.metrics.get("data"))]
     if run.images:
@@ -31,15 +31,15 @@ def sample_images(run: Run) -> Section | None:
         rows.append(("Images", ", ".join(f"{count:,} {name}" for name, count in counts.items())))
     rows.append((_NAMES[run.task], len(run.names)))
     if run.images:
-        rows.append(("In two splits", _common(run)))
+        rows.append(("Images in two splits", _common(run)))
     skipped = run.metrics.get("skipped_count")
     if skipped is not None:
-        rows.append(("Files left out", skipped or "none"))
+        rows.append(("Skipped files", skipped or "none"))
     found.append(parts.facts(rows))
     found += [parts.note(line) for line in run.metrics.get("notes") or ()]
     if skipped:
         lines = [[line] for line in run.metrics.get("skipped") or ()]
-        found.append(parts.details("Why files were left out", parts.table(["file"], lines)))
+        found.append(parts.details("Why files were skipped", parts.table(["file"], lines)))
     return Section("Data", [*found, *_counted(run), *_samples(run)])
 
 
@@ -61,11 +61,11 @@ def _common(run):
         known = {*some}
         if count := sum(digest in known for digest in others):
             lines.append(f"{count:,} of {len(others):,} {second} images are also in {first}")
-    return "; ".join(lines) or "no image"
+    return "; ".join(lines) or "none"
 
 
 def _counted(run):
-    """The images of every class in each split."""
+    """How many images of each class are in each split."""
     if run.images is None or run.task not in ("classification", "multilabel"):
         return []
     kind, splits = LABELS[run.task], {}
@@ -92,8 +92,8 @@ def _samples(run):
     except (ValueError, OSError) as error:
         return [parts.note(f"No images are shown: {error}")]
     if not len(there):
-        return [parts.note("No images are shown: they have changed since, or are gone.")]
-    *_, channels = split.image_set.shape or (3,)  # of arrays; files become what is asked for
+        return [parts.note("No images are shown: they have been changed or removed.")]
+    *_, channels = split.image_set.shape or (3,)  # files have no shape; they are read in colour
     images = _read(split, image_size=_side(run), channels=channels)
     kind, tiles = LABELS[run.task], []
     for index in np.argsort(there):  # a stream has an order of its own
@@ -104,13 +104,13 @@ def _samples(run):
 
 
 def _read(split, **view):
-    """The images of a split in one size, whatever their labels are."""
+    """The images of a split at one size, without their labels."""
     split = data.Split(split.image_set, np.zeros(len(split), int))
     return np.concatenate([batch.numpy() for batch, _ in data.batches(split, **view)])
 
 
 def _spread(run):
-    """Places of training images: one of each class first, as far as there are classes."""
+    """Places of training images, spread over the classes."""
     labels = [row.label for row in run.images.rows["train"]] if run.images else []
     if not labels:
         return np.unique(np.linspace(0, len(run.source.train) - 1, _SAMPLES).astype(int))
@@ -126,7 +126,7 @@ def _spread(run):
 
 
 def _side(run):
-    """Pixels that images are read at: no more than they have."""
+    """The side in pixels at which images are read: no more than the model's."""
     size = run.source.image_size if run.source is not None else _model_size(run)
     return min(_SIDE, size)
 
@@ -137,7 +137,7 @@ def _model_size(run):
 
 
 def looked_at(run: Run) -> Section | None:
-    """The worst mistakes and the least certain answers, and where the model looked."""
+    """The worst mistakes and the least certain predictions, and where the model looked."""
     if run.test is None:
         return None
     chosen = _chosen(run)
@@ -146,7 +146,7 @@ def looked_at(run: Run) -> Section | None:
     try:
         split, there = run.some("test", rows)
         if not len(there):
-            raise ValueError("they have changed since, or are gone.")
+            raise ValueError("they have been changed or removed.")
         pictures, sentence = _pictures(run, split, there)
     except (ValueError, OSError) as error:
         return Section("Mistakes", [parts.note(f"The images are not shown: {error}")])
@@ -159,11 +159,11 @@ def looked_at(run: Run) -> Section | None:
         ]
         if tiles:
             found += [parts.heading(title), parts.tiles(tiles, pairs=True)]
-    return Section("Mistakes and doubts", found)
+    return Section("Mistakes and uncertain predictions", found)
 
 
 def _chosen(run):
-    """Which test images are shown, and why: numbers of answers."""
+    """Headings, and the test images shown below each."""
     test = run.test
     order = test.order()
     if test.right is None:
@@ -175,7 +175,7 @@ def _chosen(run):
 
 
 def _margins(test):
-    """How far each answer is from another one."""
+    """How far each prediction is from being another one."""
     if np.ndim(test.labels) == 2:
         return np.abs(test.probabilities - 0.5).min(1)
     highest = np.sort(test.probabilities, axis=1)[:, -2:]
@@ -183,7 +183,7 @@ def _margins(test):
 
 
 def _caption(run, place, row):
-    """What the model says of an image, and what is right."""
+    """What the model predicts for an image, and what is right."""
     said = " \N{MIDDLE DOT} ".join(_short(line) for line in run.test.caption(place).split("\n"))
     kind = "" if run.test.right is None else "good" if run.test.right[place] else "bad"
     return Markup('<span class="{}">{}</span><br><span class="quiet">{}</span>').format(
@@ -197,7 +197,7 @@ def _short(text, most=70):
 
 
 def _pictures(run, split, there):
-    """Images beside where the model looked, by their places, and a sentence about that."""
+    """Images beside maps of where the model looked, by place, and a sentence about the maps."""
     found = run.answering
     images = _read(split, **vars(graphs.view_of(found.model)))
     maps, sentence = _maps(found, images)
@@ -212,7 +212,7 @@ def _pictures(run, split, there):
 
 
 def _maps(found, images):
-    """Images with Grad-CAM over them; None and the reason, if there is none."""
+    """Images with Grad-CAM over them, and a sentence about it; None and the reason, if it fails."""
     try:
         explainer = explain.Explainer(found.model)
         result = explainer(normalized(images, found.model), _explained(found))
@@ -221,11 +221,11 @@ def _maps(found, images):
         log.debug("no maps", exc_info=True)
         return None, f"There are no maps of where the model looked: {error}"
     return drawn, (
-        f"On the right of each image: Grad-CAM of the layer {result.layer}, where the image speaks "
-        "for what the model says, from blue to red. It says where the model looked, not why."
+        f"To the right of each image: Grad-CAM at layer {result.layer}. The closer to red, the "
+        "more a region speaks for the prediction. It shows where the model looked, not why."
     )
 
 
 def _explained(found):
-    """What is explained: the model's answer, or the first of several values."""
+    """What is explained: the model's prediction, or the first of several values."""
     return 0 if found.task == "regression" else None

@@ -1,4 +1,4 @@
-"""How well each of several labels is told from the others."""
+"""Precision and recall of each label."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ _DRAWN = 8  # labels with a curve of their own
 
 
 def label_curves(run: Run) -> Section | None:
-    """Precision against recall of each label, with its threshold; of many, of the worst."""
+    """Precision-recall curves of all labels, or of the worst of many, with their thresholds."""
     if run.test is None:
         return None
     scores = run.test.per_label()
@@ -27,12 +27,9 @@ def label_curves(run: Run) -> Section | None:
         for text in legend.get_texts():
             text.set_parse_math(False)  # names are data
     picture = pages.svg(figure, "Precision against recall of labels", "precision-recall")
-    which = f"The {len(drawn)} labels of the lowest" if len(drawn) < len(known) else "The"
-    caption = (
-        f"{which} average precision, on the test images. The dot is where the label's threshold is."
-        if len(drawn) < len(known)
-        else "Of the test images, for every label. The dot is where its threshold is."
-    )
+    few = len(drawn) < len(known)
+    which = f"The {len(drawn)} labels with the lowest average precision" if few else "All labels"
+    caption = f"{which}, on the test images. The dot on each curve marks the label's threshold."
     return Section("Precision and recall", [parts.shown(picture, caption)])
 
 

@@ -10,11 +10,11 @@ from keras_resnet.runs.reporting.facts import Run
 from keras_resnet.runs.reporting.labels import short
 
 _PANELS = 6  # values that are drawn
-_MANY = 2000  # points from which on they are pixels, for which a page would be too large
+_MANY = 2000  # more points than these are drawn as pixels, or the page would be too large
 
 
 def predicted_values(run: Run) -> Section | None:
-    """Predicted against true numbers, and how the differences are distributed."""
+    """Predicted against true values, and the distribution of the errors."""
     if run.test is None:
         return None
     true = np.asarray(run.test.labels, "float64").reshape(len(run.test.labels), -1)
@@ -25,13 +25,13 @@ def predicted_values(run: Run) -> Section | None:
             _distribution(axes[1, column], residuals[:, column])
     picture = pages.svg(figure, "Predicted against true values, and residuals", "values")
     caption = (
-        "Above: each test image, on the line where the prediction is right. Below: how many images "
-        "have each difference, predicted minus true; the dashed line is the mean of these."
+        "Top: the test images; on the line, the prediction is exact. Bottom: the distribution of "
+        "the errors, predicted minus true; the dashed line is their mean."
     )
     if count < len(run.names):
-        caption += f" The first {count} of {len(run.names)} values."
+        caption += f" Only the first {count} of {len(run.names)} values are drawn."
     found: list[Any] = [parts.shown(picture, caption), _scores(run, residuals)]
-    return Section("Predicted and true", found)
+    return Section("Predicted and true values", found)
 
 
 def _against(axis, true, predicted, name):
@@ -53,7 +53,7 @@ def _distribution(axis, residuals):
 
 
 def _scores(run, residuals):
-    """The metrics of every value, and how its errors are distributed."""
+    """The metrics of each value, and the distribution of its errors."""
     scores = run.test.per_value()
     rows = []
     for name, column in zip(run.names, residuals.T, strict=True):
@@ -68,6 +68,6 @@ def _scores(run, residuals):
         ])  # fmt: skip
     columns = [
         *("value", "R\N{SUPERSCRIPT TWO}", "mean absolute error", "root mean squared error"),
-        *("mean difference", "90% of errors below"),
+        *("mean error", "90% of absolute errors below"),
     ]
     return parts.table(columns, rows)

@@ -14,14 +14,14 @@ from keras_resnet.runs.reporting.labels import short
 
 _DRAWN = 8  # classes with a curve of their own
 _WORST, _SIDE = 12, 320  # images, and pixels of their longer side
-_SCORE = 0.5  # from which on objects are drawn
+_SCORE = 0.5  # detections with lower scores are not drawn
 _OBJECT, _DETECTION = "#00c000", "#ff2020"
 _SCORES = {
     "AP": "AP",
     "AP50": "AP50",
     "AP75": "AP75",
     "AR_100": "AR",
-    "score": "best score",
+    "score": "best threshold",
     "precision": "precision there",
     "recall": "recall there",
 }
@@ -38,16 +38,17 @@ def objects(run: Run) -> Section | None:
         for name, found in scores.items()
     ]  # fmt: skip
     what = (
-        "AP is the area under the curve of precision over recall, as COCO has it: the mean over "
-        "overlaps of .5 to .95; AP50 and AP75 are at one overlap. AR is the recall with up to 100 "
-        "detections of each image and class. The best score is the threshold of the highest F1."
+        "AP is the area under the precision-recall curve, averaged over IoU thresholds of .50 to "
+        ".95 as COCO defines it; AP50 and AP75 are at IoUs of .50 and .75. AR is the recall with "
+        "up to 100 detections per image and class. The best threshold is the score with the "
+        'highest F1; "precision there" and "recall there" are at that threshold.'
     )
     columns = ["class", *_SCORES.values(), "objects", "detections"]
     return Section("Classes", [parts.table(columns, rows), parts.text(what, quiet=True)])
 
 
 def object_curves(run: Run) -> Section | None:
-    """Precision over recall of each class; of many, of the worst and the mean of all."""
+    """Precision-recall curves of all classes, or of the worst of many and their mean."""
     curves = run.test.curves(0.5) if run.test else {}
     if not curves:
         return None
@@ -66,8 +67,9 @@ def object_curves(run: Run) -> Section | None:
         for text in legend.get_texts():
             text.set_parse_math(False)  # names are data
     picture = pages.svg(figure, "Precision against recall of classes", "precision-recall")
-    worst = f" The {len(drawn)} classes of the lowest AP50." if len(drawn) < len(curves) else ""
-    caption = f"At an overlap of .5, with AP50 beside the name.{worst}"
+    few = len(drawn) < len(curves)
+    which = f"The {len(drawn)} classes with the lowest AP50" if few else "All classes"
+    caption = f"{which}, at an IoU of .50. The number after each name is its AP50."
     return Section("Precision and recall", [parts.shown(picture, caption)])
 
 
@@ -82,10 +84,10 @@ def error_kinds(run: Run) -> Section | None:
         for kind, what in KINDS.items()
     ]
     what = (
-        f"Counted at scores of at least {_SCORE}. The last column is how much AP50 would rise if "
-        "all errors of the kind were corrected, at any score; these do not add up."
+        f"Counted at a score threshold of {_SCORE}. The last column is how much AP50 would rise if "
+        "all errors of that kind were corrected, at any score; these gains do not add up."
     )
-    table = parts.table(["error", "what it is", "count", "AP50 it costs"], rows)
+    table = parts.table(["error", "meaning", "count", "AP50 lost"], rows)
     each = [
         [name, *(int(scores[kind]) for kind in KINDS)]
         for name, scores in (run.metrics.get("per_class") or {}).items()
@@ -95,18 +97,18 @@ def error_kinds(run: Run) -> Section | None:
 
 
 def worst_images(run: Run) -> Section | None:
-    """The images with most errors, with what is there and what was found."""
+    """The images with the most errors, with true and detected boxes."""
     if run.test is None:
         return None
     order = run.test.order()[:_WORST]
     order = order[~run.test.right[order]]
     if not len(order):
-        return Section("Images with most errors", [parts.text("No test image has an error.")])
+        return Section("Images with the most errors", [parts.text("No test image has any errors.")])
     try:
         split, there = run.some("test", run.places["test"][order])
         images: Any = detection.batches(split, batch_size=1) if len(there) else ()
     except (ValueError, OSError) as error:
-        return Section("Images with most errors", [parts.note(f"They are not shown: {error}")])
+        return Section("Images with the most errors", [parts.note(f"They are not shown: {error}")])
     pixels = {
         place: inputs["images"][0].numpy()
         for place, (inputs, _) in zip(there.tolist(), images, strict=True)
@@ -118,13 +120,13 @@ def worst_images(run: Run) -> Section | None:
         if place in pixels:
             tiles.append((_drawn(run, index, pixels[place], truths), _caption(run, index, place)))
     legend = Markup(
-        'What is there is <span style="color:{}">&#9632;</span> green, what was found with a score '
-        'of at least {} is <span style="color:{}">&#9632;</span> red.'
+        'True boxes are <span style="color:{}">&#9632;</span> green, detections with a score of at '
+        'least {} <span style="color:{}">&#9632;</span> red.'
     ).format(_OBJECT, _SCORE, _DETECTION)
     found: list[Any] = [parts.text(legend, quiet=True), parts.tiles(tiles, pairs=True)]
     if missing := len(order) - len(tiles):
-        found.append(parts.note(f"{missing} more have changed since, or are gone."))
-    return Section("Images with most errors", found)
+        found.append(parts.note(f"Not shown, since changed or removed: {missing} more."))
+    return Section("Images with the most errors", found)
 
 
 def _drawn(run, index, image, truths):

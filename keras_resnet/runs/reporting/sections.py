@@ -1,4 +1,4 @@
-"""Which sections the page of a run has, by its task: a row of `SECTIONS`."""
+"""The sections of the page of a run, by task: a row of `SECTIONS`."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -31,10 +31,10 @@ SECTIONS: dict[str, Sequence[Callable[[Run], Section | None]]] = {
     "regression": (*_BEGIN, predicted_values, looked_at, *_END),
     "detection": (*_BEGIN, objects, object_curves, error_kinds, worst_images, *_END),
 }
-"""The sections of a page, from top to bottom; one that has nothing to tell is None."""
+"""The sections of a page, from top to bottom; None instead of one with nothing to show."""
 
 _SHOWN = {
-    "test_accuracy": "Right",
+    "test_accuracy": "Accuracy",
     "accuracy": "All labels right",
     "mean_average_precision": "Mean average precision",
     "f1": "Mean F1 score",
@@ -55,7 +55,7 @@ def sections_of(run: Run) -> list[Section]:
 
 
 def lead(run: Run) -> list["Markup"]:
-    """What stands above them: how good the model is, in a few numbers, and what is not known."""
+    """What is above them: how good the model is, in a few numbers, and what is not known."""
     found = run.metrics
     rows: list[tuple[str, Any]] = [("Test images", found.get("test_images"))]
     for name, label in _SHOWN.items():

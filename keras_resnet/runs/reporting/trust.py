@@ -1,4 +1,4 @@
-"""Whether a model is as often right as it is sure."""
+"""Whether a model's confidence matches its accuracy."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ _BINS = 15
 
 
 def calibration_of(run: Run) -> dict[str, Any] | None:
-    """What metrics.json says of the calibration, or else what the answers say."""
+    """The calibration in metrics.json, or else as computed from the answers."""
     if found := run.metrics.get("calibration"):
         return found
     return measured(run.test, run.quality.get("validation")) if run.test else None
 
 
 def calibration_facts(run: Run) -> list[tuple[str, Any]]:
-    """The expected calibration error, before and after, for the head of the page."""
+    """The expected calibration error before and after temperature scaling, as a fact."""
     found = calibration_of(run)
     if not found:
         return []
@@ -38,7 +38,7 @@ def calibrated(run: Run) -> Section | None:
     if not found or test is None:
         return None
     temperature = found.get("temperature")
-    panels = [("as it is", test.probabilities)]
+    panels = [("as trained", test.probabilities)]
     if temperature is not None:
         panels.append((f"at temperature {temperature:.3g}", cooled(test, temperature)))
     drawn = []
@@ -53,9 +53,9 @@ def calibrated(run: Run) -> Section | None:
     several = np.ndim(test.labels) == 2
     what = "labels" if several else "predictions"
     caption = (
-        f"Of the test images' {what} in each of {_BINS} bins of certainty: the fraction that is "
-        "right, against the mean certainty. On the dashed line, a model is as often right as it "
-        "is sure; below it, it is too sure of itself. Underneath: how many there are."
+        f"The {what} on the test images in {_BINS} bins of confidence: the fraction that is right "
+        "against the mean confidence. On the dashed line, a model is right as often as it claims "
+        "to be; below it, it is overconfident. Bottom: how many there are in each bin."
     )
     return Section(
         "Calibration",
@@ -64,26 +64,26 @@ def calibrated(run: Run) -> Section | None:
 
 
 def _sentence(found):
-    """What the numbers say."""
-    before = f"The expected calibration error of the test images is {found['expected_error']:.2%}"
+    """What the numbers mean."""
+    before = f"The expected calibration error on the test images is {found['expected_error']:.2%}"
     if "temperature" not in found:
-        return f"{before}. There are no validation images, on which a temperature could be fitted."
+        return f"{before}. There are no validation images to fit a temperature on."
     if found["temperature"] is None:
         return (
-            f"{before}. No temperature is the best for the validation images, as when the model is "
-            "right about all of them, or wrong about most."
+            f"{before}. The validation images have no best temperature, as happens when the model "
+            "is right about all of them, or wrong about most."
         )
     after = found["expected_error_at_temperature"]
     return (
-        f"{before}, and {after:.2%} with logits divided by {found['temperature']:.3g}: the "
-        "temperature that makes the labels of the validation images the most plausible. The model "
-        "itself is not changed, and says the same classes at any temperature. The model card of "
-        "the export holds the temperature."
+        f"{before}, and {after:.2%} with the logits divided by {found['temperature']:.3g}, the "
+        "temperature that fits the validation images best. The model itself is not changed; at "
+        "any temperature, it predicts the same classes. The temperature is in the model card of "
+        "the export."
     )
 
 
 def _draw(axes, title, found):
-    """Draw a reliability diagram, and how many predictions it is of."""
+    """Draw a reliability diagram, and below it the counts of its bins."""
     above, below = axes
     widths, middles = np.diff(found.edges), (found.edges[1:] + found.edges[:-1]) / 2
     there = found.counts > 0
@@ -100,5 +100,5 @@ def _draw(axes, title, found):
     above.set_ylabel("fraction right")
     below.bar(middles, found.counts, 0.92 * widths, color="#8a8a8a")
     below.set_xlim(0, 1)
-    below.set_xlabel("certainty")
+    below.set_xlabel("confidence")
     below.set_ylabel("count")
