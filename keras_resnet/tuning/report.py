@@ -356,7 +356,7 @@ def _choices(record, found):
     ]
     shown = [parts.text(_verdict(found))]
     if rows:
-        columns = ["choice", "fraction of that", _OF_VALUES]
+        columns = ["choice", "fraction of the explained variance", _OF_VALUES]
         shown += [parts.text(_COMPARED, quiet=True), parts.table(columns, rows)]
     return Section("Which choices mattered", shown)
 
