@@ -1,4 +1,4 @@
-"""Trained models asked for many images by the jobs."""
+"""Jobs that run trained models on many images."""
 
 import csv
 import json
@@ -100,7 +100,7 @@ def test_bfloat16(folder):
     assert 1e-6 < difference < 0.05
 
 
-def test_names_of_runtimes_stand_in_two_places():
+def test_names_of_runtimes_are_the_same_in_both_places():
     """The command line knows them without TensorFlow."""
     assert {*choices.RUNTIMES} == {"auto", *RUNTIMES}
 

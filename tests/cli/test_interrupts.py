@@ -50,7 +50,7 @@ class TestEveryCommand:
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def test_whatever_libraries_make_of_it(self, monkeypatch):
-        """Callbacks turn it into an error of their own, or lose it."""
+        """Callbacks may turn it into an error of their own, or swallow it."""
 
         def work(*_, **options):
             try:
@@ -85,7 +85,7 @@ class TestEveryCommand:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    """A model, and a folder of images that it is busy with for some seconds."""
+    """A model, and a folder of images that keep it busy for some seconds."""
     folder = tmp_path_factory.mktemp("many")
     model = keras_resnet.CIFARResNet(8, include_preprocessing=True)
     model.save(folder / "model.keras")

@@ -68,9 +68,9 @@ class Score:
 
 
 def slopes(score, levels, number, step=0.004):
-    """How the score rises with all channels of each cell of a level, as fast as they are large.
+    """The derivative of the score if all channels of a cell of a level are scaled, cell by cell.
 
-    That is what the sum over channels of features times gradients is.
+    It is the sum over channels of features times gradients.
     """
     level = levels[number].numpy()[0]
     cells = np.argwhere(np.ones(level.shape[:2], bool))

@@ -88,7 +88,7 @@ class TestEveryRuntime:
     [pytest.param(name, marks=[pytest.mark.slow][name == "tensorflow" :]) for name in RUNTIMES],
 )
 def test_two_models_of_one_architecture_give_their_own_answers(images, name):
-    """Also one that learns in between: caches know more than shapes."""
+    """Even if one is trained in between: caches must not go by shapes alone."""
     available(name)
     models = [small(0), small(1)]
     asks = [export.compiled(each, name, verified=False, verbose=False) for each in models]

@@ -78,7 +78,7 @@ def test_is_verified_and_on_the_card(tmp_path, model, images, capsys):
 
 
 def test_a_server_warms_up_what_the_file_has(tmp_path, model, images):
-    """It refuses a model that cannot answer one of its requests."""
+    """A server refuses a model that cannot answer one of its warm-up requests."""
     asked = {}
     for precision in (None, "float32"):
         new = export.saved_model(model, tmp_path, with_litert=precision, verbose=False)
@@ -111,7 +111,7 @@ def test_not_of_detectors(tmp_path):
 
 
 def test_one_that_disagrees_leaves_nothing(tmp_path, model, images):
-    """Images of another range, which the feature maps do not fit."""
+    """Calibrated on images of another range than the ones it is compared on."""
     with one_line_error("with_litert='int8': the exported model chooses the same class"):
         export.saved_model(
             *(model, tmp_path),

@@ -23,7 +23,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def model():
-    """A net of grouped convolutions that takes raw images."""
+    """A model with grouped convolutions that takes raw images."""
     keras.utils.set_random_seed(0)
     net = keras_resnet.ResNet(
         (1, 1), filters=(64, 128), cardinality=8, base_width=16, input_shape=(SIZE, SIZE, 3),
@@ -268,7 +268,7 @@ def quantized(path):
 class TestAccuracyControl:
     @pytest.fixture
     def verdicts(self, monkeypatch):
-        """What verifications find, one after the other: whether all answers are the same."""
+        """The results of successive verifications: whether all answers are the same."""
         found = []
         module = sys.modules["keras_resnet.export.comparison"]
         monkeypatch.setattr(module, "same", lambda output, *_: np.full(len(output), found.pop(0)))
@@ -278,7 +278,7 @@ class TestAccuracyControl:
         self, tmp_path, model, images, verdicts, monkeypatch
     ):
         def search(net, calibration, validation, judge, *, max_drop, ignored_scope, **options):
-            """NNCF's, which judges models by what it is given, and finds the first convolution."""
+            """In place of NNCF's search: calls the judge, and finds the first convolution."""
             compiled = openvino.compile_model(net, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
             kept, outputs = judge(compiled, validation.get_data())
             assert (kept, len(outputs)) == (1.0, 16)

@@ -37,7 +37,7 @@ FIELDS = {
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory):
-    """Where a small net is exported, twice."""
+    """The folder of a small model, exported twice."""
     folder = tmp_path_factory.mktemp("served")
     keras.utils.set_random_seed(0)
     net = keras_resnet.CIFARResNet(8, classes=3, include_preprocessing=True, name="resnet50")

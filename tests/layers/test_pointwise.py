@@ -173,7 +173,7 @@ class TestModels:
         )
 
     def trained(self, policy="float32", scope=None):
-        """The weights of a small net after three steps."""
+        """The weights of a small model after three steps."""
         former = keras.config.dtype_policy()
         keras.config.set_dtype_policy(policy)
         try:

@@ -81,7 +81,7 @@ class TestTwoRuns:
         assert compared.settings == {"learning_rate": (0.1, 0.2), "ema": (0.99, None)}
         assert compared.same == {"model": "ResNet18", "epochs": 2}
 
-    def test_have_the_images_that_changed_sides(self, compared, pair):
+    def test_have_the_images_that_only_some_get_right(self, compared, pair):
         (labels, said, first), (_, other, second) = map(answers, pair)
         changed = np.flatnonzero(first != second)
         assert {each.image.rpartition("/")[2] for each in compared.changed} == {
@@ -164,7 +164,7 @@ class TestOtherImages:
         notes = runs.compare([pair[0], other], None).notes
         assert any("run was trained on 2 of the test images of a" in note for note in notes)
 
-    def test_that_are_labelled_otherwise_are_left_out(self, files, pair, tmp_path):
+    def test_that_are_labelled_differently_are_left_out(self, files, pair, tmp_path):
         labels = truths()
         labels[:3] = (labels[:3] + 1) % 4
         other = classifier(tmp_path / "run", files, 3, labels=labels)

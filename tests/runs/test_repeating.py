@@ -1,4 +1,4 @@
-"""The command in run.json does again what was asked."""
+"""The command in run.json repeats the run."""
 
 import shlex
 from datetime import datetime, timedelta, timezone
@@ -48,7 +48,7 @@ def test_is_parsed_to_what_was_asked(monkeypatch, job, asked):
 
 
 def _defaults():
-    """What the command passes on where nothing is asked for."""
+    """What the command passes on by default."""
     called = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runs, "train", lambda *given, **options: called.append(options))

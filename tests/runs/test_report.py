@@ -1,4 +1,4 @@
-"""The page of a run, of runs that are not whole, and of names that want to do harm."""
+"""The page of a run, also of an incomplete one, and with hostile names."""
 
 import html.parser
 import json
@@ -168,7 +168,7 @@ class TestPage:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """The page of a run whose classes and data have names that want to do harm."""
+    """The page of a run whose classes and data have hostile names."""
     run = left_behind(tmp_path_factory.mktemp("hostile"), HOSTILE, each=3, data=HOSTILE[0])
     return runs.report(run).page.read_text(encoding="utf-8")
 

@@ -67,7 +67,7 @@ class TestPrecision:
 
 
 class TestView:
-    def test_of_photographs_is_what_weights_answer_best_at(self, photographs):
+    def test_of_photographs_is_what_weights_are_most_accurate_at(self, photographs):
         found = choice(photographs, **TUNED).execution
         assert (found.image_size, found.crop) == (288, 1.0)
         assert transfer.view_for(photographs, *TUNED.values()) == {"image_size": 288, "crop": 1.0}
@@ -106,7 +106,7 @@ class TestRunOfAnEarlierVersion:
         assert [stage.optional for stage in plan] == [False, True, True]
 
     def test_its_settings_fit(self, photographs, tmp_path):
-        """As `learn` compares them: those of a run that is asked for again are the same."""
+        """As `learn` compares them: repeating a run gives the same settings."""
         for former in (None, {"precision": "float32"}):
             asked = choice(photographs, former, **TUNED)
             bind(tmp_path, asked.settings())

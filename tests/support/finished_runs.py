@@ -1,4 +1,4 @@
-"""Folders of finished runs, made up: what training would leave there."""
+"""Made-up folders of finished runs, as training would leave them."""
 
 import csv
 import json

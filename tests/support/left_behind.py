@@ -1,4 +1,4 @@
-"""Folders of runs, with what `train` leaves in them, of a model that nobody has trained."""
+"""Folders of runs as `train` leaves them, of an untrained model."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ HOSTILE = (
 
 
 def model(classes):
-    """A small one, which is shown raw images."""
+    """A small model that takes raw images."""
     inputs = keras.Input((SIDE, SIDE, 3))
     x = keras.layers.Rescaling(1 / 255)(inputs)
     x = keras.layers.Conv2D(4, 3, activation="relu")(x)
@@ -34,7 +34,7 @@ def model(classes):
 
 
 def source(folder, names, each=2):
-    """Files of images, so many of every class in every split."""
+    """Image files, `each` of every class in every split."""
     generator, splits = np.random.default_rng(0), {}
     (folder / "images").mkdir(parents=True)
     for split in data.SPLITS:
@@ -48,7 +48,7 @@ def source(folder, names, each=2):
 
 
 def probabilities(labels, classes, seed):
-    """Answers of a model that is right about two images of three, and surer than that."""
+    """Answers that are right for two images out of three, and overconfident."""
     generator = np.random.default_rng(seed)
     said = np.where(generator.random(len(labels)) < 0.67, labels, (labels + 1) % classes)
     logits = generator.normal(size=(len(labels), classes))

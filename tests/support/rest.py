@@ -1,4 +1,4 @@
-"""A SavedModel behind TensorFlow Serving's REST API, by nothing but TensorFlow and NumPy.
+"""A SavedModel behind TensorFlow Serving's REST API, with only TensorFlow and NumPy.
 
 As a script, `python rest.py SAVED_MODEL NAME PORT` serves it until it is ended.
 """
@@ -25,7 +25,7 @@ def switch_xla_off():
 
 
 class Served:
-    """A SavedModel in a session, whose signatures are asked by name.
+    """A SavedModel in a session, whose signatures are called by name.
 
     Like the server, and unlike `tf.saved_model.load`, it checks nothing before the graph runs: what
     is wrong with a request is for the graph to find.
@@ -56,7 +56,7 @@ class Served:
 
 @contextlib.contextmanager
 def rest_server(served, model="resnet50", port=0):
-    """Serve it under a name, by what is documented of the REST API; gives the address."""
+    """Serve it under a name, as the REST API is documented; yields the address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

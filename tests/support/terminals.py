@@ -64,12 +64,12 @@ class OnTerminal:
 
     @property
     def drawn(self):
-        """All that was written to the terminal, without colours and movements, by line."""
+        """All lines written to the terminal, without colours and cursor movements."""
         return re.split(r"[\r\n]+", _CONTROL.sub("", self.raw.decode()))
 
     @property
     def left(self):
-        """What is left on the terminal in the end, line by line."""
+        """The lines that are on the terminal in the end."""
         lines, row = [""], 0
         for part in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\n|[^\x1b\r\n]+", self.raw.decode()):
             if part == "\n":

@@ -1,4 +1,4 @@
-"""Stages that end or are skipped where they gain nothing, and what is chosen for photographs."""
+"""Stages that end or are skipped if they gain nothing, and what is chosen for photographs."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from keras_resnet.training.stopping import Stopping
 
 @pytest.fixture(scope="module")
 def digits():
-    """The digits, fewer of them to learn from."""
+    """The digits, with fewer training images."""
     whole = data.load("digits")
     return dataclasses.replace(whole, train=whole.train.take(np.arange(256)))
 
@@ -195,7 +195,7 @@ class TestView:
             ("timm/ecaresnet26t.ra2_in1k", "ECAResNet26T", (320, 0.95)),
         ],
     )
-    def test_is_what_weights_answer_best_at(self, photographs, weights, model, expected):
+    def test_is_what_weights_are_most_accurate_at(self, photographs, weights, model, expected):
         found = transfer.view_for(photographs, weights, model)
         assert (found["image_size"], found["crop"]) == expected
 
