@@ -268,6 +268,51 @@ def read_text(file: str | os.PathLike) -> str:
         raise ValueError(f"{os.fspath(file)!r} is not text in UTF-8: {error}.") from error
 
 
+def read_object(
+    file: str | os.PathLike, remedy: str = "Remove it, or put a copy in its place."
+) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Parameters
+    ----------
+    file : path
+        The file.
+    remedy : str, optional
+        What to do if it cannot be read, for the error.
+
+    Returns
+    -------
+    dict
+        The object.
+
+    Raises
+    ------
+    ValueError
+        For a file that is cut off or damaged, or holds anything else.
+    FileNotFoundError
+        If there is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from keras_resnet.files import read_object, write_text
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_text(Path(folder) / "run.json", '{"seed": 1}')
+    ...     read_object(Path(folder) / "run.json")
+    {'seed': 1}
+    """
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except ValueError as error:
+        reason = f"is cut off or damaged: {error}"
+        raise ValueError(f"{os.fspath(file)!r} {reason}. {remedy}") from error
+    if not isinstance(found, dict):
+        kind = "list" if isinstance(found, list) else "single value"
+        raise ValueError(f"{os.fspath(file)!r} holds a {kind}, not an object. {remedy}")
+    return found
+
+
 def as_python(value: Any) -> Any:
     """Turn NumPy's numbers, also in lists, tuples and dictionaries, into Python's own.
 

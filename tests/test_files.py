@@ -7,8 +7,9 @@ import time
 
 import filelock
 import pytest
+from errors import one_line_error
 
-from keras_resnet.files import locked, remove_leftovers, write_text, written_beside
+from keras_resnet.files import locked, read_object, remove_leftovers, write_text, written_beside
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -169,3 +170,27 @@ def test_a_lock_leaves_nothing_behind(tmp_path):
     with locked(tmp_path / "runs" / "first"):
         (tmp_path / "runs" / "first" / "file").write_text("")
     assert names_in(tmp_path / "runs" / "first") == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "is cut off or damaged: "),
+        (b'{"seed": 1, "data', "is cut off or damaged: "),
+        (bytes(100), "is cut off or damaged: "),
+        (b'{"data": "caf\xe9"}', "is cut off or damaged: "),
+        (b"[1]", "holds a list, not an object."),
+        (b"null", "holds a single value, not an object."),
+    ],
+)
+def test_a_damaged_object_is_named(tmp_path, content, reason):
+    (tmp_path / "run.json").write_bytes(content)
+    with one_line_error(f"{str(tmp_path / 'run.json')!r} {reason}", " Remove it, or put a copy"):
+        read_object(tmp_path / "run.json")
+    with one_line_error(reason, ". Ask again."):
+        read_object(tmp_path / "run.json", "Ask again.")
+
+
+def test_an_object_that_is_not_there_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_object(tmp_path / "run.json")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from keras_resnet.files import json_text, locked, write_text
+from keras_resnet.files import json_text, locked, read_object, write_text
 
 _SETTINGS, _RESULTS, _TRIALS = "experiment.json", "results", "trials"
 
@@ -128,12 +128,10 @@ class Folder:
 
 
 def _read(file, kinds):
-    """The dictionary that a file holds; None if its values are of other kinds, or it is no JSON."""
+    """The dictionary that a file holds; None if its values are of other kinds, or it holds none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_object(file)
     except ValueError:
         return None
-    whole = isinstance(found, dict) and all(
-        isinstance(found.get(key), kind) for key, kind in kinds.items()
-    )
+    whole = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
     return found if whole else None

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import json
 import os
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from keras_resnet.data.image_sets import Files, digests_of_files
 from keras_resnet.data.labels import LABELS
 from keras_resnet.data.source import joined
 from keras_resnet.data.splitting import VALIDATION
-from keras_resnet.files import written_beside
+from keras_resnet.files import read_object, written_beside
 from keras_resnet.runs.choices import IMAGES_FILE, METRICS_FILE, MODEL_FILE
 
 
@@ -222,5 +221,5 @@ def images_of(model: str | os.PathLike) -> RunImages | None:
                 f"is {','.join(_Row._fields)}, its splits are {', '.join(rows)}."
             ) from error
     metrics = folder / METRICS_FILE
-    known = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else {}
+    known = read_object(metrics) if metrics.is_file() else {}
     return RunImages(folder, rows, known)

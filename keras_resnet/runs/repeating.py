@@ -17,7 +17,7 @@ import tensorflow as tf
 import keras_resnet
 from keras_resnet import machine, training
 from keras_resnet.data.splitting import SplitPolicy
-from keras_resnet.files import as_python, json_text, write_text
+from keras_resnet.files import as_python, json_text, read_object, write_text
 from keras_resnet.runs.choices import RUN_FILE
 
 _FLAGS = {"synchronized": "sync-bn"}
@@ -151,15 +151,7 @@ def write_run(folder: Path, facts: Mapping[str, Any]) -> None:
 def read_run(folder: Path) -> dict:
     """Read run.json; empty for a run of an earlier version."""
     file = folder / RUN_FILE
-    if not file.is_file():
-        return {}
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(file)!r} is damaged ({error}): remove it.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{str(file)!r} is damaged (it does not hold a JSON object): remove it.")
-    return found
+    return read_object(file) if file.is_file() else {}
 
 
 def _plain(value):

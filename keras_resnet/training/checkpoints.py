@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from keras_resnet.data.source import why_others
-from keras_resnet.files import as_python, remove_leftovers, write_text, written_beside
+from keras_resnet.files import as_python, read_object, remove_leftovers, write_text, written_beside
 from keras_resnet.training.recipes import Recipe
 
 # Not HDF5, whose library crashes where a disk is full.
@@ -214,7 +214,13 @@ class Checkpoints:
         model : keras.Model
             The model.
         """
-        _read(self.folder / _BEST, model.weights)
+        try:
+            _read(self.folder / _BEST, model.weights)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{str(self.folder / _BEST)!r} is cut off or damaged: {error}. Remove "
+                f"{str(self.folder)!r} to start over."
+            ) from error
 
 
 class BestInMemory:
@@ -282,7 +288,7 @@ def interrupted(folder: str | os.PathLike) -> dict | None:
     file = Path(folder) / _SETTINGS
     if not file.exists() or next(Path(folder).rglob("after-*"), None) is None:
         return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_object(file, "Remove it, and the same command continues.")
 
 
 def differences(former: Mapping, settings: Mapping, images: str = "fingerprint") -> list[str]:

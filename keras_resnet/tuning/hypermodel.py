@@ -16,7 +16,7 @@ from keras_resnet import names, transfer, zoo
 from keras_resnet.analysis import complexity
 from keras_resnet.checks import check_positive
 from keras_resnet.data import Source
-from keras_resnet.files import write_text
+from keras_resnet.files import read_object, write_text
 from keras_resnet.initialization import kernels_to_be_loaded
 from keras_resnet.pretrained import load
 from keras_resnet.pretrained.notices import warn
@@ -187,7 +187,7 @@ class _HyperModel(keras_tuner.HyperModel):
         key = json.dumps(self._architecture(values), sort_keys=True)
         file = self.folder and self.folder / "milliseconds.json"
         if key not in self._milliseconds and file and file.exists():
-            self._milliseconds.update(json.loads(file.read_text(encoding="utf-8")))
+            self._milliseconds.update(read_object(file))
         if key not in self._milliseconds:
             self._milliseconds[key] = milliseconds(self._make_untrained(values))
             if file:

@@ -7,13 +7,17 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 from sklearn.exceptions import ConvergenceWarning
 
-from keras_resnet.files import write_text
+from keras_resnet.files import read_object, write_text
 from keras_resnet.tuning.parallel import is_chief
+
+NOT_WHOLE = "Put a copy in its place, or search in another folder."
+"""What to do about a damaged file of a search."""
 
 _DRAWS = 10_000  # over the budget in a row, after which the space counts as exhausted
 _ENDED = ("COMPLETED", "FAILED")
@@ -157,6 +161,9 @@ class _Oracle(keras_tuner.Oracle):
         write_text(path, json.dumps(trial.get_state()))
 
     def reload(self):
+        for file in ("oracle.json", "trial_*/trial.json"):  # keras-tuner would not name them
+            for path in Path(self._project_dir).glob(file):
+                read_object(path, NOT_WHOLE)
         super().reload()
         self._start = time.monotonic()
         self.verbose = 0

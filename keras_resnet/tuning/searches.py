@@ -18,7 +18,7 @@ from keras_resnet import names
 from keras_resnet.checks import check_positive, check_range
 from keras_resnet.data import Source, Split
 from keras_resnet.data.source import source_of
-from keras_resnet.files import as_python, locked, write_text
+from keras_resnet.files import as_python, locked, read_object, write_text
 from keras_resnet.training import Result, strategies, task_of
 from keras_resnet.training.checkpoints import differences
 from keras_resnet.training.prepare import check_divisible
@@ -26,6 +26,7 @@ from keras_resnet.tuning import parallel
 from keras_resnet.tuning import space as spaces
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel, objectives
 from keras_resnet.tuning.oracles import (
+    NOT_WHOLE,
     BayesianOptimizationOracle,
     HyperbandOracle,
     RandomSearchOracle,
@@ -248,7 +249,7 @@ def _oracle(algorithm, hypermodel, trials, epochs, objective, seed, timeout):
 
 def _read(directory):
     path = directory / _SETTINGS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return read_object(path, NOT_WHOLE) if path.exists() else {}
 
 
 def _finished(directory):

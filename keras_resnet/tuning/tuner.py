@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_resnet import progress
 from keras_resnet.data import Source
-from keras_resnet.files import LockedError, write_text, written_beside
+from keras_resnet.files import LockedError, read_object, write_text, written_beside
 from keras_resnet.training import DivergedError
 from keras_resnet.tuning import parallel
 from keras_resnet.tuning.hypermodel import ResNetHyperModel, TransferHyperModel
@@ -149,7 +149,7 @@ class Tuner(keras_tuner.Tuner):
         file = folder / _STARTS
         found = (path for path in folder.glob("run/**/*") if path.is_dir())
         states = sorted(path.name for path in found if not path.name.startswith("."))
-        starts = json.loads(file.read_text()) if file.exists() else {}
+        starts = read_object(file) if file.exists() else {}
         count = starts["count"] + 1 if starts.get("states") == states else 1
         if count > _MOST_STARTS:
             raise keras_tuner.errors.FailedTrialError(

@@ -285,8 +285,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("name", "words"),
         [
-            ("metrics.json", "is damaged"),
-            ("run.json", "is damaged"),
+            ("metrics.json", "is cut off or damaged"),
+            ("run.json", "is cut off or damaged"),
             ("answers.npz", "is damaged"),
             ("history.csv", "is damaged"),
         ],

@@ -89,6 +89,24 @@ def test_none_that_can_be_read_is_an_error(checkpoints):
         checkpoints.restore(model)
 
 
+def test_damaged_best_weights_are_named(checkpoints):
+    model = net()
+    checkpoints.save_best(model)
+    (checkpoints.folder / "best.safetensors").write_bytes(b"half")
+    with one_line_error("best.safetensors' is cut off or damaged: ", "to start over."):
+        checkpoints.restore_best(model)
+
+
+def test_damaged_settings_are_named_and_can_be_removed(tmp_path):
+    bind(tmp_path, {"seed": 1})
+    Checkpoints(tmp_path, {}).save(net(), {"step": 1})
+    (tmp_path / "settings.json").write_text('{"se')
+    with one_line_error("settings.json' is cut off or damaged: ", "the same command continues"):
+        bind(tmp_path, {"seed": 1})
+    (tmp_path / "settings.json").unlink()
+    assert Checkpoints(tmp_path, {"seed": 1}).open(net()) == {"step": 1}
+
+
 def test_of_another_run_are_refused(tmp_path):
     first = Checkpoints(tmp_path, {"model": "resnet50", "seed": 1})
     assert first.open(net()) is None

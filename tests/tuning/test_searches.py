@@ -521,6 +521,17 @@ class TestSearch:
         tuner.search(digits, verbose=0)
         assert 0 < tuner.oracle.get_best_trials()[0].score <= 1
 
+    def test_a_damaged_file_is_named(self, tmp_path):
+        options = dict(algorithm="random", trials=1, epochs=1)
+        search(tmp_path, **options)
+        for name in ("search.json", "trials/oracle.json", "trials/trial_0/trial.json"):
+            content = (tmp_path / name).read_bytes()
+            (tmp_path / name).write_bytes(content[: len(content) // 2])
+            with one_line_error(f"{name}' is cut off or damaged: ", "Put a copy in its place"):
+                search(tmp_path, **options)
+            (tmp_path / name).write_bytes(content)
+        assert len(search(tmp_path, **options).record().trials) == 1
+
     def test_what_was_half_written_is_no_progress(self, tmp_path):
         """A trial that is killed whenever it saves is given up."""
         tuner, folder = search(tmp_path, trials=1, epochs=1), tmp_path / "trial"

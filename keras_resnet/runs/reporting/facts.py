@@ -17,7 +17,7 @@ from keras_resnet.data.labels import LABELS, Task
 from keras_resnet.data.labels_file import LABELS_FILE, read_labels
 from keras_resnet.detection.evaluation import read_coco_results
 from keras_resnet.export import CARD_FILE
-from keras_resnet.files import LockedError, locked
+from keras_resnet.files import LockedError, locked, read_object
 from keras_resnet.runs.answers import read_answers
 from keras_resnet.runs.choices import (
     ANSWERS_FILE,
@@ -139,7 +139,7 @@ def read(folder: Path, model: Any = None, source: data.Source | None = None) -> 
     -------
     Run
     """
-    metrics = _object(folder / METRICS_FILE)
+    metrics = read_object(folder / METRICS_FILE)
     names, lacks = tuple(read_labels(folder / LABELS_FILE)), []
     asked, images = read_run(folder), images_of(folder)
     if not asked:
@@ -204,29 +204,18 @@ def _is_held(folder):
         return True
 
 
-def _object(file):
-    """The object in a JSON file."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{str(file)!r} is damaged ({error}).") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{str(file)!r} is damaged: it does not hold a JSON object.")
-    return found
-
-
 def _history(file) -> dict[str, list]:
     """The columns of history.csv; none if it is not there."""
     if not file.is_file():
         return {}
-    with file.open(newline="", encoding="utf-8") as opened:
-        rows = [*csv.DictReader(opened)]
-    columns = [name for name in (rows[0] if rows else {}) if name != "epoch"]
     convert = {"stage": str}
     try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            rows = [*csv.DictReader(opened)]
+        columns = [name for name in (rows[0] if rows else {}) if name != "epoch"]
         return {name: [convert.get(name, float)(row[name]) for row in rows] for name in columns}
-    except (TypeError, ValueError) as error:  # a line that was cut off has None
-        raise ValueError(f"{str(file)!r} is damaged ({error}).") from error
+    except (TypeError, ValueError, csv.Error) as error:  # a line that was cut off has None
+        raise ValueError(f"{str(file)!r} is damaged ({error}): remove it.") from error
 
 
 def _card(folder, metrics) -> dict:
@@ -237,7 +226,7 @@ def _card(folder, metrics) -> dict:
     # The SavedModel of a run that was moved is in the run's folder.
     places = (Path(named), folder / "saved_model" / Path(named).name)
     card = next((each / CARD_FILE for each in places if (each / CARD_FILE).is_file()), None)
-    return {**_object(card), "path": str(card.parent)} if card else {}
+    return {**read_object(card), "path": str(card.parent)} if card else {}
 
 
 def _answers(run: Run, lacks: list[str]):
@@ -269,9 +258,9 @@ def _objects(run: Run, lacks):
     if run.images is None or not all(file.is_file() for file in files):
         lacks.append("There is no list of the objects found in each image.")
         return {}, {}
-    rows = run.images.rows["test"]
+    rows, truths = run.images.rows["test"], read_object(files[1])
     try:
-        found, truths = (json.loads(file.read_text(encoding="utf-8")) for file in files)
+        found = json.loads(files[0].read_text(encoding="utf-8"))
         ids = [image["id"] for image in truths["images"]]
         if len(ids) != len(rows):
             raise ValueError(f"{len(ids)} images, but {IMAGES_FILE} lists {len(rows)} test images")
