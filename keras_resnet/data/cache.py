@@ -47,7 +47,7 @@ def cached(
     Raises
     ------
     ValueError
-        If the cache cannot be written; nothing of it is left behind.
+        If the cache cannot be written, of which nothing is left behind; or is damaged.
     """
     images = reader.elements().map(
         lambda element, label: view(element), num_parallel_calls=tf.data.AUTOTUNE
@@ -64,8 +64,15 @@ def cached(
         folder = Path(cache) / digest(parts, length=24)
         if not folder.exists():
             _write(folder, images, len(split))
-        pixels = np.memmap(folder / _PIXELS, "uint8", "r")
-        shapes = np.load(folder / _SHAPES)
+        try:
+            pixels = np.memmap(folder / _PIXELS, "uint8", "r")
+            shapes = np.load(folder / _SHAPES)
+            if len(pixels) != shapes.prod(axis=1).sum():
+                raise ValueError(f"{_PIXELS} has {len(pixels):,} bytes")
+        except (ValueError, EOFError) as error:
+            raise ValueError(
+                f"cache {str(folder)!r} is cut off or damaged: {error}. Remove it."
+            ) from error
     sizes = shapes.prod(axis=1)
     starts = np.cumsum(sizes) - sizes
     places = tf.constant(np.stack((starts, sizes), axis=1))

@@ -1,6 +1,7 @@
 """A model's answers on the images of its run, saved beside it; and their calibration."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,14 +95,14 @@ def read_answers(
     if task not in ANSWERS or not file.is_file():
         return {}
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             kept = {name: arrays[name] for name in arrays.files}
         return {
             split: _checked(ANSWERS[task], kept, split, names, thresholds)
             for split in ("test", "validation")
             if split in kept
         }
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{str(file)!r} is damaged or from another model ({error}): remove it, and the answers "
             "are computed again."

@@ -1,8 +1,10 @@
 """Features computed once, and a head trained on them."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Literal
 
@@ -178,14 +180,15 @@ def _extracted(extractor, images):
 
 
 def _kept(path, made_how, compute):
-    """Arrays from a file; computed, and written there, if it is missing or of another run."""
+    """Arrays from a file; computed and written there if it is missing, damaged or another run's."""
     if path is None:
         return compute()
     if path.exists():
-        with np.load(path) as arrays:
+        damage = (OSError, ValueError, EOFError, zipfile.BadZipFile)
+        with contextlib.suppress(*damage), path.open("rb") as file, np.load(file) as arrays:
             former, *found = (arrays[name] for name in arrays.files)
-        if former == made_how:
-            return found
+            if former == made_how:
+                return found
     found = compute()
     with written_beside(path) as partial:
         np.savez(partial, made_how, *found)

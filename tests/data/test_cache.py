@@ -158,6 +158,18 @@ def test_every_view_and_every_choice_of_images_has_its_own(files, tmp_path):
     assert labels.tolist() == [0, 1] * 6
 
 
+@pytest.mark.parametrize("name", ["pixels.bin", "shapes.npy"])
+@pytest.mark.parametrize("keep", [0.0, 0.5])
+def test_a_damaged_one_is_named(files, tmp_path, name, keep):
+    cache = tmp_path / "cache"
+    shown(split_of(files), cache=cache)
+    (file,) = cache.glob(f"*/{name}")
+    content = file.read_bytes()
+    file.write_bytes(content[: int(keep * len(content))])
+    with one_line_error(f"cache {str(file.parent)!r} is cut off or damaged", "Remove it."):
+        shown(split_of(files), cache=cache)
+
+
 @pytest.mark.parametrize("way", ["arrays", "stream"])
 def test_other_kinds_of_splits_are_kept_too(tmp_path, way):
     def split(start):

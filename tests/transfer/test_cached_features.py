@@ -10,6 +10,7 @@ from errors import one_line_error
 from nets import QUICK, small_net
 
 from keras_resnet import analysis, data, training, transfer
+from keras_resnet.transfer import cached_features
 
 
 def write_shades(folder, name):
@@ -57,6 +58,15 @@ class TestFeatures:
         for number, options in enumerate(({}, *others, {}), start=1):
             transfer.fine_tune(net(**options), coloured, plan, features_folder=tmp_path, verbose=0)
             assert len(list(tmp_path.iterdir())) == min(number, 4)
+
+    @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+    def test_damaged_ones_are_computed_again(self, tmp_path, keep):
+        path, expected = tmp_path / "features.npz", [np.arange(100.0), np.arange(3)]
+        cached_features._kept(path, "so", lambda: expected)
+        path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+        for compute in (lambda: expected, pytest.fail):  # then it is whole again
+            found = cached_features._kept(path, "so", compute)
+            np.testing.assert_array_equal(found[0], expected[0])
 
     def test_images_that_change_places_are_others(self, tmp_path):
         """Of the same names, sizes, dates and labels."""
