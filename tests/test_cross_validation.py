@@ -11,7 +11,8 @@ from commands import refused, run
 from errors import one_line_error
 from halves import write_halves
 
-from keras_resnet import data, runs
+from keras_resnet import data, runs, training
+from keras_resnet.runs import folds
 
 OPTIONS = {"model": "CIFARResNet8", "epochs": 1, "image_size": 8, "batch_size": 128}
 
@@ -113,6 +114,38 @@ class TestInterruption:
         assert model.stat().st_mtime_ns == before
         assert again.folds[0] == pytest.approx(found.folds[0], abs=0.03)
         assert rows_of(output / "out_of_fold.csv")[5]["label"] == "5"
+
+    def test_ctrl_c_while_the_page_is_drawn_loses_nothing(self, found, tmp_path, monkeypatch):
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        class Untrained(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                pytest.fail("It is trained again.")
+
+        output = tmp_path / "run"
+        shutil.copytree(found.output, output)
+        (output / "cross_validation.json").unlink()
+        (output / "fold-1" / "checkpoints").mkdir()  # of a fold that was interrupted at its end
+        with monkeypatch.context() as patch:
+            patch.setattr(folds, "compare", interrupted)
+            with pytest.raises(training.Interrupted, match=r"2 of 2 folds are done\."):
+                runs.cross_validate("digits", output, folds=2, **OPTIONS)
+        callbacks = [Untrained()]
+        again = runs.cross_validate("digits", output, folds=2, callbacks=callbacks, **OPTIONS)
+        assert again.folds == found.folds
+        assert (output / "report.html").is_file()
+        assert not (output / "fold-1" / "checkpoints").exists()
+
+    def test_damaged_files_are_named(self, found, tmp_path):
+        output = tmp_path / "run"
+        shutil.copytree(found.output, output)
+        (output / "cross_validation.json").unlink()
+        for name in ("fold-1/out_of_fold.csv", "fold-1/fold.json", "folds.json"):
+            content = (output / name).read_bytes()
+            (output / name).write_bytes(content[: len(content) // 2])
+            with one_line_error(f"{name}' is cut off or damaged: ", "Remove "):
+                runs.cross_validate("digits", output, folds=2, **OPTIONS)
 
     def test_a_finished_one_is_replaced(self, found, tmp_path):
         output = tmp_path / "run"

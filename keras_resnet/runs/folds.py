@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import functools
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
@@ -16,7 +18,14 @@ import numpy as np
 from keras_resnet import data, progress
 from keras_resnet.data.image_sets import Files
 from keras_resnet.data.labels import LABELS
-from keras_resnet.files import as_python, json_text, locked, write_text, written_beside
+from keras_resnet.files import (
+    as_python,
+    json_text,
+    locked,
+    read_object,
+    write_text,
+    written_beside,
+)
 from keras_resnet.interrupts import continued
 from keras_resnet.runs.choices import FOLDS_FILE, PAGE_FILE
 from keras_resnet.runs.comparison import compare
@@ -159,24 +168,23 @@ def cross_validate(
     with locked(output), continued(lambda: _how_far(places)):
         asked = settled(asked, pool, _begun(output))
         _begin(output, _settings(asked, pool, folds, os.fspath(source)))
-        found = []
+        found: list[Any] = []
         with progress.task("Cross-validation", len(parts), "folds", done=_count(places)) as advance:
             for number, (part, place) in enumerate(zip(parts, places, strict=True), start=1):
-                if (done := _done(place)) is None:
+                if _done(place) is None:
                     log.info("Fold %d of %d:", number, len(parts))
                     fold = data.with_fold(pool, part, asked.policy.validation)
-                    record: Any = learn(
-                        asked, fold, place, place / "saved_model", os.fspath(source), command
-                    )
-                    done = _written(place, record)
+                    name, last = os.fspath(source), functools.partial(_write, place)
+                    learn(asked, fold, place, place / "saved_model", name, command, last)
                     advance()
-                found.append(done)
+                shutil.rmtree(place / "checkpoints", ignore_errors=True)  # if that was interrupted
+                found.append(_done(place))
         metrics = tuple(each["metrics"] for each in found)
         validated = CrossValidationRecord(found[0]["model"], pool, metrics, output)
         if pool.task in _ANSWERS:
             _join(output / PREDICTIONS_FILE, places, parts)
-        write_text(output / RESULT_FILE, json_text(validated.to_json()) + "\n")
         _draw_page(output, places)
+        write_text(output / RESULT_FILE, json_text(validated.to_json()) + "\n")
     return validated
 
 
@@ -239,7 +247,7 @@ def _begun(output):
     file = output / FOLDS_FILE
     if (output / RESULT_FILE).exists() or not file.exists() or not _has_progress(output):
         return None
-    return json.loads(file.read_text(encoding="utf-8"))
+    return read_object(file, "Remove it, and the same command continues.")
 
 
 def _begin(output, settings):
@@ -260,19 +268,18 @@ def _begin(output, settings):
 
 
 def _done(place):
-    """What `_written` returned for a fold, if it is finished."""
+    """What `_write` wrote of a fold, if it is finished."""
     file = place / _DONE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    return read_object(file, "Remove it to train this fold again.") if file.exists() else None
 
 
-def _written(place, record: TrainRecord):
+def _write(place, record: TrainRecord):
     """Write down the answers of a fold, and what has to be known of it later."""
     source = record.source
     if source.task in _ANSWERS:
         _write_answers(place / PREDICTIONS_FILE, record)
     done = {"model": record.model.name, "metrics": record.metrics()}
     write_text(place / _DONE, json_text(done) + "\n")
-    return done
 
 
 def _write_answers(path, record):
@@ -296,11 +303,18 @@ def _join(path, places, parts):
     """Put the answers of all folds into one file, in the order of the images."""
     lines = {}
     for number, (place, part) in enumerate(zip(places, parts, strict=True), start=1):
-        with (place / PREDICTIONS_FILE).open(newline="", **_TEXT) as file:
-            head, *rows = csv.reader(file)
-        for index, (image, *row) in zip(part.tolist(), rows, strict=True):
-            # Of images in memory, the number in the fold says nothing here.
-            lines[index] = [image if os.path.isabs(image) else index, number, *row]
+        file = place / PREDICTIONS_FILE
+        try:
+            with file.open(newline="", **_TEXT) as opened:
+                head, *rows = csv.reader(opened)
+            for index, (image, *row) in zip(part.tolist(), rows, strict=True):
+                # Of images in memory, the number in the fold says nothing here.
+                lines[index] = [image if os.path.isabs(image) else index, number, *row]
+        except (ValueError, csv.Error) as error:
+            raise ValueError(
+                f"{str(file)!r} is cut off or damaged: {error}. Remove {str(place / _DONE)!r} to "
+                "train this fold again."
+            ) from error
     with _table(path) as table:
         table.writerow([head[0], "fold", *head[1:]])
         table.writerows(lines[index] for index in sorted(lines))

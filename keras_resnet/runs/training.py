@@ -5,7 +5,7 @@ import inspect
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -435,7 +435,13 @@ def settled(asked: Asked, images: data.Source, former: Mapping[str, Any] | None 
 
 
 def learn(
-    asked: Asked, images: data.Source, output: Path, exports: Path, name: str, command: str
+    asked: Asked,
+    images: data.Source,
+    output: Path,
+    exports: Path,
+    name: str,
+    command: str,
+    last: Callable[[TrainRecord], Any] | None = None,
 ) -> TrainRecord | None:
     """Train a model on images, test it and export it.
 
@@ -451,6 +457,8 @@ def learn(
         What checkpoints call the data.
     command : str
         The command that repeats the run.
+    last : callable, optional
+        Writes what is left to write, before the checkpoints are removed.
 
     Returns
     -------
@@ -491,8 +499,10 @@ def learn(
             record = write_results(
                 net, images, result, output, exports, asked.precision, asked.thresholds, begun
             )
-        shutil.rmtree(output / "checkpoints")
         draw_page(output, record.model, images)
+        if last is not None:
+            last(record)
+        shutil.rmtree(output / "checkpoints")
     return record
 
 

@@ -7,13 +7,15 @@ import shutil
 from pathlib import Path
 
 import browsing
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from commands import refused
 from left_behind import HOSTILE, left_behind
 from sklearn.metrics import confusion_matrix, precision_score
 
-from keras_resnet import analysis, runs
+from keras_resnet import analysis, runs, training
 from keras_resnet.cli import main
 from keras_resnet.files import locked
 from keras_resnet.runs import reporting
@@ -247,9 +249,21 @@ class TestFoldersThatAreNotWhole:
     @pytest.mark.parametrize("file", ["run.json", "metrics.json", "answers.npz"])
     def test_damaged_files_are_named(self, copy, file):
         (copy / file).write_text("{")
-        with pytest.raises(ValueError, match=f"{re.escape(file)}' is damaged"):
+        with pytest.raises(ValueError, match=rf"{re.escape(file)}' is (cut off or )?damaged"):
             runs.report(copy)
         assert not (copy / "report.html").exists()
+
+    def test_answers_with_a_byte_changed_are_named(self, copy):
+        content = bytearray((copy / "answers.npz").read_bytes())
+        content[60:64] = bytes(4)
+        (copy / "answers.npz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"answers\.npz' is damaged"):
+            runs.report(copy)
+
+    def test_a_history_with_a_byte_changed_is_named(self, copy):
+        (copy / "history.csv").write_bytes((copy / "history.csv").read_bytes() + b"4,\xff")
+        with pytest.raises(ValueError, match=r"history\.csv' is damaged"):
+            runs.report(copy)
 
 
 class TestOlderRuns:
@@ -318,6 +332,26 @@ class TestFailure:
         assert "its page could not be drawn (RuntimeError: no ink)" in line
         assert f"keras-resnet report {run}" in line
 
+    def test_ctrl_c_while_it_is_drawn_loses_nothing(self, tmp_path, monkeypatch):
+        def interrupted(_):
+            raise KeyboardInterrupt
+
+        class Untrained(keras.callbacks.Callback):
+            def on_epoch_begin(self, epoch, logs=None):
+                pytest.fail("It is trained again.")
+
+        options = {"model": "CIFARResNet8", "epochs": 1, "image_size": 8, "batch_size": 256}
+        with monkeypatch.context() as patch:
+            patch.setattr(reporting, "sections_of", interrupted)
+            with pytest.raises(training.Interrupted, match="the same command continues"):
+                runs.train("digits", tmp_path, **options)
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        again = runs.train("digits", tmp_path, callbacks=[Untrained()], **options)
+        for before, after in zip(model.get_weights(), again.model.get_weights(), strict=True):
+            np.testing.assert_array_equal(before, after)
+        assert (tmp_path / "report.html").is_file()
+        assert not (tmp_path / "checkpoints").exists()
+
 
 class TestCommand:
     def test_prints_the_calibration_and_where_the_page_is(self, run, tmp_path):
@@ -338,6 +372,15 @@ class TestCommand:
         assert {*found["calibration"]} == {
             "temperature", "expected_error", "expected_error_at_temperature"
         }  # fmt: skip
+
+    def test_a_file_that_was_cut_off_is_named_in_a_line(self, copy):
+        content = (copy / "run.json").read_bytes()
+        (copy / "run.json").write_bytes(content[: len(content) // 2])
+        line = refused(CliRunner().invoke(main, ["report", str(copy)]))
+        assert f"{str(copy / 'run.json')!r} is cut off or damaged: " in line
+        assert line.endswith("Remove it, or put a copy in its place.")
+        (copy / "run.json").unlink()
+        assert runs.report(copy).lacks[0].startswith("There is no run.json")
 
     def test_mistakes_are_a_line(self, tmp_path):
         result = CliRunner().invoke(main, ["report", str(tmp_path)])
