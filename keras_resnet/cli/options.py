@@ -48,7 +48,7 @@ class RuleOrNumber(click.ParamType):
 
 
 as_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, only that."
+    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, and nothing else."
 )
 seed = click.option(
     "--seed",
@@ -70,7 +70,7 @@ task = click.option(
     default="auto",
     show_default=True,
     callback=lambda context, parameter, value: None if value == "auto" else value,
-    help="What is learned; auto is what the model says, or its data.",
+    help="The task; auto is that of the model or the data.",
 )
 on_error = click.option(
     "--on-error",

@@ -42,7 +42,7 @@ from keras_resnet.cli.quality import show_training
 @click.option(
     "--patience",
     type=options.AT_LEAST_1,
-    help="End a trial after so many epochs without improvement.",
+    help="End a trial after this many epochs without improvement.",
 )
 @options.batch_size
 @options.image_size("the data's")

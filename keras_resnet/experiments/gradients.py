@@ -128,7 +128,7 @@ def fresh_model(kind: str, depth: int, width: int = 200, dimensions: int = 1) ->
     width : int, default 200
         Units of a layer.
     dimensions : int, default 1
-        Numbers that the model takes. Biases are 0, but for those of the first layer if it takes one
+        Numbers that the model takes. Biases are 0, except those of the first layer if it takes one
         number: they are drawn between -1 and 1, for otherwise all of its rectifiers switch at 0.
 
     Returns

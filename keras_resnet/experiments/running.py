@@ -104,7 +104,7 @@ def run(
         For an unknown experiment or setting, a setting out of its range, data that do not fit, or
         an output of another experiment or of other settings.
     Interrupted
-        On Ctrl-C, or if a training was asked to stop; the same call goes on.
+        On Ctrl-C, or if a training was asked to stop; the same call continues.
 
     Examples
     --------

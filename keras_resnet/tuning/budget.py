@@ -62,7 +62,7 @@ class Budget:
         Raises
         ------
         ValueError
-            For an unknown name, or something that is no number.
+            For an unknown name, or a value that is not a number.
         """
         bounds = {}
         for part in text.split(","):
