@@ -48,7 +48,10 @@ class RuleOrNumber(click.ParamType):
 
 
 as_json = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object on standard output, and nothing else."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object on standard output, and nothing else.",
 )
 seed = click.option(
     "--seed",

@@ -65,8 +65,8 @@ def _compare(runs, output, found):
         one, other = (record.names[run] for run in pair.runs)
         first, second = pair.better
         say(
-            f"Of {record.images} test images in common, {one} does better on {first}, {other} on "
-            f"{second}; the probability of such a difference by chance is {pair.p:.2g}."
+            f"Of the {record.images} test images in common, {one} does better on {first}, {other} "
+            f"on {second}; the probability of such a difference by chance is {pair.p:.2g}."
         )
     for note in record.notes:
         say(note)

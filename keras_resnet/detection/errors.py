@@ -20,16 +20,16 @@ from keras_resnet.detection.protocol import (
 
 FALSE_KINDS = {
     "mislocated": "of the right class, but overlaps the object too little",
-    "misclassified": "where an object is, but of another class",
-    "doubled": "of an object that a detection of a higher score has found already",
-    "false": "where no object is",
+    "misclassified": "where there is an object, but of another class",
+    "doubled": "of an object that a detection with a higher score has already found",
+    "false": "where there is no object",
     "both": "of another class, and overlaps the object too little",
 }
 """What may be wrong with a detection. The first that holds counts."""
 
 KINDS = {
     **FALSE_KINDS,
-    "missed": "an object without any detection, or only with doubled, false ones or both wrong",
+    "missed": "an object that no detection found, mislocated or misclassified",
 }
 """All kinds of errors."""
 

@@ -54,8 +54,8 @@ def calibrated(run: Run) -> Section | None:
     what = "labels" if several else "predictions"
     caption = (
         f"The {what} on the test images in {_BINS} bins of confidence: the fraction that is right "
-        "against the mean confidence. On the dashed line, a model is right as often as it claims "
-        "to be; below it, it is overconfident. Bottom: how many there are in each bin."
+        "against the mean confidence. On the dashed line, the two are equal; below it, the model "
+        "is overconfident. Bottom: how many there are in each bin."
     )
     return Section(
         "Calibration",
