@@ -94,9 +94,9 @@ def _verdict(record):
     (found,) = record.pairs
     test = "sign test" if record.task == "regression" else "McNemar's exact test"
     return (
-        f"Of the {record.images:,} test images in common, {_better(record)} If the two were equally "
-        "good, a difference at least this large would arise by chance with a probability of "
-        f"{found.p:.2g} ({test}). This compares these two models only: another seed may change "
+        f"Of the {record.images:,} test images in common, {_better(record)} If the two were "
+        "equally good, a difference at least this large would arise by chance with a probability "
+        f"of {found.p:.2g} ({test}). This compares these two models only: another seed may change "
         "more."
     )
 
