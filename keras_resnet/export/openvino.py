@@ -34,7 +34,12 @@ def write_openvino(asked: Asked, path: Path) -> dict:
         model = _read(folder)
         if asked.precision == "int8":
             with _quiet_nncf() as nncf:
-                model = nncf.quantize(model, _dataset(nncf, asked), **_quantization(nncf, asked))
+                model = nncf.quantize(
+                    model,
+                    _dataset(nncf, asked),
+                    advanced_parameters=_for_every_cpu(nncf),
+                    **_quantization(nncf, asked),
+                )
         return {"accuracy_aware": False, **_saved(model, asked, path)}
 
 
@@ -56,6 +61,7 @@ def write_openvino_accurately(asked: Asked, path: Path) -> dict:
             _agreement(asked),
             # Agreement drops a little more on the images that verify than on those that calibrate.
             max_drop=(1 - asked.agreement) / 2,
+            advanced_quantization_parameters=_for_every_cpu(nncf),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(
                 num_ranking_workers=1  # more would be forked from TensorFlow's process
             ),
@@ -123,6 +129,15 @@ def _batch(image):
 
 def _dataset(nncf, asked):
     return nncf.Dataset(asked.calibrate, _batch)
+
+
+def _for_every_cpu(nncf):
+    """Weights from -64 to 63: CPUs without VNNI add pairs of products in 16 bits.
+
+    With weights up to 127 these overflow, and a model that was right where it was verified gives
+    other answers there: ResNet-50 loses four percent of ImageNet.
+    """
+    return nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
 
 
 def _quantization(nncf, asked):

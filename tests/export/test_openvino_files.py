@@ -115,6 +115,18 @@ def test_int8_keeps_the_head_in_float(files):
     assert "FakeQuantize" in of_type
 
 
+def test_int8_answers_alike_on_cpus_that_add_pairs_of_products_in_16_bits(files):
+    """Without VNNI: 255 * 64 * 2 fits into 16 bits, 255 * 127 * 2 does not."""
+    model = openvino.Core().read_model(files / "int8.xml")
+    weights = [
+        operation.get_data()
+        for operation in model.get_ordered_ops()
+        if operation.get_type_name() == "Constant" and operation.element_type.to_string() == "i8"
+    ]
+    assert len(weights) == len(quantized(files / "int8.xml"))
+    assert max(np.abs(each.astype(int)).max() for each in weights) <= 64
+
+
 class TestExport:
     def test_is_verified_and_has_a_card(self, tmp_path, model, images, capsys):
         new = export.openvino(
@@ -284,6 +296,7 @@ class TestAccuracyControl:
             assert (kept, len(outputs)) == (1.0, 16)
             assert max_drop == pytest.approx(0.025)
             del options["advanced_accuracy_restorer_parameters"]
+            options["advanced_parameters"] = options.pop("advanced_quantization_parameters")
             first = next(
                 each.get_friendly_name()
                 for each in net.get_ordered_ops()
