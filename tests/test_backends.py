@@ -88,7 +88,7 @@ class TestImport:
     def test_brings_in_nothing_heavy(self):
         heavy = (
             *("keras", "tensorflow", "jax", "keras_tuner", "tensorflow_datasets"),
-            *("sklearn", "matplotlib", "PIL", "rich"),
+            *("sklearn", "matplotlib", "PIL", "rich", "asyncio", "importlib.metadata"),
         )
         code = "import sys, keras_resnet; print(*sorted(sys.modules))"
         loaded = run(code).split()
@@ -103,3 +103,17 @@ class TestImport:
             " for name in sys.argv[1:]))"
         )
         assert run(code, *names).split() == ["keras_resnet.layers"] * len(names)
+
+    @pytest.mark.parametrize(
+        "before",
+        [
+            "import keras, keras_resnet",
+            "import keras_resnet, importlib.util as util; util.find_spec('keras'); import keras",
+            "import keras_resnet, keras.saving",
+        ],
+    )
+    def test_registers_them_whoever_looks_for_keras_first(self, before):
+        code = (
+            f"{before}; print(keras.saving.get_registered_object('keras_resnet>Conv2D').__name__)"
+        )
+        assert run(code).split() == ["Conv2D"]
