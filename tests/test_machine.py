@@ -1,5 +1,9 @@
 """What a machine is, and what it is fast at."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import tensorflow as tf
 from errors import one_line_error
@@ -61,6 +65,36 @@ class TestCPU:
         text = machine.describe()
         assert text.startswith("Intel(R) Xeon(R) (AMX), ")
         assert "bfloat16: avx512_bf16, amx_bf16. Python" in text
+
+
+class TestOneDNN:
+    @pytest.mark.parametrize(
+        ("info", "lacks"), [(EPYC, False), (XEON, False), (OLD, True), (ARM, False)]
+    )
+    def test_is_off_where_only_training_gains(self, monkeypatch, tmp_path, info, lacks):
+        monkeypatch.delenv(machine.ONEDNN, raising=False)
+        with_cpu(monkeypatch, tmp_path, info)
+        assert machine.lacks_onednn() is lacks
+        monkeypatch.setenv(machine.ONEDNN, "0")
+        assert not machine.lacks_onednn()
+
+    @pytest.mark.parametrize("trains", [True, False])
+    def test_is_turned_on_by_commands_that_train_classifiers(self, tmp_path, trains):
+        (tmp_path / "cpuinfo").write_text(OLD)
+        code = (
+            "import os, pathlib, sys\n"
+            "from keras_resnet import machine\n"
+            "from keras_resnet.cli import console\n"
+            "machine._INFO = pathlib.Path(sys.argv[1])\n"
+            f"with console.answer(False, trains={trains}):\n"
+            "    print(os.environ.get(machine.ONEDNN))"
+        )
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "cpuinfo")],
+            env={name: value for name, value in os.environ.items() if name != machine.ONEDNN},
+            **dict(capture_output=True, text=True, check=True),
+        )
+        assert ended.stdout.strip() == ("1" if trains else "None")
 
 
 class TestFastPrecision:

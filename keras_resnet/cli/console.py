@@ -9,7 +9,7 @@ import warnings
 
 import click
 
-from keras_resnet import interrupts, progress
+from keras_resnet import interrupts, machine, progress
 from keras_resnet.files import json_text
 
 CONFUSION_SHOWN = 12
@@ -52,8 +52,11 @@ def mistakes_in_a_line():
 
 
 @contextlib.contextmanager
-def answer(as_json):
-    """Run a command: with --json, only its answer goes to standard output."""
+def answer(as_json, trains=False):
+    """Run a command: with --json, only its answer goes to standard output.
+
+    Whether it `trains` decides what TensorFlow is to be fast at.
+    """
     found = {}
     sys.stdout = sys.stdout or io.StringIO()  # it may be closed
     for stream in (sys.stdout, sys.stderr):  # names of files and classes are data
@@ -66,7 +69,7 @@ def answer(as_json):
             _notices_in_a_line(),
             _interruption_said(found),
         ):
-            _import_tensorflow()
+            _import_tensorflow(trains)
             yield found
     finally:  # also of a run that was asked to stop
         if as_json and found:  # workers other than the chief have none
@@ -111,8 +114,10 @@ def _notices_in_a_line():
             logger.propagate = propagates
 
 
-def _import_tensorflow():
+def _import_tensorflow(trains):
     """Import TensorFlow without what it prints before its log level takes effect."""
+    if trains and "tensorflow" not in sys.modules and machine.lacks_onednn():
+        os.environ[machine.ONEDNN] = "1"
     from keras_resnet.runs.guards import check_backend, silenced_libraries
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

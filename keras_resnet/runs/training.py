@@ -20,7 +20,7 @@ from keras_resnet.data.labels_file import check_labels
 from keras_resnet.data.splitting import SplitPolicy
 from keras_resnet.files import locked
 from keras_resnet.interrupts import continued
-from keras_resnet.machine import computing_in, fast_precision
+from keras_resnet.machine import ONEDNN, computing_in, cpu, fast_precision, lacks_onednn
 from keras_resnet.runs import repeating
 from keras_resnet.runs.choices import MODEL_FILE, THRESHOLDS
 from keras_resnet.runs.guards import (
@@ -418,6 +418,13 @@ def settled(asked: Asked, images: data.Source, former: Mapping[str, Any] | None 
             "Computing in %s, as %s; precision='float32' (--precision float32) overrides this.",
             precision,
             reason,
+        )
+    # Detectors are tested on one image at a time, which takes longer with oneDNN.
+    if images.task != "detection" and lacks_onednn() and not tf.config.list_physical_devices("GPU"):
+        log.info(
+            "TensorFlow leaves oneDNN off on %s: %s=1 in the environment makes training faster.",
+            cpu().name,
+            ONEDNN,
         )
     if shown is None:  # earlier versions trained all epochs
         epochs = training.RECIPES["finetune"].epochs

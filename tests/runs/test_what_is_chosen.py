@@ -28,8 +28,9 @@ def photographs(digits):
 
 @pytest.fixture
 def fast(monkeypatch):
-    """A machine that is fast in bfloat16."""
+    """A machine that is fast in bfloat16, where TensorFlow uses oneDNN."""
     monkeypatch.setenv(machine.OVERRIDE, "bfloat16")
+    monkeypatch.setenv(machine.ONEDNN, "1")
 
 
 def choice(images, former=None, **options):
@@ -64,6 +65,31 @@ class TestPrecision:
     def test_unknown_is_refused(self, digits):
         with one_line_error("precision 'float8' is not known"):
             choice(digits, precision="float8")
+
+
+@pytest.mark.usefixtures("fast")
+class TestOneDNN:
+    """Older CPUs train faster with it, but TensorFlow leaves it off there."""
+
+    @pytest.fixture(autouse=True)
+    def old_cpu(self, monkeypatch):
+        monkeypatch.setattr(machine, "cpu", lambda: machine.CPU("Old", 2, frozenset({"avx2"})))
+        monkeypatch.delenv(machine.ONEDNN)
+
+    def test_is_recommended(self, digits, caplog):
+        with caplog.at_level(logging.INFO, "keras_resnet"):
+            choice(digits, precision="float32")
+        (line,) = caplog.messages
+        assert "TF_ENABLE_ONEDNN_OPTS=1 in the environment makes training faster" in line
+
+    def test_is_not_recommended_for_boxes_or_to_those_who_have_chosen(
+        self, digits, caplog, monkeypatch
+    ):
+        with caplog.at_level(logging.INFO, "keras_resnet"):
+            choice(dataclasses.replace(digits, task="detection"), precision="float32")
+            monkeypatch.setenv(machine.ONEDNN, "0")
+            choice(digits, precision="float32")
+        assert not caplog.messages
 
 
 class TestView:
