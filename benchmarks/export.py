@@ -1,6 +1,6 @@
 """Exported ResNet-50s with the same weights, ours and others': `python -m benchmarks.export`.
 
-    python -m benchmarks.export H5 IMAGES CALIBRATION
+    python -m benchmarks.export H5 IMAGES CALIBRATION [--turns N]
 
 H5 is the weights file of `keras.applications.ResNet50`, IMAGES a folder of `CLASS_*.jpg` where
 CLASS is the class index, CALIBRATION a folder of other photographs. Exports the model in every
@@ -32,7 +32,7 @@ from benchmarks.machine import describe, precisions, results_of
 from benchmarks.worker import ROOT
 
 BATCHES = (1, 16)
-ROUNDS, TURN = 9, 0.5  # turns per entrant, minimum seconds per turn
+TURN = 0.5  # seconds, at least
 STARTS = 7  # processes per entrant, of the first prediction
 CALIBRATED = (100, 300)  # images
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # as OpenVINO calls them
@@ -343,7 +343,7 @@ def folding(weights: str, images) -> str:
 
 
 def compared(
-    entrants: list[Entrant], folder: Path, images, normalization: str, labels=None
+    entrants: list[Entrant], folder: Path, images, turns: int, normalization: str, labels=None
 ) -> Iterator[str]:
     """Yield a table: each entrant's median times, and its speed-up over the first entrant."""
     import numpy as np
@@ -373,7 +373,7 @@ def compared(
                 right = "" if labels is None else f"{np.mean(chosen == labels):.1%}"
                 accuracy[entrant.name] = right, np.mean(chosen == classes)
         for batch in BATCHES:
-            for counts in [False] + [True] * ROUNDS:
+            for counts in [False] + [True] * turns:
                 for entrant in entrants:
                     taken = processes[entrant.name].do(batch=batch)
                     if counts:
@@ -434,7 +434,7 @@ def first_predictions(entrants: list[Entrant]) -> Iterator[str]:
         yield f"{name:{width}} {1000 * statistics.median(seconds):7.0f} ms"
 
 
-def report(weights: str, images: Path, calibration: Path) -> Iterator[str]:
+def report(weights: str, images: Path, calibration: Path, turns: int) -> Iterator[str]:
     import keras_resnet
 
     yield describe()
@@ -447,7 +447,7 @@ def report(weights: str, images: Path, calibration: Path) -> Iterator[str]:
         folder = Path(name)
         yield f"\nResNet-50, {len(pictures)} images (* with {next(iter(FROZEN))}=1)"
         entrants = list(resnet50s(folder, weights, calibrating))
-        yield from compared(entrants, folder, pictures, "caffe", labels)
+        yield from compared(entrants, folder, pictures, turns, "caffe", labels)
         yield "\nFrom the first import to the first prediction, in a process of its own"
         yield from first_predictions(entrants)
     with tempfile.TemporaryDirectory() as name:
@@ -455,7 +455,7 @@ def report(weights: str, images: Path, calibration: Path) -> Iterator[str]:
         folder = Path(name)
         normalized = keras_resnet.preprocess_input(calibrating, "torch").numpy()
         entrants = list(resnexts(folder, normalized))
-        yield from compared(entrants, folder, pictures, "torch")
+        yield from compared(entrants, folder, pictures, turns, "torch")
 
 
 def main() -> None:
@@ -466,6 +466,7 @@ def main() -> None:
     parser.add_argument("weights", metavar="H5")
     parser.add_argument("images", metavar="IMAGES", type=Path)
     parser.add_argument("calibration", metavar="CALIBRATION", type=Path)
+    parser.add_argument("--turns", type=int, default=9, help="of every entrant")
     options = parser.parse_args()
     lines = []
     for line in report(**vars(options)):

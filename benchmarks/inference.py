@@ -110,7 +110,7 @@ def predict(options) -> Iterator[str]:
             f"predict --runtime {runtime} --precision {best}": (
                 *("--runtime", runtime, "--precision", best),
             )
-            for runtime in ("auto", "openvino", "tensorflow")
+            for runtime in ("auto", "openvino")
             if runtime != "openvino" or installed("openvino")
         }
         turns = {name: whole(*ours, *each) for name, each in flags.items()}
@@ -123,11 +123,38 @@ def predict(options) -> Iterator[str]:
             turns[f"PyTorch script, {best}"] = whole(
                 *script, "torch", str(folder / "model.pth"), str(images), best
             )
+        turns |= alone(net, files, best)
         title = f"predict, {len(files)} photographs"
         yield from compared(title, turns, max(1, options.turns // 3))
         rows = len((folder / "answers.csv").read_text().splitlines()) - 1
         if rows != len(files):
             raise RuntimeError(f"{rows} answers for {len(files)} photographs")
+
+
+def alone(net, files: list[Path], precision: str) -> dict[str, Callable[[], list[float]]]:
+    """Turns of the two halves of `predict`, which overlap there: decoding, and the model."""
+    import numpy as np
+
+    from keras_resnet import data, export
+
+    split = data.Split(files, np.zeros(len(files), int))
+    batches = data.batches(split, image_size=SIZE, crop=1.0, batch_size=32)
+    batch = next(iter(batches))[0].numpy()
+    ask = export.compiled(net, "auto", batch, precision=precision)
+
+    def decoding():
+        start = time.perf_counter()
+        for _ in batches:
+            pass
+        return [time.perf_counter() - start]
+
+    def answering():
+        start = time.perf_counter()
+        for _ in range(-(-len(files) // len(batch))):
+            ask(batch)
+        return [time.perf_counter() - start]
+
+    return {"decoding alone": decoding, f"{ask.runtime} alone": answering}
 
 
 def served(options) -> Iterator[str]:
@@ -164,7 +191,7 @@ def served(options) -> Iterator[str]:
             ),
         ]
         yield f"served (* with {next(iter(FROZEN))}=1)"
-        yield from compared(entrants, folder)
+        yield from compared(entrants, folder, images, options.turns, "caffe")
 
 
 _FIRST = {
