@@ -38,7 +38,7 @@ CALIBRATED = (100, 300)  # images
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # as OpenVINO calls them
 # Makes oneDNN keep reordered weights. A server-side switch: an exported model cannot set it.
 FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
-THREADS = "BENCHMARKS_THREADS"  # of LiteRT, where a server has as many
+THREADS = "BENCHMARKS_THREADS"  # LiteRT threads, to match a server
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
 
 
 def spaced(images, count: int):
-    """So many of the images, evenly spaced."""
+    """`count` images, evenly spaced."""
     return images[:: max(1, len(images) // count)][:count]
 
 
@@ -291,7 +291,7 @@ def resnexts(folder: Path, calibration) -> Iterator[Entrant]:
 
 
 def settled(net, images) -> None:
-    """Give the normalizations of a random net the statistics of images, as training does."""
+    """Set the BatchNormalization statistics of an untrained model from images."""
     for layer in net.layers:
         if hasattr(layer, "moving_mean"):
             layer.momentum = 0.0
@@ -364,12 +364,12 @@ def compared(
             result = folder / "outputs.npy"
             asked = dict(images=str(file), outputs=str(result), batch=BATCHES[-1])
             if processes[entrant.name].do(**asked) is None:
-                yield f"{entrant.name} does not run here, and is left out."
+                yield f"{entrant.name} does not run here and is skipped."
                 entrants.remove(entrant)
                 continue
             chosen = np.load(result).argmax(-1)
             classes = chosen if classes is None else classes
-            if str(entrant.path) not in NETS:  # these have weights of their own
+            if str(entrant.path) not in NETS:  # these have random weights
                 right = "" if labels is None else f"{np.mean(chosen == labels):.1%}"
                 accuracy[entrant.name] = right, np.mean(chosen == classes)
         for batch in BATCHES:
@@ -451,7 +451,7 @@ def report(weights: str, images: Path, calibration: Path, turns: int) -> Iterato
         yield "\nFrom the first import to the first prediction, in a process of its own"
         yield from first_predictions(entrants)
     with tempfile.TemporaryDirectory() as name:
-        yield "\nResNeXt-50 32x4d, random weights, which no accuracy can be told of"
+        yield "\nResNeXt-50 32x4d, random weights, so accuracy is meaningless"
         folder = Path(name)
         normalized = keras_resnet.preprocess_input(calibrating, "torch").numpy()
         entrants = list(resnexts(folder, normalized))

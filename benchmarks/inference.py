@@ -4,8 +4,8 @@
 
 H5 is the weights file of `keras.applications.ResNet50`, PHOTOGRAPHS a folder of JPEG files. Each
 contender runs in its own process, in turns with the others. A ratio is a peer's time over ours,
-above 1 where ours is faster. OpenVINO and ONNX Runtime count if they are installed.
-On a CPU without instructions for bfloat16, everyone computes in float32.
+above 1 where ours is faster. OpenVINO and ONNX Runtime are included if they
+are installed. On a CPU without instructions for bfloat16, all contenders compute in float32.
 
 - process: `export.compiled`, float32 and bfloat16, batches of 1 and 32, against PyTorch and
   OpenVINO of the same precision.
@@ -66,7 +66,7 @@ def process(options) -> Iterator[str]:
 
 
 def compared(title: str, turns: Mapping[str, Callable], rounds: int) -> Iterator[str]:
-    """Take turns, each of which gives seconds; yield the medians, and ratios to the first."""
+    """Run timed turns; yield medians, and ratios to the first."""
     taken = {name: [] for name in turns}
     for _ in range(rounds):
         for name, turn in turns.items():
@@ -78,7 +78,7 @@ def compared(title: str, turns: Mapping[str, Callable], rounds: int) -> Iterator
 
 
 def whole(*command: str) -> Callable[[], list[float]]:
-    """A turn of a command: the seconds from its start to its end."""
+    """A turn that times a whole command."""
 
     def turn():
         start = time.perf_counter()

@@ -10,7 +10,7 @@ What a user of another library writes, to compare `keras-resnet predict` with. M
 import sys
 from pathlib import Path
 
-SIZE, BATCH = 224, 50  # all batches of 1,000 images are whole: PyTorch compiles once
+SIZE, BATCH = 224, 50  # all batches of 1,000 images are full: PyTorch compiles once
 
 
 def pytorch(model: str, folder: str, precision: str) -> int:

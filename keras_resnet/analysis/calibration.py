@@ -110,7 +110,8 @@ def fit_temperature(labels: np.ndarray, probabilities: np.ndarray) -> float:
     ----------
     labels, probabilities
         As for `calibration`: of images that the model was not trained on, best the validation
-        images. Predictions stay the same at any temperature.
+        images. At any temperature, predictions stay the same: classes, and labels whose threshold
+        is 0.5.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import types
 
 import pytest
 from errors import one_line_error
@@ -67,12 +68,11 @@ class TestPrecision:
             choice(digits, precision="float8")
 
 
-@pytest.mark.usefixtures("fast")
 class TestOneDNN:
     """Older CPUs train faster with it, but TensorFlow leaves it off there."""
 
     @pytest.fixture(autouse=True)
-    def old_cpu(self, monkeypatch):
+    def old_cpu(self, fast, monkeypatch):
         monkeypatch.setattr(machine, "cpu", lambda: machine.CPU("Old", 2, frozenset({"avx2"})))
         monkeypatch.delenv(machine.ONEDNN)
 
@@ -86,7 +86,7 @@ class TestOneDNN:
         self, digits, caplog, monkeypatch
     ):
         with caplog.at_level(logging.INFO, "keras_resnet"):
-            choice(dataclasses.replace(digits, task="detection"), precision="float32")
+            choice(types.SimpleNamespace(task="detection"), precision="float32")
             monkeypatch.setenv(machine.ONEDNN, "0")
             choice(digits, precision="float32")
         assert not caplog.messages

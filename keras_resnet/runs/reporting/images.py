@@ -159,7 +159,8 @@ def looked_at(run: Run) -> Section | None:
         ]
         if tiles:
             found += [parts.heading(title), parts.tiles(tiles, pairs=True)]
-    return Section("Mistakes and uncertain predictions", found)
+    values = run.test.right is None
+    return Section("Errors" if values else "Mistakes and uncertain predictions", found)
 
 
 def _chosen(run):

@@ -59,11 +59,11 @@ def calibrated(run: Run) -> Section | None:
     )
     return Section(
         "Calibration",
-        [parts.text(_sentence(found)), parts.row(*drawn), parts.text(caption, quiet=True)],
+        [parts.text(_sentence(found, several)), parts.row(*drawn), parts.text(caption, quiet=True)],
     )
 
 
-def _sentence(found):
+def _sentence(found, several):
     """What the numbers mean."""
     before = f"The expected calibration error on the test images is {found['expected_error']:.2%}"
     if "temperature" not in found:
@@ -74,10 +74,11 @@ def _sentence(found):
             "is right about all of them, or wrong about most."
         )
     after = found["expected_error_at_temperature"]
+    same = "labels where the threshold is 0.5" if several else "classes"
     return (
         f"{before}, and {after:.2%} with the logits divided by {found['temperature']:.3g}, the "
         "temperature that fits the validation images best. The model itself is not changed; at "
-        "any temperature, it predicts the same classes. The temperature is in the model card of "
+        f"any temperature, it predicts the same {same}. The temperature is in the model card of "
         "the export."
     )
 
