@@ -15,7 +15,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from benchmarks.contenders import CONTENDERS, NETS
-from benchmarks.machine import describe, matrix_product_rates, results_of
+from benchmarks.machine import describe, matrix_product_rates, precisions, results_of
 from benchmarks.measure import ROUNDS, measure, peers_of
 from benchmarks.report import print_ratios, write_report
 
@@ -30,6 +30,7 @@ WORK = {
     "CIFAR ResNet-20": [("train", 128), ("infer", 128), ("train_from_files", 128), *_LIFE],
     "ResNet-152": [("build", 1)],
 }
+WORK_KINDS = {kind for work in WORK.values() for kind, _ in work}
 # The quick mode: image size and work.
 QUICK = {
     "ResNet-50": (96, [("train", 8), ("infer", 8)]),
@@ -38,21 +39,24 @@ QUICK = {
 }
 QUICK_PEERS = {
     ("stock Keras twin", "float32"),
-    ("keras.applications", "bfloat16"),
-    ("PyTorch channels_last", "bfloat16"),
+    ("keras.applications", precisions()[-1]),
+    ("PyTorch channels_last", precisions()[-1]),
 }
 
 
 def merged(old: dict | None, new: dict) -> dict:
-    """Add the old measurements of contenders that were not run again to a model's new ones."""
+    """Add old measurements to a model's new ones: of other contenders, and of other work."""
     if old is None:
         return new
-    again = {(each["contender"], each["precision"]) for each in new["starts"]}
-    kept = {
-        key: [each for each in old[key] if (each["contender"], each["precision"]) not in again]
-        for key in ("windows", "starts")
-    }
-    return {**new, **{key: kept[key] + new[key] for key in kept}}
+
+    def of(each):
+        return each["contender"], each["precision"], each.get("work")
+
+    parts = {}
+    for part in ("windows", "starts"):
+        again = {of(each) for each in new[part]}
+        parts[part] = [each for each in old[part] if of(each) not in again] + new[part]
+    return {**new, **parts}
 
 
 def main() -> None:
@@ -63,6 +67,9 @@ def main() -> None:
     )
     parser.add_argument(
         "--peer", action="append", choices=list(CONTENDERS), help="measure this peer only"
+    )
+    parser.add_argument(
+        "--work", action="append", choices=sorted(WORK_KINDS), help="measure this work only"
     )
     parser.add_argument("--report", action="store_true", help="only rewrite RESULTS.md")
     options = parser.parse_args()
@@ -83,6 +90,7 @@ def main() -> None:
             if (not options.peer or peer[0] in options.peer)
             and (not options.quick or peer in QUICK_PEERS)
         ]
+        work = [each for each in work if not options.work or each[0] in options.work]
         found = measure(net, size, work, peers, 3 if options.quick else ROUNDS)
         nets = results.setdefault("nets", {})
         nets[net] = merged(nets.get(net), found)

@@ -34,7 +34,7 @@ from benchmarks.worker import ROOT
 BATCHES = (1, 16)
 TURN = 0.5  # seconds, at least
 STARTS = 7  # processes per entrant, of the first prediction
-CALIBRATED = (100, 300)  # images
+CALIBRATED = 100  # images
 HINTS = {"float32": "f32", "bfloat16": "bf16"}  # as OpenVINO calls them
 # Makes oneDNN keep reordered weights. A server-side switch: an exported model cannot set it.
 FROZEN = {"TF_ONEDNN_ASSUME_FROZEN_WEIGHTS": "1"}
@@ -208,10 +208,9 @@ def resnet50s(folder: Path, weights: str, calibration) -> Iterator[Entrant]:
         path = export.saved_model(net, folder / precision, precision=precision, **options).path
         yield Entrant(f"keras_resnet, SavedModel {precision}", path)
         yield Entrant(f"keras_resnet, SavedModel {precision} *", path, environment=frozen)
-    some = spaced(calibration, CALIBRATED[0])
     for precision in ("float32", "float16", "dynamic", "int8"):
         path = folder / f"{precision}.tflite"
-        export.litert(net, path, precision=precision, calibrate=some, **options)
+        export.litert(net, path, precision=precision, calibrate=calibration, **options)
         yield Entrant(f"keras_resnet, LiteRT {precision}", path)
     if installed("onnxruntime", "tf2onnx"):
         export.onnx(net, folder / "net.onnx", **options)
@@ -251,20 +250,17 @@ def others(folder: Path, stock) -> Iterator[Entrant]:
 
 
 def openvinos(folder: Path, net, calibration, raw: bool) -> Iterator[Entrant]:
-    """Our model in OpenVINO, in every precision; int8 calibrated on few and on more images."""
+    """Our model in OpenVINO, in every precision."""
     if not installed("openvino", "nncf"):
         return
     from keras_resnet import export
 
     options = dict(verified=False, verbose=False)
-    for precision in precisions():
+    for precision in (*precisions(), "int8"):
         path = folder / f"{precision}.xml"
-        export.openvino(net, path, precision=precision, **options)
+        images = calibration if precision == "int8" else None
+        export.openvino(net, path, precision=precision, calibrate=images, **options)
         yield Entrant(f"keras_resnet, OpenVINO {precision}", path, raw)
-    for count in CALIBRATED:
-        path, images = folder / f"int8_{count}.xml", spaced(calibration, count)
-        export.openvino(net, path, precision="int8", calibrate=images, **options)
-        yield Entrant(f"keras_resnet, OpenVINO int8, {count} images", path, raw)
 
 
 def resnexts(folder: Path, calibration) -> Iterator[Entrant]:
@@ -440,7 +436,7 @@ def report(weights: str, images: Path, calibration: Path, turns: int) -> Iterato
     yield describe()
     pictures, names = photographs(images)
     calibrating, _ = photographs(calibration)
-    calibrating = spaced(calibrating, max(CALIBRATED))
+    calibrating = spaced(calibrating, CALIBRATED)
     labels = [int(name) for name in names]
     yield folding(weights, pictures)
     with tempfile.TemporaryDirectory() as name:

@@ -64,7 +64,7 @@ def matrix_product_rates() -> dict[str, float]:
     import tensorflow as tf
 
     rates, size = {}, 4096
-    for precision in ("float32", "bfloat16"):
+    for precision in precisions():
         matrix = tf.cast(tf.random.stateless_normal((size, size), (0, 0)), precision)
         product = tf.function(lambda matrix=matrix: tf.matmul(matrix, matrix))
         product()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from benchmarks.contenders import CONTENDERS, EVERYONE, installed
+from benchmarks.machine import precisions as precisions_here
 from benchmarks.machine import write_jpeg_folder
 from benchmarks.worker import Process
 
@@ -24,6 +25,7 @@ def peers_of(net: str) -> list[tuple[str, str]]:
         for name, (kind, precisions, modules) in CONTENDERS.items()
         if name != "keras_resnet" and net in kind.nets and installed(*modules)
         for precision in precisions
+        if precision in precisions_here()
     ]
 
 
@@ -98,9 +100,7 @@ def measure(
             starts.append(entrant.start())
             return entrant
 
-        ours = {
-            precision: enter("keras_resnet", precision) for precision in ("float32", "bfloat16")
-        }
+        ours = {precision: enter("keras_resnet", precision) for precision in precisions_here()}
         for name, precision in peers:
             print(f"{net}: {name}, {precision}", file=sys.stderr, flush=True)
             try:
@@ -126,7 +126,7 @@ def _windows(peer, ours, work, rounds):
             print(f"{each} failed with batch size {batch}: {error}", file=sys.stderr)
             return
         entrants = {"peer": peer, peer.precision: ours[peer.precision]}
-        if can("keras_resnet", each, "bfloat16"):
+        if "bfloat16" in ours and can("keras_resnet", each, "bfloat16"):
             entrants["bfloat16"] = ours["bfloat16"]
         seconds = {key: [] for key in entrants}
         start = time.perf_counter()

@@ -8,7 +8,7 @@ has a file in `results/gpus`, from `benchmarks.gpu`.
 import json
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.contenders import NETS
@@ -70,6 +70,15 @@ def ratio(window: dict, ours: str) -> float | None:
     if ours not in window["ours"]:
         return None
     return statistics.median(window["seconds"]) / statistics.median(window["ours"][ours])
+
+
+def bars_of(results: dict) -> list[Bar]:
+    """List the targets of a machine; where it has no bfloat16, ours runs in float32."""
+    found = {}
+    for bar in BARS:
+        bar = replace(bar, ours=bar.ours if bar.ours in results["rates"] else "float32")
+        found.setdefault((bar.net, bar.work, bar.batch, bar.peers, bar.ours), bar)
+    return list(found.values())
 
 
 def best_peer(results: dict, bar: Bar) -> tuple[float, str] | None:
@@ -140,8 +149,8 @@ def _machine_section(results: dict, folder: Path) -> list[str]:
         f"## {_model_of(results)}",
         "",
         f"{results['machine']} The machine's matmul rate, the speed of a large matrix product, is "
-        f"{rates['float32'] / 1e9:.0f} G multiply-adds per second in float32 and "
-        f"{rates['bfloat16'] / 1e9:.0f} G in bfloat16.",
+        f"{rates['float32'] / 1e9:.0f} G multiply-adds per second in float32"
+        + (f" and {rates['bfloat16'] / 1e9:.0f} G in bfloat16." if "bfloat16" in rates else "."),
         "",
         f"![Times of the best peers, relative to ours]({(folder / 'peers.png').relative_to(HERE)})",
         "",
@@ -149,7 +158,8 @@ def _machine_section(results: dict, folder: Path) -> list[str]:
         "",
         *_table(
             ["model", "work", "ours", "peers", "best peer", "ratio", "target", ""],
-            [row for bar in BARS for row in _bar_row(results, bar)] + list(_memory_rows(results)),
+            [row for bar in bars_of(results) for row in _bar_row(results, bar)]
+            + list(_memory_rows(results)),
         ),
         "",
         "The ratio is the peer's time over ours. Of several peers or precisions, the best one "
@@ -295,7 +305,8 @@ def _memory_rows(results) -> Iterator[list[str]]:
         (start["contender"], start["precision"]): start["peak_mebibytes"].get("train 32")
         for start in results["nets"].get("ResNet-50", {}).get("starts", ())
     }
-    ours = peaks.get(("keras_resnet", "bfloat16"))
+    best = "bfloat16" if "bfloat16" in results["rates"] else "float32"
+    ours = peaks.get(("keras_resnet", best))
     for precision in ("float32", "bfloat16"):
         theirs = peaks.get(("keras.applications", precision))
         if ours and theirs:
@@ -305,7 +316,7 @@ def _memory_rows(results) -> Iterator[list[str]]:
             yield [
                 "ResNet-50",
                 "peak memory, training step, batch 32",
-                f"bfloat16, {ours:,.0f} MiB",
+                f"{best}, {ours:,.0f} MiB",
                 "keras.applications",
                 f"{precision}, {theirs:,.0f} MiB",
                 f"**{fraction:.2f}**",
@@ -416,7 +427,7 @@ def _plot(results: dict, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [(bar, *best) for bar in BARS if (best := best_peer(results, bar))]
+    rows = [(bar, *best) for bar in bars_of(results) if (best := best_peer(results, bar))]
     figure, axes = pyplot.subplots(figsize=(10, 0.52 * len(rows) + 1.4), layout="constrained")
     for row, (bar, reached, _) in enumerate(rows):
         end = min(max(reached, 1 / _LONGEST), _LONGEST)

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import against, contenders, gpu, inference, report  # noqa: E402
 from benchmarks.__main__ import merged  # noqa: E402
-from benchmarks.machine import slug, write_jpeg_folder  # noqa: E402
+from benchmarks.machine import precisions, slug, write_jpeg_folder  # noqa: E402
 from benchmarks.measure import can, measure  # noqa: E402
 from benchmarks.worker import Process  # noqa: E402
 
@@ -126,6 +126,16 @@ class TestReport:
             assert f"(results/cpus/{folder}/peers.png)" in text
             assert (tmp_path / "results" / "cpus" / folder / "peers.png").stat().st_size > 1000
 
+    def test_without_bfloat16_targets_are_for_float32(self, report_of, tmp_path):
+        windows = [window("PyTorch", "float32", [3.0], {"float32": [2.0]})]
+        windows[0] |= {"work": "train", "batch": 32}
+        nets = {"ResNet-50": {"size": 224, "windows": windows, "starts": []}}
+        results = {"machine": "Old, 2 cores.", "rates": {"float32": 2e11}, "nets": nets}
+        text = report_of({"old": results})
+        assert "200 G multiply-adds per second in float32.\n" in text
+        assert "| float32 | PyTorch | PyTorch, float32 | **1.50** | 1.1 |" in text
+        assert (tmp_path / "results" / "cpus" / "old" / "peers.png").stat().st_size > 1000
+
     def test_notes_on_a_machine_are_in_its_section(self, report_of):
         text = report_of({"a": RESULTS, "b": RESULTS}, notes={"b": "- Memory is slow here."})
         assert text.index("- Memory is slow here.") > text.rindex("### Targets")
@@ -184,11 +194,8 @@ class TestMeasurements:
         done = [(each["work"], each["batch"]) for each in found["windows"]]
         assert done == work
         assert all(len(each["ours"]["float32"]) >= 2 for each in found["windows"])
-        assert [each["contender"] for each in found["starts"]] == [
-            "keras_resnet",
-            "keras_resnet",
-            "stock Keras twin",
-        ]
+        ours = ["keras_resnet"] * len(precisions())
+        assert [each["contender"] for each in found["starts"]] == [*ours, "stock Keras twin"]
         assert all(each["peak_mebibytes"]["train 4"] > 100 for each in found["starts"])
 
     def test_an_error_in_a_process_is_told(self):
