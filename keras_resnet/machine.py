@@ -189,9 +189,10 @@ def describe() -> str:
     import tensorflow as tf
 
     found = cpu()
+    switch = f" {ONEDNN}={os.environ[ONEDNN]}." if ONEDNN in os.environ else ""
     return (
         f"{found.name}, {found.cores} cores, bfloat16: "
         f"{', '.join(found.bfloat16) or 'no instructions'}. "
         f"Python {platform.python_version()}, TensorFlow {tf.__version__}, Keras "
-        f"{keras.__version__}."
+        f"{keras.__version__}.{switch}"
     )

@@ -65,6 +65,8 @@ class TestCPU:
         text = machine.describe()
         assert text.startswith("Intel(R) Xeon(R) (AMX), ")
         assert "bfloat16: avx512_bf16, amx_bf16. Python" in text
+        monkeypatch.setenv(machine.ONEDNN, "0")
+        assert machine.describe() == f"{text} TF_ENABLE_ONEDNN_OPTS=0."
 
 
 class TestOneDNN:
