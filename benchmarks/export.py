@@ -1,6 +1,6 @@
 """Exported ResNet-50s with the same weights, ours and others': `python -m benchmarks.export`.
 
-    python -m benchmarks.export H5 IMAGES CALIBRATION [--turns N]
+    python -m benchmarks.export H5 IMAGES CALIBRATION [--turns N] [--only PATTERN]
 
 H5 is the weights file of `keras.applications.ResNet50`, IMAGES a folder of `CLASS_*.jpg` where
 CLASS is the class index, CALIBRATION a folder of other photographs. Exports the model in every
@@ -16,6 +16,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -430,7 +431,7 @@ def first_predictions(entrants: list[Entrant]) -> Iterator[str]:
         yield f"{name:{width}} {1000 * statistics.median(seconds):7.0f} ms"
 
 
-def report(weights: str, images: Path, calibration: Path, turns: int) -> Iterator[str]:
+def report(weights: str, images: Path, calibration: Path, turns: int, only: str) -> Iterator[str]:
     import keras_resnet
 
     yield describe()
@@ -438,11 +439,15 @@ def report(weights: str, images: Path, calibration: Path, turns: int) -> Iterato
     calibrating, _ = photographs(calibration)
     calibrating = spaced(calibrating, CALIBRATED)
     labels = [int(name) for name in names]
+
+    def chosen(entrant):
+        return re.search(only, entrant.name)
+
     yield folding(weights, pictures)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         yield f"\nResNet-50, {len(pictures)} images (* with {next(iter(FROZEN))}=1)"
-        entrants = list(resnet50s(folder, weights, calibrating))
+        entrants = [each for each in resnet50s(folder, weights, calibrating) if chosen(each)]
         yield from compared(entrants, folder, pictures, turns, "caffe", labels)
         yield "\nFrom the first import to the first prediction, in a process of its own"
         yield from first_predictions(entrants)
@@ -450,7 +455,7 @@ def report(weights: str, images: Path, calibration: Path, turns: int) -> Iterato
         yield "\nResNeXt-50 32x4d, random weights, so accuracy is meaningless"
         folder = Path(name)
         normalized = keras_resnet.preprocess_input(calibrating, "torch").numpy()
-        entrants = list(resnexts(folder, normalized))
+        entrants = [each for each in resnexts(folder, normalized) if chosen(each)]
         yield from compared(entrants, folder, pictures, turns, "torch")
 
 
@@ -463,6 +468,7 @@ def main() -> None:
     parser.add_argument("images", metavar="IMAGES", type=Path)
     parser.add_argument("calibration", metavar="CALIBRATION", type=Path)
     parser.add_argument("--turns", type=int, default=9, help="of every entrant")
+    parser.add_argument("--only", default="", help="a pattern in the names of entrants")
     options = parser.parse_args()
     lines = []
     for line in report(**vars(options)):
