@@ -243,7 +243,11 @@ def others(folder: Path, stock) -> Iterator[Entrant]:
     if installed("openvino"):
         import openvino
 
-        converted = openvino.convert_model(folder / "stock")
+        try:
+            converted = openvino.convert_model(folder / "stock")
+        except Exception as error:  # grouped convolutions of Keras are XLA's
+            print(f"{name}: OpenVINO does not convert it: {error}", file=sys.stderr)
+            return
         openvino.save_model(converted, folder / "stock.xml", compress_to_fp16=False)
         for precision in precisions():
             path = folder / "stock.xml"
