@@ -3,9 +3,11 @@
 import contextlib
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 """What feature maps are computed in, as Keras calls it."""
@@ -15,6 +17,13 @@ OVERRIDE = "KERAS_RESNET_PRECISION"
 
 ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 """The environment variable that turns oneDNN on or off in TensorFlow, before it is imported."""
+
+POOLED = "TF_CPU_ALLOCATOR_USE_BFC"
+"""The environment variable that lets TensorFlow keep memory instead of returning it to the system.
+
+Otherwise the system clears every large tensor's memory again: up to a third of the time of
+inference without oneDNN.
+"""
 
 _INFO = Path("/proc/cpuinfo")
 _BFLOAT16 = ("avx512_bf16", "amx_bf16")  # instructions, as Linux calls them
@@ -169,6 +178,29 @@ def lacks_onednn() -> bool:
     """
     flags = cpu().flags
     return "avx2" in flags and not flags & _ONEDNN and ONEDNN not in os.environ
+
+
+def prepare(work: Literal["training", "inference"]) -> None:
+    """Set what makes TensorFlow fast at some work on this CPU, unless the environment says it.
+
+    Call this before TensorFlow is imported: afterwards it does nothing.
+
+    Parameters
+    ----------
+    work : {"training", "inference"}
+        "training" of classifiers turns oneDNN on, if `lacks_onednn`. "inference" keeps memory.
+
+    Examples
+    --------
+    >>> from keras_resnet import machine
+    >>> machine.prepare("inference")
+    """
+    if "tensorflow" in sys.modules:
+        return
+    if work == "inference":
+        os.environ.setdefault(POOLED, "1")
+    elif lacks_onednn():
+        os.environ[ONEDNN] = "1"
 
 
 def describe() -> str:

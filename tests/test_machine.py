@@ -80,23 +80,42 @@ class TestOneDNN:
         monkeypatch.setenv(machine.ONEDNN, "0")
         assert not machine.lacks_onednn()
 
-    @pytest.mark.parametrize("trains", [True, False])
-    def test_is_turned_on_by_commands_that_train_classifiers(self, tmp_path, trains):
+
+class TestPreparation:
+    """What commands set before they import TensorFlow."""
+
+    @pytest.mark.parametrize(
+        ("work", "given", "found"),
+        [
+            ("training", {}, ["1", None]),
+            ("inference", {}, [None, "1"]),
+            ("inference", {machine.POOLED: "0"}, [None, "0"]),
+            (None, {}, [None, None]),
+        ],
+    )
+    def test_is_for_the_work_of_a_command(self, tmp_path, work, given, found):
         (tmp_path / "cpuinfo").write_text(OLD)
         code = (
             "import os, pathlib, sys\n"
             "from keras_resnet import machine\n"
             "from keras_resnet.cli import console\n"
             "machine._INFO = pathlib.Path(sys.argv[1])\n"
-            f"with console.answer(False, trains={trains}):\n"
-            "    print(os.environ.get(machine.ONEDNN))"
+            f"with console.answer(False, {work!r}):\n"
+            "    print([os.environ.get(name) for name in (machine.ONEDNN, machine.POOLED)])"
         )
+        ours = (machine.ONEDNN, machine.POOLED)
+        bare = {name: value for name, value in os.environ.items() if name not in ours}
         ended = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "cpuinfo")],
-            env={name: value for name, value in os.environ.items() if name != machine.ONEDNN},
+            env={**bare, **given},
             **dict(capture_output=True, text=True, check=True),
         )
-        assert ended.stdout.strip() == ("1" if trains else "None")
+        assert ended.stdout.strip() == str(found)
+
+    def test_is_nothing_once_tensorflow_is_imported(self, monkeypatch):
+        monkeypatch.delenv(machine.POOLED, raising=False)
+        machine.prepare("inference")
+        assert machine.POOLED not in os.environ
 
 
 class TestFastPrecision:

@@ -52,10 +52,10 @@ def mistakes_in_a_line():
 
 
 @contextlib.contextmanager
-def answer(as_json, trains=False):
+def answer(as_json, work=None):
     """Run a command: with --json, only its answer goes to standard output.
 
-    Whether it `trains` decides what TensorFlow is to be fast at.
+    TensorFlow is to be fast at `work`, as `machine.prepare` takes it.
     """
     found = {}
     sys.stdout = sys.stdout or io.StringIO()  # it may be closed
@@ -69,7 +69,7 @@ def answer(as_json, trains=False):
             _notices_in_a_line(),
             _interruption_said(found),
         ):
-            _import_tensorflow(trains)
+            _import_tensorflow(work)
             yield found
     finally:  # also of a run that was asked to stop
         if as_json and found:  # workers other than the chief have none
@@ -114,10 +114,10 @@ def _notices_in_a_line():
             logger.propagate = propagates
 
 
-def _import_tensorflow(trains):
+def _import_tensorflow(work):
     """Import TensorFlow without what it prints before its log level takes effect."""
-    if trains and "tensorflow" not in sys.modules and machine.lacks_onednn():
-        os.environ[machine.ONEDNN] = "1"
+    if work is not None:
+        machine.prepare(work)
     from keras_resnet.runs.guards import check_backend, silenced_libraries
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -32,7 +32,7 @@ def evaluate(model, source, as_json, **given):
     MODEL is a model.keras that takes raw images, the folder that holds it, or the name of a builder
     or detector. A run knows its own images; anything else needs --data.
     """
-    with answer(as_json) as found:
+    with answer(as_json, "inference") as found:
         from keras_resnet import runs
 
         record = runs.evaluate(model, source, **given)

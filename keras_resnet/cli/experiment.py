@@ -55,7 +55,7 @@ def experiment(name, output, as_json, epochs, seeds, changes, **given):
     for key, value in {"epochs": epochs, "seeds": seeds}.items():
         if value is not None:
             changes[key] = value
-    with answer(as_json, trains=True) as found:
+    with answer(as_json, "training") as found:
         from keras_resnet import runs
 
         record = runs.experiment(name, output, verbose=2, settings=changes, **given)

@@ -61,7 +61,7 @@ def predict(model, images, as_json, **given):
     file, the id of 7.jpg is 7 (a/7 where there is another 7.jpg), and lines are in the order of
     numbers where all ids are numbers.
     """
-    with answer(as_json) as found:
+    with answer(as_json, "inference") as found:
         from keras_resnet import runs
 
         record = runs.predict(model, images, **given)

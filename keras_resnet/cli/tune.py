@@ -86,7 +86,7 @@ def tune(source, output, as_json, changes, **given):
     ended. Writes DIR/report.html, pareto.png, trials.csv, and, of the best model, trained on all
     but the test images, what `train` writes to DIR/best.
     """
-    with answer(as_json, trains=True) as found:
+    with answer(as_json, "training") as found:
         from keras_resnet import runs
         from keras_resnet.tuning import report
 
