@@ -5,6 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from keras_resnet import machine
+
+# As TensorFlow has it, and no command recommends or chooses another setting.
+if machine.lacks_onednn():
+    os.environ[machine.ONEDNN] = "0"
+
 # The scripts that make the golden fixtures need PyTorch, which the tests do not. Files of fixtures
 # hold no examples, and share a name.
 collect_ignore_glob = ["golden/make_*.py", "*conftest.py"]

@@ -321,20 +321,20 @@ def candidates(runtime: str, precision: str) -> list[str]:
     """
     check_choice(get_args(RuntimeName), runtime=runtime)
     check_choice(get_args(CompiledPrecision), precision=precision)
+    able = [name for name, each in RUNTIMES.items() if precision in each.precisions]
+    if runtime not in ("auto", *able):
+        raise ValueError(
+            f"runtime={runtime!r} computes in {', '.join(RUNTIMES[runtime].precisions)}; "
+            f"precision={precision!r} is for {', '.join(able)}."
+        )
     cpu = machine.cpu()
     if precision == "bfloat16" and cpu.flags and not cpu.bfloat16:
         raise ValueError(
             f"precision='bfloat16': {cpu.model} has no instructions for it (AVX512-BF16 or AMX), "
             "and would be slower than in 'float32'."
         )
-    able = [name for name, each in RUNTIMES.items() if precision in each.precisions]
     if runtime == "auto":
         return [name for name in able if not RUNTIMES[name].missing][:_COMPARED]
-    if runtime not in able:
-        raise ValueError(
-            f"runtime={runtime!r} computes in {', '.join(RUNTIMES[runtime].precisions)}; "
-            f"precision={precision!r} is for {', '.join(able)}."
-        )
     if missing := RUNTIMES[runtime].missing:
         raise ImportError(
             f"runtime={runtime!r} needs {' and '.join(missing)}, not installed here: "

@@ -8,6 +8,7 @@ import tensorflow as tf
 from arrays import ROUNDING, error, numbers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from onednn import needs_onednn
 
 from keras_resnet import layers
 
@@ -213,7 +214,7 @@ class TestFoldingIntoTheConvolution:
         ("options", "folds"),
         [
             ({}, True),
-            (dict(groups=8), True),
+            pytest.param(dict(groups=8), True, marks=needs_onednn),
             (dict(kernel_size=1, strides=2, normalization=dict(scale=False)), True),
             (dict(dtype="bfloat16"), True),  # nothing casts its kernel
             (dict(use_bias=True), False),

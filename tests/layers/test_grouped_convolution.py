@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onednn
 import pytest
 import tensorflow as tf
 from arrays import ROUNDING, error, numbers
@@ -282,7 +283,8 @@ class TestValuesAndGradients:
             )
 
         for exact, half in zip(results("float32"), results("bfloat16"), strict=True):
-            assert error(half, exact) < 0.02
+            # Without oneDNN, sums are in bfloat16, too.
+            assert error(half, exact) < (0.02 if onednn.IS_ON else 0.04)
 
 
 class TestUnequalStrides:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from arrays import ROUNDING, error, numbers
+from onednn import needs_onednn
 
 import keras_resnet
 from keras_resnet import layers, machine
@@ -221,6 +222,7 @@ class TestModels:
         for each in (loaded, other):
             np.testing.assert_array_equal(each(image), model(image))
 
+    @needs_onednn  # without, grouped convolutions bring their own
     def test_exports_have_no_custom_gradients(self, tmp_path):
         self.net().export(tmp_path / "exported", verbose=False)
         function = tf.saved_model.load(tmp_path / "exported").signatures["serving_default"]

@@ -9,6 +9,7 @@ import warnings
 
 import h5py
 import numpy as np
+import onednn
 import pytest
 from checkpoints import WRITERS, as_legacy, as_safetensors, as_zip, write_keras_2
 from errors import one_line_error
@@ -403,7 +404,8 @@ class TestMemory:
         for line in run(LOAD, tmp_path).splitlines():
             _, size, peak = line.split()
             assert int(size) > 90e6
-            assert int(peak) < 1.5 * int(size), line
+            # Without oneDNN, TensorFlow has kept no memory that the variables could go into.
+            assert int(peak) < (1.5 if onednn.IS_ON else 2.0) * int(size), line
 
 
 # Loads files of 100 MB, and prints by how much the peak of the memory grew with each.
