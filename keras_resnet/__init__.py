@@ -47,7 +47,7 @@ class _AfterKeras:
     def find_spec(cls, name, path=None, target=None):
         if name != "keras":
             return None
-        others = (each for each in sys.meta_path if each is not cls)
+        others = (each for each in sys.meta_path if each is not cls and hasattr(each, "find_spec"))
         found = (each.find_spec(name, path, target) for each in others)
         spec = next(filter(None, found), None)
         if spec and spec.loader:

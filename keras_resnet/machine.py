@@ -21,8 +21,7 @@ ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 POOLED = "TF_CPU_ALLOCATOR_USE_BFC"
 """The environment variable that lets TensorFlow keep memory instead of returning it to the system.
 
-Otherwise the system clears every large tensor's memory again: up to a third of the time of
-inference without oneDNN.
+Without oneDNN, the system otherwise clears the memory of every large tensor again.
 """
 
 _INFO = Path("/proc/cpuinfo")

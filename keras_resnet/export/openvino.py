@@ -134,8 +134,8 @@ def _dataset(nncf, asked):
 def _for_every_cpu(nncf):
     """Weights from -64 to 63: CPUs without VNNI add pairs of products in 16 bits.
 
-    With weights up to 127 these overflow, and a model that was right where it was verified gives
-    other answers there: ResNet-50 loses four percent of ImageNet.
+    With weights up to 127 these overflow, and a model that was verified on another CPU gives wrong
+    answers there: ResNet-50 loses four points of top-1 accuracy.
     """
     return nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
 
